@@ -1,4 +1,4 @@
-"""Plans, rollouts and journals as lines for people."""
+"""Rollouts and journals as lines for people."""
 
 from __future__ import annotations
 
@@ -8,24 +8,17 @@ from typing import TYPE_CHECKING
 from dorad.cli.tables import age
 from dorad.natural import natural
 from dorad.phrases import first_of
-from dorad.release.disk import size_text
+from dorafleet.rollout.plantext import MAX_NAMES, batch_name
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable
 
-    from dorad.release.changes import Changes
     from dorafleet.rollout.messages import (
         JournalEntry,
-        PlannedRobot,
-        RolloutPlan,
         RolloutRobot,
         RolloutSummary,
     )
 
-MAX_NAMES = 8
-"""Names in one list."""
-
-PLAN_COLUMNS = ("Robot", "Batch", "From", "To", "Nodes", "Bytes", "Free", "Note")
 ROBOT_COLUMNS = ("Robot", "Batch", "State", "Since", "Waits for", "Why")
 HISTORY_COLUMNS = ("Rollout", "Dataflow", "Release", "State", "Robots", "By", "Started", "Why")
 JOURNAL_COLUMNS = ("Step", "Time", "What", "By", "Robots", "Why")
@@ -37,68 +30,6 @@ DONE_STATES = ("confirmed", "back", "left")
 def has_failures(summary: RolloutSummary) -> bool:
     """Return True if some robots of a rollout have failed."""
     return any(map(summary.counts.get, FAILED_STATES))
-
-
-def batch_name(batch: int | None) -> str:
-    """Return a batch for people."""
-    return "-" if batch is None else "canary" if batch == 0 else str(batch)
-
-
-def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
-    """Return a row under `PLAN_COLUMNS`."""
-    new = plan.names.get(plan.release.id, plan.release.id[:12])
-    if robot.changes is None:
-        return (robot.robot, "-", "-", "-", "untouched", "0", "-", robot.note)
-    changes = plan.changes[robot.changes]
-    before = plan.names.get(robot.before, robot.before[:12]) if robot.before else "nothing"
-    nodes = [
-        f"{len(names)} {what}"
-        for names, what in (
-            (changes.added, "added"),
-            (changes.replaced, "replaced"),
-            (changes.removed, "removed"),
-            (changes.untouched, "untouched"),
-        )
-        if names
-    ]
-    return (
-        robot.robot,
-        batch_name(robot.batch),
-        before,
-        new,
-        ", ".join(nodes) or "none",
-        f"{changes.size:,}",
-        "-" if robot.room is None else size_text(robot.room),
-        robot.note,
-    )
-
-
-def left_out_line(plan: RolloutPlan) -> str:
-    """Return which robots a rollout leaves out although they lack the release; or an empty text."""
-    from dorafleet.rollout.plan import HAS_IT
-
-    left = [each for each in plan.robots if each.batch is None and each.note != HAS_IT]
-    return f"left out: {_some([f'{each.robot} ({each.note})' for each in left])}" if left else ""
-
-
-def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:
-    """Yield what changes, for the robots where it is the same."""
-    yield f"{_some(robots)}:"
-    for title, names in (
-        ("nodes added", changes.added),
-        ("nodes replaced", changes.replaced),
-        ("nodes removed", changes.removed),
-        ("nodes untouched", changes.untouched),
-        ("files added", changes.files_added),
-        ("files changed", changes.files_changed),
-        ("files removed", changes.files_removed),
-        ("packages", changes.packages),
-        ("parameters", changes.params),
-    ):
-        if names:
-            yield f"  {title}: {_some(names)}"
-    if changes.empty:
-        yield "  nothing: the content is the same"
 
 
 def robot_row(robot: RolloutRobot, now: float) -> tuple[str, ...]:
@@ -166,7 +97,7 @@ def history_row(summary: RolloutSummary) -> tuple[str, ...]:
 
 def journal_row(entry: JournalEntry) -> tuple[str, ...]:
     """Return a row under `JOURNAL_COLUMNS`."""
-    robots = _some(entry.robots) if entry.robots else "-"
+    robots = first_of(entry.robots, MAX_NAMES) if entry.robots else "-"
     return (str(entry.step), _moment(entry.at), entry.what, entry.by or "-", robots, entry.reason)
 
 
@@ -183,10 +114,6 @@ def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
         )
 
     return sorted(robots, key=rank)
-
-
-def _some(names: Sequence[str]) -> str:
-    return first_of(names, MAX_NAMES)
 
 
 def _moment(seconds: float) -> str:

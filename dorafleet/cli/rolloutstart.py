@@ -8,12 +8,12 @@ import click
 
 from dorad.cli.tables import plain, print_object, print_table
 from dorad.terminal import visible
-from dorafleet.cli import rolloutshow
 from dorafleet.cli.arguments import File, json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect, target_of
 from dorafleet.cli.releaseoptions import release_argument, store_option
 from dorafleet.cli.rolloutoptions import request_of, rollout_options
 from dorafleet.cli.rolloutstatus import act_on, number_argument, read_status, reason_option
+from dorafleet.rollout import plantext
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,7 +136,7 @@ def start(
             request, release=found.release.id, if_version=found.version
         )
         summary = client.call("rollout.start", wanted, RolloutSummary)
-    if left_out := rolloutshow.left_out_line(found):
+    if left_out := plantext.left_out_line(found):
         click.echo(visible(left_out), err=True)
     if not as_json:
         for each in found.supersedes:
@@ -217,11 +217,11 @@ def print_plan(found: RolloutPlan, *, as_json: bool) -> None:
     if as_json:
         print_object(plain(found))
         return
-    rows = [rolloutshow.plan_row(found, robot) for robot in found.robots]
-    print_table(rolloutshow.PLAN_COLUMNS, rows)
+    rows = [plantext.plan_row(found, robot) for robot in found.robots]
+    print_table(plantext.PLAN_COLUMNS, rows)
     for place, changes in enumerate(found.changes):
         robots = [robot.robot for robot in found.robots if robot.changes == place]
-        for line in rolloutshow.change_lines(changes, robots):
+        for line in plantext.change_lines(changes, robots):
             click.echo(visible(line))
     click.echo(
         f"at most {found.parallel} at a time, {found.tolerated} may fail, none of the canaries"

@@ -17,7 +17,8 @@ from textual.events import Key
 from dorafleet.console import piping, themes
 from dorafleet.console.acting import Acting
 from dorafleet.console.frames import Frames, forget_closed_widgets
-from dorafleet.console.model.commands import ABOUT_DATAFLOWS, place_of, shown, with_dataflow
+from dorafleet.console.model.commands import shown
+from dorafleet.console.model.places import ABOUT_DATAFLOWS, place_of, with_dataflow
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.registry import open_screen
 from dorafleet.console.screens.workingkeys import ROW_KEYS, ROWS_S, apart, in_order, lacks_rows

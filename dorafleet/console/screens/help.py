@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from dorafleet.console.model.commands import ACTIONS, PLACES
+from dorafleet.console.model.commands import ACTIONS
+from dorafleet.console.model.places import PLACES
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.glyphs import STATES

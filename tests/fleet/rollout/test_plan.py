@@ -16,12 +16,12 @@ from dorad.control.messages.agent import ShareState
 from dorad.control.messages.releases import ReleaseState
 from dorad.release.changes import Changes
 from dorad.release.manifest import encode
-from dorafleet.cli.rolloutshow import plan_row
 from dorafleet.coordinator.drift import Compared, drift_of
 from dorafleet.coordinator.records import Wanted
 from dorafleet.rollout import messages as r
 from dorafleet.rollout import windows
 from dorafleet.rollout.plan import Candidate, select, with_params
+from dorafleet.rollout.plantext import plan_row
 from dorafleet.rollout.strategy import Batch, Budget, Strategy, amount, parallel, tolerated
 
 from .site import ID1, ID2, TWO, manifest, put, site, strategy

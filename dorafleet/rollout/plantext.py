@@ -1,0 +1,85 @@
+"""A plan of a rollout as lines for people: for the commands, and for the console."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.phrases import first_of
+from dorad.release.disk import size_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from dorad.release.changes import Changes
+    from dorafleet.rollout.messages import PlannedRobot, RolloutPlan
+
+MAX_NAMES = 8
+"""Names in one list."""
+
+PLAN_COLUMNS = ("Robot", "Batch", "From", "To", "Nodes", "Bytes", "Free", "Note")
+
+
+def batch_name(batch: int | None) -> str:
+    """Return a batch for people."""
+    return "-" if batch is None else "canary" if batch == 0 else str(batch)
+
+
+def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
+    """Return a row under `PLAN_COLUMNS`."""
+    new = plan.names.get(plan.release.id, plan.release.id[:12])
+    if robot.changes is None:
+        return (robot.robot, "-", "-", "-", "untouched", "0", "-", robot.note)
+    changes = plan.changes[robot.changes]
+    before = plan.names.get(robot.before, robot.before[:12]) if robot.before else "nothing"
+    nodes = [
+        f"{len(names)} {what}"
+        for names, what in (
+            (changes.added, "added"),
+            (changes.replaced, "replaced"),
+            (changes.removed, "removed"),
+            (changes.untouched, "untouched"),
+        )
+        if names
+    ]
+    return (
+        robot.robot,
+        batch_name(robot.batch),
+        before,
+        new,
+        ", ".join(nodes) or "none",
+        f"{changes.size:,}",
+        "-" if robot.room is None else size_text(robot.room),
+        robot.note,
+    )
+
+
+def left_out_line(plan: RolloutPlan) -> str:
+    """Return which robots a rollout leaves out although they lack the release; or an empty text."""
+    from dorafleet.rollout.plan import HAS_IT
+
+    left = [each for each in plan.robots if each.batch is None and each.note != HAS_IT]
+    return f"left out: {_some([f'{each.robot} ({each.note})' for each in left])}" if left else ""
+
+
+def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:
+    """Yield what changes, for the robots where it is the same."""
+    yield f"{_some(robots)}:"
+    for title, names in (
+        ("nodes added", changes.added),
+        ("nodes replaced", changes.replaced),
+        ("nodes removed", changes.removed),
+        ("nodes untouched", changes.untouched),
+        ("files added", changes.files_added),
+        ("files changed", changes.files_changed),
+        ("files removed", changes.files_removed),
+        ("packages", changes.packages),
+        ("parameters", changes.params),
+    ):
+        if names:
+            yield f"  {title}: {_some(names)}"
+    if changes.empty:
+        yield "  nothing: the content is the same"
+
+
+def _some(names: Sequence[str]) -> str:
+    return first_of(names, MAX_NAMES)
