@@ -12,7 +12,7 @@ from dorad.cli.groups import Group
 from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_option, select
 from dorad.cli.tables import format_option, print_object, print_table
-from dorad.terminal import visible_json
+from dorad.control.paramtext import allowed_text, json_text
 
 if TYPE_CHECKING:
     from dorad.control.messages import Param
@@ -98,7 +98,7 @@ def set_param(node: str, key: str, value: str, *, dataflow: str | None) -> None:
     parsed = parse_json(value, "VALUE")
     with connect() as client:
         result = client.set_param(node, key, parsed, dataflow=select(client, dataflow))
-    click.echo(f"set `{key}` = {_text(result.value)} on node `{node}`")
+    click.echo(f"set `{key}` = {json_text(result.value)} on node `{node}`")
     if not result.delivered:
         print_note(f"node {node} is not connected; it gets the value when it starts")
 
@@ -138,22 +138,9 @@ def parse_json(text: str, name: str) -> Any:
 def _as_row(found: Param) -> tuple[str, ...]:
     return (
         found.key,
-        _text(found.value),
+        json_text(found.value),
         found.type or "",
-        _text(found.default) if found.declared else "",
-        _allowed(found),
+        json_text(found.default) if found.declared else "",
+        allowed_text(found),
         found.description or "",
     )
-
-
-def _allowed(found: Param) -> str:
-    if found.choices is not None:
-        return " ".join(map(_text, found.choices))
-    low, high = found.minimum, found.maximum
-    if low is None and high is None:
-        return ""
-    return f"{'' if low is None else f'{low:g}'}..{'' if high is None else f'{high:g}'}"
-
-
-def _text(value: object) -> str:
-    return visible_json(json.dumps(value, ensure_ascii=False))

@@ -148,7 +148,8 @@ Examples:
   dora restart --grace-duration 2s
 
 The new run keeps the nodes and edges that were added or removed since the start, and lists them.
-The file is not read again; for that, stop and start the dataflow.
+The file is not read again; for that, stop and start the dataflow. A UUID also names a dataflow that
+has ended, which begins again.
 """
 
 

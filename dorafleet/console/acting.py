@@ -7,21 +7,20 @@ import logging
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorafleet.console.model.commands import (
-    METHODS,
-    actions_for,
-    in_common,
-    why_no_action,
-    with_release,
-)
+from dorad.control.paramtext import allowed_text, json_text
+from dorafleet.console.model.commands import METHODS, actions_for, why_no_action
 from dorafleet.console.model.outcome import Outcome
+from dorafleet.console.model.params import with_value
+from dorafleet.console.model.targets import in_common, with_release
+from dorafleet.console.widgets.ask import Ask
 from dorafleet.console.widgets.confirm import Choose, Confirm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dorafleet.console.app import ConsoleApp
-    from dorafleet.console.model.commands import Action, Target
+    from dorafleet.console.model.commands import Action
+    from dorafleet.console.model.targets import Target
 
 AT_ONCE = 8
 """Targets that are asked at the same time."""
@@ -81,8 +80,10 @@ class Acting:
             action = by_key[key]
             if action.kind == "dataflow":
                 targets = await self._with_dataflow(self._with_releases(targets))
-                if not targets:
-                    return
+            elif action.asks:
+                targets = await self._with_value(action, targets)
+            if not targets:
+                return
             command = app.command_line(action.argv(targets[0]))
             confirm = Confirm(action, targets, command, readable_after=app.frames.took_s + READ_S)
             confirmed = await app.push_screen_wait(confirm)
@@ -132,14 +133,32 @@ class Acting:
             for each in targets
         ]
 
+    async def _with_value(self, action: Action, targets: list[Target]) -> list[Target]:
+        """Let the operator type a value for these parameters; none if he does not."""
+        param = targets[0].param
+        assert param is not None
+        found: list[Target] = []
+
+        def problem(text: str) -> str:
+            checked = with_value(targets, text)
+            if isinstance(checked, str):
+                return checked
+            found[:] = checked
+            return ""
+
+        many = f"{len(targets)} parameters" if len(targets) > 1 else str(targets[0])
+        allowed = ", ".join(filter(None, (param.type, allowed_text(param))))
+        facts = f"{action.asks}" + (f": {allowed}" if allowed else "")
+        ask = Ask(f"{action.title} {many}", facts, json_text(param.value), problem)
+        return found if await self._app.push_screen_wait(ask) else []
+
     async def _do(self, action: Action, targets: Sequence[Target]) -> None:
         found = self._running = Outcome(action.title, len(targets))
         limit = asyncio.Semaphore(AT_ONCE)
 
         async def one(target: Target) -> None:
             async with limit:
-                problem = await self._try(action, target)
-            found.add(str(target), problem)
+                await self._try(action, target, found)
             self._app.report(found.text, found.style, FAILURE_S)
 
         self._app.report(found.text, found.style, FAILURE_S)
@@ -149,12 +168,14 @@ class Acting:
             self._running = None
         self._app.report(found.text, found.style, FAILURE_S if found.failed else RESULT_S)
 
-    async def _try(self, action: Action, target: Target) -> str:
-        """Return why it failed; empty if it is done."""
+    async def _try(self, action: Action, target: Target, found: Outcome) -> None:
+        """Do it to one target, and record what came of it."""
         _log.debug("%s: %s", action.method, target)
-        server = self._app.server
+        server, name = self._app.server, str(target)
+        kind = METHODS[action.method].result
         try:
-            await server.call(action.method, action.params(target), METHODS[action.method].result)
+            result = await server.call(action.method, action.params(target), kind)
         except ControlError as error:
-            return error.message + (f" ({error.hint})" if error.hint else "")
-        return ""
+            found.fail(name, error.message + (f" ({error.hint})" if error.hint else ""))
+        else:
+            found.succeed(name, action.remark(result))

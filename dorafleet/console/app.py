@@ -18,7 +18,7 @@ from dorafleet.console import piping, themes
 from dorafleet.console.acting import Acting
 from dorafleet.console.frames import Frames, forget_closed_widgets
 from dorafleet.console.model.commands import shown
-from dorafleet.console.model.places import ABOUT_DATAFLOWS, place_of, with_dataflow
+from dorafleet.console.model.places import ABOUT_DATAFLOWS, place_of, with_dataflow, words_about
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.registry import open_screen
 from dorafleet.console.screens.workingkeys import ROW_KEYS, ROWS_S, apart, in_order, lacks_rows
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
 
     from dorafleet.console.link.server import Server
-    from dorafleet.console.model.commands import Target
     from dorafleet.console.model.filter import Filter
+    from dorafleet.console.model.targets import Target
     from dorafleet.console.options import Options
 
 TICK_S = 0.1
@@ -274,22 +274,12 @@ class ConsoleApp(App[None]):
         else:
             self.open(opened)
 
-    def go_about(self, place: str, target: Target) -> None:
+    def go_about(self, place: str, target: Target, *more: Target) -> None:
         """Open a screen about something; of a robot with several dataflows, about one of them."""
         if place in ABOUT_DATAFLOWS and target.choices and not target.dataflow:
             self.acting.go_about(place, target)
             return
-        match place:
-            case "logs":
-                words = [target.dataflow, target.node] if target.dataflow else []
-                words = [word for word in words if word]
-            case "top":
-                words = [target.robot] if target.robot else []
-            case "graph":
-                words = [target.dataflow, target.node]
-            case _:
-                words = [target.dataflow]
-        self.open_about(place, words)
+        self.open_about(place, words_about(place, [target, *more]))
 
     def open_fleet(self, robots: Sequence[str]) -> None:
         """Open the list of these robots."""

@@ -23,9 +23,17 @@ from dorad.control.server import ControlServer
 from dorad.control.target import UnixSocket
 from dorad.control.topparts import interval, reduction
 from dorad.logrecord import LogRecord
+from dorad.release.changes import Changes
+from dorafleet.console.view.releaserows import label
 from dorafleet.coordinator.messages import METHODS, AuditPage, AuditRead, AuditRecord
 from dorafleet.coordinator.roles import with_role_check
-from dorafleet.rollout.messages import RolloutDetail
+from dorafleet.rollout.messages import (
+    PlannedRobot,
+    ReleaseList,
+    RolloutDetail,
+    RolloutNew,
+    RolloutPlan,
+)
 from dorafleet.rollout.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -36,11 +44,18 @@ if TYPE_CHECKING:
 
     from dorad.control.peer import PeerRole
     from dorad.control.server import Call, Handler, StreamHandler
-    from dorafleet.rollout.messages import RolloutRef, RolloutSummary, RolloutUpdate, RolloutWatch
+    from dorafleet.rollout.messages import (
+        ReleaseInfo,
+        RolloutRef,
+        RolloutSummary,
+        RolloutUpdate,
+        RolloutWatch,
+    )
 
 CHANGES = (
     *("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"),
     *("rollout.pause", "rollout.resume", "rollout.promote", "rollout.abort", "rollout.undo"),
+    *("rollout.start", "param.set", "param.delete"),
 )
 """Methods that only keep what they were called with."""
 
@@ -111,6 +126,15 @@ class FakeFleet:
         """What `rollout.watch` says; None for a server without it."""
         self.past: list[RolloutSummary] = []
         """Rollouts that `rollout.status` knows, and `rollout.watch` no longer lists."""
+        self.dataflows: list[m.DataflowInfo] = []
+        self.params: dict[str, list[m.Param]] = {}
+        """The parameters of a node, by its dataflow."""
+        self.releases: list[ReleaseInfo] = []
+        self.plan_version = 1
+        self.plans = 0
+        """How often a plan was asked for."""
+        self.delivers = True
+        """Whether running nodes get new values of parameters at once."""
         self.without: tuple[str, ...] = ()
         """Methods that it does not have, as an older server."""
         self.hangs = False
@@ -225,6 +249,10 @@ class FakeFleet:
             "top.watch": self._top,
             "logs.read": self.read_logs or self._stored,
             "topic.list": self._topics,
+            "dataflow.list": self._dataflows,
+            "param.list": self._params,
+            "release.list": self._releases,
+            "rollout.plan": self._plan,
             "topic.watch": self._rates,
             "topic.subscribe": self._subscribe,
             **(
@@ -321,6 +349,38 @@ class FakeFleet:
         found = [m.TopicInfo(node="camera", output="image", subscribers=sub)]
         return m.TopicList(dataflow="pick", topics=found)
 
+    async def _dataflows(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
+        return m.DataflowList(dataflows=self.dataflows)
+
+    async def _params(self, _call: Call, params: m.NodeRef) -> m.ParamList:
+        if (found := self.params.get(params.dataflow or "")) is None:
+            raise ControlError("not-found", f"no dataflow is named '{params.dataflow}'")
+        return m.ParamList(params=found)
+
+    async def _releases(self, _call: Call, _params: m.Nothing) -> ReleaseList:
+        return ReleaseList(releases=self.releases)
+
+    async def _plan(self, _call: Call, params: RolloutNew) -> RolloutPlan:
+        found = [
+            each for each in self.releases if params.release in (label(each), each.id, each.id[:12])
+        ]
+        if not found:
+            raise ControlError("not-found", f"no release `{params.release}` is registered")
+        chosen = [each for each in self.rows if not params.robots or each in params.robots]
+        robots = [
+            PlannedRobot(robot=each, batch=min(place, 1), changes=0, room=5_000_000_000)
+            for place, each in enumerate(chosen)
+        ]
+        return RolloutPlan(
+            version=self.plan_version,
+            release=found[0],
+            robots=robots,
+            changes=[Changes(replaced=["planner"], untouched=["camera"], size=1_200_000)],
+            parallel=2,
+            tolerated=1,
+            names={found[0].id: label(found[0])},
+        )
+
     async def _rates(self, _call: Call, _params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
         self.rates_asked += 1
         rate = m.TopicRate(topic="camera/image", hz=29.8, bandwidth=1e6, count=298)
@@ -364,6 +424,13 @@ class FakeFleet:
             raise ControlError("refused", why)
         if call.method == "dataflow.restart":
             return m.Restarted(old="a", new="b")
+        if call.method == "param.set":
+            assert isinstance(params, m.ParamSet)
+            return m.Param(key=params.key, value=params.value, delivered=self.delivers)
+        if call.method == "rollout.start":
+            assert isinstance(params, RolloutNew)
+            if params.if_version != self.plan_version:
+                raise ControlError("conflict", "the plan is no longer valid", "plan it again")
         if call.method.startswith("rollout."):
             assert self.update is not None
             return self.update.rollouts[0]

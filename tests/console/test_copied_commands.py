@@ -7,11 +7,13 @@ import shlex
 from typing import TYPE_CHECKING
 
 from dorad.cli.root import run_command as dora
+from dorad.control.messages import Param
 from dorafleet.cli.main import run_command as dorafleet
-from dorafleet.console.model.commands import ACTIONS, Target, shown
+from dorafleet.console.model.commands import ACTIONS, shown
+from dorafleet.console.model.targets import Target
 from dorafleet.console.options import options_for
 from dorafleet.coordinator.token import make_token
-from dorafleet.rollout.messages import RolloutSummary, RolloutUpdate
+from dorafleet.rollout.messages import ReleaseInfo, RolloutNew, RolloutSummary, RolloutUpdate
 
 from .driving import console
 from .fakefleet import FakeFleet, serving
@@ -20,6 +22,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
+
+
+RELEASE = ReleaseInfo(
+    id="ab" * 32, name="pick", sequence=4, created=1.0, put_at=1.0, by="ana", files=3,
+    size=1_200_000, targets=[], nodes=["camera"],
+)  # fmt: skip
 
 
 def fleet() -> FakeFleet:
@@ -31,6 +39,7 @@ def fleet() -> FakeFleet:
         by="ana", created=1.0, size=1, state="", reason="", counts={}, waiting={},
     )  # fmt: skip
     made.update = RolloutUpdate(rollouts=[summary], robots=[])
+    made.releases = [RELEASE]
     return made
 
 
@@ -45,7 +54,17 @@ async def test_the_command_of_each_action_does_the_same(
 ) -> None:
     made = fleet()
     (alert,) = made.book.alerts()
-    target = Target("pick", alert.node or "", "arm001", alert=alert.id, rollout=12)
+    target = Target(
+        "pick",
+        alert.node or "",
+        "arm001",
+        alert=alert.id,
+        rollout=12,
+        param=Param(key="it's", value={"a": [1.5, "\u202e"]}),
+        plan=RolloutNew(
+            release=RELEASE.id, robots=["arm001"], labels={"zone": "x y"}, if_version=1
+        ),
+    )
     (tmp_path / "dorafleet").mkdir()
     make_token(tmp_path / "dorafleet" / "token")
     async with serving(made, tmp_path):

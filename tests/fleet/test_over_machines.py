@@ -112,6 +112,10 @@ def test_a_dataflow_starts_runs_and_stops_over_two_machines(over):
     assert numbers == [*range(len(numbers))]
     (row,) = [json.loads(line) for line in over.dora("list", "--format", "json").splitlines()]
     assert row["status"] == "Finished"
+    over.dora("restart", row["uuid"])  # by its UUID also one that has ended begins again
+    over.until(lambda: over.numbers().count(0) == 2)
+    assert over.dora("param", "get", "source", "speed", "-d", "demo").strip() == "7"
+    over.dora("stop", "demo")
 
 
 def test_a_dataflow_is_restarted_and_changed_while_it_runs(over):

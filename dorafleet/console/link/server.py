@@ -13,8 +13,9 @@ from dorad.control import messages as m
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.jitter import between
-from dorafleet.console.model.commands import METHODS, on_robot
+from dorafleet.console.model.commands import METHODS
 from dorafleet.console.model.fleet import FleetStore, FleetView
+from dorafleet.console.model.targets import on_robot
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dorad.control.errors import ControlError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
 
-    from dorad.control.asyncclient import AsyncClient, AsyncStream
+    from dorad.control.asyncclient import AsyncClient
     from dorafleet.console.link.server import Server
 
 T = TypeVar("T")
@@ -25,13 +27,31 @@ _FINAL = ("ambiguous", "bad-request", "refused", "unknown-method", "unsupported"
 _log = logging.getLogger(__name__)
 
 
+@asynccontextmanager
+async def polled(
+    ask: Callable[[], Awaitable[T]], every: float
+) -> AsyncGenerator[AsyncIterator[T], None]:
+    """Return answers as a stream, for what the server offers no stream of.
+
+    `ask` is called again `every` seconds after its last answer.
+    """
+
+    async def answers() -> AsyncGenerator[T, None]:
+        while True:
+            yield await ask()
+            await asyncio.sleep(every)
+
+    async with aclosing(answers()) as found:
+        yield found
+
+
 class Feed(Generic[T]):
     """Passes the events of a stream to a function, and opens the stream again when it is lost."""
 
     def __init__(
         self,
         server: Server,
-        opened: Callable[[AsyncClient], AsyncStream[T]],
+        opened: Callable[[AsyncClient], AbstractAsyncContextManager[AsyncIterator[T]]],
         take: Callable[[T], Any],
         enough: Callable[[], bool] = lambda: False,
     ) -> None:

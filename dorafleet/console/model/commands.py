@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
 from dorad.control import messages as m
+from dorad.control.paramtext import json_text
 from dorafleet.coordinator.messages import METHODS as COORDINATOR_METHODS
 from dorafleet.rollout.messages import RolloutAct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
+    from typing import Any
 
-    from dorad.control.messages import FleetRow
+    from dorafleet.console.model.targets import Target
+    from dorafleet.rollout.messages import RolloutNew
     from dorafleet.rollout.operate import Act
 
 Role = Literal["viewer", "operator", "admin"]
-Kind = Literal["node", "dataflow", "alert", "rollout"]
+Kind = Literal["node", "dataflow", "param", "alert", "rollout", "plan"]
 
 RANKS: tuple[Role, ...] = ("viewer", "operator", "admin")
 
@@ -26,34 +29,14 @@ ENDED = ("failed", "stopped")
 NODE_FAILED = "node-failed"
 """The cause of an alert about a node that has failed for good."""
 
+START_DATAFLOW = "start-dataflow"
+"""The action for a dataflow that has ended."""
+
+ID_SIZE, SHORT_ID = 64, 12
+"""Characters of the id of a release, and of its beginning in commands."""
+
 METHODS = COORDINATOR_METHODS
 """What a coordinator may be asked; a daemon knows a part of it."""
-
-
-class Target(NamedTuple):
-    """What an action is done to."""
-
-    dataflow: str = ""
-    """UUID or name."""
-    node: str = ""
-    robot: str = ""
-    alert: str = ""
-    title: str = ""
-    """For people."""
-    rollout: int = 0
-    acts: frozenset[str] = frozenset()
-    """Names of the actions that are possible for the alert, or for the rollout in its phase."""
-    choices: tuple[str, ...] = ()
-    """Names of the dataflows that the robot runs, to choose from while `dataflow` is empty."""
-    released: bool = False
-    """Whether the dataflow comes from a release, so that only rollouts start and stop it."""
-    ended: bool = False
-    """Whether the node has ended and is not restarted."""
-    size: int = 1
-    """The number of robots that a rollout has."""
-
-    def __str__(self) -> str:
-        return self.title or self.alert or "/".join(filter(None, (self.dataflow, self.node)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +57,10 @@ class Action:
     """What an operator should know before."""
     wide: bool = False
     """Whether it lets all robots of a rollout switch, so that their number must be typed."""
+    asks: str = ""
+    """What must be typed first; empty for nothing. Only values of parameters are."""
+    remark: Callable[[Any], str] = lambda _: ""
+    """Returns what its result says beyond that it is done."""
 
 
 def _node(target: Target) -> m.NodeStop:
@@ -82,6 +69,29 @@ def _node(target: Target) -> m.NodeStop:
 
 def _flow(target: Target) -> m.Stop:
     return m.Stop(dataflow=target.dataflow or None)
+
+
+def _param(target: Target) -> m.ParamRef:
+    return m.ParamRef(node=target.node, key=_known(target).key, dataflow=target.dataflow)
+
+
+def _param_set(target: Target) -> m.ParamSet:
+    known = _known(target)
+    return m.ParamSet(node=target.node, key=known.key, value=known.value, dataflow=target.dataflow)
+
+
+def _known(target: Target) -> m.Param:
+    assert target.param is not None
+    return target.param
+
+
+def _planned(target: Target) -> RolloutNew:
+    assert target.plan is not None
+    return target.plan
+
+
+def _undelivered(result: m.Param) -> str:
+    return "" if result.delivered else "the node is not connected; it gets the value when it starts"
 
 
 def _rollout(key: str, act: Act, title: str, warns: str, *, wide: bool = False) -> Action:
@@ -145,6 +155,44 @@ ACTIONS: tuple[Action, ...] = (
         "All nodes of the dataflow stop, on all its robots.",
     ),
     Action(
+        "b",
+        START_DATAFLOW,
+        "Begin the ended dataflow again",
+        "dataflow",
+        "dataflow.restart",
+        "operator",
+        _flow,
+        lambda t: ("dora", "restart", t.dataflow),
+        "It starts as it was at its end: its file is not read again.",
+    ),
+    Action(
+        "v",
+        "set-param",
+        "Set the value of the parameter",
+        "param",
+        "param.set",
+        "operator",
+        _param_set,
+        lambda t: (
+            *("dora", "param", "set", t.node, _known(t).key, json_text(_known(t).value)),
+            *("-d", t.dataflow),
+        ),
+        "The running node gets the value at once.",
+        asks="value, as JSON",
+        remark=_undelivered,
+    ),
+    Action(
+        "d",
+        "delete-param",
+        "Delete the value of the parameter",
+        "param",
+        "param.delete",
+        "operator",
+        _param,
+        lambda t: ("dora", "param", "delete", t.node, _known(t).key, "-d", t.dataflow),
+        "A declared parameter returns to its default; another one is gone.",
+    ),
+    Action(
         "k",
         "acknowledge",
         "Acknowledge: I will handle it",
@@ -163,6 +211,19 @@ ACTIONS: tuple[Action, ...] = (
         "operator",
         lambda t: m.AlertAck(id=t.alert, undo=True),
         lambda t: ("dorafleet", "alerts", "--unack", t.alert),
+    ),
+    Action(
+        "N",
+        "start-rollout",
+        "Start the rollout",
+        "plan",
+        "rollout.start",
+        "operator",
+        _planned,
+        lambda t: ("dorafleet", "rollout", "start", *selecting(_planned(t)), "--detach"),
+        "The coordinator drives it as this plan says, and sends the files that it has.",
+        wide=True,
+        remark=lambda result: f"`:rollout {result.rollout}` follows it",
     ),
     _rollout(
         "p",
@@ -228,44 +289,30 @@ def _fitting(targets: Sequence[Target]) -> list[Action]:
 def _fits(action: Action, target: Target) -> bool:
     match action.kind:
         case "node":
-            return bool(target.node) and not (target.ended and action.name == "stop-node")
+            ended = target.ended and action.name == "stop-node"
+            return bool(target.node) and target.param is None and not ended
         case "dataflow":
-            return not target.released if target.dataflow else bool(target.choices)
+            if target.param is not None or target.plan is not None or target.released:
+                return False
+            over = target.ended and not target.node
+            known = bool(target.dataflow or target.choices)
+            return known and over == (action.name == START_DATAFLOW)
+        case "param":
+            return target.param is not None
+        case "plan":
+            return target.plan is not None
         case "alert" | "rollout":
             return action.name in target.acts
+
+
+def selecting(plan: RolloutNew) -> list[str]:
+    """Return the words by which `dorafleet plan` and `rollout start` select what a plan does."""
+    # An id is a word of 64 characters; its beginning is enough, and can be read.
+    words = [plan.release[:SHORT_ID] if len(plan.release) == ID_SIZE else plan.release]
+    words += [word for robot in plan.robots for word in ("--robots", robot)]
+    return words + [word for each in plan.labels.items() for word in ("--label", "=".join(each))]
 
 
 def shown(argv: Sequence[str]) -> str:
     """Return a command line that can be pasted into a shell."""
     return shlex.join(argv)
-
-
-def with_release(target: Target, rows: Mapping[str, FleetRow]) -> Target:
-    """Return a target that says whether its dataflow comes from a release.
-
-    Of several dataflows it keeps those that do not, as choices.
-    """
-    robot, _, name = target.dataflow.rpartition("/")
-    robot = robot or target.robot
-    own = [rows[robot]] if robot in rows else [] if robot else list(rows.values())
-    released = {name for row in own for name in released_on(row)}
-    if target.dataflow:
-        return target._replace(released=name in released)
-    left = tuple(each for each in target.choices if each not in released)
-    return target._replace(choices=left, released=bool(target.choices) and not left)
-
-
-def released_on(row: FleetRow) -> set[str]:
-    """Return the names of the dataflows of a robot that come from releases, such as `pick@3`."""
-    return {label.rpartition("@")[0] for label in row.release.split(", ") if "@" in label}
-
-
-def in_common(targets: Sequence[Target]) -> list[str]:
-    """Return the dataflows that all of these robots run."""
-    first, *others = targets
-    return [name for name in first.choices if all(name in each.choices for each in others)]
-
-
-def on_robot(robot: str | None, dataflow: str) -> str:
-    """Return how a coordinator is asked about a dataflow of a robot; see its `onerobot`."""
-    return f"{robot}/{dataflow}" if robot and dataflow else dataflow

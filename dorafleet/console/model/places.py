@@ -5,12 +5,13 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorafleet.console.model.commands import on_robot
+from dorafleet.console.model.targets import dataflows_of, on_robot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from dorad.control.messages import FleetRow
+    from dorafleet.console.model.targets import Target
 
 
 class Place(NamedTuple):
@@ -30,15 +31,19 @@ PLACES: tuple[Place, ...] = (
     Place("logs", "Log lines", "[DATAFLOW [NODE]]"),
     Place("topics", "Topics of a dataflow", "DATAFLOW"),
     Place("topic", "One topic", "DATAFLOW NODE/OUTPUT"),
+    Place("params", "Parameters of nodes", "DATAFLOW NODE"),
+    Place("dataflows", "Dataflows that run, and that have ended", ""),
     Place("alerts", "What needs attention", ""),
     Place("rollout", "A rollout, by default the newest", "[NUMBER]"),
+    Place("releases", "Releases that the coordinator has", ""),
+    Place("plan", "What a rollout would do", "RELEASE [ROBOT|LABEL=V]"),
     Place("audit", "Who has changed what", ""),
     Place("trace", "Message traces, which no server offers yet", ""),
     Place("help", "Keys and words", ""),
 )
 
 
-ABOUT_DATAFLOWS = ("graph", "logs", "topics", "topic")
+ABOUT_DATAFLOWS = ("graph", "logs", "topics", "topic", "params")
 """Screens whose first word is a dataflow, or a robot."""
 
 
@@ -83,6 +88,21 @@ def with_dataflow(name: str, words: Sequence[str], rows: Mapping[str, FleetRow])
     return [on_robot(row.robot, first), *words[1:]]
 
 
-def dataflows_of(row: FleetRow) -> tuple[str, ...]:
-    """Return the names of the dataflows that a robot runs."""
-    return tuple(row.dataflow.split(", ")) if row.dataflow else ()
+def words_about(place: str, targets: Sequence[Target]) -> list[str]:
+    """Return the words after a screen's name that lead to the first of these targets.
+
+    Parameters are shown of all of them.
+    """
+    first = targets[0]
+    match place:
+        case "logs":
+            return [word for word in (first.dataflow, first.node) if first.dataflow and word]
+        case "graph":
+            return [first.dataflow, first.node]
+        case "params":
+            nodes = [each for each in targets if each.dataflow and each.node]
+            return [word for each in nodes for word in (each.dataflow, each.node)]
+        case "top":
+            return [first.robot] if first.robot else []
+        case _:
+            return [first.dataflow]

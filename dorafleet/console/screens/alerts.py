@@ -10,7 +10,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages import PastAlerts, PastAlertsRead
 from dorad.terminal import local_time
 from dorafleet.console.model.alerts import by_need, new_count, where
-from dorafleet.console.model.commands import Target
+from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.fleet import alert_target
 from dorafleet.console.view import alertrows, words

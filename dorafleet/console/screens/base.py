@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 from textual.containers import Vertical
 from textual.screen import Screen
 
-from dorafleet.console.model.commands import Target
 from dorafleet.console.model.filter import Filter
+from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.bars import Bars
 from dorafleet.console.screens.feeds import Feeds
 from dorafleet.console.screens.prompting import Prompting
@@ -360,7 +360,7 @@ class ConsoleScreen(Screen[None]):
 
     def action_go(self, place: str) -> None:
         """Open a screen about what is under the cursor."""
-        self.console.go_about(place, self.target())
+        self.console.go_about(place, *([self.target()] if place != "params" else self.targets()))
 
     def action_actions(self) -> None:
         """Choose an action for the chosen rows."""

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from textual.containers import Horizontal
 
 from dorafleet.console.model.alerts import by_need, where
-from dorafleet.console.model.commands import NODE_FAILED, Target
+from dorafleet.console.model.commands import NODE_FAILED
 from dorafleet.console.model.filter import parse
 from dorafleet.console.model.order import FLEET_ORDERS
-from dorafleet.console.model.places import dataflows_of
+from dorafleet.console.model.targets import Target, dataflows_of
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import alertrows, inspector, tables, words
 from dorafleet.console.view.bars import Crumbs

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dorafleet.console.link.streams import Feed
-from dorafleet.console.model.commands import Target
+from dorafleet.console.model.targets import Target
 from dorafleet.console.model.topology import MANY, Topology, topology, worst_first, worst_node
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import tables, words

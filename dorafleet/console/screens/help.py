@@ -29,6 +29,7 @@ KEYS = (
     ("/", "filter this screen"),
     (": or ctrl+p", "go to another screen"),
     ("l  g  t  e", "logs, graph, top, topics of what is under the cursor"),
+    ("P", "parameters of the node under the cursor, or of the marked nodes"),
     ("v", "on Topic: another view"),
     ("space", "mark a row"),
     ("a", "actions: the only key that can change anything, after a dialog"),

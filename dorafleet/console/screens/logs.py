@@ -10,7 +10,7 @@ from dorad import logrecord
 from dorad.control.logposition import LogPosition, corrected_time
 from dorad.terminal import local_time
 from dorafleet.console.link.streams import Feed
-from dorafleet.console.model.commands import Target
+from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import loglines, words
 from dorafleet.console.view.bars import Crumbs

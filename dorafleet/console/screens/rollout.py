@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
 from dorafleet.console.link.streams import Feed
-from dorafleet.console.model.commands import Target
+from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import rolloutlines, words
 from dorafleet.console.view.bars import Crumbs
@@ -135,7 +135,7 @@ class RolloutScreen(ConsoleScreen):
 
     def _nothing(self) -> list[list[Span]]:
         if self._answered:
-            return [[(" no rollout yet; `dorafleet rollout start` begins one", "dim")]]
+            return [[(" no rollout yet; `:releases` leads to the plan of one", "dim")]]
         if self.feeds.problem in ("unknown-method", "unsupported"):
             server = self.server.link.server or "the server"
             return [[(f" {server} offers no rollouts: they need a coordinator", "warn")]]

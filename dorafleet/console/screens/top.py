@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from dorafleet.console.link.streams import Feed
-from dorafleet.console.model.commands import ENDED, Target
+from dorafleet.console.model.commands import ENDED
+from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.workingkeys import in_order
 from dorafleet.console.view import words
@@ -137,7 +138,9 @@ class TopScreen(ConsoleScreen):
         return self._target_of(info)
 
     def targets(self) -> list[Target]:
-        """Return the chosen nodes."""
+        """Return the chosen nodes; while the cursor is on an edge, the node that gets it."""
+        if self.tables.edge is not None:
+            return [self.target()]
         return [self._target_of(info) for info in self.tables.chosen]
 
     def _target_of(self, info: NodeInfo) -> Target:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dorad.control.messages import Preview
 from dorafleet.console.link.streams import Feed
-from dorafleet.console.model.commands import Target
 from dorafleet.console.model.series import Series
+from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.workingkeys import in_order
 from dorafleet.console.view import values, words

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.control.errors import ControlError
 from dorad.control.messages import Preview, Ref, TopicList
 from dorafleet.console.link.streams import Feed
-from dorafleet.console.model.commands import Target
+from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import words
 from dorafleet.console.view.bars import Crumbs

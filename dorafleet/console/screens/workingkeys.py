@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from textual.binding import BindingType
 
-    from dorafleet.console.model.commands import Target
+    from dorafleet.console.model.targets import Target
     from dorafleet.console.screens.base import ConsoleScreen
 
 SCREEN_KEYS = (
@@ -36,6 +36,7 @@ SCREEN_KEYS = (
     ("g", "go('graph')", "graph"),
     ("t", "go('top')", "top"),
     ("e", "go('topics')", "topics"),
+    ("P", "go('params')", "params"),
     ("a", "actions", "actions"),
     ("y", "copy", "copy command"),
     ("colon,ctrl+p", "palette", "go"),
@@ -80,6 +81,7 @@ KEYS = (
     ScreenKey("t", "top", "go", "top"),
     ScreenKey("e", "topics", "go", "topics"),
     ScreenKey("tab", "next table", "focus_next"),
+    ScreenKey("P", "params", "go", "params"),
     ScreenKey("space", "mark", "mark"),
     ScreenKey("o", "order", "order"),
     ScreenKey("p", "pause", "pause"),
@@ -147,7 +149,7 @@ def works(screen: ConsoleScreen, action: str, place: str = "") -> bool:
         case "focus_next":
             return any(grid.ids and not grid.has_focus for grid in screen.query(Grid))
         case "mark":
-            return screen.can_mark() and screen.can_open()
+            return screen.can_mark() and any(screen.target())
         case "across":
             return _is_wide(screen)
         case "order":
@@ -166,6 +168,8 @@ def _leads_to(screen: ConsoleScreen, place: str, target: Target) -> bool:
         return False
     if place == "top":
         return True
+    if place == "params":
+        return bool(target.dataflow and target.node)
     named = bool(target.dataflow or target.choices)
     return named or (place == "logs" and bool(target.robot))
 

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from textual.binding import BindingType
     from textual.events import Key, Resize
 
-    from dorafleet.console.model.commands import Action, Target
+    from dorafleet.console.model.commands import Action
+    from dorafleet.console.model.targets import Target
 
 T = TypeVar("T")
 
-_CSS = """
+DIALOG_CSS = """
     align: center middle;
     background: $background 60%;
 """
@@ -87,7 +88,7 @@ class Choose(Dialog[str]):
     """Lists options with their keys, and ends with the key of one; that changes nothing yet."""
 
     DEFAULT_CSS = f"""
-    Choose {{ {_CSS} }}
+    Choose {{ {DIALOG_CSS} }}
     Choose > Vertical {{
         width: auto; max-width: 70; height: auto; border: round $accent; padding: 0 1;
         background: $background;
@@ -124,7 +125,7 @@ class Confirm(Dialog[bool]):
     """Asks before something is changed; for several rows or robots their number must be typed."""
 
     DEFAULT_CSS = f"""
-    Confirm {{ {_CSS} }}
+    Confirm {{ {DIALOG_CSS} }}
     Confirm > Vertical {{
         width: 70; max-width: 100%; height: auto; border: round $accent; padding: 0 1;
         background: $background;

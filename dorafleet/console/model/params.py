@@ -1,0 +1,50 @@
+"""New values of parameters, checked before they are sent."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from dorad.control.paramtext import json_text
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.params import check
+from dorad.dataflow.settings import ParamSpec, ParamType
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dorad.control.messages import Param
+    from dorafleet.console.model.targets import Target
+
+
+def with_value(targets: Sequence[Target], text: str) -> list[Target] | str:
+    """Return the targets with the value that was typed as JSON, or what is wrong with it."""
+    try:
+        # Stricter than `json`, like the daemon: no NaN, no lone surrogates.
+        value = msgspec.json.decode(text.encode())
+    except (ValueError, RecursionError, msgspec.DecodeError) as error:
+        return f"this is not JSON: {error}; text needs its own quotes"
+    found = []
+    for target in targets:
+        param = target.param
+        assert param is not None
+        try:
+            wanted = check(_declared(param), value)
+        except TextError as error:
+            hint = f" ({error.hint})" if error.hint else ""
+            return f"{param.key} {error.message}{hint}"
+        title = f"{target.title}: {json_text(param.value)} -> {json_text(wanted)}"
+        given = msgspec.structs.replace(param, value=wanted)
+        found.append(target._replace(param=given, title=title))
+    return found
+
+
+def _declared(param: Param) -> ParamSpec | None:
+    """Return the declaration of a parameter; None if it has none that this program knows."""
+    kinds: dict[str, ParamType] = {each.value: each for each in ParamType}
+    kind = kinds.get(param.type or "")
+    if not param.declared or kind is None:
+        return None
+    choices: tuple[Any, ...] = tuple(param.choices or ())
+    return ParamSpec(kind, param.default, param.minimum, param.maximum, choices, param.description)

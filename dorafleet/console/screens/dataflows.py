@@ -1,0 +1,117 @@
+"""Screen Dataflows: those that the server runs, and those that have ended and can begin again."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dorad.control.messages import DataflowList, Nothing
+from dorafleet.console.link.streams import Feed, polled
+from dorafleet.console.model.targets import Target
+from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.view import flowrows, words
+from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.widgets.grid import Grid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from textual.widget import Widget
+
+    from dorad.control.messages import DataflowInfo
+
+EVERY_S = 2.0
+
+
+class DataflowsScreen(ConsoleScreen):
+    """The dataflows of the server."""
+
+    NAME = "dataflows"
+    FILTER_KEYS = flowrows.KEYS
+    AUTO_FOCUS = "Grid"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._found: DataflowList | None = None
+        self._shown: dict[str, DataflowInfo] = {}
+
+    @classmethod
+    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
+        """Return the screen."""
+        return "`dataflows` takes no words" if words else cls()
+
+    def again(self) -> ConsoleScreen:
+        """Return a new screen that shows the same."""
+        return DataflowsScreen()
+
+    def body(self) -> Iterable[Widget]:
+        """Return the table."""
+        yield Grid(flowrows.COLUMNS, ascii_only=self.ascii_only)
+
+    def streams(self) -> list[Feed[Any]]:
+        """Ask for the list again and again."""
+        return [
+            Feed(
+                self.server,
+                lambda c: polled(lambda: c.call("dataflow.list", Nothing(), DataflowList), EVERY_S),
+                self._take,
+            )
+        ]
+
+    def _take(self, found: DataflowList) -> None:
+        self._found = found
+        self.bring()
+
+    def crumbs(self) -> Crumbs:
+        """Return the title, with the number of rows shown."""
+        found = self._found
+        amount = "" if found is None else f"{len(self._shown)} of {len(found.dataflows)}"
+        note = "" if found is None else words.no_answer(found.missing)
+        return Crumbs("Dataflows", amount=amount, note=note)
+
+    def paint(self, now: float) -> None:
+        """Show the last list: what runs, then what has ended last."""
+        found = [] if self._found is None else self._found.dataflows
+        matching = [x for x in found if self.filter.matches(flowrows.cells(x, now))]
+        self._shown = {each.uuid: each for each in flowrows.arranged(matching)}
+        shown = self._shown
+        grid = self.query_one(Grid)
+        placed = any(each.machines for each in found)
+        grid.leave_out(*(() if placed else ("machines",)))
+        grid.widen(name=words.longest(map(flowrows.name, found)))
+        empty = self.empty_text("dataflow", known=self._found is not None)
+        grid.show(
+            list(shown), lambda id_: flowrows.row(shown[id_], now), dim=self.outdated, empty=empty
+        )
+
+    def target(self) -> Target:
+        """Return the dataflow under the cursor."""
+        return self._target(self.query_one(Grid).cursor)
+
+    def targets(self) -> list[Target]:
+        """Return the marked dataflows, or the one under the cursor."""
+        return [self._target(id_) for id_ in self.query_one(Grid).chosen if id_ in self._shown]
+
+    def _target(self, id_: str | None) -> Target:
+        info = self._shown.get(id_ or "")
+        if info is None:
+            return Target()
+        # By its UUID: a name stands for the run that has not ended.
+        return Target(info.uuid, title=flowrows.title(info), ended=not info.active)
+
+    def argv(self) -> Sequence[str]:
+        """Return the command that prints the same."""
+        return ("dora", "list")
+
+    def can_open(self) -> bool:
+        """Return True if there is a dataflow."""
+        return self.query_one(Grid).cursor is not None
+
+    def can_mark(self) -> bool:
+        """Return True: dataflows can be marked."""
+        return True
+
+    def open_chosen(self) -> None:
+        """Open the graph; of a dataflow that has ended, its log."""
+        info = self._shown.get(self.query_one(Grid).cursor or "")
+        if info is not None:
+            self.console.open_about("graph" if info.active else "logs", [info.name or info.uuid])

@@ -1,0 +1,257 @@
+"""Dataflows begin again, parameters are set, and rollouts are started, after a question."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from textual.widgets import Input
+
+from dorad.control import messages as m
+from dorafleet.console.model.params import with_value
+from dorafleet.console.model.targets import Target
+from dorafleet.console.options import Options
+from dorafleet.console.widgets.ask import Ask
+from dorafleet.console.widgets.confirm import Choose, Confirm
+from dorafleet.rollout.messages import ReleaseInfo, RolloutSummary, RolloutUpdate
+
+from .driving import Driven, console
+from .fakefleet import FakeFleet, node
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UUID = "22222222-2222-4222-8222-222222222222"
+SPEED = m.Param(
+    key="speed", value=0.5, declared=True, type="float", default=1.0, minimum=0.0, maximum=2.0,
+    description="metres a second",
+)  # fmt: skip
+MODE = m.Param(key="mode", value="slow", declared=True, type="string", default="slow")
+
+
+def dataflow(name: str, uuid: str, status: m.Status, ended_at: float | None) -> m.DataflowInfo:
+    return m.DataflowInfo(
+        uuid=uuid, name=name, status=status, nodes=3, cpu=12.0, memory=50_000_000,
+        started_at=1_000.0, ended_at=ended_at, machines=["arm001", "arm002"],
+    )  # fmt: skip
+
+
+def flows() -> FakeFleet:
+    fleet = FakeFleet(2)
+    fleet.dataflows = [
+        dataflow("pick", "11111111-1111-4111-8111-111111111111", "running", None),
+        dataflow("convoy", UUID, "finished", 2_000.0),
+    ]
+    return fleet
+
+
+def with_params(*robots: str) -> FakeFleet:
+    fleet = FakeFleet(len(robots))
+    fleet.top = lambda: m.Top(
+        at=0.0, window=3.0, nodes=[node(robot, "planner") for robot in robots], edges=[]
+    )
+    fleet.params = {f"{robot}/pick": [SPEED, MODE] for robot in robots}
+    return fleet
+
+
+def released() -> FakeFleet:
+    fleet = FakeFleet(3)
+    fleet.releases = [
+        ReleaseInfo(
+            id="ab" * 32, name="pick", sequence=4, created=1.0, put_at=1.0, by="ana", files=3,
+            size=1_200_000, targets=[], nodes=["camera", "planner"],
+        )
+    ]  # fmt: skip
+    summary = RolloutSummary(
+        rollout=12, dataflow="pick", release="ab" * 32, name="pick@4", phase="rolling", since=1.0,
+        by="ana", created=1.0, size=3, state="", reason="", counts={}, waiting={},
+    )  # fmt: skip
+    fleet.update = RolloutUpdate(rollouts=[summary], robots=[])
+    return fleet
+
+
+async def _confirmed(driven: Driven, number: str = "") -> None:
+    """Answer the question that is to come with yes."""
+    await driven.until(lambda: isinstance(driven.app.screen, Confirm))
+    dialog = driven.app.screen
+    assert isinstance(dialog, Confirm)
+    await driven.until(lambda: dialog.readable)
+    if number:
+        await driven.type(number)
+        await driven.until(lambda: dialog.query_one(Input).value == number)
+    else:
+        await driven.press("right")
+        await driven.until(lambda: dialog.query_one("#go").has_focus)
+    await driven.press("enter")
+
+
+async def _chosen(driven: Driven, key: str) -> str:
+    """Choose an action; return what there was to choose from."""
+    await driven.press("a")
+    await driven.until(lambda: isinstance(driven.app.screen, Choose))
+    text = driven.text
+    await driven.press(key)
+    return text
+
+
+async def test_a_dataflow_that_has_ended_begins_again(tmp_path: Path) -> None:
+    fleet = flows()
+    async with console(tmp_path, fleet, options=Options(start="dataflows")) as driven:
+        text = await driven.until("2 of 2")
+        assert text.index("pick ") < text.index("convoy")
+        await driven.press("a")
+        text = await driven.until("Stop the dataflow")
+        assert "Begin" not in text
+        await driven.press("escape", "down")
+        text = await _chosen(driven, "b")
+        assert "Begin the ended dataflow again" in text and "Stop the dataflow" not in text
+        text = await driven.until(f"$ dora restart {UUID}")
+        assert "convoy (22222222)" in text
+        await _confirmed(driven)
+        await driven.until("Begin the ended dataflow again: done")
+        assert fleet.changes == [("dataflow.restart", m.Stop(dataflow=UUID))]
+
+
+async def test_a_parameter_is_set_to_a_value_that_its_declaration_allows(tmp_path: Path) -> None:
+    fleet = with_params("arm001")
+    fleet.delivers = False
+    async with console(tmp_path, fleet, options=Options(start="robot arm001")) as driven:
+        await driven.until("1 of 1 nodes")
+        await driven.press("P")
+        text = await driven.until("2 of 2")
+        assert "metres a second" in text and "0..2" in text
+        await driven.press("end")
+        await _chosen(driven, "v")
+        await driven.until(lambda: isinstance(driven.app.screen, Ask))
+        assert "value, as JSON: float, 0..2" in driven.text
+        value = driven.app.screen.query_one(Input)
+        assert value.value == "0.5"
+        for typed, wrong in (
+            ("fast", "this is not JSON"),
+            ("3", "speed must be from 0.0 to 2.0, not 3"),
+            ('"1"', "speed must be a number, not `1` (without quotes)"),
+        ):
+            value.value = typed
+            await driven.press("enter")
+            await driven.until(wrong)
+        value.value = "2"
+        await driven.press("enter")
+        text = await driven.until("$ dora param set planner speed 2.0 -d arm001/pick")
+        assert "arm001/pick/planner speed: 0.5 -> 2.0" in text
+        await _confirmed(driven)
+        await driven.until("it gets the value when it starts")
+        wanted = m.ParamSet(node="planner", key="speed", value=2.0, dataflow="arm001/pick")
+        assert fleet.changes == [("param.set", wanted)]
+
+
+async def test_a_value_that_is_given_up_changes_nothing(tmp_path: Path) -> None:
+    fleet = with_params("arm001")
+    start = Options(start="params arm001/pick planner")
+    async with console(tmp_path, fleet, options=start) as driven:
+        await driven.until("2 of 2")
+        await _chosen(driven, "v")
+        await driven.until(lambda: isinstance(driven.app.screen, Ask))
+        await driven.press("escape")
+        await driven.until(lambda: not isinstance(driven.app.screen, Ask))
+        assert fleet.changes == []
+
+
+async def test_a_parameter_is_set_on_marked_robots_and_each_result_is_told(tmp_path: Path) -> None:
+    fleet = with_params("arm001", "arm002", "arm003")
+    fleet.refuses = {"arm002/pick": "arm002 is not connected"}
+    async with console(tmp_path, fleet, options=Options(start="top")) as driven:
+        await driven.until("3 of 3 nodes")
+        await driven.press("space", "space", "space", "P")
+        await driven.until("6 of 6")
+        await driven.type("/param=speed\r")
+        await driven.until("3 of 6")
+        await driven.press("space", "space", "space")
+        await _chosen(driven, "v")
+        await driven.until(lambda: isinstance(driven.app.screen, Ask))
+        assert "3 parameters" in driven.text
+        await driven.type("1.5\r")
+        await driven.until("Type 3 to confirm")
+        await _confirmed(driven, "3")
+        text = await driven.until("Set the value of the parameter: 2 of 3 done")
+        assert "arm002/pick/planner speed: 0.5 -> 1.5: arm002 is not connected" in " ".join(
+            text.split()
+        )
+        assert sorted(params.dataflow for _, params in fleet.changes) == [
+            "arm001/pick", "arm002/pick", "arm003/pick",
+        ]  # fmt: skip
+
+
+async def test_a_robot_whose_parameters_are_not_known_is_named(tmp_path: Path) -> None:
+    fleet = with_params("arm001")
+    start = Options(start="params arm001/pick planner arm002/pick planner")
+    async with console(tmp_path, fleet, options=start, size=(160, 45)) as driven:
+        await driven.until("2 of 2")
+        assert "arm002/pick/planner: no dataflow is named" in driven.text
+
+
+async def test_a_rollout_is_started_from_its_plan_and_only_as_it_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dorafleet.console.screens.plan.EVERY_S", 0.2)
+    fleet = released()
+    async with console(tmp_path, fleet, options=Options(start="releases")) as driven:
+        await driven.until("pick@4")
+        await driven.press("enter")
+        text = await driven.until("3 of 3 robots would switch")
+        assert "at most 2 at a time, 1 may fail" in text
+        assert "nodes replaced: planner" in text and "nodes untouched: camera" in text
+        await _chosen(driven, "N")
+        text = await driven.until("Type 3 to confirm")
+        assert "$ dorafleet rollout start abababab" in text
+        assert "pick@4 on 3 robots" in text
+        fleet.plan_version = 2  # another operator has started one meanwhile
+        await _confirmed(driven, "3")
+        await driven.until("the plan is no longer valid")
+        planned = fleet.plans
+        await driven.until(lambda: fleet.plans > planned + 1)
+        await _chosen(driven, "N")
+        await _confirmed(driven, "3")
+        await driven.until("Start the rollout: done; `:rollout 12` follows it")
+        assert [(method, params.if_version) for method, params in fleet.changes] == [
+            ("rollout.start", 1), ("rollout.start", 2),
+        ]  # fmt: skip
+        assert {params.release for _, params in fleet.changes} == {"ab" * 32}
+
+
+async def test_a_plan_for_chosen_robots_names_them_in_its_command(tmp_path: Path) -> None:
+    start = Options(start="plan pick@4 arm002 zone=yard")
+    async with console(tmp_path, released(), options=start) as driven:
+        await driven.until("1 of 1 robot would switch")
+        await driven.press("y")
+        await driven.until("$ dorafleet plan pick@4 --robots arm002 --label zone=yard")
+
+
+async def test_where_there_is_no_coordinator_the_screen_of_releases_says_so(tmp_path: Path) -> None:
+    fleet = released()
+    fleet.without = ("release.list", "rollout.plan")
+    async with console(tmp_path, fleet, options=Options(start="releases")) as driven:
+        await driven.until("they need a coordinator")
+
+
+@pytest.mark.parametrize("start", ["dataflows", "params arm001/pick planner", "plan pick@4"])
+async def test_a_viewer_may_look_but_is_offered_none_of_it(tmp_path: Path, start: str) -> None:
+    fleet = released()
+    fleet.role = "viewer"
+    fleet.dataflows = flows().dataflows
+    fleet.params = with_params("arm001").params
+    async with console(tmp_path, fleet, options=Options(start=start)) as driven:
+        await driven.until(lambda: any(grid.ids for grid in driven.app.screen.query("Grid")))
+        await driven.press("a")
+        await driven.until("your role here is viewer; it takes operator")
+        assert not isinstance(driven.app.screen, Choose)
+
+
+def test_a_parameter_without_a_declaration_takes_any_json() -> None:
+    free = Target("pick", "planner", title="x", param=m.Param(key="free", value=None))
+    for text, value in (("null", None), ("[1, 2]", [1, 2]), ('{"a": "b"}', {"a": "b"})):
+        found = with_value([free], text)
+        assert not isinstance(found, str)
+        assert found[0].param is not None and found[0].param.value == value
+    assert "not JSON" in str(with_value([free], "NaN"))
+    assert "does not fit" in str(with_value([free], str(2**70)))
+    assert "not JSON" in str(with_value([free], '"\udc80"'))
