@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from dorad.control.paramtext import allowed_text, json_text
+from dorad.phrases import first_of
 from dorafleet.console.model.commands import METHODS, actions_for, why_no_action
 from dorafleet.console.model.outcome import Outcome
 from dorafleet.console.model.params import with_value
@@ -28,6 +29,8 @@ READ_S = 0.3
 """Shortest time, seconds, in which an operator reads a dialog that is on his terminal."""
 CHOICE_KEYS = "123456789"
 """Keys of dataflows to choose from; of more the rest can be named after `:`."""
+MAX_LEFT_OUT = 3
+"""Dataflows that a question names because it does not offer them."""
 RESULT_S = 10.0
 FAILURE_S = 60.0
 """Seconds for which a result is shown."""
@@ -79,7 +82,9 @@ class Acting:
                 return
             action = by_key[key]
             if action.kind == "dataflow":
-                targets = await self._with_dataflow(self._with_releases(targets))
+                known = self._with_releases(targets)
+                left_out = sorted(set(targets[0].choices) - set(known[0].choices))
+                targets = await self._with_dataflow(known, left_out)
             elif action.asks:
                 targets = await self._with_value(action, targets)
             if not targets:
@@ -108,8 +113,13 @@ class Acting:
         for each in found:
             self._app.go_about(place, each)
 
-    async def _with_dataflow(self, targets: list[Target]) -> list[Target]:
-        """Let the operator choose a dataflow of robots that run several; none if he does not."""
+    async def _with_dataflow(
+        self, targets: list[Target], left_out: Sequence[str] = ()
+    ) -> list[Target]:
+        """Let the operator choose a dataflow of robots that run several; none if he does not.
+
+        Of those that are `left_out` the question says why, also if only one is left.
+        """
         if all(each.dataflow for each in targets):
             return targets
         app = self._app
@@ -118,10 +128,12 @@ class Acting:
             app.report("these robots have no dataflow in common", "warn")
             return []
         name = names[0]
-        if len(names) > 1:
+        if len(names) > 1 or left_out:
             what = targets[0].robot if len(targets) == 1 else f"these {len(targets)} robots"
             listed = dict(zip(CHOICE_KEYS, names, strict=False))
             more = f" (the first {len(listed)} of {len(names)})" if len(names) > len(listed) else ""
+            if left_out:
+                more += f" Only rollouts start and stop {first_of(left_out, MAX_LEFT_OUT)}."
             key = await app.push_screen_wait(Choose(f"Which dataflow of {what}?{more}", listed))
             if not key:
                 return []

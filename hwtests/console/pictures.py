@@ -18,6 +18,7 @@ from dorad.control import messages as m
 from dorad.logrecord import LogRecord
 from dorafleet.console.options import Options
 from dorafleet.console.widgets.confirm import Choose
+from dorafleet.rollout.messages import ReleaseInfo
 from hwtests.console import svg
 from tests.console.driving import Driven, console
 from tests.console.fakefleet import FakeFleet, edge, node
@@ -111,7 +112,30 @@ def fleet() -> FakeFleet:
     ]
     wave = [(math.sin(at / 8), math.cos(at / 13) / 2) for at in range(200)]
     made.messages = [("camera/image", pa.array(list(pair)), {}) for pair in wave]
+    made.params = {"arm017/pick": list(PARAMS)}
+    made.releases = [
+        ReleaseInfo(
+            id="a1b2c3d4" * 8, name="pick", sequence=4, created=0.0, put_at=time.time() - 7_510,
+            by="ana", files=31, size=48_200_000, targets=[], nodes=list(names),
+        )
+    ]  # fmt: skip
     return made
+
+
+PARAMS = (
+    m.Param(
+        key="horizon", value=2.5, declared=True, type="float", default=2.0, minimum=0.5,
+        maximum=5.0, description="seconds ahead",
+    ),
+    m.Param(
+        key="mode", value="slow", declared=True, type="string", default="slow",
+        choices=["slow", "fast"], description="how the arm moves",
+    ),
+    m.Param(
+        key="retries", value=3, declared=True, type="int", default=3, minimum=0, maximum=10,
+        description="grasps until it gives up",
+    ),
+)  # fmt: skip
 
 
 SHOTS: dict[str, tuple[str, tuple[str, ...], str]] = {
@@ -121,6 +145,8 @@ SHOTS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "logs": ("logs pick", (), "40 lines"),
     "confirm": ("robot arm017", ("down", "down", "down", "a", "r"), "Restart the node?"),
     "help": ("help", (), "Keys"),
+    "params": ("params arm017/pick planner", (), "3 of 3"),
+    "plan": ("plan pick@4", (), "60 of 60 robots"),
 }
 """The first screen, keys, and a text by which it is complete."""
 

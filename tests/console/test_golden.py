@@ -40,6 +40,8 @@ CASES = [
     ("confirm", (100, 30), ASCII),
     ("fleet", (160, 45), ASCII),
     ("help", (100, 30), Options()),
+    ("params", (80, 24), Options()),
+    ("plan", (80, 24), Options()),
 ]
 
 
@@ -99,7 +101,7 @@ def test_the_guide_shows_these_screens() -> None:
         GUIDE.write_text(page, encoding="utf-8")
     else:
         assert shown == golden
-    assert len(shown) == 3
+    assert len(shown) == 5
 
 
 def _keys() -> str:

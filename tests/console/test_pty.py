@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import psutil
 
+from dorad.control import messages as m
+
 from .fakefleet import FakeFleet, serving
 
 if TYPE_CHECKING:
@@ -143,6 +145,27 @@ async def test_keys_that_a_slow_line_tears_apart_change_nothing() -> None:
         await line.keys(b"q")
         assert await line.ends() == 0
         assert fleet.changes == []
+
+
+async def test_a_parameter_is_set_at_a_terminal() -> None:
+    fleet = FakeFleet(1)
+    fleet.params = {"arm001/pick": [m.Param(key="speed", value=0.5)]}
+    async with program(fleet, "--start", "params arm001/pick planner") as line:
+        await line.until(b"1 of 1")
+        await line.keys(b"a")
+        await line.until(b"Set the value")
+        await line.keys(b"v")
+        await line.until(b"enter continues")
+        await line.keys(b"1.5\r")
+        await line.until(b"dora param set planner speed 1.5")
+        await line.keys(b"\x1b[C")
+        while b": done" not in line.seen:  # a yes does not count before the question can be read
+            await line.keys(b"\r", pause=0.2)
+        await line.keys(b"q")
+        assert await line.ends() == 0
+        assert termios.tcgetattr(line.theirs) == line.before
+        wanted = m.ParamSet(node="planner", key="speed", value=1.5, dataflow="arm001/pick")
+        assert fleet.changes == [("param.set", wanted)]
 
 
 async def test_keys_that_ssh_delivers_in_pieces_are_put_together() -> None:

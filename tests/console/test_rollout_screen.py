@@ -21,7 +21,7 @@ def running(**fields: Any) -> RolloutUpdate:
     """Return what is said about one rollout."""
     given: dict[str, Any] = {"phase": "rolling", "since": time.time(), "created": time.time()}
     given |= {"rollout": 12, "dataflow": "pick", "release": "a1b2c3", "name": "pick@7"}
-    return RolloutUpdate(rollouts=[RolloutSummary(by="ana", size=3, **given | fields)])
+    return RolloutUpdate(rollouts=[RolloutSummary(**{"by": "ana", "size": 3, **given, **fields})])
 
 
 async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
@@ -122,6 +122,20 @@ async def test_without_one_that_runs_the_newest_rollout_is_shown(tmp_path: Path)
         await driven.until("Keys")
         await driven.press("escape")
         await driven.until("SUCCEEDED")
+
+
+async def test_other_rollouts_that_are_under_way_are_named_with_the_way_there(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(3)
+    (newest,) = running().rollouts
+    (other,) = running(rollout=11, name="battery@2", by="ben").rollouts
+    (over,) = running(rollout=10, name="old@1", over=True).rollouts
+    fleet.update = RolloutUpdate(rollouts=[newest, other, over])
+    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
+        text = await driven.until("Rollouts > 12")
+        assert "also under way: 11  battery@2  by ben   :rollout 11" in text
+        assert "old@1" not in text
 
 
 async def test_how_a_rollout_ended_is_shown_also_if_it_was_hidden_then(tmp_path: Path) -> None:

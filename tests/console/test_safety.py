@@ -195,8 +195,13 @@ async def test_what_only_rollouts_start_and_stop_is_not_offered(tmp_path: Path) 
         await driven.press("a")
         await driven.until("only rollouts start and stop what comes from a release")
         await driven.press("down")
-        await _act(driven, "R")
-        assert "$ dora restart arm002/convoy" in driven.text  # the only one: no question
+        await driven.press("a", "R")
+        text = await driven.until("Which dataflow of arm002?")
+        assert "Only rollouts start and stop battery, pick." in " ".join(
+            text.replace("│", "").split()
+        )
+        await _choose(driven, "1")
+        assert "$ dora restart arm002/convoy" in driven.text
         await driven.press("escape")
         await driven.until("nothing was changed")
         driven.app.open_about("graph", ["arm001/pick", "node01"])
@@ -230,6 +235,21 @@ async def test_the_alert_of_a_robot_is_acknowledged_in_its_row(tmp_path: Path) -
     fleet.fail("arm002")
     async with console(tmp_path, fleet) as driven:
         await driven.until("NEEDS YOU  1 new")
+        await _act(driven, "k")
+        await driven.press("right", "enter")
+        await driven.until("done")
+        (alert,) = fleet.book.alerts()
+        assert alert.acked_by
+
+
+async def test_the_alert_of_a_robot_is_acknowledged_on_its_screen_also_without_any_node(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(3)
+    fleet.fail("arm002")
+    fleet.top = lambda: m.Top(at=0.0, window=1.0, nodes=[], edges=[])
+    async with console(tmp_path, fleet, options=Options(start="robot arm002")) as driven:
+        await driven.until("no node")
         await _act(driven, "k")
         await driven.press("right", "enter")
         await driven.until("done")

@@ -168,10 +168,7 @@ class FleetScreen(ConsoleScreen):
             choices=names,
             ended=bool(node) and row.findings[0].cause == NODE_FAILED,
         )
-        alerts = [each for each in self._alerts.values() if each.robots == [row.robot]]
-        if len(alerts) == 1:
-            return target._replace(alert=alerts[0].id, acts=_acts(alerts[0]))
-        return target
+        return with_alert(target, self.server.alerts)
 
     def targets(self) -> list[Target]:
         """Return the marked rows, or the one under the cursor."""
@@ -210,6 +207,14 @@ class FleetScreen(ConsoleScreen):
 
 def _acts(alert: Alert) -> frozenset[str]:
     return frozenset({"unacknowledge" if alert.acked_by else "acknowledge"})
+
+
+def with_alert(target: Target, alerts: Iterable[Alert]) -> Target:
+    """Return what is on a robot together with the alert of the robot, if it has exactly one."""
+    own = [each for each in alerts if each.robots == [target.robot]]
+    if len(own) != 1:
+        return target
+    return target._replace(alert=own[0].id, acts=_acts(own[0]))
 
 
 def alert_target(alert: Alert, server: Server) -> Target:

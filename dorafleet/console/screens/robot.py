@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorafleet.console.model.targets import Target
+from dorafleet.console.screens.fleet import with_alert
 from dorafleet.console.screens.top import TopScreen
 from dorafleet.console.view import robotlines
 from dorafleet.console.widgets.lines import Canvas
@@ -38,6 +40,11 @@ class RobotScreen(TopScreen):
     def title_path(self) -> str:
         """Where this screen is."""
         return f"Fleet > {self.robot}"
+
+    def targets(self) -> list[Target]:
+        """Return the chosen nodes; one of them, or the robot without any, with its alert."""
+        found = super().targets() or [Target(robot=self.robot or "", title=self.robot or "")]
+        return [with_alert(found[0], self.server.alerts)] if len(found) == 1 else found
 
     def paint(self, now: float) -> None:
         """Show the robot and its nodes."""

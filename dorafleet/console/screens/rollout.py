@@ -117,8 +117,11 @@ class RolloutScreen(ConsoleScreen):
         """Show the rollout and its robots."""
         shown = self._shown
         robots = {} if shown is None else self._robots.get(shown.rollout, {})
+        others = [x for x in self._rollouts.values() if not x.over and x is not shown]
         facts = (
-            self._nothing() if shown is None else rolloutlines.lines(shown, now, self.size.width)
+            self._nothing()
+            if shown is None
+            else rolloutlines.lines(shown, now, self.size.width, others)
         )
         self.query_one("#facts", Canvas).show(facts)
         ids = [

@@ -28,6 +28,9 @@ KEYS = tuple(column.key for column in COLUMNS)
 MAX_FLOWING = 4
 """Lines for the waves, and for the counts."""
 
+MAX_OTHERS = 4
+"""Lines for other rollouts."""
+
 _STYLES = {
     **dict.fromkeys(("stuck", "refused", "lost"), "fail"),
     **dict.fromkeys(("reverted", "reverting"), "warn"),
@@ -52,7 +55,9 @@ def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
     )
 
 
-def lines(found: RolloutSummary, now: float, columns: int) -> list[list[Span]]:
+def lines(
+    found: RolloutSummary, now: float, columns: int, others: Iterable[RolloutSummary] = ()
+) -> list[list[Span]]:
     """Return the state of a rollout, its waves, and how many robots are in which state."""
     state = clean(found.state or found.phase)
     style = "warn" if found.paused or "revert" in state or "fail" in state else "title"
@@ -80,7 +85,25 @@ def lines(found: RolloutSummary, now: float, columns: int) -> list[list[Span]]:
         waiting = found.waiting.items()
         text = ", ".join(f"{count} for {clean(_GATES.get(gate, gate))}" for gate, count in waiting)
         more.append([(f" waiting: {text}", "dim")])
-    return [first, *_flowing(waves, columns), *_flowing(counts, columns), *more, []]
+    return [
+        first,
+        *_flowing(waves, columns),
+        *_flowing(counts, columns),
+        *more,
+        *_others(others),
+        [],
+    ]
+
+
+def _others(rollouts: Iterable[RolloutSummary]) -> list[list[Span]]:
+    """Return which other rollouts have not ended, each with the way to its screen."""
+    return [
+        [
+            (f" also under way: {each.rollout}  {clean(each.name)}  by {clean(each.by)}", "update"),
+            (f"   :rollout {each.rollout}", "dim"),
+        ]
+        for each in sorted(rollouts, key=lambda each: -each.rollout)[:MAX_OTHERS]
+    ]
 
 
 def _flowing(spans: Iterable[Span], columns: int) -> list[list[Span]]:
