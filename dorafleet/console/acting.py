@@ -85,6 +85,8 @@ class Acting:
                 known = self._with_releases(targets)
                 left_out = sorted(set(targets[0].choices) - set(known[0].choices))
                 targets = await self._with_dataflow(known, left_out)
+            elif action.kind == "alert":
+                targets = [each._replace(title=each.about or each.title) for each in targets]
             elif action.asks:
                 targets = await self._with_value(action, targets)
             if not targets:

@@ -251,6 +251,7 @@ async def test_the_alert_of_a_robot_is_acknowledged_on_its_screen_also_without_a
     async with console(tmp_path, fleet, options=Options(start="robot arm002")) as driven:
         await driven.until("no node")
         await _act(driven, "k")
+        assert "arm002: node gripper failed (signal 11)" in driven.text
         await driven.press("right", "enter")
         await driven.until("done")
         (alert,) = fleet.book.alerts()

@@ -185,11 +185,13 @@ def test_the_limit_is_that_of_each_table_and_the_counts_are_whole() -> None:
         at=0.0,
         window=1.0,
         nodes=[node("r", f"n{at}", metrics=m.NodeMetrics(cpu=float(at))) for at in range(9)],
-        edges=[edge("r", f"n{at}/o", "n0/i", rate=float(at)) for at in range(5)],
+        edges=[edge("r", f"n{at}/o", "n0/i", rate=float(at), queued=at) for at in range(5)],
     )
     part = reduction(m.TopWatch(order="cpu", limit=2))(top)
     assert [info.node for info in part.top.nodes] == ["n8", "n7"]
     assert (part.nodes, part.edges, len(part.top.edges)) == (9, 5, 2)
+    full = reduction(m.TopWatch(filter="queue>3"))(top)
+    assert [each.source for each in full.top.edges] == ["n4/o"] and full.nodes == 0
 
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("nan"), float("inf")])

@@ -21,6 +21,8 @@ class Target(NamedTuple):
     alert: str = ""
     title: str = ""
     """For people."""
+    about: str = ""
+    """For people: the alert, where the title names what it is on."""
     rollout: int = 0
     acts: frozenset[str] = frozenset()
     """Names of the actions that are possible for the alert, or for the rollout in its phase."""

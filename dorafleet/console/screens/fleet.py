@@ -214,7 +214,7 @@ def with_alert(target: Target, alerts: Iterable[Alert]) -> Target:
     own = [each for each in alerts if each.robots == [target.robot]]
     if len(own) != 1:
         return target
-    return target._replace(alert=own[0].id, acts=_acts(own[0]))
+    return target._replace(alert=own[0].id, about=_title(own[0]), acts=_acts(own[0]))
 
 
 def alert_target(alert: Alert, server: Server) -> Target:
@@ -228,5 +228,10 @@ def alert_target(alert: Alert, server: Server) -> Target:
         alert=alert.id,
         acts=_acts(alert),
         ended=single and alert.cause == NODE_FAILED,
-        title=f"{robot or f'{alert.count} robots'}: {alert.text}",
+        title=_title(alert),
     )
+
+
+def _title(alert: Alert) -> str:
+    robot = alert.robots[0] if alert.count == 1 and alert.robots else f"{alert.count} robots"
+    return f"{robot}: {alert.text}"
