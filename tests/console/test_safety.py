@@ -19,7 +19,7 @@ from dorafleet.console.options import Options
 from dorafleet.console.view.inspector import robot_lines
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.paint import VisibleText
-from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, RolloutUpdate
+from dorafleet.rollout.messages import ReleaseInfo, RolloutRobot, RolloutSummary, RolloutUpdate
 
 from .driving import Driven, console
 from .fakefleet import FakeFleet, edge, node
@@ -387,7 +387,24 @@ async def test_hostile_names_are_text_on_every_screen_and_in_dialogs(tmp_path: P
         ("rollout", []),
         ("topics", [bad]),
         ("topic", [bad, "camera/image", "echo"]),
+        ("params", [bad, "planner"]),
+        ("dataflows", []),
+        ("releases", []),
+        ("plan", [bad]),
     )
+    fleet.params = {bad: [m.Param(key=bad, value=bad, declared=True, type=bad, description=bad)]}
+    fleet.dataflows = [
+        m.DataflowInfo(
+            uuid=bad, name=bad, status="failed", nodes=1, cpu=0.0, memory=0, started_at=-1e300,
+            ended_at=1e300, machines=[bad],
+        )
+    ]  # fmt: skip
+    fleet.releases = [
+        ReleaseInfo(
+            id=bad, name=bad, sequence=1, created=1.0, put_at=-1e300, by=bad, files=1, size=1,
+            targets=[], nodes=[bad],
+        )
+    ]  # fmt: skip
     async with console(tmp_path, fleet, size=(160, 45)) as driven:
         await driven.until("1 of 1")
         for place, words in places:

@@ -83,6 +83,6 @@ def row(plan: RolloutPlan, robot: PlannedRobot) -> Row:
     """Return the row of a robot."""
     texts = plan_row(plan, robot)
     left_out = robot.batch is None
-    styles = ("name", *[""] * (len(texts) - 2), "" if left_out else "warn")
+    styles = ("name", *[""] * (len(texts) - 2), "" if left_out or not robot.note else "warn")
     cells_ = tuple(Cell(text or "-", style) for text, style in zip(texts, styles, strict=True))
     return Row(robot.robot, cells_, "dim" if left_out else "")
