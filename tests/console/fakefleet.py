@@ -361,6 +361,7 @@ class FakeFleet:
         return ReleaseList(releases=self.releases)
 
     async def _plan(self, _call: Call, params: RolloutNew) -> RolloutPlan:
+        self.plans += 1
         found = [
             each for each in self.releases if params.release in (label(each), each.id, each.id[:12])
         ]

@@ -163,7 +163,7 @@ async def test_a_parameter_is_set_on_marked_robots_and_each_result_is_told(tmp_p
         await driven.until("3 of 3 nodes")
         await driven.press("space", "space", "space", "P")
         await driven.until("6 of 6")
-        await driven.type("/param=speed\r")
+        await driven.type("/parameter=speed\r")
         await driven.until("3 of 6")
         await driven.press("space", "space", "space")
         await _chosen(driven, "v")

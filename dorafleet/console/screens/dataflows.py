@@ -76,8 +76,8 @@ class DataflowsScreen(ConsoleScreen):
         shown = self._shown
         grid = self.query_one(Grid)
         placed = any(each.machines for each in found)
-        grid.leave_out(*(() if placed else ("machines",)))
-        grid.widen(name=words.longest(map(flowrows.name, found)))
+        grid.leave_out(*(() if placed else ("robots",)))
+        grid.widen(dataflow=words.longest(map(flowrows.name, found)))
         empty = self.empty_text("dataflow", known=self._found is not None)
         grid.show(
             list(shown), lambda id_: flowrows.row(shown[id_], now), dim=self.outdated, empty=empty

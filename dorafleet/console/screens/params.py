@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import NodeRef, ParamList
+from dorad.natural import natural
 from dorad.phrases import first_of
 from dorafleet.console.link.streams import Feed, polled
 from dorafleet.console.model.targets import Target
@@ -124,14 +125,14 @@ class ParamsScreen(ConsoleScreen):
         all_ = {f"{o} {p.key}": (o, p) for o, params in self._found.items() for p in params}
         self._shown = {
             id_: (node, param)
-            for id_, (node, param) in sorted(all_.items(), key=lambda each: each[1][1].key)
+            for id_, (node, param) in sorted(all_.items(), key=lambda each: natural(each[1][1].key))
             if self.filter.matches(paramrows.cells(str(node), param))
         }
         shown = self._shown
         grid = self.query_one(Grid)
         grid.leave_out(*(() if len(self.refs) > 1 else ("node",)))
         grid.widen(
-            param=words.longest(param.key for _, param in all_.values()),
+            parameter=words.longest(param.key for _, param in all_.values()),
             node=words.longest(map(str, self.refs)),
         )
         empty = self.empty_text("parameter", known=bool(self._found))

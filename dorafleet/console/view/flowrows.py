@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorad.natural import natural
 from dorad.phrases import first_of
 from dorafleet.console.view import words
 from dorafleet.console.view.rows import Cell, Column, Row
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
     from dorad.control.messages import DataflowInfo
 
 COLUMNS = (
-    Column("name", "DATAFLOW", 12, grow=2, most=24),
+    Column("dataflow", "DATAFLOW", 12, grow=2, most=24),
     Column("status", "STATUS", 12),
     Column("nodes", "NODES", 5, right=True),
     Column("cpu", "CPU%", 6, right=True, drop=2),
     Column("memory", "MEM(MB)", 8, right=True, drop=3),
     Column("since", "SINCE", 6, right=True),
-    Column("machines", "ROBOTS", 20, grow=4, drop=1),
+    Column("robots", "ROBOTS", 20, grow=4, drop=1),
     Column("uuid", "UUID", 8, drop=4),
 )
 KEYS = tuple(column.key for column in COLUMNS)
@@ -50,19 +51,21 @@ def title(info: DataflowInfo) -> str:
 
 def arranged(found: Iterable[DataflowInfo]) -> list[DataflowInfo]:
     """Return dataflows in an order: what runs by name, then what has ended, the last one first."""
-    return sorted(found, key=lambda each: (not each.active, -(each.ended_at or 0.0), name(each)))
+    return sorted(
+        found, key=lambda each: (not each.active, -(each.ended_at or 0.0), natural(name(each)))
+    )
 
 
 def cells(info: DataflowInfo, now: float) -> dict[str, Value]:
     """Return the cells by which dataflows are filtered."""
     return {
-        "name": info.name or "",
+        "dataflow": info.name or "",
         "status": info.status,
         "nodes": info.nodes,
         "cpu": info.cpu,
         "memory": info.memory,
         "since": max(0.0, now - (info.ended_at or info.started_at)),
-        "machines": tuple(info.machines),
+        "robots": tuple(info.machines),
         "uuid": info.uuid,
     }
 

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from dorad.control.messages import Param
 
 COLUMNS = (
-    Column("param", "PARAMETER", 16, grow=1, most=32),
+    Column("parameter", "PARAMETER", 16, grow=1, most=32),
     Column("node", "NODE", 16, grow=1, most=40),
     Column("value", "VALUE", 14, grow=2),
     Column("type", "TYPE", 6, drop=2),
     Column("default", "DEFAULT", 10, grow=1, drop=3),
     Column("allowed", "ALLOWED", 12, grow=1, drop=1),
-    Column("about", "DESCRIPTION", 20, grow=4, drop=4),
+    Column("description", "DESCRIPTION", 20, grow=4, drop=4),
 )
 KEYS = tuple(column.key for column in COLUMNS)
 
@@ -28,13 +28,13 @@ def cells(node: str, param: Param) -> dict[str, Value]:
     value = param.value
     number = isinstance(value, int | float) and not isinstance(value, bool)
     return {
-        "param": param.key,
+        "parameter": param.key,
         "node": node,
         "value": value if number else json_text(value),
         "type": param.type or "",
         "default": json_text(param.default) if param.declared else "",
         "allowed": allowed_text(param),
-        "about": param.description or "",
+        "description": param.description or "",
     }
 
 

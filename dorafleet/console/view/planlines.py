@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from dorafleet.console.model.order import natural
+from dorad.natural import natural
 from dorafleet.console.view import words
 from dorafleet.console.view.rows import Cell, Column, Row
 from dorafleet.console.view.words import clean
