@@ -15,7 +15,7 @@ from rich.cells import cell_len
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.filters import parse
-from dorafleet.console.model import commands
+from dorafleet.console.model import commands, places
 from dorafleet.console.model.fleet import STATES
 from dorafleet.console.model.order import FLEET_ORDERS, REST_S, RestingOrder
 from dorafleet.console.model.series import Series
@@ -211,7 +211,7 @@ def test_each_action_asks_for_a_role_that_the_server_asks_for_too() -> None:
     ],
 )
 def test_places(text: str, place: object) -> None:
-    assert commands.place_of(text) == place
+    assert places.place_of(text) == place
 
 
 def test_the_terminal_chooses_theme_and_characters() -> None:
@@ -382,16 +382,16 @@ def test_a_robot_stands_for_its_dataflow_after_a_screen_about_dataflows() -> Non
         "arm017": m.FleetRow(robot="arm017", dataflow="pick"),
         "arm018": m.FleetRow(robot="arm018", dataflow="nav, pick"),
     }
-    assert commands.with_dataflow("logs", ["arm017", "gripper"], rows) == ["arm017/pick", "gripper"]
-    assert commands.with_dataflow("logs", ["pick"], rows) == ["pick"]
-    assert commands.with_dataflow("robot", ["arm018"], rows) == ["arm018"]
-    said = commands.with_dataflow("logs", ["arm018", "gripper"], rows)
+    assert places.with_dataflow("logs", ["arm017", "gripper"], rows) == ["arm017/pick", "gripper"]
+    assert places.with_dataflow("logs", ["pick"], rows) == ["pick"]
+    assert places.with_dataflow("robot", ["arm018"], rows) == ["arm018"]
+    said = places.with_dataflow("logs", ["arm018", "gripper"], rows)
     assert said == "`arm018` runs nav, pick: name one, such as `logs arm018/nav`"
     # Lines of one dataflow are no lines of all.
-    said = commands.with_dataflow("logs", [], rows)
+    said = places.with_dataflow("logs", [], rows)
     assert said == "name a dataflow, such as `logs nav`; there are: nav, pick"
-    assert commands.with_dataflow("logs", [], {"arm017": rows["arm017"]}) == ["pick"]
-    assert commands.with_dataflow("logs", [], {}) == []
+    assert places.with_dataflow("logs", [], {"arm017": rows["arm017"]}) == ["pick"]
+    assert places.with_dataflow("logs", [], {}) == []
 
 
 def test_robots_are_found_by_one_of_their_releases_as_the_column_is_called() -> None:
