@@ -161,6 +161,9 @@ def _back(view: View) -> Decision:
     )
     if recall is not None:
         return Decision(recall)
+    unproven = tuple(member.robot for member in members if _may_turn_round(view, member))
+    if unproven:
+        return Decision(Orders("back", unproven))
     going = [
         member
         for member in members
@@ -234,6 +237,23 @@ def _is_undecided(view: View, member: Member) -> bool:
         and member.in_flight
         and seen.reachable
         and is_waiting(member, seen)
+    )
+
+
+def _may_turn_round(view: View, member: Member) -> bool:
+    """Return True for a robot that has switched, has not confirmed, and has no lease.
+
+    It goes back in the middle of its switch. It is unavailable already, so it waits for no gate.
+    """
+    seen = view.seen_of(member)
+    state = reported(member, seen)
+    return (
+        member.order == "switch"
+        and member.in_flight
+        and seen.reachable
+        and state is not None
+        and state.phase in ("switching", "probation")
+        and not (is_leased(seen) and view.rollout.strategy.busy == "wait")
     )
 
 

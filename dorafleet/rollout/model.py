@@ -63,7 +63,7 @@ Verdict = Literal["", "confirmed", "reverted", "stuck", "refused", "lost", "back
 FAILURES = frozenset({"reverted", "stuck", "refused", "lost"})
 
 MOVING = frozenset({"switching", "probation", "reverting"})
-"""Phases of a robot in which it gets no other order."""
+"""Phases of a robot in which it gets no other order than to go back."""
 
 
 class Rollout(msgspec.Struct, frozen=True):

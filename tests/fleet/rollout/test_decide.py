@@ -217,6 +217,25 @@ def test_without_auto_revert_robots_stay_and_undo_brings_them_back():
     assert {robot.running for robot in one.robots.values()} == {OLD}
 
 
+def test_an_undo_brings_robots_on_probation_back_at_once_unless_they_are_busy():
+    one = world(size=2, max_parallel=2)
+    one.robots["r2"].fate = "reverted"
+    while {robot.state and robot.state.phase for robot in one.robots.values()} != {"probation"}:
+        one.step()
+        for robot in one.robots.values():
+            robot.deliver(one.now)
+            robot.progress(one.now)
+    one.robots["r1"].leased_at = one.now
+    one.operate("undo")
+    one.settle()
+    assert one.orders("back") == ["r2"]
+    assert (one.members["r1"].verdict, one.members["r2"].verdict) == ("confirmed", "back")
+    one.robots["r1"].leased_at = None
+    one.settle()
+    assert one.rollout.phase == "reverted"
+    assert {robot.running for robot in one.robots.values()} == {OLD}
+
+
 def test_robots_that_are_off_during_an_undo_follow():
     one = world()
     one.settle()

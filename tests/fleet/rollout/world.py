@@ -51,6 +51,9 @@ class SimRobot:
         if self.state is not None and self.state.generation >= wanted.generation:
             return
         if self.state is not None and self.state.phase in MOVING:
+            if self.state.phase != "reverting" and wanted.release == OLD:
+                self._become("reverting", now, release=OLD, generation=wanted.generation)
+                return
             self.state = msgspec.structs.replace(self.state, generation=wanted.generation)
             return
         if wanted.release == self.running:
@@ -91,6 +94,9 @@ class SimRobot:
                 if self.fate == "stuck":
                     self.running = ""
                     self._become("stuck", now, reason="the old one failed, too")
+                elif self.state.release == OLD:
+                    self.running = OLD
+                    self._become("confirmed", now)
                 else:
                     self.running = OLD
                     evidence = [Evidence(check="node cam", ok=False, text="3 restarts")]
