@@ -76,10 +76,12 @@ def past_lines(alerts: Sequence[PastAlert]) -> list[list[Span]]:
             (f" {words.moment(each.since)} to {words.moment(each.until)}  ", "dim"),
             (f"{words.fit(words.clean(where(each)), 9)} ", "name"),
             (words.clean(each.text), "dim"),
+            (f"  ack {words.clean(each.acked_by)}" if each.acked_by else "", "dim"),
         ]
         for each in alerts
     ]
-    return [[], [(" OVER, the last first", "title")], *lines] if lines else []
+    more = ("   dorafleet alerts --past has more", "dim")
+    return [[], [(" OVER, the last first", "title"), more], *lines] if lines else []
 
 
 def _advice(alert: Alert) -> str:
