@@ -65,8 +65,8 @@ def in_blocks(
         yield block
 
 
-FILTER_KEYS = ("since", "level", "node", "message", "stream", "machine", "target")
-"""What terms of a filter may name; see `dorad.control.filters`."""
+FILTER_KEYS = ("since", "level", "node", "message", "stream", "robot", "machine", "target")
+"""What terms of a filter may name; see `dorad.control.filters`. A robot is its machine."""
 
 
 def filter_cells(record: LogRecord, now: float) -> dict[str, str | float]:
@@ -77,6 +77,7 @@ def filter_cells(record: LogRecord, now: float) -> dict[str, str | float]:
         "node": record.node or "dora",
         "message": record.message,
         "stream": record.stream,
+        "robot": record.machine or "",
         "machine": record.machine or "",
         "target": record.target or "",
     }
