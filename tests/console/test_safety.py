@@ -455,3 +455,21 @@ def test_the_filter_of_lines_replaces_control_characters_of_every_widget() -> No
     assert found[0] is segments[0]
     assert found[1].text.isprintable()
     assert "\\x1b]0;evil" in found[1].text
+
+
+async def test_alerts_of_others_are_taken_over_together_with_new_ones(tmp_path: Path) -> None:
+    fleet = FakeFleet(3)
+    fleet.fail("arm001")
+    fleet.fail("arm002")
+    first, second = fleet.book.alerts()
+    fleet.book.ack(first.id, "bob", 1.0)
+    async with console(tmp_path, fleet, options=Options(start="alerts")) as driven:
+        await driven.until("2 of 2, 1 new")
+        await driven.press("space", "space", "a", "k")
+        await driven.until("Type 2 to confirm")
+        await driven.type("2\r")
+        await driven.until("2 of 2, 0 new")
+        assert {params.id for _, params in fleet.changes} == {first.id, second.id}
+        assert {alert.acked_by for alert in fleet.book.alerts()} == {"ana"}
+        await driven.press("a")
+        await driven.until("Take the acknowledgement back")

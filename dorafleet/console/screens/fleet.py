@@ -206,7 +206,8 @@ class FleetScreen(ConsoleScreen):
 
 
 def _acts(alert: Alert) -> frozenset[str]:
-    return frozenset({"unacknowledge" if alert.acked_by else "acknowledge"})
+    # One that another has acknowledged can be taken over from him.
+    return frozenset({"acknowledge", *(["unacknowledge"] if alert.acked_by else [])})
 
 
 def with_alert(target: Target, alerts: Iterable[Alert]) -> Target:
