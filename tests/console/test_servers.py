@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -373,12 +373,30 @@ def test_a_node_that_ended_with_its_source_is_a_finding_once_that_runs_again() -
     edges = [edge("r", "planner/path", "gripper/path")]
     (failed,) = findings(1.0, nodes, edges, [], CrashHistory(), "")
     assert failed.node == "planner"
-    nodes[0].status = "running"
+    nodes[0].status, nodes[0].restarts = "running", 1
     (left,) = found = findings(1.0, nodes, edges, [], CrashHistory(), "")
     assert (left.cause, left.severity, left.node) == ("node-ended", "warn", "gripper")
     assert left.text == "node gripper ended with its source planner, which runs again"
     row = row_of("r", nodes, edges, found, cpu=1, memory=1, version="1")
     assert (row.running, row.nodes) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("source", "given"),
+    [
+        ("planner", {"restarts": 0}),  # it sends no more, but runs on
+        ("planner", {"dynamic": True, "pid": None, "restarts": 0}),
+        ("dora.link", {"restarts": 1}),  # the source ended on another machine
+    ],
+)
+def test_a_node_that_ended_with_its_source_is_no_finding_while_that_does_not_send_again(
+    source: str, given: dict[str, Any]
+) -> None:
+    gripper = node("r", "gripper", status="stopped", pid=None, ended_by="inputs")
+    nodes = [node("r", source, status="running", **given), gripper]
+    edges = [edge("r", f"{source}/path", "gripper/path")]
+    assert findings(1.0, nodes, edges, [], CrashHistory(), "") == []
+    assert row_of("r", nodes, edges, [], cpu=1, memory=1, version="1").state == "ok"
 
 
 @pytest.mark.parametrize(("ended_by", "nodes"), [("command", 2), ("inputs", 1), (None, 1)])

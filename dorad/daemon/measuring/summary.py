@@ -138,7 +138,7 @@ def _left_behind(
     for edge in edges:
         source = edge.source.partition("/")[0]
         feeds = known.get((edge.dataflow, source))
-        if feeds is not None and feeds.status in _RUNS:
+        if feeds is not None and _runs_again(feeds):
             sources.setdefault((edge.dataflow, edge.target.partition("/")[0]), source)
     found: list[Finding] = []
     for key, source in sources.items():
@@ -149,6 +149,19 @@ def _left_behind(
             what = (title, info.node)
             found.append(_finding(NODE_ENDED, f"{title}/{info.node}", text, "warn", now, *what))
     return found
+
+
+def _runs_again(source: NodeInfo) -> bool:
+    """Return True if a node has ended, and sends again.
+
+    One that sends no more may run on, to store what it has found. The link process runs longer than
+    the nodes of other machines.
+    """
+    if source.node == LINK:
+        return False
+    if source.dynamic:
+        return source.pid is not None
+    return source.restarts > 0 and source.status in _RUNS
 
 
 def _of_inputs(
