@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -113,7 +114,8 @@ def _damaged(compared: Compared, dataflow: str, label: Callable[[str], str]) -> 
             what="files",
             desired=label(release),
             found=text[:MAX_REASON],
-            way_back=f"dorafleet release push {label(release)} FILE --only {compared.robot}"
+            way_back=f"dorafleet release push {shlex.quote(label(release))} FILE "
+            f"--only {compared.robot}"
             if compared.reachable
             else f"it is shown once it can be reached; {compared.trouble}",
             known=compared.reachable,
@@ -168,7 +170,8 @@ def _stopped(compared: Compared) -> Iterator[DriftRow]:
             continue
         released = dataflow in compared.orders
         place = f"{compared.robot}/{dataflow}" if released else dataflow
-        back = f"dora node restart {node} -d {place}"
+        # The robot has named it, and people paste this into a shell.
+        back = f"dora node restart {shlex.quote(node)} -d {place}"
         if not compared.reachable:
             back = f"once it can be reached: {back}"
         yield DriftRow(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -356,6 +357,25 @@ def test_drift_names_damaged_files_and_the_command_that_sends_them_again(reachab
         assert row.way_back == "dorafleet release push pick@1 FILE --only r1"
     else:
         assert row.way_back.endswith("it is off")
+
+
+def test_a_name_that_a_robot_has_made_up_is_one_word_of_the_way_back():
+    state = ReleaseState(
+        dataflow="pick",
+        epoch=1,
+        generation=4,
+        phase="confirmed",
+        since=0.0,
+        release=ID1,
+        running=ID1,
+        damaged={";id #": ""},
+    )
+    compared = Compared(
+        "r1", orders={"pick": Wanted(4, ID1)}, releases={"pick": state}, stopped=["pick/;reboot #"]
+    )
+    words = [shlex.split(row.way_back) for row in drift_of(compared, lambda id_: id_)]
+    assert ["dora", "node", "restart", ";reboot #", "-d", "r1/pick"] in words
+    assert ["dorafleet", "release", "push", ";id #", "FILE", "--only", "r1"] in words
 
 
 def test_drift_names_nodes_that_a_command_has_stopped_of_dataflows_that_shall_run():
