@@ -70,6 +70,8 @@ def test_a_dataflow_of_a_fleet_that_was_lost_with_its_machine_has_time_to_start_
     names = [state.name for state, _ in ended([own, fleets], at + 1.0)]
     assert names == ["own"]
     assert [state.name for state, _ in ended([own, fleets], at + AGENT_S)] == ["own", "fleets"]
+    # The clock was ahead at the boot.
+    assert [state.name for state, _ in ended([own, fleets], at - 3600)] == ["own", "fleets"]
     # What fails later has failed.
     fleets.lost = False
     assert [state.name for state, _ in ended([fleets], at + 1.0)] == ["fleets"]

@@ -151,14 +151,15 @@ class SelfWatch:
 def ended(records: Iterable[Record], now: float) -> list[tuple[DataflowState, float]]:
     """Return the dataflows that ended last under their name, and do not run again.
 
-    One that was lost with its machine is not among them while its agent has time to start it.
+    One that was lost with its machine is not among them while its agent has time to start it. After
+    a boot the clock may be set back: an end that is to come hides nothing.
     """
     last = {record.title: record for record in records}
     return [
         (record.state(), at)
         for record in last.values()
         if (at := record.row.ended_at) is not None
-        and not (record.lost and record.row.options.share and now - at < AGENT_S)
+        and not (record.lost and record.row.options.share and 0 <= now - at < AGENT_S)
     ]
 
 
