@@ -249,11 +249,15 @@ class PastAlertBook:
         self._of_robot = of_robot
 
     def add(self, ended: Iterable[Alert], at: float) -> None:
-        """Add alerts of one robot each that are over at the time `at`, in seconds since 1970."""
+        """Add alerts of one robot each that are over at the time `at`, in seconds since 1970.
+
+        One that was stored as over and as lasting ends again under the next server: it is moved.
+        """
         for each in ended:
             own = [past for past in self._alerts if past.robots == each.robots]
-            if len(own) >= self._of_robot:
-                self._alerts.remove(own[0])
+            same = [past for past in own if (past.id, past.since) == (each.id, each.since)]
+            if same or len(own) >= self._of_robot:
+                self._alerts.remove((same or own)[0])
             self._alerts.append(PastAlert(**msgspec.structs.asdict(each), until=at))
 
     def restore(self, alerts: Iterable[PastAlert]) -> None:

@@ -130,6 +130,19 @@ def test_an_alert_that_is_over_is_returned_once_and_kept_with_the_time_of_its_en
     assert past.latest(0) == past.latest(-1) == []
 
 
+def test_an_alert_whose_end_only_the_history_has_is_listed_once_after_a_restart() -> None:
+    book, past = AlertBook(), PastAlertBook()
+    for now in (0.0, 3.0):
+        book.observe(now, {"arm1": [finding(since=90.0)]})
+    stored = book.stored()
+    past.add(book.observe(20.0, {}), 120.0)
+    after, kept = AlertBook(), PastAlertBook()
+    after.restore(0.0, stored)
+    kept.restore(past.latest(10))
+    kept.add(after.observe(CLEARED_AFTER_S, {}), 140.0)
+    assert [(each.since, each.until) for each in kept.latest(10)] == [(90.0, 140.0)]
+
+
 def test_only_the_last_alerts_that_are_over_are_kept() -> None:
     book, past = AlertBook(), PastAlertBook()
     for number in range(MAX_PAST + 5):
