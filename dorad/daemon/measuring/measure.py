@@ -15,10 +15,11 @@ from dorad.daemon.measuring.lateness import TickHistory
 from dorad.daemon.measuring.metrics import NodeMeter
 from dorad.daemon.measuring.rates import EdgeHistory
 from dorad.daemon.measuring.troubles import TroubleWatch
+from dorad.daemon.rules.finish import node_of
 from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from dorad.control.messages import DataflowInfo
     from dorad.daemon.broker.readings import EdgeCounters, Vitals
@@ -114,7 +115,7 @@ class Measure:
             watch = self._troubles[record.uuid] = TroubleWatch(run.paces)
         share = record.row.options.share
         limits = {} if share is None else share.min_rates
-        watch.add(now, counters, _parts(record, run), limits, run.log.counts)
+        watch.add(now, counters, taking_part(record, run, counters), limits, run.log.counts)
         run.keep_paces(watch.snapshot())
 
     def own(self) -> m.NodeMetrics:
@@ -210,10 +211,19 @@ class Measure:
         )
 
 
-def _parts(record: Record, run: DataflowRun) -> dict[str, object]:
-    """Return, for each node that is connected, what a command can change about it."""
+def taking_part(
+    record: Record, run: DataflowRun, counters: Iterable[EdgeCounters]
+) -> dict[str, object]:
+    """Return, for each node that is connected, what a command can change about it.
+
+    Of a node of another machine that is only whether it has ended.
+    """
     connected, views = run.broker.stats.connected(), run.supervisor.statuses()
-    parts: dict[str, object] = dict.fromkeys(connected & {LINK}, "link")
+    parts: dict[str, object] = {}
+    if LINK in connected:
+        outputs = {each.output for each in counters if each.source_node == LINK}
+        gone = {node_of(each) for each in outputs if run.supervisor.has_ended_elsewhere(each)}
+        parts = dict.fromkeys({LINK, *map(node_of, outputs)} - gone, "link")
     for node in run.dataflow.nodes:
         if node.id != LINK and node.id in connected and (view := views.get(node.id)) is not None:
             params = dict(record.params.get(node.id, {}))

@@ -65,10 +65,9 @@ class OutputWatch:
         new: dict[str, int] = {}
         before, self._edges = self._edges, {}
         for each in counters:
-            receiver = nodes.get(each.node)
-            if receiver is None or each.source_node not in nodes:
+            receiver, source = nodes.get(each.node), output_name(each)
+            if receiver is None or source.partition("/")[0] not in nodes:
                 continue
-            source = output_name(each)
             key = (source, each.node, each.input)
             last = before.get(key)
             self._edges[key] = (each.sent, receiver)

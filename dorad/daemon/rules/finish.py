@@ -88,6 +88,10 @@ class Flow(Struct, frozen=True):
         own = {unit for unit in self._units.get(node, ()) if unit != node}
         return bool(own) and own <= self.drained | self.ended
 
+    def has_ended_elsewhere(self, output: str) -> bool:
+        """Return True if an output of another machine, `node/output`, sends no more."""
+        return f"{LINK}/{output}" in self.ended
+
     def sends(self, source: str, alive: Collection[str]) -> bool:
         """Return True if a unit may still send: its node is `alive`, and it has not ended."""
         return node_of(source) in alive and source not in self.ended

@@ -135,6 +135,10 @@ class Supervisor:
         """Return True if all inputs of a node have closed."""
         return self._lifecycle.flow.has_drained(node_id)
 
+    def has_ended_elsewhere(self, output: str) -> bool:
+        """Return True if an output of another machine, `node/output`, sends no more."""
+        return self._lifecycle.flow.has_ended_elsewhere(output)
+
     def takes_inputs(self, node_id: str) -> bool:
         """Return True if an input can be added to a node: it has not ended and is not ending."""
         ended = self._nodes[node_id].result is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from hypothesis import given
@@ -9,10 +10,14 @@ from hypothesis import strategies as st
 
 from dorad.control.messages import EdgeStats, NodeInfo, NodeMetrics
 from dorad.daemon.broker.readings import EdgeCounters
+from dorad.daemon.measuring.measure import taking_part
 from dorad.daemon.measuring.outputs import OutputWatch, Slow, causes
 from dorad.daemon.measuring.summary import CrashHistory, findings
 from dorad.daemon.measuring.troubles import Troubles
 from dorad.dataflow.model import LINK
+from dorad.dataflow.share import share
+from tests.daemon.flows import dataflow
+from tests.daemon.flows import node as node_spec
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -209,11 +214,42 @@ def test_the_next_daemon_goes_on_with_what_is_known() -> None:
 def test_an_output_of_another_machine_has_the_name_of_its_node() -> None:
     edges = [(f"{LINK}/camera/image", "detector/image"), EDGES[1]]
     flow = Flow(edges)
-    flow.nodes[LINK] = "link"
+    flow.nodes |= {LINK: "link", "camera": "link"}
     flow.run(LEARNT)
     slow = flow.slow_from({edges[0][0]: 0, "detector/boxes": 0})
     (first,) = causes(slow, stats(edges), [])
     assert [each.output for each in first] == ["camera/image"]
+
+
+def test_a_node_of_another_machine_that_has_ended_is_not_slow_nor_what_follows_from_it() -> None:
+    flow = Flow([(f"{LINK}/camera/image", "detector/image"), *EDGES[1:]])
+    flow.nodes |= {LINK: "link", "camera": "link"}
+    flow.limits["camera/image"] = 5.0
+    flow.run(LEARNT)
+    flow.rates |= {f"{LINK}/camera/image": 0, "detector/boxes": 1, "gripper/state": 1}
+    # It has ended; see `taking_part`.
+    del flow.nodes["camera"]
+    assert [each.output for each in flow.run(SOON)] == ["gripper/state"]
+
+
+def test_nodes_of_other_machines_take_part_until_they_end_or_the_link_does() -> None:
+    whole = dataflow(node_spec("a"), node_spec("d"), node_spec("b", x="a/out", y="d/out"))
+    flow = share(whole, "m", {"a": "n", "d": "n", "b": "m"})
+    connected = {LINK, "b"}
+    views = {each: SimpleNamespace(pid=1) for each in connected}
+    run = SimpleNamespace(
+        dataflow=flow,
+        broker=SimpleNamespace(stats=SimpleNamespace(connected=lambda: connected)),
+        supervisor=SimpleNamespace(
+            statuses=lambda: views, has_ended_elsewhere=lambda output: output == "d/out"
+        ),
+    )
+    edges = [
+        EdgeCounters(LINK, output, "b", "x", 10, 0, 0, 0, 0, 0, 0) for output in ("a/out", "d/out")
+    ]
+    assert taking_part(SimpleNamespace(params={}), run, edges).keys() == {LINK, "a", "b"}
+    connected.remove(LINK)
+    assert taking_part(SimpleNamespace(params={}), run, edges).keys() == {"b"}
 
 
 NAMES = st.sampled_from("abcdefgh")

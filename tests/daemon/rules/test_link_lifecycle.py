@@ -59,6 +59,12 @@ def test_the_end_of_a_source_elsewhere_closes_what_it_fed() -> None:
     assert life.foreign_closed("d/out") == [CloseInput("c", "y"), Stop("c", DRAINED)]
 
 
+def test_an_output_of_another_machine_that_has_ended_is_known() -> None:
+    life = started(receiving())
+    life.foreign_closed("a/out")
+    assert [life.flow.has_ended_elsewhere(each) for each in ("a/out", "d/out")] == [True, False]
+
+
 def test_an_end_that_is_reported_twice_has_no_second_effect() -> None:
     life = started(receiving())
     life.foreign_closed("a/out")
