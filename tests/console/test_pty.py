@@ -151,7 +151,7 @@ async def test_a_parameter_is_set_at_a_terminal() -> None:
     fleet = FakeFleet(1)
     fleet.params = {"arm001/pick": [m.Param(key="speed", value=0.5)]}
     async with program(fleet, "--start", "params arm001/pick planner") as line:
-        await line.until(b"1 of 1")
+        await line.until(b"speed")  # Fleet, which is shown first, has one row, too
         await line.keys(b"a")
         await line.until(b"Set the value")
         await line.keys(b"v")
