@@ -23,4 +23,9 @@ def allowed_text(param: Param) -> str:
     low, high = param.minimum, param.maximum
     if low is None and high is None:
         return ""
-    return f"{'' if low is None else f'{low:g}'}..{'' if high is None else f'{high:g}'}"
+    return f"{_bound(low)}..{_bound(high)}"
+
+
+def _bound(value: float | None) -> str:
+    """Return a bound with all its digits: what is just beyond it is refused."""
+    return "" if value is None else json_text(value).removesuffix(".0")

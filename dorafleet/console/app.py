@@ -22,6 +22,7 @@ from dorafleet.console.model.places import ABOUT_DATAFLOWS, place_of, with_dataf
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.registry import open_screen
 from dorafleet.console.screens.workingkeys import ROW_KEYS, ROWS_S, apart, in_order, lacks_rows
+from dorafleet.console.view.glyphs import glyphs
 from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import VisibleText
@@ -95,7 +96,8 @@ class ConsoleApp(App[None]):
         self.filters: dict[FilterKey, Filter] = {}
         self.copied = ""
         """The command that was copied last."""
-        self._visible_text = VisibleText()  # one, because Textual caches lines by their filters
+        # One, because Textual caches lines by their filters.
+        self._visible_text = VisibleText(glyphs(ascii_only=options.ascii_only).more)
         self.frames = Frames(self)
         self.acting = Acting(self)
         self._early: deque[Key] = deque()

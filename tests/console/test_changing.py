@@ -8,6 +8,7 @@ import pytest
 from textual.widgets import Input
 
 from dorad.control import messages as m
+from dorad.control.paramtext import allowed_text
 from dorafleet.console.model.params import with_value
 from dorafleet.console.model.targets import Target
 from dorafleet.console.options import Options
@@ -103,6 +104,10 @@ async def test_a_dataflow_that_has_ended_begins_again(tmp_path: Path) -> None:
         text = await driven.until("Stop the dataflow")
         assert "Begin" not in text
         await driven.press("escape", "down")
+        await driven.press("enter")  # its name may be that of a later run
+        await driven.until(f"Logs > {UUID[:8]}")
+        await driven.press("escape")
+        await driven.until("2 of 2")
         text = await _chosen(driven, "b")
         assert "Begin the ended dataflow again" in text and "Stop the dataflow" not in text
         text = await driven.until(f"$ dora restart {UUID}")
@@ -142,6 +147,29 @@ async def test_a_parameter_is_set_to_a_value_that_its_declaration_allows(tmp_pat
         await driven.until("it gets the value when it starts")
         wanted = m.ParamSet(node="planner", key="speed", value=2.0, dataflow="arm001/pick")
         assert fleet.changes == [("param.set", wanted)]
+
+
+@pytest.mark.parametrize(("size", "ascii_only"), [((60, 15), False), ((80, 24), True)])
+async def test_a_question_about_long_values_leaves_room_for_its_answers(
+    tmp_path: Path, size: tuple[int, int], ascii_only: bool
+) -> None:
+    fleet = with_params("arm001")
+    fleet.params = {"arm001/pick": [m.Param(key="joints", value=[*range(500)])]}
+    start = Options(start="params arm001/pick planner", ascii_only=ascii_only)
+    async with console(tmp_path, fleet, options=start, size=size) as driven:
+        await driven.until("1 of 1")
+        await _chosen(driven, "v")
+        await driven.until(lambda: isinstance(driven.app.screen, Ask))
+        wanted = [*range(500, 1000)]
+        driven.app.screen.query_one(Input).value = str(wanted)
+        await driven.press("enter")
+        text = await driven.until("Do it")
+        assert "Set the value of the parameter?" in text and "Cancel" in text
+        assert "-> [500, 501" in text and ("~" if ascii_only else "…") in text
+        assert text.isascii() == ascii_only
+        await _confirmed(driven)
+        await driven.until("Set the value of the parameter: done")
+        assert [params.value for _, params in fleet.changes] == [wanted]
 
 
 async def test_a_value_that_is_given_up_changes_nothing(tmp_path: Path) -> None:
@@ -244,6 +272,18 @@ async def test_a_viewer_may_look_but_is_offered_none_of_it(tmp_path: Path, start
         await driven.press("a")
         await driven.until("your role here is viewer; it takes operator")
         assert not isinstance(driven.app.screen, Choose)
+
+
+@pytest.mark.parametrize(
+    ("minimum", "maximum", "text"),
+    [(0.0, 2.0, "0..2"), (-5.0, 16777217.0, "-5..16777217"), (None, 0.1234567, "..0.1234567"),
+     (1e20, None, "1e+20.."), (None, None, "")],
+)  # fmt: skip
+def test_bounds_are_shown_with_all_their_digits(
+    minimum: float | None, maximum: float | None, text: str
+) -> None:
+    param = m.Param(key="a", value=1, minimum=minimum, maximum=maximum)
+    assert allowed_text(param) == text
 
 
 def test_a_parameter_without_a_declaration_takes_any_json() -> None:

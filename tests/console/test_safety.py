@@ -451,7 +451,7 @@ def _is_clean(driven: Driven) -> bool:
 
 def test_the_filter_of_lines_replaces_control_characters_of_every_widget() -> None:
     segments = [Segment("fine"), Segment(f"a{HOSTILE}b")]
-    found = VisibleText().apply(segments, Color(0, 0, 0))
+    found = VisibleText("…").apply(segments, Color(0, 0, 0))
     assert found[0] is segments[0]
     assert found[1].text.isprintable()
     assert "\\x1b]0;evil" in found[1].text

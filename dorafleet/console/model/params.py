@@ -10,12 +10,16 @@ from dorad.control.paramtext import json_text
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.params import check
 from dorad.dataflow.settings import ParamSpec, ParamType
+from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dorad.control.messages import Param
     from dorafleet.console.model.targets import Target
+
+MAX_SHOWN = 40
+"""Characters of a value in a question about it."""
 
 
 def with_value(targets: Sequence[Target], text: str) -> list[Target] | str:
@@ -34,7 +38,8 @@ def with_value(targets: Sequence[Target], text: str) -> list[Target] | str:
         except TextError as error:
             hint = f" ({error.hint})" if error.hint else ""
             return f"{param.key} {error.message}{hint}"
-        title = f"{target.title}: {json_text(param.value)} -> {json_text(wanted)}"
+        before, after = (shorten(json_text(each), MAX_SHOWN) for each in (param.value, wanted))
+        title = f"{target.title}: {before} -> {after}"
         given = msgspec.structs.replace(param, value=wanted)
         found.append(target._replace(param=given, title=title))
     return found

@@ -113,5 +113,9 @@ class DataflowsScreen(ConsoleScreen):
     def open_chosen(self) -> None:
         """Open the graph; of a dataflow that has ended, its log."""
         info = self._shown.get(self.query_one(Grid).cursor or "")
-        if info is not None:
-            self.console.open_about("graph" if info.active else "logs", [info.name or info.uuid])
+        if info is None:
+            return
+        if info.active:
+            self.console.open_about("graph", [info.name or info.uuid])
+        else:  # its name may be that of a later run
+            self.console.open_about("logs", [info.uuid])

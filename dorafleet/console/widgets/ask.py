@@ -8,8 +8,9 @@ from textual.containers import Vertical
 from textual.widgets import Input, Label
 from textual.widgets.input import Selection
 
+from dorad.phrases import shorten
 from dorafleet.console.view.words import clean
-from dorafleet.console.widgets.confirm import DIALOG_CSS, MAX_NAME, Dialog
+from dorafleet.console.widgets.confirm import DIALOG_CSS, MAX_NAME, WIDTH, Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +24,7 @@ class Ask(Dialog[bool]):
     DEFAULT_CSS = f"""
     Ask {{ {DIALOG_CSS} }}
     Ask > Vertical {{
-        width: 70; max-width: 100%; height: auto; border: round $accent; padding: 0 1;
+        width: {WIDTH}; max-width: 100%; height: auto; border: round $accent; padding: 0 1;
         background: $background;
     }}
     Ask Label {{ width: 1fr; height: auto; }}
@@ -44,8 +45,8 @@ class Ask(Dialog[bool]):
     def compose(self) -> ComposeResult:
         """Show what is asked for, with the present value to be replaced."""
         with Vertical():
-            yield Label(clean(self._question)[:MAX_NAME], markup=False)
-            yield Label(clean(self._facts)[:MAX_NAME], markup=False)
+            yield Label(shorten(clean(self._question), MAX_NAME), markup=False)
+            yield Label(shorten(clean(self._facts), MAX_NAME), markup=False)
             yield Label("")
             typed = Input(self._before, id="value", select_on_focus=False)
             typed.cursor_blink = False
@@ -63,6 +64,6 @@ class Ask(Dialog[bool]):
         event.stop()
         wrong = self._problem(event.value)
         if wrong:
-            self.query_one("#problem", Label).update(clean(wrong)[:MAX_NAME])
+            self.query_one("#problem", Label).update(shorten(clean(wrong), MAX_NAME))
         else:
             self.end(True)

@@ -10,6 +10,7 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
+from dorad.phrases import shorten
 from dorafleet.console.view.bars import fits
 from dorafleet.console.view.words import clean
 
@@ -29,6 +30,8 @@ DIALOG_CSS = """
     align: center middle;
     background: $background 60%;
 """
+WIDTH = 70
+"""Columns of a question, on a terminal that has them."""
 MAX_LISTED = 6
 """Targets that a dialog names."""
 MIN_LISTED = 2
@@ -37,6 +40,10 @@ LOW = 22
 """A terminal of fewer lines is low."""
 MAX_NAME = 200
 """Characters of a name that are shown."""
+MAX_COMMAND, MAX_LOW_COMMAND = 400, 160
+"""Characters of a command that are shown, and on a low terminal: the answers must fit below."""
+MARGINS = 6
+"""Columns of a dialog that the line of a target does not have."""
 _DIGITS = tuple("0123456789")
 _BUTTON_HINT = "left right choose, enter, esc cancels"
 _TYPE_HINT = "type the number, enter, esc cancels"
@@ -106,10 +113,10 @@ class Choose(Dialog[str]):
     def compose(self) -> ComposeResult:
         """Show the options with their keys."""
         with Vertical():
-            yield Label(clean(self._question)[:MAX_NAME], markup=False)
+            yield Label(shorten(clean(self._question), MAX_NAME), markup=False)
             yield Label("")
             for key, text in self._options.items():
-                yield Label(f"  {key}   {clean(text)[:MAX_NAME]}", markup=False)
+                yield Label(f"  {key}   {shorten(clean(text), MAX_NAME)}", markup=False)
             yield Label("")
             yield Label("esc cancels", markup=False)
 
@@ -127,7 +134,7 @@ class Confirm(Dialog[bool]):
     DEFAULT_CSS = f"""
     Confirm {{ {DIALOG_CSS} }}
     Confirm > Vertical {{
-        width: 70; max-width: 100%; height: auto; border: round $accent; padding: 0 1;
+        width: {WIDTH}; max-width: 100%; height: auto; border: round $accent; padding: 0 1;
         background: $background;
     }}
     Confirm Label {{ width: 1fr; height: auto; }}
@@ -158,17 +165,21 @@ class Confirm(Dialog[bool]):
 
     def compose(self) -> ComposeResult:
         """Show what would happen, and the command that does the same."""
+        low = self.app.size.height < LOW
+        listed = MIN_LISTED if low else MAX_LISTED
+        line = min(self.app.size.width, WIDTH) - MARGINS
         with Vertical():
             yield Label(clean(f"{self._action.title}?"), markup=False)
-            listed = MAX_LISTED if self.app.size.height >= LOW else MIN_LISTED
             for target in self._targets[:listed]:
-                yield Label(f"  {clean(str(target))[:MAX_NAME]}", markup=False)
+                limit = MAX_NAME if len(self._targets) == 1 else line
+                yield Label(f"  {shorten(clean(str(target)), limit)}", markup=False)
             if len(self._targets) > listed:
                 yield Label(f"  and {len(self._targets) - listed} more", markup=False)
             if self._action.warns:
                 yield Label(self._action.warns, markup=False)
             each = "   (the same for each)" if len(self._targets) > 1 else ""
-            yield Label(f"$ {clean(self._command)}{each}", markup=False)
+            command = shorten(clean(self._command), MAX_LOW_COMMAND if low else MAX_COMMAND)
+            yield Label(f"$ {command}{each}", markup=False)
             if self._number:
                 yield Label(f"Type {self._number} to confirm:", id="ask", markup=False)
                 number = Input(id="number")

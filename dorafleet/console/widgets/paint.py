@@ -10,7 +10,7 @@ from textual.filter import LineFilter
 from textual.strip import Strip
 
 from dorafleet.console.view.rows import cut
-from dorafleet.console.view.words import clean, width
+from dorafleet.console.view.words import ELLIPSIS, clean, width
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,16 +51,22 @@ def _visible(text: str) -> str:
 
 
 class VisibleText(LineFilter):
-    """Replaces control and bidirectional characters in every line, of whichever widget."""
+    """Replaces control and bidirectional characters in every line, of whichever widget.
+
+    `more` marks what was cut off, where the terminal may not show `…`.
+    """
+
+    def __init__(self, more: str) -> None:
+        super().__init__()
+        self._more = more
 
     def apply(self, segments: list[Segment], background: Color) -> list[Segment]:
         """Return segments whose text cannot control the terminal."""
         return [self._shown(segment) for segment in segments]
 
-    @staticmethod
-    def _shown(segment: Segment) -> Segment:
+    def _shown(self, segment: Segment) -> Segment:
         text = segment.text
         if segment.control or (text.isascii() and text.isprintable()):
             return segment
-        shown = _visible(text)
+        shown = _visible(text).replace(ELLIPSIS, self._more)
         return segment if shown == text else Segment(shown, segment.style)
