@@ -119,6 +119,8 @@ class FakeFleet:
         """Calls that change something."""
         self.audit: list[dict[str, Any]] = []
         """What has been changed, with authors."""
+        self.audit_head = ""
+        """What ends the audit; empty for the number of its last record."""
         self.audit_reads: list[AuditRead] = []
         self.refuses: dict[str, str] = {}
         """Why changes of a dataflow are refused, by its name."""
@@ -311,7 +313,8 @@ class FakeFleet:
             AuditRecord(sequence=params.after + at, hash="0", record=each)
             for at, each in enumerate(found, start=1)
         ]
-        return AuditPage(records=records, head=f"{len(self.audit)}:{'0' * 64}")
+        head = self.audit_head or f"{len(self.audit)}:{'0' * 64}"
+        return AuditPage(records=records, head=head)
 
     async def _ack(self, call: Call, params: m.AlertAck) -> m.Alert:
         self.changes.append((call.method, params))

@@ -65,6 +65,19 @@ async def test_of_a_long_audit_the_end_is_read(
         assert [(each.after, each.limit) for each in fleet.audit_reads[:2]] == [(0, 1), (80, 20)]
 
 
+async def test_after_a_restore_the_audit_that_there_is_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "EVERY_S", 0.05)
+    fleet = FakeFleet(1)
+    fleet.audit = [change("alerts.ack", alert=f"number {number}") for number in range(5)]
+    async with console(tmp_path, fleet, options=START) as driven:
+        await driven.until("5 of 5 changes")
+        fleet.audit = [*fleet.audit[:2], change("node.restart", node="logger")]
+        text = await driven.until("3 of 3 changes")
+        assert "node.restart: node logger" in text and "number 4" not in text
+
+
 async def test_a_server_without_an_audit_says_so_and_damaged_records_hide_nothing(
     tmp_path: Path,
 ) -> None:
@@ -72,6 +85,12 @@ async def test_a_server_without_an_audit_says_so_and_damaged_records_hide_nothin
     fleet.without = ("audit.read",)
     async with console(tmp_path, fleet, options=START) as driven:
         await driven.until("this server keeps no audit: a coordinator does")
+    fleet = FakeFleet(1)
+    fleet.audit_head = "soon"
+    folder = tmp_path / "nonsense"
+    folder.mkdir()
+    async with console(folder, fleet, options=START) as driven:
+        await driven.until("`soon` is not a head of an audit")
     fleet = FakeFleet(1)
     fleet.audit = [
         {"time": "soon", "action": ["\x1b[31m"]},

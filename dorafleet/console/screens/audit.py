@@ -14,6 +14,7 @@ from dorafleet.console.view import auditrows, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
+from dorafleet.coordinator.audit import Head
 from dorafleet.coordinator.messages import AuditPage, AuditRead
 
 if TYPE_CHECKING:
@@ -116,9 +117,7 @@ class AuditScreen(ConsoleScreen):
     async def _read(self) -> None:
         try:
             after = self._records[-1].sequence if self._records else await self._first()
-            page = await self.server.call(
-                METHOD, AuditRead(after=after, limit=MAX_RECORDS), AuditPage
-            )
+            page, last = await self._page(after, MAX_RECORDS)
         except ControlError as error:
             _log.debug("no audit: %s", error)
             if error.code in ("unknown-method", "unsupported"):
@@ -128,6 +127,8 @@ class AuditScreen(ConsoleScreen):
                 self._error = error.message
         else:
             self._error = ""
+            if last < after:
+                self._records.clear()  # a backup was restored: the next answer has what it has
             self._records += page.records
             self.server.answered.add(METHOD)
         finally:
@@ -136,8 +137,20 @@ class AuditScreen(ConsoleScreen):
 
     async def _first(self) -> int:
         """Return the number before the first record to read."""
-        page = await self.server.call(METHOD, AuditRead(limit=1), AuditPage)
-        return max(0, int(page.head.partition(":")[0]) - MAX_RECORDS)
+        _, last = await self._page(0, 1)
+        return max(0, last - MAX_RECORDS)
+
+    async def _page(self, after: int, limit: int) -> tuple[AuditPage, int]:
+        """Return records, and the number of the last one that there is.
+
+        Raises:
+            ControlError: there is no answer, or it has no valid head.
+        """
+        page = await self.server.call(METHOD, AuditRead(after=after, limit=limit), AuditPage)
+        try:
+            return page, Head.parse(page.head).sequence
+        except ValueError as error:
+            raise ControlError("version", str(error)) from None
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints the changes."""
