@@ -123,21 +123,21 @@ class NodeMethods:
 
     async def set_param(self, call: Call, params: m.ParamSet) -> m.Param:
         """Set a parameter of a node, and keep it for another machine that runs the node later."""
-        record, node, robot = self._find(params.dataflow, params.node)
+        record, _, robot = self._find(params.dataflow, params.node)
         param = await self._forward(record, robot, call.method, params, m.Param)
         await self._keep_params(
-            call, record, node.id, lambda known: known | {params.key: param.value}
+            call, record, params, lambda known: known | {params.key: param.value}
         )
         return param
 
     async def delete_param(self, call: Call, params: m.ParamRef) -> m.Nothing:
         """Delete a parameter of a node, so that another machine does not set it again later."""
-        record, node, robot = self._find(params.dataflow, params.node)
+        record, _, robot = self._find(params.dataflow, params.node)
         answer = await self._forward(record, robot, call.method, params, m.Nothing)
         await self._keep_params(
             call,
             record,
-            node.id,
+            params,
             lambda known: {key: value for key, value in known.items() if key != params.key},
         )
         return answer
@@ -146,7 +146,7 @@ class NodeMethods:
         self,
         call: Call,
         found: Record,
-        node: str,
+        params: m.ParamSet | m.ParamRef,
         change: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         """Store the changed parameters of a node. Its machine has them already."""
@@ -154,11 +154,14 @@ class NodeMethods:
             record = self._fleet.get(found.key)
             if record is None or record.uuid != found.uuid or not record.running:
                 return
+            node = params.node
             values = change(record.params.get(node, {}))
             if record.params.get(node) == values:
                 return
             changed = msgspec.structs.replace(record, params={**record.params, node: values})
-            await self._fleet.put(changed, actor_of(call), call.method, robots=(), node=node)
+            await self._fleet.put(
+                changed, actor_of(call), call.method, robots=(), node=node, key=params.key
+            )
 
     async def add(self, call: Call, params: m.NodeAdd) -> m.Changed:
         """Add a node to a running dataflow, on the machine that placement chooses."""
@@ -204,7 +207,7 @@ class NodeMethods:
         """
         await self._until_running(found)
         record = self._running(found)
-        await write_record(self._fleet.writer, call, record.key, params.node)
+        await write_record(self._fleet.writer, call, dataflow=record.key, node=params.node)
         robot = record.placement[params.node]
         same = msgspec.structs.replace(params, dataflow=record.uuid, definition={})
         await self._robots.call(robot, call.method, same, m.Changed)

@@ -13,6 +13,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorafleet.coordinator.recorded import write_record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -42,6 +43,8 @@ PASSED_ON = (
 
 STOPPED_BY_ROLLOUTS = ("dataflow.stop", "dataflow.restart")
 """Methods that are refused for what a release has brought to a robot."""
+PARAM_CHANGES = ("param.set", "param.delete")
+"""Methods that get a record here; of what the coordinator has placed, it records the change."""
 MAX_NAMED = 5
 """Robots that an error names."""
 
@@ -129,6 +132,9 @@ def _call(name: str, inner: Any, fleet: Fleet, robots: Robots) -> Handler:
             result: m.Struct = await inner(call, _plain(params))
             return result
         robot, dataflow = single
+        if name in PARAM_CHANGES:
+            names = {"dataflow": f"{robot}/{dataflow}", "node": params.node, "key": params.key}
+            await write_record(fleet.writer, call, **names)
         _log.debug("`%s` about `%s` goes to robot `%s`", name, dataflow, robot)
         own = msgspec.structs.replace(params, dataflow=dataflow)
         return _of(robot, await robots.call(robot, name, own, m.METHODS[name].result))

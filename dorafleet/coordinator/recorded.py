@@ -26,21 +26,20 @@ def recorded(
     return {**table, **{name: _recorded(table[name], writer) for name in RECORDED}}
 
 
-async def write_record(writer: Writer, call: Call, dataflow: str, node: str) -> None:
-    """Write into the audit what a client does to a node. Raises ControlError or StoreError."""
-    record = {
-        **actor_of(call),
-        "action": call.method,
-        "dataflow": dataflow[:MAX_NAME],
-        "node": node[:MAX_NAME],
-    }
+async def write_record(writer: Writer, call: Call, **names: str) -> None:
+    """Write into the audit what a client does to a node, by names such as `dataflow` and `node`.
+
+    Raises ControlError or StoreError.
+    """
+    cut = {what: name[:MAX_NAME] for what, name in names.items()}
+    record = {**actor_of(call), "action": call.method, **cut}
     async with writer.changing:
         await writer.commit(record)
 
 
 def _recorded(inner: Any, writer: Writer) -> Handler:
     async def handler(call: Call, params: Any) -> Struct:
-        await write_record(writer, call, params.dataflow or "", params.node)
+        await write_record(writer, call, dataflow=params.dataflow or "", node=params.node)
         result: Struct = await inner(call, params)
         return result
 

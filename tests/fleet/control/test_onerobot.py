@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from dorad.control import messages as m
@@ -183,3 +184,27 @@ async def test_who_restarts_a_node_is_in_the_audit(tmp_path, dataflow):
         records = [row.record async for row in read_rows(fleet.store)]
         (found,) = [record for record in records if b"node.restart" in record]
         assert b'"peer":"ann"' in found and f'"dataflow":"{dataflow}"'.encode() in found
+
+
+@pytest.mark.parametrize("dataflow", ["arm1/pick", "talk"])
+async def test_who_sets_or_deletes_a_parameter_is_in_the_audit_once(tmp_path, dataflow):
+    async def set_(_call, params):
+        return m.Param(key=params.key, value=params.value)
+
+    async def delete(_call, _params):
+        return m.Nothing()
+
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        await with_release(fleet, seen, "arm1")
+        await again(fleet, "arm1", {"param.set": set_, "param.delete": delete})
+        fleet.control.robots.get("arm1").releases = {"pick": RELEASE}
+        ref = {"node": "talker", "dataflow": dataflow, "key": "speed"}
+        await fleet.call("param.set", m.ParamSet(value=2.0, **ref))
+        await fleet.call("param.delete", m.ParamRef(**ref))
+        records = [msgspec.json.decode(row.record) async for row in read_rows(fleet.store)]
+        found = [each for each in records if each["action"].startswith("param.")]
+        assert [each["action"] for each in found] == ["param.set", "param.delete"]
+        for each in found:
+            assert each["peer"] == "ann"
+            assert {name: each[name] for name in ref} == ref
