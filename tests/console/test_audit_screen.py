@@ -47,7 +47,7 @@ async def test_changes_are_listed_with_their_authors_the_newest_first_and_new_on
         # Nothing is read twice.
         assert [each.after for each in fleet.audit_reads[:2]] == [0, 0]
         await driven.until(lambda: fleet.audit_reads[-1].after == 3)
-        await driven.type("/who=ana\r")
+        await driven.type("/who=ana time~:\r")
         text = await driven.until("1 of 3 changes")
         assert "node.restart: dataflow arm1/pick, node logger" in text
         assert fleet.changes == []

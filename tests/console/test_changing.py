@@ -14,6 +14,7 @@ from dorafleet.console.model.targets import Target
 from dorafleet.console.options import Options
 from dorafleet.console.widgets.ask import Ask
 from dorafleet.console.widgets.confirm import Choose, Confirm
+from dorafleet.console.widgets.grid import Grid
 from dorafleet.rollout.messages import ReleaseInfo, RolloutSummary, RolloutUpdate
 
 from .driving import Driven, console
@@ -228,6 +229,10 @@ async def test_a_rollout_is_started_from_its_plan_and_only_as_it_is_shown(
         text = await driven.until("3 of 3 robots would switch")
         assert "at most 2 at a time, 1 may fail" in text
         assert "nodes replaced: planner" in text and "nodes untouched: camera" in text
+        await driven.type("/from=nothing to=pick@4 bytes<2G !canary\r")
+        await driven.until(lambda: len(driven.app.screen.query_one(Grid).ids) == 2)
+        await driven.press("escape")
+        await driven.until(lambda: len(driven.app.screen.query_one(Grid).ids) == 3)
         await _chosen(driven, "N")
         text = await driven.until("Type 3 to confirm")
         assert "$ dorafleet rollout start abababab" in text

@@ -95,7 +95,11 @@ class PlanScreen(ConsoleScreen):
         self.query_one("#facts", Canvas).show(facts)
         planned = [] if plan is None else planlines.in_order(plan.robots)
         rows = {each.robot: each for each in planned}
-        ids = [id_ for id_, x in rows.items() if self.filter.matches(planlines.cells(x))]
+        ids = [
+            id_
+            for id_, each in rows.items()
+            if plan is not None and self.filter.matches(planlines.cells(plan, each))
+        ]
         grid = self.query_one(Grid)
         grid.widen(robot=words.longest(rows))
         empty = self.empty_text("robot", known=plan is not None)

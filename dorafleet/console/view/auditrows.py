@@ -19,7 +19,7 @@ COLUMNS = (
     Column("who", "WHO", 12, grow=1, most=24),
     Column("change", "CHANGE", 40, grow=4),
 )
-KEYS = ("number", "since", "who", "client", "change")
+KEYS = ("number", "time", "since", "who", "client", "change")
 
 MAX_DETAIL = 200
 """Characters of a detail; `dorafleet audit --json` has all of it."""
@@ -80,6 +80,7 @@ def cells(found: AuditRecord, now: float) -> dict[str, Value]:
     """Return the cells by which changes are filtered."""
     return {
         "number": found.sequence,
+        "time": words.moment(time_of(found)),
         "since": max(0.0, now - time_of(found)),
         "who": who(found.record),
         "client": str(found.record.get("client", "")),

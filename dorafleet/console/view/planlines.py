@@ -9,7 +9,7 @@ from dorad.natural import natural
 from dorafleet.console.view import words
 from dorafleet.console.view.rows import Cell, Column, Row
 from dorafleet.console.view.words import clean
-from dorafleet.rollout.plantext import batch_name, change_lines, plan_row
+from dorafleet.rollout.plantext import change_lines, plan_row
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,7 +28,7 @@ COLUMNS = (
     Column("free", "FREE", 9, right=True, drop=4),
     Column("note", "NOTE", 20, grow=4),
 )
-KEYS = ("robot", "batch", "note")
+KEYS = tuple(column.key for column in COLUMNS)
 
 MAX_CHANGES = 8
 """Lines about what changes; `dorafleet plan` prints all."""
@@ -74,9 +74,11 @@ def lines(plan: RolloutPlan, now: float, columns: int) -> list[list[Span]]:
     return [*found, []]
 
 
-def cells(robot: PlannedRobot) -> dict[str, Value]:
+def cells(plan: RolloutPlan, robot: PlannedRobot) -> dict[str, Value]:
     """Return the cells by which robots of a plan are filtered."""
-    return {"robot": robot.robot, "batch": batch_name(robot.batch), "note": robot.note}
+    texts = dict(zip(KEYS, plan_row(plan, robot), strict=True))
+    switched = 0 if robot.changes is None else plan.changes[robot.changes].size
+    return {**texts, "bytes": switched, "free": robot.room}
 
 
 def row(plan: RolloutPlan, robot: PlannedRobot) -> Row:
