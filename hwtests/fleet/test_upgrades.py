@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 JUDGED = ("--min-healthy-time", "3s", "--healthy-deadline", "20s")
 
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture(scope="module")
 def site(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Site]:
