@@ -132,6 +132,8 @@ class FakeFleet:
         self.params: dict[str, list[m.Param]] = {}
         """The parameters of a node, by its dataflow."""
         self.releases: list[ReleaseInfo] = []
+        self.planned = Changes(replaced=["planner"], untouched=["camera"], size=1_200_000)
+        """What a plan changes on each robot."""
         self.plan_version = 1
         self.plans = 0
         """How often a plan was asked for."""
@@ -379,7 +381,7 @@ class FakeFleet:
             version=self.plan_version,
             release=found[0],
             robots=robots,
-            changes=[Changes(replaced=["planner"], untouched=["camera"], size=1_200_000)],
+            changes=[self.planned],
             parallel=2,
             tolerated=1,
             names={found[0].id: label(found[0])},

@@ -9,6 +9,7 @@ from textual.widgets import Input
 
 from dorad.control import messages as m
 from dorad.control.paramtext import allowed_text
+from dorad.release.changes import Changes
 from dorafleet.console.model.params import with_value
 from dorafleet.console.model.targets import Target
 from dorafleet.console.options import Options
@@ -257,6 +258,15 @@ async def test_a_plan_for_chosen_robots_names_them_in_its_command(tmp_path: Path
         await driven.until("1 of 1 robot would switch")
         await driven.press("y")
         await driven.until("$ dorafleet plan pick@4 --robots arm002 --label zone=yard")
+
+
+async def test_a_long_plan_leaves_room_for_its_robots(tmp_path: Path) -> None:
+    fleet = released()
+    names = [f"a-long-name-of-a-node-{number}" for number in range(12)]
+    fleet.planned = Changes(added=names, replaced=names, files_added=names, packages=names)
+    async with console(tmp_path, fleet, options=Options(start="plan pick@4"), size=(60, 15)) as it:
+        text = await it.until("3 of 3 robots would switch")
+        assert "> arm001     canary nothing    pick@4" in text and "lines more; `y` copies" in text
 
 
 async def test_where_there_is_no_coordinator_the_screen_of_releases_says_so(tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class PlanScreen(ConsoleScreen):
     def paint(self, now: float) -> None:
         """Show what would change, and each robot."""
         plan = self._plan
-        facts = [] if plan is None else planlines.lines(plan, now, self.size.width)
+        facts = [] if plan is None else planlines.lines(plan, now, *self.size)
         self.query_one("#facts", Canvas).show(facts)
         planned = [] if plan is None else planlines.in_order(plan.robots)
         rows = {each.robot: each for each in planned}

@@ -47,8 +47,11 @@ def in_order(robots: Iterable[PlannedRobot]) -> list[PlannedRobot]:
     )
 
 
-def lines(plan: RolloutPlan, now: float, columns: int) -> list[list[Span]]:
-    """Return the release, how it would be rolled out, and what changes on which robots."""
+def lines(plan: RolloutPlan, now: float, columns: int, rows: int) -> list[list[Span]]:
+    """Return the release, how it would be rolled out, and what changes on which robots.
+
+    On a low terminal they leave room for the robots.
+    """
     info = plan.release
     limits = f"at most {plan.parallel} at a time, {plan.tolerated} may fail, none of the canaries"
     found: list[list[Span]] = [
@@ -67,9 +70,10 @@ def lines(plan: RolloutPlan, now: float, columns: int) -> list[list[Span]]:
         for line in change_lines(each, [x.robot for x in plan.robots if x.changes == place])
         for part in textwrap.wrap(clean(line), max(columns - 2, 20), subsequent_indent="    ")
     ]
-    found += [[(f" {each}", "dim")] for each in changes[:MAX_CHANGES]]
-    if len(changes) > MAX_CHANGES:
-        more = words.counted(len(changes) - MAX_CHANGES, "line")
+    limit = min(MAX_CHANGES, rows // 4)
+    found += [[(f" {each}", "dim")] for each in changes[:limit]]
+    if len(changes) > limit:
+        more = words.counted(len(changes) - limit, "line")
         found.append([(f"   and {more} more; `y` copies the command that prints all", "dim")])
     return [*found, []]
 
