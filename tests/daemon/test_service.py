@@ -68,7 +68,7 @@ def test_restart_runs_the_same_dataflow_under_a_new_uuid(dorad: Daemon, tmp_path
     assert (old.status, new.name, old.uuid != new.uuid) == ("finished", "flow", True)
     dorad.until(lambda: seen(tmp_path).count(0) == 2)
     dorad.dora_ok("stop", "flow")
-    assert "give its UUID" in dorad.dora("restart", "flow").stderr
+    assert "its UUID finds the one that has ended" in dorad.dora("restart", "flow").stderr
     dorad.dora_ok("restart", new.uuid)
     dorad.until(lambda: seen(tmp_path).count(0) == 3)
 

@@ -8,7 +8,7 @@ import re
 import pytest
 import pytest_asyncio
 
-from dorafleet.cli.audit import MAX_DETAIL, _change
+from dorafleet.console.view.auditrows import MAX_DETAIL, change
 from dorafleet.coordinator.audit import (
     HEAD,
     PREFIX,
@@ -154,7 +154,7 @@ def test_details_of_a_change_are_short_and_readable():
         "expires": 0,
         "note": "n" * 1000,
     }
-    shown = _change(record)
+    shown = change(record)
     assert shown.startswith(
         'robot.label: robot arm1, labels {"zone": "hall", "gpu": null}, expires '
     )
