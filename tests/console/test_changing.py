@@ -260,6 +260,13 @@ async def test_a_plan_for_chosen_robots_names_them_in_its_command(tmp_path: Path
         await driven.until("$ dorafleet plan pick@4 --robots arm002 --label zone=yard")
 
 
+async def test_a_plan_that_the_server_refuses_is_not_taken_for_no_answer(tmp_path: Path) -> None:
+    async with console(tmp_path, released(), options=Options(start="plan pick@9")) as driven:
+        await driven.until("no release `pick@9` is registered")
+        text = await driven.until("there is no plan")
+        assert "no answer" not in text
+
+
 async def test_a_long_plan_leaves_room_for_its_robots(tmp_path: Path) -> None:
     fleet = released()
     names = [f"a-long-name-of-a-node-{number}" for number in range(12)]

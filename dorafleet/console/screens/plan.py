@@ -103,6 +103,8 @@ class PlanScreen(ConsoleScreen):
         grid = self.query_one(Grid)
         grid.widen(robot=words.longest(rows))
         empty = self.empty_text("robot", known=plan is not None)
+        if self.feeds.problem and not self.stale:
+            empty = "there is no plan"  # the line above the keys says why
 
         def row(id_: str) -> Row:
             assert plan is not None
