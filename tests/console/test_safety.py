@@ -467,7 +467,7 @@ async def test_alerts_of_others_are_taken_over_together_with_new_ones(tmp_path: 
         await driven.until("2 of 2, 1 new")
         await driven.press("space", "space", "a", "k")
         await driven.until("Type 2 to confirm")
-        await driven.type("2\r")
+        await driven.press("2", "enter")
         await driven.until("2 of 2, 0 new")
         assert {params.id for _, params in fleet.changes} == {first.id, second.id}
         assert {alert.acked_by for alert in fleet.book.alerts()} == {"ana"}
