@@ -128,7 +128,8 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
         return msgspec.structs.replace(row, state="unreach", why=_why_awaited(own))
     if known.software.busy:
         return msgspec.structs.replace(row, state="busy", why=known.software.busy)
-    why = "" if dataflow else "no dataflow runs"
+    own_why = own.why if own is not None and own.state == "ok" else ""
+    why = own_why if dataflow else "no dataflow runs"
     return msgspec.structs.replace(row, state="ok", why=why)
 
 

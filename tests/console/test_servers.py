@@ -406,6 +406,7 @@ def test_of_nodes_that_have_ended_those_count_that_a_command_has_stopped(
     known = [node("r", "camera"), node("r", "task", status="stopped", pid=None, ended_by=ended_by)]
     row = row_of("r", known, [], [], cpu=1, memory=1, version="1")
     assert (row.state, row.running, row.nodes) == ("ok", 1, nodes)
+    assert row.why == ("stopped by a command: pick/task" if ended_by == "command" else "")
 
 
 def test_nodes_that_wait_for_each_other_and_inputs_without_a_known_source_are_findings() -> None:
@@ -485,6 +486,13 @@ def test_a_robot_that_is_back_is_not_well_before_it_says_so() -> None:
     # What was wrong stays so.
     own.findings = [m.Finding(cause="c", subject="s", text="t", severity="fail", since=1.0)]
     assert fleet_row(own, known(awaited=True), 100.0).state == "fail"
+
+
+def test_a_robot_that_is_well_says_what_a_command_has_stopped() -> None:
+    own = m.FleetRow(robot="x", state="ok", dataflow="pick", why="stopped by a command: pick/arm")
+    assert fleet_row(own, known(), 9.0).why == "stopped by a command: pick/arm"
+    updating = Software("r2", updating="rollout 12: node 3 of 5")
+    assert fleet_row(own, known(software=updating), 9.0).why == "rollout 12: node 3 of 5"
 
 
 def test_states_are_never_shown_as_one_another() -> None:

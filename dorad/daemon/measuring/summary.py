@@ -255,19 +255,21 @@ def row(
     left = {(each.dataflow, each.node) for each in found if each.cause == NODE_ENDED}
     own = [info for info in nodes if info.node != LINK and _belongs(info, left)]
     names = sorted({info.dataflow_name or info.dataflow[:8] for info in nodes})
+    stopped = [
+        f"{info.dataflow_name or info.dataflow}/{info.node}"[:MAX_TEXT]
+        for info in nodes
+        if info.ended_by == "command"
+    ][:MAX_FINDINGS]
+    why = f"stopped by a command: {', '.join(stopped)}"[:MAX_TEXT] if stopped else ""
     state = found[0].severity if found else "ok"
     return FleetRow(
         robot=robot,
         state=state,
-        why=found[0].text if found else ("" if names else "no dataflow runs"),
+        why=found[0].text if found else (why if names else "no dataflow runs"),
         dataflow=", ".join(names)[:MAX_TEXT],
         nodes=len(own),
         running=sum(info.status in _RUNS for info in own),
-        stopped=[
-            f"{info.dataflow_name or info.dataflow}/{info.node}"[:MAX_TEXT]
-            for info in nodes
-            if info.ended_by == "command"
-        ][:MAX_FINDINGS],
+        stopped=stopped,
         cpu=float(round(cpu)),
         memory=float(round(memory)),
         drops=round(sum(edge.drop_rate for edge in edges), 1),
