@@ -41,12 +41,7 @@ class TroubleWatch:
         limits: Mapping[str, float],
         lines: Mapping[str, LineCounts],
     ) -> None:
-        """Add a sample, taken at `at` (monotonic seconds).
-
-        `nodes` has, for each node that takes part now, what makes it another one when it changes:
-        its process, its definition, its parameters. `limits` are rates that outputs must have; one
-        of 0 says that the output is never slow.
-        """
+        """Add a sample, taken at `at` (monotonic seconds); see `OutputWatch.add`."""
         self._outputs.add(at, counters, nodes, limits)
         self._losses.add(at, counters, nodes)
         self._logs.add(at, lines)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-SAMPLES = 5
-"""Samples, one a second, over which the present rates are measured."""
+from dorad.daemon.rules.samples import Sample, rate_of, with_sample
+
 ERRORS = 5.0
 """Errors per second that are a flood: something fails again and again."""
 LINES = 1000.0
@@ -20,7 +20,7 @@ FLOOD_S = 10.0
 class Flood(Struct, frozen=True):
     """What is known of the lines of a node."""
 
-    samples: tuple[tuple[float, int, int], ...] = ()
+    samples: tuple[Sample, ...] = ()
     """The last ones: the time, and the numbers of lines and of errors since the start."""
     since: float | None = None
     """When it began to log too much."""
@@ -29,18 +29,12 @@ class Flood(Struct, frozen=True):
     @property
     def lines(self) -> float:
         """Lines per second."""
-        return self._rate(1)
+        return rate_of(self.samples, 1)
 
     @property
     def errors(self) -> float:
         """Errors per second."""
-        return self._rate(2)
-
-    def _rate(self, index: int) -> float:
-        if len(self.samples) < 2:
-            return 0.0
-        first, last = self.samples[0], self.samples[-1]
-        return (last[index] - first[index]) / (last[0] - first[0])
+        return rate_of(self.samples, 2)
 
 
 def flood_after(before: Flood, at: float, lines: int, errors: int) -> Flood:
@@ -48,7 +42,7 @@ def flood_after(before: Flood, at: float, lines: int, errors: int) -> Flood:
     new = (at, lines, errors)
     if before.samples and (lines < before.samples[-1][1] or at <= before.samples[-1][0]):
         return Flood((new,))
-    now = replace(before, samples=(*before.samples[-SAMPLES:], new))
+    now = replace(before, samples=with_sample(before.samples, new))
     share = OVER if before.flooding else 1.0
     if now.errors < share * ERRORS and now.lines < share * LINES:
         return replace(now, since=None, flooding=False)

@@ -9,10 +9,8 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-SAMPLES = 5
-"""Samples, one a second, over which the present share is measured."""
-GAP_S = 3.0
-"""Time between two samples from which nothing is known of the time between: the machine slept."""
+from dorad.daemon.rules.samples import GAP_S, Sample, rate_of, with_sample
+
 NOTHING = 0.01
 """Share of dropped messages that is as good as none."""
 MUCH = 0.1
@@ -33,7 +31,7 @@ LOSING_S = 10.0
 class Loss(Struct, frozen=True):
     """What is known of the drops of one input."""
 
-    samples: tuple[tuple[float, int, int], ...] = ()
+    samples: tuple[Sample, ...] = ()
     """The last ones: the time, and the numbers of messages and of drops since the start."""
     clean_since: float | None = None
     """When the present time without drops began."""
@@ -49,18 +47,12 @@ class Loss(Struct, frozen=True):
     @property
     def rate(self) -> float:
         """Messages per second."""
-        return self._rate(1)
+        return rate_of(self.samples, 1)
 
     @property
     def dropped(self) -> float:
         """Dropped messages per second."""
-        return self._rate(2)
-
-    def _rate(self, index: int) -> float:
-        if len(self.samples) < 2:
-            return 0.0
-        first, last = self.samples[0], self.samples[-1]
-        return (last[index] - first[index]) / (last[0] - first[0])
+        return rate_of(self.samples, 2)
 
 
 def loss_after(before: Loss, at: float, sent: int, dropped: int) -> Loss:
@@ -72,7 +64,7 @@ def loss_after(before: Loss, at: float, sent: int, dropped: int) -> Loss:
         # Most inputs, most of the time: this costs little.
         since = at if before.clean_since is None else before.clean_since
         return Loss((new,), since, None, before.clean or at - since >= CLEAN_S)
-    now = replace(before, samples=(*before.samples[-SAMPLES:], new))
+    now = replace(before, samples=with_sample(before.samples, new))
     if now.dropped <= NOTHING * now.rate:
         if now.losing:
             return Loss(now.samples)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-SAMPLES = 5
-"""Samples, one a second, over which the present rate is measured: one late second is not slow."""
-GAP_S = 3.0
-"""Time between two samples from which nothing is known of the time between: the machine slept."""
+from dorad.daemon.rules.samples import GAP_S, SAMPLES
+
 BLOCK_S = 10.0
 """Length of the blocks of a steady time."""
 SPREAD = 0.2

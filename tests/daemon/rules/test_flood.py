@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.daemon.rules.flood import ERRORS, FLOOD_S, LINES, SAMPLES, Flood, flood_after
+from dorad.daemon.rules.flood import ERRORS, FLOOD_S, LINES, Flood, flood_after
+from dorad.daemon.rules.samples import SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

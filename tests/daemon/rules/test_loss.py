@@ -10,14 +10,13 @@ from hypothesis import strategies as st
 
 from dorad.daemon.rules.loss import (
     CLEAN_S,
-    GAP_S,
     LOSING_S,
     MUCH,
-    SAMPLES,
     USUAL_S,
     Loss,
     loss_after,
 )
+from dorad.daemon.rules.samples import GAP_S, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -12,16 +12,15 @@ from hypothesis import strategies as st
 
 from dorad.daemon.rules.pace import (
     BACK,
-    GAP_S,
     LEARN_S,
     MIN_RATE,
     RELEARN_S,
-    SAMPLES,
     SLOW,
     SLOW_S,
     Pace,
     pace_after,
 )
+from dorad.daemon.rules.samples import GAP_S, SAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
