@@ -230,8 +230,8 @@ def test_what_a_revoked_key_has_signed_is_refused(site: Site) -> None:
     assert site.files("arm1")["grip"] == site.files("arm2")["grip"] == old
 
 
-def test_drift_names_the_way_back_of_a_dataflow_that_was_stopped_on_a_robot(site: Site) -> None:
-    site.fleet.arm2.exec("dora", "stop", "arm")
+def only_difference(site: Site) -> dict[str, Any]:
+    """Wait until the drift of the fleet has a row, and return it: there is no other."""
     rows: list[dict[str, Any]] = []
 
     def differs() -> bool:
@@ -240,6 +240,12 @@ def test_drift_names_the_way_back_of_a_dataflow_that_was_stopped_on_a_robot(site
 
     wait_until(differs, "it is seen")
     (row,) = rows
+    return row
+
+
+def test_drift_names_the_way_back_of_a_dataflow_that_was_stopped_on_a_robot(site: Site) -> None:
+    site.fleet.arm2.exec("dora", "stop", "arm")
+    row = only_difference(site)
     assert (row["robot"], row["dataflow"]) == ("arm2", "arm")
     words = row["way_back"].split()
     assert words[:3] == ["dorafleet", "rollout", "start"]
@@ -251,14 +257,7 @@ def test_drift_names_the_way_back_of_a_dataflow_that_was_stopped_on_a_robot(site
 
 def test_drift_names_the_way_back_of_a_node_that_was_stopped_on_a_robot(site: Site) -> None:
     site.fleet.arm2.exec("dora", "node", "stop", "grip", "-d", "arm")
-    rows: list[dict[str, Any]] = []
-
-    def differs() -> bool:
-        rows[:] = map(json.loads, site.fleet.attempt("drift", "--json").stdout.splitlines())
-        return bool(rows)
-
-    wait_until(differs, "it is seen")
-    (row,) = rows
+    row = only_difference(site)
     assert (row["robot"], row["dataflow"], row["what"]) == ("arm2", "arm", "node")
     assert row["way_back"] == "dora node restart grip -d arm2/arm"
     site.fleet.arm2.exec("dora", "node", "restart", "grip", "-d", "arm")

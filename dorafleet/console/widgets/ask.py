@@ -10,7 +10,7 @@ from textual.widgets.input import Selection
 
 from dorad.phrases import shorten
 from dorafleet.console.view.words import clean
-from dorafleet.console.widgets.confirm import DIALOG_CSS, MAX_NAME, WIDTH, Dialog
+from dorafleet.console.widgets.confirm import BOX_CSS, DIALOG_CSS, INPUT_CSS, MAX_NAME, Dialog
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,12 +23,9 @@ class Ask(Dialog[bool]):
 
     DEFAULT_CSS = f"""
     Ask {{ {DIALOG_CSS} }}
-    Ask > Vertical {{
-        width: {WIDTH}; max-width: 100%; height: auto; border: round $accent; padding: 0 1;
-        background: $background;
-    }}
+    Ask > Vertical {{ {BOX_CSS} }}
     Ask Label {{ width: 1fr; height: auto; }}
-    Ask Input {{ height: 1; border: none; padding: 0; background: $background; }}
+    Ask Input {{ {INPUT_CSS} }}
     """
     CANCELLED = False
 

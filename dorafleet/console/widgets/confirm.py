@@ -32,6 +32,11 @@ DIALOG_CSS = """
 """
 WIDTH = 70
 """Columns of a question, on a terminal that has them."""
+BOX_CSS = f"""
+    width: {WIDTH}; max-width: 100%; height: auto; border: round $accent; padding: 0 1;
+    background: $background;
+"""
+INPUT_CSS = "height: 1; border: none; padding: 0; background: $background;"
 MAX_LISTED = 6
 """Targets that a dialog names."""
 MIN_LISTED = 2
@@ -133,10 +138,7 @@ class Confirm(Dialog[bool]):
 
     DEFAULT_CSS = f"""
     Confirm {{ {DIALOG_CSS} }}
-    Confirm > Vertical {{
-        width: {WIDTH}; max-width: 100%; height: auto; border: round $accent; padding: 0 1;
-        background: $background;
-    }}
+    Confirm > Vertical {{ {BOX_CSS} }}
     Confirm Label {{ width: 1fr; height: auto; }}
     Confirm Horizontal {{ height: auto; align-horizontal: right; }}
     Confirm Button {{
@@ -145,7 +147,7 @@ class Confirm(Dialog[bool]):
     }}
     Confirm Button:focus {{ text-style: reverse; background: $background; }}
     Confirm #hint {{ color: $foreground 60%; }}
-    Confirm Input {{ height: 1; border: none; padding: 0; background: $background; }}
+    Confirm Input {{ {INPUT_CSS} }}
     """
     CANCELLED = False
     BINDINGS: ClassVar[list[BindingType]] = [("left,right", "app.focus_next", "Other button")]

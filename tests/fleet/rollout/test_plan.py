@@ -316,18 +316,15 @@ async def test_drift_names_each_difference_and_the_way_back(tmp_path):
         assert rows["r1"].way_back.startswith("dorafleet rollout start pick@2 --robots r1 --retry")
 
 
+def confirmed(**fields):
+    return ReleaseState(
+        dataflow="pick", epoch=1, generation=4, phase="confirmed", since=0.0, **fields
+    )
+
+
 @pytest.mark.parametrize(("lower", "option"), [(False, ""), (True, " --allow-lower")])
 def test_the_way_back_of_a_dataflow_that_has_ended_starts_the_same_release_again(lower, option):
-    state = ReleaseState(
-        dataflow="pick",
-        epoch=1,
-        generation=4,
-        phase="confirmed",
-        since=0.0,
-        release=ID1,
-        confirmed=ID1,
-        reason="the dataflow has finished",
-    )
+    state = confirmed(release=ID1, confirmed=ID1, reason="the dataflow has finished")
     orders = {"pick": Wanted(4, ID1, rollout=3, allow_lower=lower)}
     compared = Compared("r1", orders=orders, releases={"pick": state})
     (row,) = drift_of(compared, lambda release: "pick@1" if release == ID1 else "?")
@@ -337,15 +334,8 @@ def test_the_way_back_of_a_dataflow_that_has_ended_starts_the_same_release_again
 
 @pytest.mark.parametrize("reachable", [True, False])
 def test_drift_names_damaged_files_and_the_command_that_sends_them_again(reachable):
-    state = ReleaseState(
-        dataflow="pick",
-        epoch=1,
-        generation=4,
-        phase="confirmed",
-        since=0.0,
-        release=ID2,
-        running=ID2,
-        damaged={ID1: "files/grip.py is damaged or missing"},
+    state = confirmed(
+        release=ID2, running=ID2, damaged={ID1: "files/grip.py is damaged or missing"}
     )
     orders = {"pick": Wanted(4, ID2, rollout=3)}
     trouble = "" if reachable else "it is off"
@@ -360,16 +350,7 @@ def test_drift_names_damaged_files_and_the_command_that_sends_them_again(reachab
 
 
 def test_a_name_that_a_robot_has_made_up_is_one_word_of_the_way_back():
-    state = ReleaseState(
-        dataflow="pick",
-        epoch=1,
-        generation=4,
-        phase="confirmed",
-        since=0.0,
-        release=ID1,
-        running=ID1,
-        damaged={";id #": ""},
-    )
+    state = confirmed(release=ID1, running=ID1, damaged={";id #": ""})
     compared = Compared(
         "r1", orders={"pick": Wanted(4, ID1)}, releases={"pick": state}, stopped=["pick/;reboot #"]
     )
@@ -380,15 +361,7 @@ def test_a_name_that_a_robot_has_made_up_is_one_word_of_the_way_back():
 
 def test_drift_names_nodes_that_a_command_has_stopped_of_dataflows_that_shall_run():
     orders = {"pick": Wanted(4, ID1, rollout=3), "old": Wanted(5, ID1, enabled=False)}
-    state = ReleaseState(
-        dataflow="pick",
-        epoch=1,
-        generation=4,
-        phase="confirmed",
-        since=0.0,
-        release=ID1,
-        running=ID1,
-    )
+    state = confirmed(release=ID1, running=ID1)
     share = {"dataflow": "map", "uuid": "u", "epoch": 1, "generation": 1}
     compared = Compared(
         "r1",
