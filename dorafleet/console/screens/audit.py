@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import textwrap
-import time
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
+from dorafleet.console.link.streams import Feed, polled
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import auditrows, words
 from dorafleet.console.view.bars import Crumbs
@@ -22,10 +21,10 @@ if TYPE_CHECKING:
 
     from textual.widget import Widget
 
+    from dorad.control.asyncclient import AsyncClient
     from dorafleet.console.view.rows import Span
     from dorafleet.coordinator.messages import AuditRecord
 
-METHOD = "audit.read"
 EVERY_S = 2.0
 """Seconds between two questions for new records."""
 MAX_RECORDS = 500
@@ -33,26 +32,20 @@ MAX_RECORDS = 500
 MAX_LINES = 6
 """Lines for the change under the cursor."""
 
-_log = logging.getLogger(__name__)
-
 
 class AuditScreen(ConsoleScreen):
     """Changes by all operators, programs and rollouts."""
 
     NAME = "audit"
     FILTER_KEYS = auditrows.KEYS
-    ROWS_OF = METHOD
     AUTO_FOCUS = "Grid"
 
     def __init__(self) -> None:
         super().__init__()
         self._records: deque[AuditRecord] = deque(maxlen=MAX_RECORDS)
         self._shown: dict[str, AuditRecord] = {}
-        self._error = ""
-        """Why there are no records; empty while there are."""
-        self._asked_at: float | None = None
-        """On the monotonic clock."""
-        self._asks = False
+        self._known = False
+        """Whether the server has answered."""
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
@@ -68,6 +61,10 @@ class AuditScreen(ConsoleScreen):
         yield Grid(auditrows.COLUMNS, ascii_only=self.ascii_only)
         yield Canvas(id="facts", classes="auto")
 
+    def streams(self) -> list[Feed[Any]]:
+        """Ask for new records again and again."""
+        return [Feed(self.server, lambda c: polled(lambda: self._read(c), EVERY_S), self._take)]
+
     def crumbs(self) -> Crumbs:
         """Return the title, with the number of changes."""
         old = len(self._records) == MAX_RECORDS
@@ -76,8 +73,7 @@ class AuditScreen(ConsoleScreen):
         return Crumbs("Audit", amount=amount, note=note)
 
     def paint(self, now: float) -> None:
-        """Show the changes, and ask for new ones."""
-        self._ask()
+        """Show the changes, the newest first."""
         self._shown = {
             str(each.sequence): each
             for each in reversed(self._records)
@@ -85,12 +81,11 @@ class AuditScreen(ConsoleScreen):
         }
         grid = self.query_one(Grid)
         grid.widen(who=words.longest(auditrows.who(each.record) for each in self._shown.values()))
-        known = METHOD in self.server.answered
         grid.show(
             list(self._shown),
             lambda id_: auditrows.row(self._shown[id_]),
-            dim=self.stale,
-            empty=self._error or self.empty_text("change", known=known),
+            dim=self.outdated,
+            empty=self._empty(),
         )
         self.query_one("#facts", Canvas).show(self._facts(grid.cursor))
 
@@ -107,51 +102,44 @@ class AuditScreen(ConsoleScreen):
             *([(f" {line}", "")] for line in lines),
         ]
 
-    def _ask(self) -> None:
-        now = time.monotonic()
-        due = self._asked_at is None or now >= self._asked_at + EVERY_S
-        if due and not self._asks and not self.stale and not self.feeds.paused:
-            self._asked_at, self._asks = now, True
-            self.console.in_background(self._read())
+    def _empty(self) -> str:
+        if self.feeds.problem in ("unknown-method", "unsupported"):
+            return "this server keeps no audit: a coordinator does"
+        return self.empty_text("change", known=self._known)
 
-    async def _read(self) -> None:
-        try:
-            after = self._records[-1].sequence if self._records else await self._first()
-            page, last = await self._page(after, MAX_RECORDS)
-        except ControlError as error:
-            _log.debug("no audit: %s", error)
-            if error.code in ("unknown-method", "unsupported"):
-                self._error = "this server keeps no audit: a coordinator does"
-                self.server.missing.add(METHOD)
-            elif error.code != "unavailable":  # the first line says that
-                self._error = error.message
-        else:
-            self._error = ""
-            if last < after:
-                self._records.clear()  # a backup was restored: the next answer has what it has
-            self._records += page.records
-            self.server.answered.add(METHOD)
-        finally:
-            self._asks = False
-            self.bring()
+    async def _read(self, client: AsyncClient) -> tuple[list[AuditRecord], bool]:
+        """Return the records that are new, and whether those that are shown are no longer there."""
+        after = self._records[-1].sequence if self._records else await _first(client)
+        page, last = await _page(client, after, MAX_RECORDS)
+        return page.records, last < after
 
-    async def _first(self) -> int:
-        """Return the number before the first record to read."""
-        _, last = await self._page(0, 1)
-        return max(0, last - MAX_RECORDS)
-
-    async def _page(self, after: int, limit: int) -> tuple[AuditPage, int]:
-        """Return records, and the number of the last one that there is.
-
-        Raises:
-            ControlError: there is no answer, or it has no valid head.
-        """
-        page = await self.server.call(METHOD, AuditRead(after=after, limit=limit), AuditPage)
-        try:
-            return page, Head.parse(page.head).sequence
-        except ValueError as error:
-            raise ControlError("version", str(error)) from None
+    def _take(self, found: tuple[list[AuditRecord], bool]) -> None:
+        new, restored = found
+        self._known = True
+        if restored:
+            self._records.clear()  # from a backup: the next answer has what it has
+        self._records += new
+        self.bring()
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints the changes."""
         return ("dorafleet", "audit")
+
+
+async def _first(client: AsyncClient) -> int:
+    """Return the number before the first record to read."""
+    _, last = await _page(client, 0, 1)
+    return max(0, last - MAX_RECORDS)
+
+
+async def _page(client: AsyncClient, after: int, limit: int) -> tuple[AuditPage, int]:
+    """Return records, and the number of the last one that there is.
+
+    Raises:
+        ControlError: there is no answer, or it has no valid head.
+    """
+    page = await client.call("audit.read", AuditRead(after=after, limit=limit), AuditPage)
+    try:
+        return page, Head.parse(page.head).sequence
+    except ValueError as error:
+        raise ControlError("version", str(error)) from None
