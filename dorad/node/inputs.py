@@ -23,7 +23,6 @@ from dorad.shm.layout import (
     RING_MISSED,
     RING_RECEIVED,
     RING_TAIL,
-    RING_WORDS,
     RingPlan,
     read_count,
 )
@@ -231,18 +230,13 @@ class ChoosyInput(RingInput):
         return (self.picking.head_at, self.picking.tail)
 
 
-class TimerInput:
-    """A timer input.
-
-    Tick k is due at `epoch + k * interval` on CLOCK_MONOTONIC, for all nodes of a dataflow alike.
-    At most `queue_size` ticks are queued; older ones count as dropped. Ticks taken after their
-    deadline, or never, count as missed. The first tick of a process is exempt, because it was due
-    before the process started.
-    """
+@twin
+class TimerInputState:
+    """The fields of a timer input."""
 
     __slots__ = (
         "_deadline_ns",
-        "_epoch_ns",
+        "_due_ns",
         "_interval_ns",
         "_late_max_ns",
         "_late_ns",
@@ -255,9 +249,20 @@ class TimerInput:
         "_tail",
         "_words",
         "id",
-        "removed",
         "ring",
     )
+
+
+class TimerInput(TimerInputState):
+    """A timer input.
+
+    Tick k is due at `epoch + k * interval` on CLOCK_MONOTONIC, for all nodes of a dataflow alike.
+    At most `queue_size` ticks are queued; older ones count as dropped. Ticks taken after their
+    deadline, or never, count as missed. The first tick of a process is exempt, because it was due
+    before the process started.
+    """
+
+    __slots__ = ("removed",)
 
     def __init__(
         self,
@@ -275,34 +280,35 @@ class TimerInput:
         self.id = input_id
         self.ring = ring.base
         self.removed = False
-        self._words = words = box.words[ring.base : ring.base + RING_WORDS]
+        self._words = words = box.words
+        base = ring.base
         self._queue_size = ring.queue_size
-        self._interval_ns = interval_ns
-        self._deadline_ns = deadline_ns or interval_ns
+        self._interval_ns = interval_ns = min(interval_ns, NEVER_NS)
+        self._deadline_ns = min(deadline_ns or interval_ns, NEVER_NS)
         self._late_ns: int | None = None
         self._stopped = False
-        self._tail = taken = read_count(words, RING_TAIL)
-        self._received = read_count(words, RING_RECEIVED)
-        self._latency_sum_ns = read_count(words, RING_LATENCY_SUM)
-        self._latency_diff_ns = read_count(words, RING_LATENCY_DIFF)
-        self._late_max_ns = read_count(words, RING_LATE_MAX)
-        self._missed = read_count(words, RING_MISSED)
+        self._tail = read_count(words, base + RING_TAIL)
+        self._received = read_count(words, base + RING_RECEIVED)
+        self._latency_sum_ns = read_count(words, base + RING_LATENCY_SUM)
+        self._latency_diff_ns = read_count(words, base + RING_LATENCY_DIFF)
+        self._late_max_ns = read_count(words, base + RING_LATE_MAX)
+        self._missed = read_count(words, base + RING_MISSED)
         now = _monotonic_ns()
         fired = max(0, now - epoch_ns) // interval_ns
-        last = words[RING_LAST]
+        last = words[base + RING_LAST]
         if 0 < last <= now:
             fired = max(fired, (last - epoch_ns) // interval_ns + 1)
         # Counting continues over restarts: the tick due next has the index TAIL.
-        self._epoch_ns = epoch_ns + (fired - taken) * interval_ns
-        words[RING_HEAD] = taken
+        self._due_ns = epoch_ns + fired * interval_ns
+        words[base + RING_HEAD] = self._tail
 
     def next_ns(self) -> int:
         """Return when the next tick is due, on CLOCK_MONOTONIC."""
-        return self._epoch_ns + self._tail * self._interval_ns
+        return self._due_ns
 
     def ready(self) -> bool:
         """Return True if a tick is due."""
-        return not self._stopped and _monotonic_ns() >= self.next_ns()
+        return not self._stopped and _monotonic_ns() >= self._due_ns
 
     def holds(self) -> bool:
         """Return True if the input must not end yet, because a tick is due."""
@@ -310,36 +316,40 @@ class TimerInput:
 
     moved = ready
 
+    @step
     def take(self) -> Event | None:
         """Return the next tick's event, or None when none is due."""
         now = _monotonic_ns()
-        interval_ns = self._interval_ns
-        tail = self._tail
-        due = self._epoch_ns + tail * interval_ns
+        due = self._due_ns
         if now < due or self._stopped:
             return None
+        interval_ns = self._interval_ns
+        tail = self._tail
         head = tail + (now - due) // interval_ns + 1
         skipped = head - self._queue_size - tail
         if skipped > 0:
             tail += skipped
             due += skipped * interval_ns
+        self._due_ns = due + interval_ns
         words = self._words
-        words[RING_HEAD] = head
-        self._tail = words[RING_TAIL] = tail + 1
-        self._received = words[RING_RECEIVED] = self._received + 1
-        words[RING_LAST] = due
+        base = self.ring
+        words[base + RING_HEAD] = head
+        self._tail = words[base + RING_TAIL] = tail + 1
+        self._received = words[base + RING_RECEIVED] = self._received + 1
+        words[base + RING_LAST] = due
         late_ns = now - due
         before_ns = self._late_ns
         self._late_ns = late_ns
         if before_ns is not None:
-            self._latency_sum_ns = words[RING_LATENCY_SUM] = self._latency_sum_ns + late_ns
-            change_ns = abs(late_ns - before_ns)
-            self._latency_diff_ns = words[RING_LATENCY_DIFF] = self._latency_diff_ns + change_ns
+            self._latency_sum_ns += late_ns
+            words[base + RING_LATENCY_SUM] = self._latency_sum_ns
+            self._latency_diff_ns += abs(late_ns - before_ns)
+            words[base + RING_LATENCY_DIFF] = self._latency_diff_ns
             if late_ns > self._late_max_ns:
-                self._late_max_ns = words[RING_LATE_MAX] = late_ns
+                self._late_max_ns = words[base + RING_LATE_MAX] = late_ns
             if skipped > 0 or late_ns > self._deadline_ns:
-                missed = max(skipped, 0) + (late_ns > self._deadline_ns)
-                self._missed = words[RING_MISSED] = self._missed + missed
+                self._missed += max(skipped, 0) + (late_ns > self._deadline_ns)
+                words[base + RING_MISSED] = self._missed
         return tick(self.id, {"timestamp": as_datetime(time.time_ns() - late_ns)})
 
     def stop(self) -> None:

@@ -73,7 +73,7 @@ _Array = pa.Array
 _from_buffers = pa.Array.from_buffers
 
 if native.module is not None:
-    native.module.use_arrow(pa.Array, BARE, UINT8_CODE)
+    native.module.use_arrow(pa.Array, BARE, UINT8_CODE, pa.nulls(0))
 
 ACCEPTED = "invalid data type, must be PyBytes or arrow array"
 

@@ -9,9 +9,9 @@
 PyObject *use_arrow(PyObject *module, PyObject *arguments)
 {
     struct state *state = PyModule_GetState(module);
-    PyObject *array, *bare;
+    PyObject *array, *bare, *no_value;
     int uint8_code;
-    if (!PyArg_ParseTuple(arguments, "OO!i", &array, &PyDict_Type, &bare, &uint8_code))
+    if (!PyArg_ParseTuple(arguments, "OO!iO", &array, &PyDict_Type, &bare, &uint8_code, &no_value))
         return NULL;
     Py_ssize_t at = 0;
     PyObject *key, *value;
@@ -35,6 +35,7 @@ PyObject *use_arrow(PyObject *module, PyObject *arguments)
     }
     state->uint8_code = (uint8_t)uint8_code;
     put_in_place(&state->array, Py_NewRef(array));
+    put_in_place(&state->no_value, Py_NewRef(no_value));
     put_in_place(&state->import_array, PyObject_GetAttrString(array, "_import_from_c"));
     if (state->import_array == NULL)
         return NULL;

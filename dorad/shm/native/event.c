@@ -20,8 +20,7 @@ static PyObject *metadata_of(const struct state *state, const struct taken *take
     return metadata;
 }
 
-static PyObject *event_of(const struct state *state, PyObject *id, PyObject *value,
-                          PyObject *metadata)
+PyObject *event_of(const struct state *state, PyObject *id, PyObject *value, PyObject *metadata)
 {
     PyObject *event = PyDict_New();
     if (event != NULL && (PyDict_SetItem(event, state->names.kind, state->names.dora) < 0 ||

@@ -19,6 +19,7 @@ static const struct {
     [SEND] = {"Sender.send", SENDER, "send"},
     [EMPTY] = {"Sender.empty", SENDER, "empty"},
     [TAKE] = {"RingInput.take", RING_INPUT, "take"},
+    [TAKE_TICK] = {"TimerInput.take", TIMER_INPUT, "take"},
     [TAKE_ENTRY] = {"Inlet.take", INLET, "take"},
     [TAKE_COPIES] = {"Inlet.take_copies", INLET, "take_copies"},
     [TAKE_SAMPLE] = {"Pool.take", POOL, "take"},

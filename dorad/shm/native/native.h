@@ -155,6 +155,17 @@ struct ring_input {
     unsigned long long ring;
 };
 
+struct timer_input {
+    PyObject_HEAD
+    struct words words;
+    PyObject *id;
+    char stopped;
+    struct optional late_ns;
+    long long due_ns, interval_ns, deadline_ns;
+    unsigned long long ring, queue_size, tail, received;
+    unsigned long long latency_sum_ns, latency_diff_ns, late_max_ns, missed;
+};
+
 struct inputs {
     PyObject_HEAD
     struct words words;
@@ -184,6 +195,7 @@ enum kind {
     SHARED_ARRAYS,
     SENDER,
     RING_INPUT,
+    TIMER_INPUT,
     INPUTS,
     RECEIVER,
     BORROW,
@@ -198,6 +210,7 @@ enum step {
     SEND,
     EMPTY,
     TAKE,
+    TAKE_TICK,
     TAKE_ENTRY,
     TAKE_COPIES,
     TAKE_SAMPLE,
@@ -211,7 +224,7 @@ enum step {
 /* Strings that are used all the time. */
 #define NAMES(X)                                                                                   \
     X(acquire) X(release) X(mapping) X(idle) X(sent) X(flags) X(writeable)                         \
-    X(saw) X(urgent) X(endings) X(take) X(wait) X(blocked) X(found) X(due_ns) X(read_mail)         \
+    X(saw) X(urgent) X(endings) X(take) X(wait) X(blocked) X(found) X(read_mail)                   \
     X(kind) X(dora) X(type) X(INPUT) X(id) X(value) X(metadata) X(timestamp) X(timed_out)          \
     X(_unreadable) X(_flush_deferred) X(_trim) X(_look_ahead) X(_export_to_c)
 
@@ -224,7 +237,7 @@ struct state {
     PyObject *fallbacks[STEPS];
     PyObject *utc, *datetime, *decode_metadata;
     /* Of Arrow and numpy, NULL before they are imported. */
-    PyObject *array, *import_array, *ndarray, *kinds;
+    PyObject *array, *import_array, *no_value, *ndarray, *kinds;
     PyObject *bare[MAX_CODE]; /* the Arrow type of a code, or NULL */
 #define NAME(name) PyObject *name;
     struct { NAMES(NAME) } names;
@@ -298,8 +311,8 @@ typedef PyObject *method(METHOD_ARGUMENTS);
 #define METHOD(function)                                                                           \
     (PyCFunction)(void (*)(void))(function), METH_METHOD | METH_FASTCALL | METH_KEYWORDS
 
-method step_send, step_empty, step_take, step_take_entry, step_take_copies, step_take_sample,
-    step_push, step_poll, step_wait, step_next;
+method step_send, step_empty, step_take, step_take_tick, step_take_entry, step_take_copies,
+    step_take_sample, step_push, step_poll, step_wait, step_next;
 
 /* Call the Python method that does the whole step. */
 PyObject *fall_back(const struct state *state, enum step step, PyObject *object,
@@ -352,6 +365,11 @@ bool is_full(const struct outlet *outlet);
 void push(struct outlet *outlet, const void *entry, size_t length, uint64_t size, uint64_t stamp);
 bool is_done_with(const struct outlet *outlet, uint64_t index, uint64_t key);
 int ring_bell(int descriptor);
+
+/* -- event.c, timer.c -------------------------------------------------------------------------- */
+
+PyObject *event_of(const struct state *state, PyObject *id, PyObject *value, PyObject *metadata);
+bool next_tick(const struct state *state, const struct inputs *inputs, int64_t *due);
 
 /* -- records.c -------------------------------------------------------------------------------- */
 

@@ -119,6 +119,7 @@ LIFE(connection, outlets, outlets, (void)0)
 LIFE(shared_arrays, known, known, (void)0)
 LIFE(sender, connection, encode, WORDS_OF(sender))
 LIFE(ring_input, id, build, (void)0)
+LIFE(timer_input, id, id, WORDS_OF(timer_input))
 LIFE(inputs, connection, spin, WORDS_OF(inputs))
 LIFE(receiver, inputs, poll, (void)0)
 
@@ -303,6 +304,30 @@ static PyMemberDef ring_input_members[] = {
 METHODS(ring_input,
         {"take", METHOD(step_take), "Return the next event, or None; see RingInput.take."});
 
+static PyMemberDef timer_input_members[] = {
+    OBJECT(timer_input, id, "id"),
+    BOOL(timer_input, stopped, "_stopped"),
+    SIGNED(timer_input, due_ns, "_due_ns"),
+    SIGNED(timer_input, interval_ns, "_interval_ns"),
+    SIGNED(timer_input, deadline_ns, "_deadline_ns"),
+    COUNT(timer_input, ring, "ring"),
+    COUNT(timer_input, queue_size, "_queue_size"),
+    COUNT(timer_input, tail, "_tail"),
+    COUNT(timer_input, received, "_received"),
+    COUNT(timer_input, latency_sum_ns, "_latency_sum_ns"),
+    COUNT(timer_input, latency_diff_ns, "_latency_diff_ns"),
+    COUNT(timer_input, late_max_ns, "_late_max_ns"),
+    COUNT(timer_input, missed, "_missed"),
+    END,
+};
+static PyGetSetDef timer_input_getset[] = {
+    WORDS(timer_input, "_words"),
+    OPTIONAL(timer_input, late_ns, "_late_ns"),
+    NO_MORE,
+};
+METHODS(timer_input,
+        {"take", METHOD(step_take_tick), "Return the next tick, or None; see TimerInput.take."});
+
 static PyMemberDef inputs_members[] = {
     OBJECT(inputs, connection, "connection"),
     OBJECT(inputs, daemon_events, "_daemon_events"),
@@ -377,6 +402,8 @@ static PyType_Spec specs[KINDS] = {
     [SHARED_ARRAYS] = TYPE(shared_arrays, "SharedArraysState", no_getset, no_methods),
     [SENDER] = TYPE(sender, "SenderState", sender_getset, sender_methods),
     [RING_INPUT] = TYPE(ring_input, "RingInputState", no_getset, ring_input_methods),
+    [TIMER_INPUT] =
+        TYPE(timer_input, "TimerInputState", timer_input_getset, timer_input_methods),
     [INPUTS] = TYPE(inputs, "NodeInputsState", inputs_getset, inputs_methods),
     [RECEIVER] = TYPE(receiver, "ReceiverState", no_getset, receiver_methods),
 };

@@ -196,28 +196,22 @@ static int sleep_until(const struct inputs *inputs, const int64_t *due, bool fin
     return -1;
 }
 
-/* Find when to wake up at the latest: the deadline, or a tick before it. */
-static enum outcome due_at(const struct state *state, struct inputs *inputs, PyObject *deadline,
-                           int64_t *due, bool *fine)
+/* Find when to wake up at the latest: at the deadline, or at the next tick if that is before it. */
+static enum outcome due_at(PyObject *deadline, int64_t tick, int64_t *due, bool *fine)
 {
-    PyObject *found = Py_NewRef(deadline);
-    if (PyList_Size(inputs->timers) > 0) {
-        put_in_place(&found, PyObject_CallMethodObjArgs((PyObject *)inputs, state->names.due_ns,
-                                                    deadline, NULL));
-        if (found == NULL)
-            return FAILED;
-    }
-    enum outcome outcome = NOTHING;
-    if (found != Py_None) {
+    *due = INT64_MAX;
+    if (deadline != Py_None) {
         int overflow;
-        *due = PyLong_AsLongLongAndOverflow(found, &overflow);
+        *due = PyLong_AsLongLongAndOverflow(deadline, &overflow);
         if (overflow)
             *due = overflow > 0 ? INT64_MAX : 0;
-        outcome = *due == -1 && PyErr_Occurred() ? FAILED : DONE;
-        *fine = outcome == DONE && PyObject_RichCompareBool(found, deadline, Py_NE) == 1;
+        if (*due == -1 && PyErr_Occurred())
+            return FAILED;
     }
-    Py_DECREF(found);
-    return outcome;
+    *fine = tick < *due;
+    if (*fine)
+        *due = tick;
+    return *due == INT64_MAX ? NOTHING : DONE;
 }
 
 /* See `Spin.blocked`. After a long wait without a budget there is nothing to record, nor where
@@ -233,9 +227,9 @@ static bool record_blocked(const struct state *state, struct spin *spin, int64_t
 }
 
 static bool wait_for_events(const struct state *state, struct inputs *inputs, PyObject *deadline,
-                            const struct watched *watched)
+                            int64_t tick, const struct watched *watched)
 {
-    int64_t started = monotonic_ns(), due = 0;
+    int64_t started = monotonic_ns(), due;
     struct spin *spin = (struct spin *)inputs->spin;
     if (spin->budget_ns && look(watched, started + spin->budget_ns)) {
         /* After another success there is nothing to record. */
@@ -247,7 +241,7 @@ static bool wait_for_events(const struct state *state, struct inputs *inputs, Py
     bool fine = false;
     write_word(&inputs->words, BOX_ASLEEP, 1, memory_order_relaxed);
     if (may_sleep(inputs, watched)) {
-        enum outcome outcome = due_at(state, inputs, deadline, &due, &fine);
+        enum outcome outcome = due_at(deadline, tick, &due, &fine);
         found = outcome == FAILED
                     ? -1
                     : sleep_until(inputs, outcome == DONE ? &due : NULL, fine, ready);
@@ -278,15 +272,16 @@ PyObject *step_wait(METHOD_ARGUMENTS)
     const struct state *state = PyType_GetModuleState(class);
     struct inputs *inputs = (struct inputs *)object;
     struct watched watched;
+    int64_t tick;
     if (count != 1 || keywords != NULL || inputs->rings == NULL || !PyList_Check(inputs->rings) ||
         inputs->choosy == NULL || PyObject_Size(inputs->choosy) != 0 || inputs->timers == NULL ||
         !PyList_Check(inputs->timers) || !is(state, inputs->spin, SPIN) ||
         !is(state, inputs->connection, CONNECTION) || inputs->words.count < BOX_WORDS ||
-        !watch(state, inputs, &watched)) {
+        !next_tick(state, inputs, &tick) || !watch(state, inputs, &watched)) {
         PyErr_Clear();
         return fall_back(state, WAIT, object, arguments, count, keywords);
     }
-    if (!wait_for_events(state, inputs, arguments[0], &watched))
+    if (!wait_for_events(state, inputs, arguments[0], tick, &watched))
         return NULL;
     Py_RETURN_NONE;
 }
