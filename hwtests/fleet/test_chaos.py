@@ -1,6 +1,7 @@
 """Everything fails at random moments, and afterwards nothing is missing and nothing is left.
 
-HWTEST_SEED repeats the faults of an earlier run, HWTEST_CHAOS_MINUTES sets how long they last.
+HWTEST_SEED repeats the faults of an earlier run, HWTEST_CHAOS_MINUTES sets how long they last, and
+HWTEST_CHAOS_ROBOTS how many robots there are.
 """
 
 from __future__ import annotations
@@ -8,21 +9,28 @@ from __future__ import annotations
 import os
 import random
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dorad.dataflow.model import LINK
 from hwtests.fleet.chaos import Chaos
+from hwtests.fleet.enrolled import enrolled
 from hwtests.fleet.flows import Flow
 from hwtests.robots import RobotError, clock
 from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hwtests.fleet.enrolled import EnrolledFleet
     from hwtests.robots import Robot
 
 MINUTES = float(os.environ.get("HWTEST_CHAOS_MINUTES", "2"))
+USUAL = 3
+"""Robots of the fleet that all tests share."""
+ROBOTS = int(os.environ.get("HWTEST_CHAOS_ROBOTS", USUAL))
+ARMS = tuple(f"arm{number}" for number in range(1, ROBOTS + 1))
 CONVERGED_S = 90.0
 
 LEFT = """\
@@ -38,6 +46,23 @@ ls -l /proc/$pid/fd | grep -c memfd || true
 systemctl show -P NFileDescriptorStore dorad
 """
 """Prints the shared memory that is known on a robot."""
+
+
+@pytest.fixture(scope="module")
+def robots(request: pytest.FixtureRequest) -> Iterator[EnrolledFleet]:
+    """The fleet that all tests share, or a larger one."""
+    if ROBOTS == USUAL:
+        yield request.getfixturevalue("robots")
+        return
+    deb, fleet_deb, wall_clock = map(request.getfixturevalue, ("deb", "fleet_deb", "wall_clock"))
+    with enrolled(deb, fleet_deb, ROBOTS, wall_clock) as found:
+        yield found
+
+
+def across(name: str, source: str, hz: int, **options: Any) -> Flow:
+    """Return a dataflow from one robot to all others; its rate falls with their number."""
+    others = tuple(robot for robot in ARMS if robot != source)
+    return Flow(name, source, others, max(1, hz * USUAL // ROBOTS), **options)
 
 
 def nodes_of(robots: EnrolledFleet, flow: Flow) -> dict[str, dict[str, int]]:
@@ -89,9 +114,9 @@ def test_after_faults_at_random_moments_nothing_is_missing_and_nothing_is_left(
     seed = int(os.environ.get("HWTEST_SEED", "0")) or random.randrange(1, 1 << 32)
     print(f"HWTEST_SEED={seed}, {MINUTES:g} minutes")
     # Only links of the last one are killed.
-    drops = Flow("drops", source="arm1", sinks=("arm2", "arm3"), queue=20)
-    keeps = Flow("keeps", source="arm2", sinks=("arm1", "arm3"), policy="backpressure", hz=20)
-    killed = Flow("killed", source="arm3", sinks=("arm1", "arm2"), policy="backpressure", hz=20)
+    drops = across("drops", "arm1", 50, queue=20)
+    keeps = across("keeps", "arm2", 20, policy="backpressure")
+    killed = across("killed", "arm3", 20, policy="backpressure")
     flows = (drops, keeps, killed)
     shared = {name: robot.sh(SHARED) for name, robot in robots.robots.items()}
     with ExitStack() as running:
