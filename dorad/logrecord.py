@@ -32,7 +32,7 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     target: str | None = None
     fields: dict[str, Any] | None = None
     file: str | None = None
-    line: int | None = None
+    line: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
     module_path: str | None = None
     machine: str | None = None
     """The machine that it is on; only from a coordinator."""

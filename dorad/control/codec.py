@@ -10,6 +10,7 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Cancel, Error, Method, Nothing, Request, TopicHeader
+from dorad.int64 import Int64
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,9 +34,9 @@ _encoder = msgspec.json.Encoder()
 class Arrived(msgspec.Struct):
     """A text frame from the daemon. `result` and `event` are still undecoded, empty if absent."""
 
-    id: int | None = None
+    id: Int64 | None = None
     welcome: str | None = None
-    protocol: int | None = None
+    protocol: Int64 | None = None
     role: str = ""
     result: msgspec.Raw = msgspec.Raw(b"")
     event: msgspec.Raw = msgspec.Raw(b"")
@@ -44,7 +45,7 @@ class Arrived(msgspec.Struct):
 
 
 class _Id(msgspec.Struct):
-    id: int | None = None
+    id: Int64 | None = None
 
 
 def encode(message: Struct) -> bytes:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.int64 import Int64
 from dorad.release.machine import environment_for, needed_objects
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Changes(msgspec.Struct, frozen=True):
     """`numpy 2.2.0 → 2.2.1`, `scipy added`, `scipy removed`."""
     params: list[str] = []
     """`camera/exposure: 10 → 20`."""
-    size: int = 0
+    size: Int64 = 0
     """Bytes of the objects that the new one needs and the old one does not have."""
 
     @property

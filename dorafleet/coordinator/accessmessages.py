@@ -7,6 +7,7 @@ from typing import Literal
 from dorad.control.messages import Method, Nothing, Struct
 from dorad.control.messages.agent import Certificates, EnrolSign
 from dorad.control.tls import Role
+from dorad.int64 import Int64
 
 
 class EnrolRef(Struct):
@@ -32,7 +33,7 @@ class TokenCreate(Struct):
     name: str
     """Of its owner, for the audit and for `access.revoke`."""
     role: Role
-    days: int
+    days: Int64
 
 
 class Token(Struct):
@@ -47,7 +48,7 @@ class OperatorAdd(Struct):
 
     name: str
     role: Role
-    days: int = 365
+    days: Int64 = 365
 
 
 class Bundle(Struct):
@@ -71,9 +72,9 @@ class Revoke(Struct):
 class Revoked(Struct):
     """A revocation that is on the disk."""
 
-    certificates: int
+    certificates: Int64
     """Number of certificates that are refused now."""
-    connections: int
+    connections: Int64
     """Number of open connections that were closed."""
 
 

@@ -14,6 +14,7 @@ from dorad.control.messages import METHODS as DORAD_METHODS
 from dorad.control.messages import Method, Nothing, Struct
 from dorad.control.messages.agent import ShareState
 from dorad.control.messages.releases import ReleaseState
+from dorad.int64 import Int64
 from dorafleet.coordinator.accessmessages import ACCESS_METHODS
 from dorafleet.coordinator.placement import Decision
 from dorafleet.rollout.messages import ROLLOUT_METHODS
@@ -26,15 +27,15 @@ class CoordinatorStatus(Struct):
     """State of the coordinator itself."""
 
     version: str
-    pid: int
+    pid: Int64
     started_at: float
     state: str
     """Path of the store."""
-    epoch: int
+    epoch: Int64
     """The number of this coordinator; each later one has a higher number."""
-    revision: int
+    revision: Int64
     """Grows with every change of the store."""
-    robots: int
+    robots: Int64
     audit: str
     """Head of the audit: number and hash of the last record."""
     zenoh_peer: str | None = None
@@ -51,7 +52,7 @@ class Backup(Struct):
 class BackedUp(Struct):
     """A backup that is on the disk."""
 
-    entries: int
+    entries: Int64
     """Number of keys in it."""
 
 
@@ -80,7 +81,7 @@ class Robot(Struct):
     """Of its agent."""
     arch: str = ""
     cores: float | None = None
-    memory: int | None = None
+    memory: Int64 | None = None
     shares: list[ShareState] = []
     """What it has reported of its dataflows; out of date while it is not connected."""
     releases: list[ReleaseState] = []
@@ -146,7 +147,7 @@ class DesiredSet(Struct):
 
     robot: str
     dataflow: str
-    if_version: int
+    if_version: Int64
     """The version to replace; 0 if there is none yet."""
     release: str
     """The name of the release."""
@@ -163,9 +164,9 @@ class Desired(Struct):
     release: str
     params: dict[str, Any]
     enabled: bool
-    generation: int
+    generation: Int64
     """Grows with every change of the content."""
-    version: int
+    version: Int64
     uuid: str = ""
     """The run, for a share of a dataflow that was started; then there is no release."""
 
@@ -174,23 +175,23 @@ class DesiredList(Struct):
     """Desired states, sorted by robot and dataflow."""
 
     desired: list[Desired]
-    revision: int
+    revision: Int64
     """The revision at which they were read."""
 
 
 class AuditRead(Struct):
     """Selects records of the audit."""
 
-    after: int = 0
+    after: Int64 = 0
     """Records after this number."""
-    limit: int = 100
+    limit: Int64 = 100
     """At most 1000."""
 
 
 class AuditRecord(Struct):
     """A change that a client has made, with its place in the chain."""
 
-    sequence: int
+    sequence: Int64
     hash: str
     record: dict[str, Any]
     """What the hash is made of, decoded."""

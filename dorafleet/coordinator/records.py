@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control import messages as m
+from dorad.int64 import Int64
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -53,9 +54,9 @@ class Record(msgspec.Struct, frozen=True):
     options: Options
     placement: dict[str, str]
     """The robot of each node that has one."""
-    ports: dict[str, int]
+    ports: dict[str, Int64]
     """The robots that take part, each with the port of its link process."""
-    generation: int
+    generation: Int64
     """Grows with every change; that of its shares."""
     started_at: float
     hold: float
@@ -95,7 +96,7 @@ class Record(msgspec.Struct, frozen=True):
 class Wanted(msgspec.Struct, frozen=True):
     """The value of `desired/<robot>/<dataflow>`: the desired state there."""
 
-    generation: int
+    generation: Int64
     release: str = ""
     """The name of a release; empty for a share of a dataflow that was started."""
     params: dict[str, Any] = {}
@@ -104,7 +105,7 @@ class Wanted(msgspec.Struct, frozen=True):
     """The run, for a share of a dataflow that was started."""
     switch: bool = True
     """Of a release: whether the robot may switch to it, or only gets ready."""
-    rollout: int = 0
+    rollout: Int64 = 0
     """Of a release: the rollout that has ordered it; 0 for none."""
     allow_lower: bool = False
     retry: bool = False
@@ -118,9 +119,9 @@ class Wanted(msgspec.Struct, frozen=True):
 class Restored(msgspec.Struct, frozen=True):
     """The value of the key `restored`."""
 
-    backup: int
+    backup: Int64
     """The revision of the backup."""
-    first: int
+    first: Int64
     """The revision that the store continued from; none between the two can be its own."""
 
 

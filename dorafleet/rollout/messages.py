@@ -11,6 +11,7 @@ import msgspec
 
 from dorad.control.messages import Method, Nothing, Struct
 from dorad.control.messages.releases import Evidence
+from dorad.int64 import Int64
 from dorad.release.changes import Changes
 from dorafleet.rollout.model import Phase
 from dorafleet.rollout.strategy import Strategy
@@ -37,13 +38,13 @@ class ReleaseInfo(Struct):
     id: str
     name: str
     """Of its dataflow."""
-    sequence: int
+    sequence: Int64
     created: float
     put_at: float
     by: str
     """The user who has registered it."""
-    files: int
-    size: int
+    files: Int64
+    size: Int64
     """Bytes of all its files, for all targets."""
     targets: list[str]
     """Machines that can run it; empty for all."""
@@ -83,7 +84,7 @@ class RolloutNew(Struct):
     """Whether its sequence may be lower than one that was confirmed."""
     supersede: bool = False
     """Whether a rollout that is switching robots now ends."""
-    if_version: int | None = None
+    if_version: Int64 | None = None
     """The version of the plan that this follows; `rollout.start` needs it."""
 
 
@@ -91,41 +92,47 @@ class PlannedRobot(Struct):
     """The effect of a rollout on one robot."""
 
     robot: str
-    batch: int | None
+    batch: Int64 | None
     """0 for canaries; None if the robot is left out, see `note`."""
     before: str = ""
     """The id of the release that it has."""
-    changes: int | None = None
+    changes: Int64 | None = None
     """Index into the changes of the plan."""
     reachable: bool = True
     note: str = ""
-    room: int | None = None
+    room: Int64 | None = None
     """Bytes that its disk of releases has free by its last report; None if they are unknown."""
 
 
 class RolloutPlan(Struct):
     """The effects of a rollout before it is started."""
 
-    version: int
+    version: Int64
     """To be sent with `rollout.start`."""
     release: ReleaseInfo
     robots: list[PlannedRobot]
     changes: list[Changes]
     """Each once, for robots that change in the same way."""
-    supersedes: list[int] = []
+    supersedes: list[Int64] = []
     """Rollouts that it would end."""
-    parallel: int = 0
+    parallel: Int64 = 0
     """Robots that switch at a time."""
-    tolerated: int = 0
+    tolerated: Int64 = 0
     """Robots that may fail; none of the canaries."""
     names: dict[str, str] = {}
     """`name@sequence` of the releases in it, by id."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if changes are missing, so that such a plan is refused on arrival."""
+        found = [each.changes for each in self.robots if each.changes is not None]
+        if found and not 0 <= min(found) <= max(found) < len(self.changes):
+            raise ValueError("a robot of the plan has changes that are not in it")
 
 
 class RolloutRef(Struct):
     """Selects a rollout."""
 
-    rollout: int | None = None
+    rollout: Int64 | None = None
     """Its number; None selects the newest."""
     dataflow: str | None = None
     """None selects among those of all dataflows."""
@@ -134,7 +141,7 @@ class RolloutRef(Struct):
 class RolloutRefusal(Struct):
     """Report why a robot does not take the files of a release, as it has said over SSH."""
 
-    rollout: int
+    rollout: Int64
     robot: str
     reason: str
 
@@ -142,7 +149,7 @@ class RolloutRefusal(Struct):
 class RolloutAct(Struct):
     """Selects a rollout to act on."""
 
-    rollout: int
+    rollout: Int64
     reason: str = ""
     """For the journal."""
 
@@ -170,18 +177,18 @@ State = Literal[
 class Wave(Struct):
     """The robots of one batch."""
 
-    batch: int
+    batch: Int64
     """0 is the canary."""
-    size: int
-    confirmed: int = 0
-    moving: int = 0
-    failed: int = 0
+    size: Int64
+    confirmed: Int64 = 0
+    moving: Int64 = 0
+    failed: Int64 = 0
 
 
 class RolloutSummary(Struct):
     """A rollout in brief."""
 
-    rollout: int
+    rollout: Int64
     dataflow: str
     release: str
     name: str
@@ -190,19 +197,19 @@ class RolloutSummary(Struct):
     since: float
     by: str
     created: float
-    size: int
+    size: Int64
     state: str = ""
     """For people: the phase, or `paused`, or `waiting` with what for."""
     reason: str = ""
     paused: bool = False
     over: bool = False
     """Whether it has ended, and gives no more orders."""
-    counts: dict[str, int] = {}
+    counts: dict[str, Int64] = {}
     """Robots by state."""
-    unreachable: int = 0
+    unreachable: Int64 = 0
     """Robots without a verdict that cannot be reached."""
     waves: list[Wave] = []
-    waiting: dict[str, int] = {}
+    waiting: dict[str, Int64] = {}
     """Waiting robots by reason: files, busy, window, budget, parallel, unreachable."""
     opening: float | None = None
     """When the next window opens."""
@@ -211,9 +218,9 @@ class RolloutSummary(Struct):
 class RolloutRobot(Struct):
     """A robot of a rollout."""
 
-    rollout: int
+    rollout: Int64
     robot: str
-    batch: int
+    batch: Int64
     state: State
     reachable: bool
     since: float = 0.0
@@ -255,7 +262,7 @@ class RolloutList(Struct):
 class RolloutWatch(Struct):
     """Follow rollouts, at most twice a second."""
 
-    rollout: int | None = None
+    rollout: Int64 | None = None
     """None follows all that have not ended."""
     robots: bool = True
     """Whether their robots are sent, too."""
@@ -273,16 +280,16 @@ class RolloutUpdate(Struct):
 class JournalRead(Struct):
     """Selects entries of a rollout's journal."""
 
-    rollout: int
-    after: int = 0
-    limit: int = 1000
+    rollout: Int64
+    after: Int64 = 0
+    limit: Int64 = 1000
     """At most 1000."""
 
 
 class JournalEntry(Struct):
     """One step of a rollout."""
 
-    step: int
+    step: Int64
     at: float
     what: str
     """`start`, `enter canary`, `order switch`, `verdict confirmed`, `pause`."""
@@ -316,7 +323,7 @@ class DriftList(Struct):
     """All differences, in the order of the cluster file."""
 
     rows: list[DriftRow]
-    robots: int
+    robots: Int64
     """Robots that were compared."""
 
 

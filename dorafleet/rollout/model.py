@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from dorad.control.messages.releases import Evidence
+from dorad.int64 import Int64
 from dorafleet.rollout.strategy import Strategy
 
 if TYPE_CHECKING:
@@ -69,14 +70,14 @@ MOVING = frozenset({"switching", "probation", "reverting"})
 class Rollout(msgspec.Struct, frozen=True):
     """The head of a rollout: everything but its robots. The value of `rollout/<number>`."""
 
-    number: int
+    number: Int64
     dataflow: str
     release: str
     """The id; empty if the dataflow is to be removed."""
     name: str
     """Of the release, for people."""
     strategy: Strategy
-    size: int
+    size: Int64
     """Number of its robots."""
     by: str
     """Who started it."""
@@ -91,11 +92,11 @@ class Rollout(msgspec.Struct, frozen=True):
     allow_lower: bool = False
     over: bool = False
     """Whether it has ended, and nothing is left to be seen of its robots."""
-    counts: dict[str, int] = {}
+    counts: dict[str, Int64] = {}
     """Robots by state, once it is over."""
-    generation_before: int = 0
+    generation_before: Int64 = 0
     """Orders of this rollout have higher generations."""
-    steps: int = 0
+    steps: Int64 = 0
     """Entries of its journal."""
 
     @property
@@ -108,14 +109,14 @@ class Member(msgspec.Struct, frozen=True):
     """A robot of a rollout, as the journal has it."""
 
     robot: str
-    batch: int
+    batch: Int64
     """0 for canaries."""
     before: str = ""
     """The release to which it reverts; empty for none."""
     before_params: dict[str, Any] = {}
     params: dict[str, Any] = {}
     order: OrderKind = ""
-    generation: int = 0
+    generation: Int64 = 0
     """Of the order."""
     verdict: Verdict = ""
     at: float = 0.0

@@ -9,12 +9,13 @@ import msgspec
 
 from dorad.control.messages import Struct
 from dorad.control.messages.releases import HealthRules
+from dorad.int64 import Int64
 from dorafleet.rollout import windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Amount = int | str
+Amount = Int64 | str
 """A number of robots, or a percentage such as `10%`."""
 
 MIN_FAILURES = 2

@@ -10,8 +10,11 @@ import pytest
 from dorad.control import codec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError, as_message
+from dorad.control.messages.agent import AGENT_METHODS
 from dorad.dataflow.errors import DataflowError, Problem
 from dorad.problems import ProblemError
+from dorafleet.coordinator.messages import METHODS
+from tests.harness.drawing import unbounded_ints
 
 
 def test_a_request_omits_default_values() -> None:
@@ -39,6 +42,8 @@ def test_a_result_may_have_fields_that_we_do_not_know() -> None:
         (m.NodeList, '{"nodes": [{"node": "a"}]}', "nodes[0] in it needs `dataflow`"),
         (m.DataflowState, '{"uuid": "u", "name": null, "status": "on"}', "`starting`, `running`"),
         (m.Stop, '{"grace": NaN}', "it is not valid JSON"),
+        (m.Cancel, '{"id": %s}' % (10**400), "`id` in it: expected `int` <= 9223372036854775807"),
+        (m.Cancel, '{"id": -%s}' % ("9" * 5000), "`id` in it: integer value out of range"),
     ],
 )
 def test_a_decoding_error_names_the_wrong_field(kind: type, text: str, words: str) -> None:
@@ -47,6 +52,14 @@ def test_a_decoding_error_names_the_wrong_field(kind: type, text: str, words: st
     assert words in caught.value.message
     assert caught.value.code == "bad-request"
     assert "\n" not in str(caught.value)
+
+
+def test_no_message_takes_a_whole_number_of_more_than_64_bits() -> None:
+    """Such a number is no float, which every figure, sum and plot needs."""
+    methods = METHODS | AGENT_METHODS
+    kinds: set[type] = {codec.Arrived, m.Hello, m.Welcome, m.Request, m.Reply, m.Error}
+    kinds |= {kind for each in methods.values() for kind in (each.params, each.result)}
+    assert [place for kind in kinds for place in unbounded_ints(kind)] == []
 
 
 def test_params_that_are_not_known_are_refused() -> None:

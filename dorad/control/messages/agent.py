@@ -18,6 +18,7 @@ from dorad.control.messages.dataflows import DataflowState
 from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 from dorad.control.messages.shares import LinkPeer, Share
 from dorad.control.messages.table import Method
+from dorad.int64 import Int64
 
 Epoch = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 """The number of a coordinator's term."""
@@ -124,7 +125,7 @@ class Attached(Struct):
     """The head of the audit that an earlier coordinator sent it; empty if none did."""
     arch: str
     cores: float
-    memory: int
+    memory: Int64
     """Bytes."""
     shares: list[ShareState]
     """All of them."""
@@ -167,7 +168,7 @@ class AgentReport(Struct):
     an empty `release` and phase `confirmed`."""
     daemon: str = ""
     """Why the robot's daemon cannot be used; empty if it can."""
-    room: int | None = None
+    room: Int64 | None = None
     """Bytes that are free on the disk of its releases; None if they are unknown."""
 
 

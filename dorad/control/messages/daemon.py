@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dorad.control.messages.base import Struct
+from dorad.int64 import Int64
 
 
 class Interface(Struct):
@@ -27,22 +28,22 @@ class DaemonStatus(Struct):
     """State of the daemon itself."""
 
     version: str
-    protocol: int
-    pid: int
+    protocol: Int64
+    pid: Int64
     started_at: float
-    dataflows: int
+    dataflows: Int64
     """Number of running dataflows."""
-    nodes: int
+    nodes: Int64
     """Number of running node processes."""
     state: str
     """Path of the state file."""
-    adopted: int = 0
+    adopted: Int64 = 0
     """Nodes of a previous daemon that it has taken over."""
     notices: list[str] = []
     """Warnings for the administrator, such as a full disk or a damaged state file."""
     problem: str = ""
     """Why nodes cannot be started; empty if they can."""
-    memory: int = 0
+    memory: Int64 = 0
     """Resident bytes."""
     cpu: float = 0.0
     """Percent of one core, over the last seconds."""

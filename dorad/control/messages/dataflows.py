@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from dorad.control.messages.base import Struct
 from dorad.control.messages.shares import LinkPeer, Share
+from dorad.int64 import Int64
 
 Status = Literal["starting", "running", "stopping", "finished", "failed"]
 
@@ -82,8 +83,8 @@ class NodeResult(Struct):
     node: str
     outcome: Literal["ok", "failed", "grace", "cascading"]
     reason: str
-    code: int | None = None
-    signal: int | None = None
+    code: Int64 | None = None
+    signal: Int64 | None = None
 
 
 class DataflowState(Struct):
@@ -126,11 +127,11 @@ class DataflowInfo(Struct):
     uuid: str
     name: str | None
     status: Status
-    nodes: int
+    nodes: Int64
     """Number of running node processes."""
     cpu: float
     """Percent of one core."""
-    memory: int
+    memory: Int64
     started_at: float
     ended_at: float | None = None
     enabled: bool = False

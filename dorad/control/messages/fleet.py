@@ -9,6 +9,7 @@ from typing import Literal
 
 from dorad.control.messages.base import Struct
 from dorad.control.messages.topics import Top
+from dorad.int64 import Int64
 
 Severity = Literal["warn", "fail"]
 
@@ -50,9 +51,9 @@ class FleetRow(Struct):
     """The dataflows that run, or are ordered to run, separated by commas."""
     release: str = ""
     """The release of its dataflow, if it has one."""
-    nodes: int = 0
+    nodes: Int64 = 0
     """Nodes of its running dataflows."""
-    running: int = 0
+    running: Int64 = 0
     """Those of them that run."""
     stopped: list[str] = []
     """Nodes that a command has stopped, `dataflow/node`."""
@@ -97,13 +98,13 @@ class Alert(Struct):
     text: str
     robots: list[str]
     """Where; at most 100 of them are named."""
-    count: int
+    count: Int64
     """Number of robots."""
     since: float
     cause: str
     dataflow: str | None = None
     node: str | None = None
-    flapping: int = 0
+    flapping: Int64 = 0
     """How often it has come back; 0 for one that stays."""
     acked_by: str = ""
     """The user who has acknowledged it; empty before that."""
@@ -134,7 +135,7 @@ class PastAlert(Alert, kw_only=True):
 class PastAlertsRead(Struct):
     """Read the alerts that are over."""
 
-    limit: int = 100
+    limit: Int64 = 100
     """Maximum number of alerts; a server keeps the last 200, a daemon those since its start."""
 
 
@@ -158,7 +159,7 @@ class TopWatch(Struct):
     """Measure nodes and edges again and again, reduced on the server."""
 
     order: TopOrder = "name"
-    limit: int = 0
+    limit: Int64 = 0
     """Maximum number of nodes, and of edges; 0 sets no limit."""
     filter: str = ""
     """Terms such as `cpu>50` or `node=camera`; see docs/console.md."""
@@ -174,7 +175,7 @@ class TopPart(Struct):
     """The chosen part of a measurement."""
 
     top: Top
-    nodes: int
+    nodes: Int64
     """Number of nodes that match, with those beyond the limit."""
-    edges: int
+    edges: Int64
     """The same for edges."""

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, get_args
 import msgspec
 
 from dorad.control.messages.base import PROTOCOL, Struct
+from dorad.int64 import Int64
 
 ErrorCode = Literal[
     "bad-request",
@@ -44,7 +45,7 @@ class Hello(Struct):
 
     hello: str
     """Name and version of the client, such as `dora 0.1.0`."""
-    protocol: int = PROTOCOL
+    protocol: Int64 = PROTOCOL
 
 
 class Welcome(Struct):
@@ -52,7 +53,7 @@ class Welcome(Struct):
 
     welcome: str
     """Name and version of the daemon, such as `dorad 0.1.0`."""
-    protocol: int = PROTOCOL
+    protocol: Int64 = PROTOCOL
     role: str = ""
     """What the client may do: `viewer`, `operator` or `admin`; empty from an older server."""
 
@@ -60,7 +61,7 @@ class Welcome(Struct):
 class Request(Struct):
     """A request. The client chooses ids; one that is in use is refused."""
 
-    id: int
+    id: Int64
     method: str
     params: msgspec.Raw = msgspec.Raw(b"{}")
 
@@ -68,13 +69,13 @@ class Request(Struct):
 class Cancel(Struct):
     """The parameters of `cancel`: the id of the call or stream to end."""
 
-    id: int
+    id: Int64
 
 
 class Reply(Struct, omit_defaults=True):
     """An answer, an event of a stream, or the end of one. Exactly one of the fields is set."""
 
-    id: int | None
+    id: Int64 | None
     """None if the id of the request could not be read."""
     result: Any = msgspec.UNSET
     event: Any = msgspec.UNSET

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dorad.control.messages.base import Struct
+from dorad.int64 import Int64
 
 
 class Incident(Struct):
@@ -13,8 +14,8 @@ class Incident(Struct):
     before: float
     """Seconds before `time` that are kept."""
     after: float
-    segments: int
-    bytes: int
+    segments: Int64
+    bytes: Int64
     """Size of its segments, which other incidents may share."""
     source: str
     """Who asked for it: `command`, `node NAME`, or what happened."""
@@ -30,7 +31,7 @@ class BlackBox(Struct):
     folder: str
     incidents: list[Incident]
     """The newest ones, by time."""
-    left_out: int = 0
+    left_out: Int64 = 0
     """The number of older incidents."""
     problem: str = ""
     """Why the folder cannot be read."""

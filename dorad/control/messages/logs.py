@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dorad.control.messages.base import Struct
+from dorad.int64 import Int64
 from dorad.logrecord import LogRecord
 
 
@@ -14,7 +15,7 @@ class LogRead(Struct):
     dataflow: str | None = None
     nodes: list[str] = []
     """Ids of nodes; empty means all nodes, and the daemon's own lines about the dataflow."""
-    tail: int | None = None
+    tail: Int64 | None = None
     """Maximum number of matching lines, the newest of all chosen nodes together."""
     since: float | None = None
     until: float | None = None
@@ -32,7 +33,7 @@ class LogLines(Struct):
 
     dataflow: str
     lines: list[LogRecord]
-    left_out: int = 0
+    left_out: Int64 = 0
     skew: dict[str, float] = {}
     """Seconds that the clocks of machines are ahead, of those that are off; from a coordinator."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from dorad.control.messages.base import Struct
+from dorad.int64 import Int64
 
 NodeStatus = Literal[
     "pending", "starting", "running", "degraded", "restarting", "failed", "stopped"
@@ -16,7 +17,7 @@ class NodeMetrics(Struct):
 
     cpu: float = 0.0
     """Percent of one core."""
-    memory: int = 0
+    memory: Int64 = 0
     disk_read: float = 0.0
     """Bytes a second."""
     disk_write: float = 0.0
@@ -34,13 +35,13 @@ class NodeInfo(Struct):
     dataflow_name: str | None
     node: str
     status: NodeStatus
-    pid: int | None
-    restarts: int
+    pid: Int64 | None
+    restarts: Int64
     metrics: NodeMetrics
     broken_inputs: list[str] = []
-    pending: int = 0
+    pending: Int64 = 0
     """Messages that wait in its inputs."""
-    stamps_refused: int = 0
+    stamps_refused: Int64 = 0
     """Received timestamps that were too far ahead and did not move the node's clock."""
     dynamic: bool = False
     started_at: float | None = None
@@ -49,7 +50,7 @@ class NodeInfo(Struct):
     ended_by: Literal["command", "inputs"] | None = None
     """Why a stopped node has ended: `node.stop`, or because all its inputs had closed; absent if
     it has ended by itself."""
-    deadline_misses: int | None = None
+    deadline_misses: Int64 | None = None
     """Timer ticks that it handled after their deadline, or never; None without timers."""
     tick_delay: float | None = None
     """Mean seconds from a tick's due time until the node handles it, over the last seconds."""
@@ -92,7 +93,7 @@ class NodeDetail(Struct):
     path: str | None
     args: str | None
     restart_policy: str
-    max_restarts: int
+    max_restarts: Int64
     restart_delay: float | None
     max_restart_delay: float | None
     restart_window: float | None

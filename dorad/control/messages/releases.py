@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from dorad.control.messages.base import Struct
+from dorad.int64 import Int64
 
 ReleaseId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
 """The SHA-256 of a manifest."""
@@ -101,8 +102,8 @@ class ReleaseState(Struct):
     """What a robot reports of a dataflow that comes from releases."""
 
     dataflow: str
-    epoch: int
-    generation: int
+    epoch: Int64
+    generation: Int64
     """Of the order that it follows."""
     phase: ReleasePhase
     """`pending`: the release is not complete here. `reverted`: the former one runs again. `stuck`:
@@ -117,7 +118,7 @@ class ReleaseState(Struct):
     """The id that was confirmed last."""
     previous: str = ""
     """The id that was confirmed before that; kept for going back."""
-    sequence: int = 0
+    sequence: Int64 = 0
     """The highest that was confirmed."""
     rollout: str = ""
     reason: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from dorad.control.messages.base import Struct
+from dorad.int64 import Int64
 
 
 class LinkTls(Struct):
@@ -43,7 +44,7 @@ class LinkPeer(Struct):
     state: Literal["absent", "greeting", "up", "refused"]
     reason: str = ""
     """Why it is not up."""
-    round_trip_us: int | None = None
+    round_trip_us: Int64 | None = None
 
 
 class LinkChannel(Struct):
@@ -54,12 +55,12 @@ class LinkChannel(Struct):
     machine: str
     """The other machine."""
     outgoing: bool
-    messages: int
+    messages: Int64
     """Sent, or received."""
-    lost: int
-    queued: int
+    lost: Int64
+    queued: Int64
     """Messages that wait for credit, or for room in the queue of a node."""
-    latency_us: int | None = None
+    latency_us: Int64 | None = None
     """Only incoming: from sending to delivery, averaged over the last second."""
     problem: str = ""
     """Why the link to the other machine is not up; empty if it is."""

@@ -7,6 +7,7 @@ from typing import Any
 from dorad.control.messages.base import Struct
 from dorad.control.messages.nodes import NodeInfo, Subscriber
 from dorad.control.messages.shares import LinkChannel
+from dorad.int64 import Int64
 
 
 class EdgeStats(Struct):
@@ -17,12 +18,12 @@ class EdgeStats(Struct):
     """`node/output`."""
     target: str
     """`node/input`."""
-    queue_size: int
-    sent: int
-    received: int
-    dropped: int
-    queued: int
-    payload: int
+    queue_size: Int64
+    sent: Int64
+    received: Int64
+    dropped: Int64
+    queued: Int64
+    payload: Int64
     """Bytes sent."""
     rate: float
     """Messages sent a second."""
@@ -34,9 +35,9 @@ class EdgeStats(Struct):
     jitter: float | None
     """Mean absolute difference of the latencies of successive messages, in seconds."""
     broken: bool = False
-    unreadable: int = 0
+    unreadable: Int64 = 0
     """Received messages that were malformed; the node got an ERROR event for each."""
-    lost: int = 0
+    lost: Int64 = 0
     """Messages that were lost on the way from another machine; no other count has them."""
     machine: str | None = None
     """The machine that it is on; only from a coordinator."""
@@ -99,7 +100,7 @@ class TopicWatch(Struct):
 
     dataflow: str | None = None
     topics: list[str] = []
-    window: int = 10
+    window: Int64 = 10
     """Seconds over which rates are measured."""
 
 
@@ -110,13 +111,13 @@ class TopicRate(Struct):
     hz: float
     bandwidth: float
     """Payload bytes a second."""
-    count: int
+    count: Int64
     """Messages within the window."""
     mean_ms: float | None = None
     min_ms: float | None = None
     max_ms: float | None = None
     std_ms: float | None = None
-    samples: int = 0
+    samples: Int64 = 0
     """Number of intervals behind minimum, maximum and deviation."""
 
 
@@ -135,8 +136,8 @@ class Preview(Struct):
     `rgb8`. The metadata `preview` says what the message was.
     """
 
-    width: int
-    height: int
+    width: Int64
+    height: Int64
 
 
 class TopicSubscribe(Struct):
@@ -144,7 +145,7 @@ class TopicSubscribe(Struct):
 
     dataflow: str | None = None
     topics: list[str] = []
-    queue_size: int = 64
+    queue_size: Int64 = 64
     """Messages kept for a slow reader, for each topic; newer ones displace older ones."""
     max_rate_hz: float | None = None
     """Maximum messages a second for each topic; those between are skipped. None sets no limit."""
@@ -155,12 +156,12 @@ class TopicSubscribe(Struct):
 class TopicHeader(Struct):
     """The header before the Arrow IPC stream in a binary frame."""
 
-    stream: int
+    stream: Int64
     """Id of the `topic.subscribe` request."""
     topic: str
-    sequence: int
+    sequence: Int64
     """Counts the frames of this topic from 1."""
-    dropped: int
+    dropped: Int64
     """Messages of this topic that have been displaced so far."""
     metadata: dict[str, Any]
     """Metadata as sent, and the time of sending as `timestamp`. Times are text in ISO 8601; numbers
@@ -182,5 +183,5 @@ class TopicPublish(Struct):
 class Published(Struct):
     """The number of messages sent, and of subscribers that received each."""
 
-    messages: int
-    subscribers: int
+    messages: Int64
+    subscribers: Int64

@@ -17,6 +17,7 @@ from dorad.daemon.measuring.rates import EdgeHistory
 from dorad.daemon.measuring.troubles import TroubleWatch
 from dorad.daemon.rules.finish import node_of
 from dorad.dataflow.model import LINK
+from dorad.int64 import clamped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -169,13 +170,13 @@ class Measure:
             restarts=view.restarts,
             metrics=self._metrics.get((record.uuid, node.id), _IDLE),
             broken_inputs=list(view.broken_inputs),
-            pending=0 if vitals is None else vitals.queued,
-            stamps_refused=0 if vitals is None else vitals.stamps_refused,
+            pending=0 if vitals is None else clamped(vitals.queued),
+            stamps_refused=0 if vitals is None else clamped(vitals.stamps_refused),
             dynamic=node.is_dynamic,
             started_at=view.started_at,
             last_exit=view.last_exit,
             ended_by=_ended_by(record.run, node.id, view),
-            deadline_misses=None if ticks is None else ticks.missed,
+            deadline_misses=None if ticks is None else clamped(ticks.missed),
             tick_delay=None if ticks is None else ticks.delay,
             tick_jitter=None if ticks is None else ticks.jitter,
             tick_worst=None if ticks is None else ticks.worst,

@@ -6,6 +6,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.control.messages import EdgeStats
+from dorad.int64 import clamped
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -110,23 +111,24 @@ def _stats(
     broken: frozenset[str],
 ) -> EdgeStats:
     target = f"{now.node}/{now.input}"
+    # Nodes can write anything into the memory that counts.
     return EdgeStats(
         dataflow=dataflow,
         dataflow_name=name,
         source=f"{now.source_node}/{now.output}",
         target=target,
         queue_size=now.queue_size,
-        sent=now.sent,
-        received=now.received,
-        dropped=now.dropped,
-        queued=now.queued,
-        payload=now.payload_bytes,
+        sent=clamped(now.sent),
+        received=clamped(now.received),
+        dropped=clamped(now.dropped),
+        queued=clamped(now.queued),
+        payload=clamped(now.payload_bytes),
         rate=rates.rate,
         drop_rate=rates.drop_rate,
         bandwidth=rates.bandwidth,
         latency=rates.latency,
         jitter=rates.jitter,
         broken=target in broken,
-        unreadable=now.unreadable,
-        lost=now.lost,
+        unreadable=clamped(now.unreadable),
+        lost=clamped(now.lost),
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control.messages import LinkChannel, LinkPeer
+from dorad.int64 import clamped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -149,6 +150,6 @@ class Links:
             channel.problem = "" if peer.state == "up" else peer.reason
             key = (channel.outgoing, channel.output, channel.machine)
             messages, missed = self._earlier.get(key, (0, 0))
-            channel.messages += messages
-            channel.lost += missed
+            channel.messages = clamped(channel.messages + messages)
+            channel.lost = clamped(channel.lost + missed)
         return found

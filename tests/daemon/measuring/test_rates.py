@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
+from dorad.control.messages import EdgeStats
 from dorad.daemon.broker.readings import EdgeCounters
 from dorad.daemon.measuring.rates import EdgeHistory, Rates, between
 
@@ -105,3 +107,13 @@ def test_edges_are_distinguished() -> None:
     for at in (0.0, 1.0):
         history.add(at, [_seen(sent=int(at)), _seen(input="j", sent=int(at) * 2)])
     assert [(e.target, e.rate) for e in history.stats("u")] == [("b/i", 1.0), ("b/j", 2.0)]
+
+
+def test_counters_that_a_node_has_overwritten_are_a_report_that_clients_accept() -> None:
+    history = EdgeHistory()
+    largest = (1 << 64) - 1
+    for second in range(2):
+        history.add(float(second), [_seen(**dict.fromkeys(EdgeCounters._fields[5:], largest))])
+    sent = msgspec.json.encode(history.stats("u"))
+    (edge,) = msgspec.json.decode(sent, type=list[EdgeStats])
+    assert edge.received == (1 << 63) - 1

@@ -119,3 +119,12 @@ def test_what_is_no_longer_expected_is_forgotten() -> None:
 def test_what_is_no_report_is_refused(report: object) -> None:
     with pytest.raises(ValueError, match="not a report of a link"):
         reports.decode(report)
+
+
+def test_counts_of_a_link_that_cannot_be_are_still_64_bits() -> None:
+    found, largest = links(), (1 << 63) - 1
+    for process in (1, 2):
+        found.process_attached(process)
+        out = OutStatus("a/out", "beta", True, largest, 0, largest, largest, 3, 100)
+        found.update(Status({}, [out], []))
+    assert counts(found) == [(largest, largest)]
