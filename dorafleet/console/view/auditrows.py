@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from dorad.logrecord import LAST_MOMENT
 from dorad.terminal import local_time
 from dorafleet.console.view import words
 from dorafleet.console.view.rows import Cell, Column, Row
@@ -33,7 +34,9 @@ _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 def time_of(found: AuditRecord) -> float:
     """Return when a change was made, in seconds since 1970; 0 if the record does not say it."""
     seconds = found.record.get("time")
-    return seconds if isinstance(seconds, int | float) else 0.0
+    if isinstance(seconds, int | float) and 0 <= seconds < LAST_MOMENT:
+        return float(seconds)
+    return 0.0
 
 
 def who(record: dict[str, Any]) -> str:

@@ -57,7 +57,10 @@ def lines(plan: RolloutPlan, now: float, columns: int, rows: int) -> list[list[S
     found: list[list[Span]] = [
         [
             (f" {clean(info.name)}@{info.sequence}  ", "title"),
-            (f"{info.id[:12]}   by {clean(info.by)}, {words.age(now - info.put_at)} ago", "dim"),
+            (
+                f"{clean(info.id[:12])}   by {clean(info.by)}, {words.age(now - info.put_at)} ago",
+                "dim",
+            ),
         ],
         [(f" {limits}", "")],
     ]
