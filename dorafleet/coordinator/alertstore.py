@@ -15,6 +15,7 @@ import msgspec
 from dorad.control.alertbook import StoredAlert, identity
 from dorad.control.messages import PastAlert
 from dorad.problems import ProblemError
+from dorafleet.coordinator.stored import read
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -64,9 +65,8 @@ class AlertStore:
     async def load(self) -> dict[str, list[StoredAlert]]:
         """Return the alerts of the previous coordinator, by robot. Raises StoreError."""
         found: dict[str, list[StoredAlert]] = {}
-        for entry in (await self._store.get(PREFIX)).entries:
+        for entry, alerts in await read(self._store, PREFIX, list[StoredAlert]):
             robot = entry.key.removeprefix(PREFIX)
-            alerts = msgspec.json.decode(entry.value, type=list[StoredAlert])
             self._kept[robot] = identity(alerts)
             found[robot] = alerts
         _log.debug("%d alerts of %d robots", sum(map(len, found.values())), len(found))
@@ -74,10 +74,8 @@ class AlertStore:
 
     async def load_past(self) -> list[PastAlert]:
         """Return the alerts that were over, the newest first. Raises StoreError."""
-        found: list[PastAlert] = []
-        for entry in (await self._store.get(PAST, limit=1)).entries:
-            if entry.key == PAST:
-                found = msgspec.json.decode(entry.value, type=list[PastAlert])
+        stored = dict(await read(self._store, PAST, list[PastAlert]))
+        found = next((alerts for entry, alerts in stored.items() if entry.key == PAST), [])
         self._past = found[:1]
         return found
 

@@ -12,6 +12,7 @@ from dorad.dataflow.document import MAX_DEPTH
 from dorad.phrases import shorten
 from dorafleet.coordinator.messages import Desired, DesiredList
 from dorafleet.coordinator.records import DESIRED, Wanted, desired_key
+from dorafleet.coordinator.stored import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +48,7 @@ class DesiredState:
         if selected.dataflow is not None:
             _checked(selected.dataflow, "dataflow")
         snapshot = await self._store.get(prefix)
-        found = [_desired(entry) for entry in snapshot.entries]
+        found = [self._desired(entry) for entry in snapshot.entries]
         return DesiredList(
             desired=[each for each in found if selected.dataflow in (None, each.dataflow)],
             revision=snapshot.revision,
@@ -66,7 +67,7 @@ class DesiredState:
         key = desired_key(robot, _checked(wanted.dataflow, "dataflow"))
         async with self._writer.changing:
             found = (await self._store.get(key, limit=1)).entries
-            now = _desired(found[0]) if found and found[0].key == key else None
+            now = self._desired(found[0]) if found and found[0].key == key else None
             version = 0 if now is None else now.version
             if wanted.if_version != version:
                 raise _conflict(wanted, now)
@@ -98,6 +99,11 @@ class DesiredState:
             self._on_set(robot, wanted.dataflow, content, revision, head)
         return _as_desired(robot, wanted.dataflow, content, revision)
 
+    def _desired(self, entry: Entry) -> Desired:
+        robot, _, dataflow = entry.key.removeprefix(DESIRED).partition("/")
+        content = decoded(self._store, entry, Wanted)
+        return _as_desired(robot, dataflow, content, entry.version)
+
 
 def _checked(name: str, what: str) -> str:
     """Return a name that can be a part of a key. Raises ControlError."""
@@ -124,12 +130,6 @@ def _is_deeper(value: object, limit: int) -> bool:
             return False
         level = inner
     return True
-
-
-def _desired(entry: Entry) -> Desired:
-    robot, _, dataflow = entry.key.removeprefix(DESIRED).partition("/")
-    content = msgspec.json.decode(entry.value, type=Wanted)
-    return _as_desired(robot, dataflow, content, entry.version)
 
 
 def _as_desired(robot: str, dataflow: str, content: Wanted, version: int) -> Desired:

@@ -23,6 +23,7 @@ from dorafleet.coordinator.records import (
     desired_key,
     puts_for,
 )
+from dorafleet.coordinator.stored import damaged, read
 from dorafleet.store.backup import RESTORED
 from dorafleet.store.errors import Code, StoreError
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow
     from dorafleet.coordinator.audit import Head
     from dorafleet.coordinator.writing import Writer
-    from dorafleet.store.model import Entry, Store
+    from dorafleet.store.model import Store
 
 _log = logging.getLogger(__name__)
 
@@ -59,21 +60,23 @@ class Fleet:
     async def load(self) -> None:
         """Read everything from the store. Raises StoreError or AuditError."""
         self.head = (await read_tail(self._store)).head
-        dataflows = await self._store.get(DATAFLOWS)
+        revision = (await self._store.get("", limit=1)).revision
         self._records = {}
-        for entry in sorted(dataflows.entries, key=lambda each: each.key):
-            record = msgspec.json.decode(entry.value, type=Record)
+        for entry, record in await read(self._store, DATAFLOWS, Record):
+            if entry.key != f"{DATAFLOWS}{record.key}":
+                raise damaged(self._store, entry, f"it describes `{record.key}`")
             self._records[record.key] = record
         self._wanted = {}
-        for entry in (await self._store.get(DESIRED)).entries:
+        for entry, wanted in await read(self._store, DESIRED, Wanted):
             robot, _, dataflow = entry.key.removeprefix(DESIRED).partition("/")
-            self._want(robot, dataflow, msgspec.json.decode(entry.value, type=Wanted))
+            self._want(robot, dataflow, wanted)
         self._labels = {
-            entry.key.removeprefix(LABELS): msgspec.json.decode(entry.value)
-            for entry in (await self._store.get(LABELS)).entries
+            entry.key.removeprefix(LABELS): labels
+            for entry, labels in await read(self._store, LABELS, dict[str, str | None])
         }
-        self.restored = next(map(_restored, (await self._store.get(RESTORED)).entries), None)
-        self._revision = max(self._revision, dataflows.revision)
+        restored = await read(self._store, RESTORED, Restored)
+        self.restored = restored[0][1] if restored else None
+        self._revision = max(self._revision, revision)
         _log.debug("%d dataflows at revision %d", len(self._records), self._revision)
 
     @property
@@ -269,7 +272,3 @@ class Fleet:
 def checked(descriptor: Mapping[str, Any], path: str) -> Dataflow:
     """Return the dataflow that a descriptor describes. Raises DataflowError if it is invalid."""
     return from_descriptor(descriptor, path=Path(path))
-
-
-def _restored(entry: Entry) -> Restored:
-    return msgspec.json.decode(entry.value, type=Restored)

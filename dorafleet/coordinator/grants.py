@@ -15,6 +15,7 @@ import msgspec
 from dorad.control.errors import ControlError
 from dorad.control.tls import GRACE_S, Role
 from dorafleet.coordinator.accessmessages import Grant
+from dorafleet.coordinator.stored import damaged, decoded
 from dorafleet.store.errors import Code, StoreError
 
 if TYPE_CHECKING:
@@ -93,7 +94,9 @@ class Grants:
         self._tokens.clear()
         for entry in entries:
             kind, _, name = entry.key.removeprefix(PREFIX).partition("/")
-            self._remember(kind, name, msgspec.json.decode(entry.value, type=_TYPES[kind]))
+            if kind not in _TYPES:
+                raise damaged(self._store, entry, "this version does not know what it is")
+            self._remember(kind, name, decoded(self._store, entry, _TYPES[kind]))
         _log.debug("%d robots, operators and tokens", len(self._values))
 
     def holder(self, kind: str, name: str) -> Holder | None:

@@ -23,6 +23,7 @@ from dorad.release.manifest import (
     parse,
 )
 from dorad.release.signature import signing_key
+from dorafleet.coordinator.stored import read
 from dorafleet.rollout.messages import ReleaseContent, ReleaseInfo, ReleaseList
 
 if TYPE_CHECKING:
@@ -69,8 +70,8 @@ class Releases:
     async def load(self) -> None:
         """Read what is registered. Raises StoreError."""
         self._known = {
-            entry.key.removeprefix(RELEASES): msgspec.json.decode(entry.value, type=Kept)
-            for entry in (await self._store.get(RELEASES)).entries
+            entry.key.removeprefix(RELEASES): kept
+            for entry, kept in await read(self._store, RELEASES, Kept)
         }
 
     @property

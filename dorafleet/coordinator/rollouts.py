@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.int64 import Int64
 from dorafleet.coordinator.records import Wanted
+from dorafleet.coordinator.stored import damaged, decoded, read
 from dorafleet.rollout.messages import JournalEntry
 from dorafleet.rollout.model import Member, Rollout
 from dorafleet.rollout.steps import Enter, Orders, Verdicts, apply
+from dorafleet.rollout.strategy import problems
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -62,17 +65,20 @@ class Rollouts:
     async def load(self) -> None:
         """Read everything but the robots of rollouts that have ended. Raises StoreError."""
         self.heads = {}
-        for entry in (await self._store.get(HEADS)).entries:
-            head = msgspec.json.decode(entry.value, type=Rollout)
+        for entry, head in await read(self._store, HEADS, Rollout):
+            if entry.key != f"{HEADS}{head.number:08}":
+                raise damaged(self._store, entry, f"it describes rollout {head.number}")
+            for wrong in problems(head.strategy):
+                raise damaged(self._store, entry, wrong)
             self.heads[head.number] = head
         self._newest = {
-            entry.key.removeprefix(NEWEST): (int(entry.value), entry.version)
-            for entry in (await self._store.get(NEWEST)).entries
+            entry.key.removeprefix(NEWEST): (number, entry.version)
+            for entry, number in await read(self._store, NEWEST, Int64)
         }
         self._failed = {}
-        for entry in (await self._store.get(FAILED)).entries:
+        for entry, failed in await read(self._store, FAILED, dict[str, str]):
             dataflow, _, robot = entry.key.removeprefix(FAILED).partition("/")
-            self._failed[dataflow, robot] = msgspec.json.decode(entry.value, type=dict[str, str])
+            self._failed[dataflow, robot] = failed
         self._members = {}
         for number, head in self.heads.items():
             if not head.over:
@@ -113,11 +119,9 @@ class Rollouts:
 
     async def _read_members(self, number: int) -> dict[str, Member]:
         found: dict[str, Member] = {}
-        for entry in (await self._store.get(f"{PLANS}{number:08}", limit=1)).entries:
-            for member in msgspec.json.decode(entry.value, type=list[Member]):
-                found[member.robot] = member
-        for entry in (await self._store.get(f"{ROBOTS}{number:08}/")).entries:
-            changed = msgspec.json.decode(entry.value, type=Member)
+        for _, members in await read(self._store, f"{PLANS}{number:08}", list[Member]):
+            found.update((member.robot, member) for member in members)
+        for _, changed in await read(self._store, f"{ROBOTS}{number:08}/", Member):
             found[changed.robot] = changed
         return found
 
@@ -135,7 +139,7 @@ class Rollouts:
         """Return entries of a journal. Raises StoreError."""
         prefix = f"{LOGS}{number:08}/"
         found = await self._store.get(prefix, after=f"{prefix}{after:08}", limit=limit)
-        return [msgspec.json.decode(entry.value, type=JournalEntry) for entry in found.entries]
+        return [decoded(self._store, entry, JournalEntry) for entry in found.entries]
 
     async def begin(
         self,

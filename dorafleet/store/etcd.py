@@ -70,6 +70,7 @@ class EtcdStore(Store):
         """Prepare a store; nothing is sent."""
         self._gateway = gateway
         self.name = f"etcd at {gateway.name}"
+        self._namespace = namespace
         self._meta_key = f"{namespace}meta"
         self._data = f"{namespace}data/"
         self._base = 0
@@ -320,7 +321,14 @@ class EtcdStore(Store):
         body = {"key": _text(self._meta_key)}
         answer = await self._call("/v3/kv/range", body, repeatable=True)
         for found in answer.get("kvs", ()):
-            return msgspec.json.decode(b64decode(found["value"]), type=_Meta)
+            try:
+                return msgspec.json.decode(b64decode(found.get("value", "")), type=_Meta)
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+                raise StoreError(
+                    Code.DAMAGED,
+                    f"`{self._meta_key}` in {self.name} is damaged: {error}",
+                    f"restore a backup after deleting what is under {self._namespace}",
+                ) from None
         return None
 
     async def _write_meta(self, meta: _Meta) -> None:
@@ -353,7 +361,8 @@ class EtcdStore(Store):
 
     def _entry(self, found: dict[str, Any]) -> Entry:
         return Entry(
-            b64decode(found["key"]).decode().removeprefix(self._data),
+            # Somebody else may have put a key there that is not text.
+            b64decode(found["key"]).decode(errors="replace").removeprefix(self._data),
             b64decode(found.get("value", "")),
             int(found["mod_revision"]) + self._base,
         )
