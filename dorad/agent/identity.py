@@ -259,5 +259,5 @@ def address_of(text: str) -> tuple[str, int]:
 def _decode(content: bytes, kind: type[Config], what: str) -> Config:
     try:
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise ControlError("refused", f"{what} is damaged: {error}", "enrol it again") from None

@@ -123,7 +123,7 @@ def certify(folder: Path, *, replace: bool) -> None:
         raise click.ClickException(f"the answer has more than {MAX_INPUT} bytes")
     try:
         enrolment = msgspec.json.decode(content, type=Enrolment)
-    except (msgspec.DecodeError, UnicodeError) as error:
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise click.ClickException(f"this is not the answer to a request: {error}") from error
     identity = _identities(folder).enrol(enrolment, replace=replace)
     click.echo(f"this robot is {identity.robot}", err=True)

@@ -64,7 +64,7 @@ def read_status(folder: Path) -> AgentStatus:
         found = msgspec.json.decode(path.read_bytes(), type=AgentStatus)
     except FileNotFoundError:
         found = None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ControlError("refused", f"{path} cannot be read: {error}") from None
     if found is None or not is_alive(found.pid, found.ticks):
         raise ControlError(

@@ -36,6 +36,8 @@ _TABLES_2 = """
 CREATE TABLE release (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
 
+_DAMAGED = (apsw.CorruptError, apsw.NotADBError, msgspec.DecodeError, UnicodeError, RecursionError)
+
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +67,7 @@ class ShareStore:
         try:
             try:
                 self._open()
-            except (apsw.CorruptError, apsw.NotADBError, msgspec.DecodeError) as error:
+            except _DAMAGED as error:
                 self._move_damaged(error)
                 self._open()
         except (apsw.Error, OSError) as error:

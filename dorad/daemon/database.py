@@ -174,7 +174,7 @@ class Database:
         """Read everything once: SQLite does not detect every damaged page."""
         try:
             self._check_content(self)
-        except (StateError, msgspec.MsgspecError, UnicodeError) as error:
+        except (StateError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise _UnusableError(f"it is damaged: {error}") from error
 
     def _move_away(self) -> Path:

@@ -143,7 +143,7 @@ class Leases:
             return msgspec.json.decode(self._path.read_bytes(), type=list[_Held])[:MAX_LEASES]
         except FileNotFoundError:
             return []
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             self._warn(f"the leases in {self._path} cannot be read: {error}")
             return []
 

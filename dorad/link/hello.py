@@ -74,5 +74,5 @@ def decode(data: bytes) -> Hello:
         raise FrameError(f"a greeting of {len(data)} bytes")
     try:
         return msgspec.json.decode(data, type=Hello)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FrameError(f"a greeting that cannot be read: {error}") from error

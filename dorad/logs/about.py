@@ -57,7 +57,7 @@ def read(folder: Path) -> About | None:
     """Return the content of the file; None if it is missing or invalid."""
     try:
         return msgspec.json.decode((folder / ABOUT).read_bytes(), type=About)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 

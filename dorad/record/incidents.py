@@ -208,7 +208,10 @@ def _read_mark(path: Path) -> Mark:
         os.close(descriptor)
     if len(content) > MAX_INFO:
         raise ValueError("it is too large")
-    return msgspec.json.decode(content, type=Mark)
+    try:
+        return msgspec.json.decode(content, type=Mark)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def incident(folder: Path, name: str) -> tuple[Path, Mark]:

@@ -273,7 +273,7 @@ def _batch(text: str) -> dict[str, Any]:
 
 
 def _params(words: Sequence[str]) -> dict[str, Any] | None:
-    import json
+    import msgspec
 
     if not words:
         return None
@@ -282,7 +282,7 @@ def _params(words: Sequence[str]) -> dict[str, Any] | None:
         if key.count("/") != 1 or key.startswith("/") or key.endswith("/"):
             raise click.UsageError(f"'{key}' is not NODE/NAME for --param")
         try:
-            found[key] = json.loads(value)
-        except ValueError:
+            found[key] = msgspec.json.decode(value.encode())
+        except (ValueError, RecursionError):
             found[key] = value
     return found

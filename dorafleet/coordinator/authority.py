@@ -33,7 +33,8 @@ async def check_authority(store: Store, folder: Path) -> Authority | None:
         ControlError: the folder has another one, or none.
         StoreError: the store cannot be read.
     """
-    known = [entry.value.decode() for entry in (await store.get(KEY)).entries if entry.key == KEY]
+    entries = (await store.get(KEY)).entries
+    known = [entry.value.decode(errors="replace") for entry in entries if entry.key == KEY]
     return await asyncio.to_thread(_open_known, folder, known[0]) if known else None
 
 

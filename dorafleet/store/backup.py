@@ -106,7 +106,7 @@ def _read(path: Path) -> tuple[int, tuple[Entry, ...]]:
         if head.dorafleet_backup != FORMAT:
             raise _not_usable(path, f"it has format {head.dorafleet_backup}, not {FORMAT}")
         lines = [msgspec.json.decode(line, type=_Line) for line in rest]
-    except (msgspec.DecodeError, UnicodeError):
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
         raise _not_usable(path, "it is no backup, or only a part of one") from None
     if len(lines) != head.entries:
         raise _not_usable(path, f"it has {len(lines)} entries, not {head.entries}")

@@ -62,16 +62,18 @@ def test_it_is_bounded(path, monkeypatch):
     store.close()
 
 
-@pytest.mark.parametrize("damage", ["nonsense", "row"])
+@pytest.mark.parametrize(
+    "damage", [None, b"{}", b'{"dataflow": "\xff"}', b'{"x": ' + b"[" * 10_000]
+)
 def test_a_damaged_file_is_renamed_and_reported(path, damage):
     store = ShareStore(path)
     store.put(record())
     store.close()
-    if damage == "nonsense":
+    if damage is None:
         path.write_bytes(b"nonsense" * 1000)
     else:
         database = apsw.Connection(str(path))
-        database.execute("UPDATE share SET record = x'7b7d'")
+        database.execute("UPDATE share SET record = ?", (damage,))
         database.close()
     again = ShareStore(path)
     assert again.records == {}

@@ -215,9 +215,10 @@ def test_leases_end_when_their_time_is_over_also_after_a_restart(tmp_path):
     assert again.all() == []
 
 
-def test_a_file_of_leases_that_is_damaged_is_reported(tmp_path):
+@pytest.mark.parametrize("content", [b"[{", b'[{"id": "\xff"}]', b'[{"x": ' + b"[" * 10_000])
+def test_a_file_of_leases_that_is_damaged_is_reported(tmp_path, content):
     path = tmp_path / "leases.json"
-    path.write_text("[{")
+    path.write_bytes(content)
     warnings = []
     assert Leases(path, warnings.append).all() == []
     assert "cannot be read" in warnings[0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dorad.link import hello
@@ -116,6 +116,7 @@ def test_the_last_greeting_of_a_process_counts_also_after_it_has_vanished(vanish
 
 
 @given(st.binary(max_size=200))
+@example(b'{"x":' + b"[" * 5000)
 def test_what_is_no_greeting_is_refused(data: bytes) -> None:
     with pytest.raises(FrameError):
         hello.decode(data)

@@ -68,6 +68,7 @@ def test_requests_that_cannot_be_read_are_dropped(box, tmp_path):
     marks = tmp_path / incidents.MARKS
     (marks / "bad.json").write_text("{")
     (marks / "worse.json").write_text('{"time_ns": "x"}')
+    (marks / "deep.json").write_text('{"x":' + "[" * 10_000)
     (marks / "..x.json").write_text("{}")
     assert box.tend() == []
     assert incidents.incidents(tmp_path) == []
