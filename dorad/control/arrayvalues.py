@@ -58,10 +58,15 @@ def to_python(array: pa.Array) -> list[Any]:
     Raises:
         ValueError: such a time is in a type that cannot be converted, such as a union.
     """
+    import pyarrow as pa
+
     try:
         values: list[Any] = array.to_pylist()
     except (ValueError, OverflowError):
-        values = array.cast(_without_times(array.type)).to_pylist()
+        try:
+            values = array.cast(_without_times(array.type)).to_pylist()
+        except (OverflowError, pa.ArrowNotImplementedError) as error:
+            raise ValueError(f"a time in {array.type} cannot be converted") from error
     return values
 
 

@@ -336,6 +336,13 @@ def test_a_message_of_a_few_bytes_that_stands_for_very_many_values_is_a_short_li
     assert values.read(header, nulls, 1).text.endswith("None, None, …")
 
 
+def test_of_a_message_with_a_megabyte_of_metadata_only_the_beginning_is_kept() -> None:
+    long = {"preview": "x" * 2**20, "note": ["\x1b[2J"] * 2**17, "number": 10**4000}
+    header = m.TopicHeader(stream=0, topic="a/b", sequence=1, dropped=0, metadata=long)
+    kept = values.read(header, pa.array(["y" * 2**17]), 1)
+    assert sum(len(each) for each in kept if isinstance(each, str)) < 6 * values.MAX_TEXT
+
+
 def test_the_keys_that_do_not_fit_leave_room_for_help() -> None:
     keys = [(f"{n}", "something") for n in range(20)] + [("?", "all keys")]
     text = plain(bars.key_line(keys, 60))

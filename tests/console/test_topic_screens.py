@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 
 from dorafleet.console.options import Options
 from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.view.values import Message
 
 from .driving import console
 from .fakefleet import FakeFleet
@@ -53,6 +55,9 @@ async def test_messages_are_counted_on_over_another_view_and_the_gap_is_marked(
         text = await driven.until("#5 image")
         assert count > 1
         assert re.search(r"#3 .*\n .* not read\n.* #4 ", text)
+        kept = [each for each in gc.get_objects() if type(each) is Message]
+        assert len(kept) >= 5
+        assert sum(each.image is not None for each in kept) == 1, "the last one is shown"
 
 
 async def test_views_that_are_tried_before_the_first_message_do_not_delay_it(

@@ -119,7 +119,8 @@ class TopicScreen(ConsoleScreen):
         last, self._last = self._last, message
         if header.sequence == 1 and last is not None:
             self._waiting.append(values.Gap(message.at - last.at))
-        self._waiting.append(message)
+        # Ten thousand messages are kept: their texts, not their pictures.
+        self._waiting.append(message._replace(image=None))
         del self._waiting[:-200]
         for series, value in zip(self._series, message.numbers, strict=False):
             series.add(message.at, value)
@@ -200,10 +201,9 @@ class TopicScreen(ConsoleScreen):
                     text += f", std {rate.std_ms or 0.0:.1f})"
                 first.append((text, "dim"))
         if last is not None:
-            preview = last.header.metadata.get("preview")
-            first.append((f"   {words.clean(str(preview))}" if preview else "", "dim"))
-            if last.header.dropped:
-                first.append((f"   {last.header.dropped} not shown", "dim"))
+            first.append((f"   {words.clean(last.was)}" if last.was else "", "dim"))
+            if last.dropped:
+                first.append((f"   {last.dropped} not shown", "dim"))
         return [first, second]
 
     def crumbs(self) -> Crumbs:

@@ -22,14 +22,22 @@ MAX_SIZE = 1 << 20
 """Bytes that these may take as Python objects; larger ones are not shown."""
 
 
+_SHOWN_ELSEWHERE = ("timestamp", "preview", "width", "height", "encoding")
+
+
 class Message(NamedTuple):
     """One message, reduced to what screens show."""
 
     at: float
-    header: TopicHeader
     number: int
     """Counts the messages that have come, over all subscriptions of a screen."""
     text: str
+    extra: str
+    """Its other metadata, of which there may be megabytes; cut."""
+    was: str
+    """What it was before it was reduced; empty if it was not."""
+    dropped: int
+    """Messages before it that were not sent."""
     numbers: tuple[float, ...]
     """The first numbers in it."""
     image: tuple[bytes, int, int] | None
@@ -46,9 +54,18 @@ def read(header: TopicHeader, array: pa.Array | None, number: int) -> Message:
     """Return a message for screens."""
     metadata = header.metadata
     image = _image(array, metadata)
-    numbers = () if image is not None else _numbers(array)
-    text = _text(array, metadata, image)
-    return Message(time.time(), header, number, text, numbers, image)
+    extra = {key: value for key, value in metadata.items() if key not in _SHOWN_ELSEWHERE}
+    was = _cut(str(metadata.get("preview") or ""))
+    return Message(
+        at=time.time(),
+        number=number,
+        text=_text(array, was, image),
+        extra=_cut(str(extra)) if extra else "",
+        was=was,
+        dropped=header.dropped,
+        numbers=() if image is not None else _numbers(array),
+        image=image,
+    )
 
 
 def _image(array: pa.Array | None, metadata: dict[str, Any]) -> tuple[bytes, int, int] | None:
@@ -74,10 +91,7 @@ def _numbers(array: pa.Array | None) -> tuple[float, ...]:
     return tuple(float(value) for value in values if value is not None)
 
 
-def _text(
-    array: pa.Array | None, metadata: dict[str, Any], image: tuple[bytes, int, int] | None
-) -> str:
-    was = metadata.get("preview")
+def _text(array: pa.Array | None, was: str, image: tuple[bytes, int, int] | None) -> str:
     if image is not None:
         return f"image {was or f'{image[1]}x{image[2]} rgb8'}"
     if array is None:
@@ -86,13 +100,17 @@ def _text(
     text = "…" if values is None else ", ".join(map(_plain, values))[:MAX_TEXT]
     more = ", …" if len(array) > MAX_SHOWN else ""
     whole = f"  ({was})" if was else ""
-    return f"{array.type}[{len(array)}] {text}{more}{whole}"
+    return f"{_cut(str(array.type))}[{len(array)}] {text}{more}{whole}"
 
 
 def _plain(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return repr(value)[:MAX_TEXT] if isinstance(value, str | bytes) else str(value)[:MAX_TEXT]
+    return _cut(repr(value) if isinstance(value, str | bytes) else str(value))
+
+
+def _cut(text: str) -> str:
+    return text[:MAX_TEXT]
 
 
 def line(message: Message | Gap) -> list[Span]:
@@ -101,13 +119,11 @@ def line(message: Message | Gap) -> list[Span]:
         return [(f" {milliseconds(message.seconds)} not read", "dim")]
     at = time.localtime(message.at)
     clock = f"{time.strftime('%H:%M:%S', at)}.{int(message.at % 1 * 1000):03}"
-    hidden = ("timestamp", "preview", "width", "height", "encoding")
-    extra = {key: value for key, value in message.header.metadata.items() if key not in hidden}
     spans: list[Span] = [
         (f" {clock} ", "dim"),
         (f"#{message.number} ", "key"),
         (clean(message.text), ""),
     ]
-    if extra:
-        spans.append((f"  {clean(str(extra))[:MAX_TEXT]}", "dim"))
+    if message.extra:
+        spans.append((f"  {clean(message.extra)}", "dim"))
     return spans
