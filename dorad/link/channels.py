@@ -49,7 +49,8 @@ class Channels:
     def make_input(self, item: dict[str, Any]) -> ForwardedInput:
         """Return the ring that the daemon describes; a channel may take messages from it."""
         made = ForwardedInput(self._connection, item)
-        self._inputs.setdefault(made.id, []).append(made)
+        rings = self._inputs.setdefault(made.id, [])
+        rings[:] = [*(each for each in rings if not each.removed), made]
         return made
 
     def add(self, config: LinkConfig, now_s: float) -> None:

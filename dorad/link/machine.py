@@ -63,7 +63,8 @@ class Out:
         """The words that change when there is something to take; none while nothing is taken."""
         if not self.active or not (self.channel.wants or self.machine.greeting.left):
             return []
-        return [word for item in self.inputs for word in item.watched]
+        # The words of a ring that was removed may be those of another one by now.
+        return [word for item in self.inputs if not item.removed for word in item.watched]
 
 
 class In:
@@ -77,6 +78,8 @@ class In:
         receiver = secrets.randbits(63)
         self.channel = Incoming(number, receiver, window, spec.max_size, INLINE)
         self.blocked = False
+        self.ended = False
+        """Whether the source has ended, as the daemon knows it."""
         self.latency_ns = 0
         self.latencies = 0
 

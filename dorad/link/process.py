@@ -187,19 +187,21 @@ class LinkProcess:
         if self._changed is not None:
             # The end of an input that is removed is not the end of its source.
             channels.remove(self._changed, now_s)
-        kind = event["type"]
+        kind, holding = event["type"], self._connection.daemon_events
         if kind == "STOP" and event["id"] == MANUAL:
             self._stop(now_s, FLUSH_S)
         elif kind == "STOP" and event["id"] == ALL_INPUTS_CLOSED:
             self._stop(now_s, DRAIN_S)
         elif kind == "INPUT_CLOSED" and event["reason"] == FINISHED:
-            for out in channels.outs_of(event["id"]):
+            # The node may have started again while its last messages were still queued.
+            for out in channels.outs_of(event["id"]) if holding.closed(event["id"]) else ():
                 out.channel.add_event(EventKind.CLOSED)
         elif kind == "NODE_FAILED":
             failure = event["value"]
-            for input_id in failure["affected_input_ids"]:
-                for out in channels.outs_of(input_id):
-                    out.channel.add_event(EventKind.FAILED, failure["error"])
+            if failure["source_node_id"] in holding.failed:
+                for input_id in failure["affected_input_ids"]:
+                    for out in channels.outs_of(input_id):
+                        out.channel.add_event(EventKind.FAILED, failure["error"])
         elif kind == "NODE_RESTARTED":
             for out in channels.sent_from(event["id"]):
                 out.channel.add_event(EventKind.RESTARTED)

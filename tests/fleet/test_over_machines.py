@@ -168,3 +168,42 @@ def test_down_stops_the_dataflows_on_all_machines(over):
     for each in over.daemons:
         with each.client() as client:
             assert [info.status for info in client.list()] == ["finished"]
+
+
+WATCHER = """\
+from dora import Node
+for event in Node():
+    print(event["type"], event["id"], flush=True)
+    if event["type"] == "INPUT" and event["id"] == "number":
+        print("got", event["value"][0], flush=True)
+"""
+
+
+def test_a_node_that_sends_to_another_machine_starts_alone_after_it_has_ended(over):
+    definition = over.flow.read_text() + (
+        "- {id: keeper, path: watcher.py, inputs: {tick: dora/timer/secs/5},"
+        " deploy: {machine: arm1}}\n"
+        "- {id: watcher, path: watcher.py, deploy: {machine: arm2},"
+        " inputs: {number: source/number, tick: dora/timer/secs/5}}\n"
+    )
+    over.flow.write_text(definition)
+    (over.flow.parent / "watcher.py").write_text(WATCHER)
+    over.dora("start", str(over.flow), "--name", "demo", "--detach")
+    over.until(lambda: "got 5" in over.dora("logs", "demo", "--node", "watcher"))
+    over.dora("node", "stop", "source", "-d", "demo")
+    over.until(lambda: "INPUT_CLOSED number" in over.dora("logs", "demo", "--node", "watcher"))
+    over.dora("node", "restart", "source", "-d", "demo")
+
+    def since_the_restart():
+        return over.dora("logs", "demo", "--node", "watcher").partition("NODE_RESTARTED source")[2]
+
+    over.until(lambda: "got 5" in since_the_restart())
+    assert "INPUT_CLOSED number" not in since_the_restart()
+    # Its only input had closed, so it has ended, and receives again once it is asked for.
+    before = len(over.numbers())
+    over.dora("node", "restart", "sink", "-d", "demo")
+    over.until(lambda: len(over.numbers()) > before + 3)
+    # It is open like any other: its end is known there again.
+    over.dora("node", "stop", "source", "-d", "demo")
+    over.until(lambda: "INPUT_CLOSED number" in since_the_restart())
+    over.dora("stop", "demo")

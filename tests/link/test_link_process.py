@@ -312,6 +312,45 @@ async def test_the_end_of_the_source_comes_after_its_messages(tmp_path: Path) ->
         ]
 
 
+async def test_a_source_that_sends_again_after_its_end_is_reported_whatever_is_killed() -> None:
+    async with pair() as machines:
+        alpha, beta = await connect(machines)
+        machines.alpha.broker.notifications.close_input(LINK, "x")
+        await beta.until(lambda: beta.events() == [("a/out", "closed")])
+        machines.alpha.broker.notifications.node_restarted(LINK, "a")
+        await beta.until(lambda: beta.events()[1:] == [("a/out", "restarted")])
+        machines.alpha.broker.notifications.close_input(LINK, "x")
+        await beta.until(lambda: beta.events()[2:] == [("a/out", "closed")])
+        await alpha.kill()
+        machines.alpha.broker.notifications.node_restarted(LINK, "a")  # nothing hears of it
+        machines.start_alpha()
+        program = "from dora import Node; Node().send_output('out', b'again')"
+        async with Program(machines.alpha, "a", program) as sender:
+            assert await sender.ended() == 0
+            await beta.until(lambda: beta.events()[3:] == [("a/out", "restarted")])
+
+
+async def test_an_end_that_waits_for_queued_messages_is_void_once_the_source_sends_again(
+    tmp_path: Path,
+) -> None:
+    out, sent = tmp_path / "b", tmp_path / "a"
+    async with pair(BACKPRESSURE, 50) as machines:
+        alpha = machines.start_alpha(reliable=True)
+        async with Program(machines.alpha, "a", SENDER, 10, 80, 0, sent) as sender:
+            assert await sender.ended() == 0
+        notifications = machines.alpha.broker.notifications
+        notifications.node_failed(LINK, "a", "exited with 3", ["x"])
+        notifications.close_input(LINK, "x")
+        notifications.node_restarted(LINK, "a")
+        beta = machines.start_beta()
+        async with Connected(machines.beta, "b", RECEIVER, out):
+            await beta.until(lambda: len(lines(out)) == 10)
+        notifications.close_input(LINK, "x")
+        await beta.until(lambda: ("a/out", "closed") in beta.events())
+        assert beta.events() == [("a/out", "restarted"), ("a/out", "closed")]
+        assert alpha.process.poll() is None
+
+
 async def test_a_stopped_receiver_of_one_channel_does_not_slow_another(tmp_path: Path) -> None:
     out, other = tmp_path / "b", tmp_path / "c"
     first = dataflow(

@@ -96,7 +96,7 @@ class Notifications:
         conditions = self._state.conditions_of(node_id)
         conditions.drop("failed", source_node)
         for edge in self._state.edges.received_by(node_id):
-            if edge.source == source_node:
+            if edge.origin == source_node:
                 conditions.drop("closed", edge.input)
         self._state.send(node_id, "restarted", {"node": source_node})
         self._state.changed()

@@ -177,6 +177,18 @@ class Flow(Struct, frozen=True):
         after = replace(before, open_inputs=still_open, drained=frozenset(drained))
         return after, tuple(closings)
 
+    def reopened(self, source: str, dataflow: Dataflow) -> Flow:
+        """Return the flow after a unit that had ended sends again: what it feeds is open.
+
+        Consumers that have ended, or end because all their inputs had closed, stay away.
+        """
+        still_open = dict(self.open_inputs)
+        for unit, inputs in data_inputs(dataflow).items():
+            if unit in self.open_inputs and unit not in self.drained:
+                fed = {name: origin for name, origin in inputs.items() if origin == source}
+                still_open[unit] = MappingProxyType({**self.open_inputs[unit], **fed})
+        return replace(self, open_inputs=still_open, ended=self.ended - {source})
+
     def to_json(self) -> dict[str, Any]:
         """Return the flow as JSON-able values."""
         return {

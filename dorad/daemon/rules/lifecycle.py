@@ -155,10 +155,13 @@ class Lifecycle:
     def foreign_restarted(self, output: str) -> list[Action]:
         """Handle that the source of an output of another machine restarts.
 
-        Of several outputs of one node, the first notifies its consumer.
+        If it had ended, what the output feeds is open again. Of several outputs of one node, the
+        first notifies its consumer.
         """
         source, unit = node_of(output), f"{LINK}/{output}"
         self._failures.pop(unit, None)
+        if unit in self.flow.ended:
+            self.flow = self.flow.reopened(unit, self.dataflow)
         if self.stopping:
             return []
         siblings = sorted(each for each in self._feeds if each.startswith(f"{LINK}/{source}/"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorad.daemon.errors import CommandError
-from dorad.dataflow.model import LINK, NodeOutput
+from dorad.dataflow.model import NodeOutput
 
 if TYPE_CHECKING:
     from dorad.daemon.supervisor.noderun import NodeRun
@@ -17,20 +17,16 @@ if TYPE_CHECKING:
 async def start_again(state: SupervisorState, runner: NodeRunner, run: NodeRun) -> None:
     """Start a node that has ended, and open its inputs and those that it feeds.
 
+    The link opens those on other machines.
+
     Raises:
-        CommandError: the node would receive nothing, feeds other machines, a queue cannot be
-            created, or the node ends before it was started.
+        CommandError: the node would receive nothing, a queue cannot be created, or the node ends
+            before it was started.
     """
     name, lifecycle = run.node.id, state.lifecycle
     if not lifecycle.may_start_again(name):
         raise CommandError("refused", f"node {name} is not restarted: all its inputs have closed")
     edges = _edges_of(state, name)
-    if any(consumer == LINK for consumer, _ in edges):
-        raise CommandError(
-            "refused",
-            f"node {name} has ended, and with it its outputs on other machines:"
-            " restart the dataflow",
-        )
     _reopen(state, name, edges)
     state.results[:] = [result for result in state.results if result.node != name]
     run.begin_again()

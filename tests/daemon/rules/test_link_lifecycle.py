@@ -59,6 +59,15 @@ def test_the_end_of_a_source_elsewhere_closes_what_it_fed() -> None:
     assert life.foreign_closed("d/out") == [CloseInput("c", "y"), Stop("c", DRAINED)]
 
 
+def test_what_a_source_elsewhere_fed_is_open_again_once_it_runs_again() -> None:
+    life = started(receiving())
+    life.foreign_closed("a/out")
+    assert life.foreign_restarted("a/out") == [SendNodeRestarted("c", "a")], "b is ending"
+    assert not life.flow.has_ended_elsewhere("a/out")
+    assert life.foreign_closed("d/out") == [CloseInput("c", "y")], "c still receives from a"
+    assert life.foreign_closed("a/out") == [CloseInput("c", "x"), Stop("c", DRAINED)]
+
+
 def test_an_output_of_another_machine_that_has_ended_is_known() -> None:
     life = started(receiving())
     life.foreign_closed("a/out")
