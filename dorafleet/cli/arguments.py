@@ -193,6 +193,17 @@ def over_ssh(parallel: int | None = DEFAULT_PARALLEL) -> Callable[[F], F]:
     return decorate
 
 
+def parse_pairs(option: str, words: Sequence[str]) -> dict[str, str]:
+    """Return the values of an option `KEY=VALUE`, by key. Raises click.UsageError."""
+    found: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not key or not equals:
+            raise click.UsageError(f"'{word}' is not KEY=VALUE for {option}")
+        found[key] = value
+    return found
+
+
 def select_machines(cluster: Cluster, only: Sequence[str]) -> tuple[Machine, ...]:
     """Return the machines named in `only`, or all, in the order of the file.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import click
 from click.shell_completion import CompletionItem
 
 from dorad.cli.complete import DEADLINE_S, matching, running_dataflows
@@ -11,8 +12,6 @@ from dorafleet.cli.coordinator import list_robots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import click
 
     from dorad.control.client import Client
 
@@ -38,6 +37,17 @@ def label_pairs(
         return (CompletionItem(f"{name}={value}") for name, value in sorted(found))
 
     return matching(incomplete, _connect, pairs)
+
+
+labels_option = click.option(
+    "-l",
+    "--label",
+    "labels",
+    metavar="KEY=VALUE",
+    multiple=True,
+    shell_complete=label_pairs,
+    help="Only robots with this label; may be repeated.",
+)
 
 
 def label_changes(

@@ -1,4 +1,4 @@
-"""`dorafleet labels`: change the labels of a machine, even while it runs; `adopt` and `resume`."""
+"""`dorafleet labels`: show or change the labels of a machine, even while it runs."""
 
 from __future__ import annotations
 
@@ -28,30 +28,9 @@ Labels decide where nodes with `deploy.labels` are placed. Running nodes stay on
 pending nodes are placed at once.
 """
 
-ADOPT_EPILOG = """\b
-Examples:
-  dorafleet adopt arm1
-\b
-After the coordinator's store was restored from a backup, a robot may run a newer state than the
-store has. The coordinator then leaves it alone. `dorafleet adopt` copies the robot's state into the
-store. `dorafleet resume` makes the robot run the state in the store.
-"""
-
-RESUME_EPILOG = """\b
-Examples:
-  dorafleet resume arm1
-\b
-After the coordinator's store was restored from a backup, a robot may run a newer state than the
-store has. The coordinator then leaves it alone. `dorafleet resume` makes the robot run the state in
-the store. `dorafleet adopt` copies the robot's state into the store.
-"""
-
-
-machine_argument = click.argument("machine", shell_complete=robot_ids)
-
 
 @click.command(epilog=LABELS_EPILOG)
-@machine_argument
+@click.argument("machine", shell_complete=robot_ids)
 @click.argument("changes", metavar="[KEY=VALUE | KEY-]...", nargs=-1, shell_complete=label_changes)
 @json_option
 @state_option
@@ -101,29 +80,3 @@ def find_robot(robots: Sequence[Robot], id_: str) -> Robot:
     raise click.ClickException(
         f"there is no robot `{visible(id_)}` ({hint or '`dorafleet status` lists all robots'})"
     )
-
-
-@click.command(epilog=ADOPT_EPILOG)
-@machine_argument
-@state_option
-@port_option
-def adopt(machine: str, *, state: Path, port: int) -> None:
-    """Make what MACHINE runs the state of the store, after a restore."""
-    _decide("robot.adopt", machine, state, port)
-
-
-@click.command(epilog=RESUME_EPILOG)
-@machine_argument
-@state_option
-@port_option
-def resume(machine: str, *, state: Path, port: int) -> None:
-    """After a restore, make MACHINE run the state of the store."""
-    _decide("robot.resume", machine, state, port)
-
-
-def _decide(method: str, machine: str, state: Path, port: int) -> None:
-    from dorafleet.coordinator.messages import Robot, RobotRef
-
-    with connect(state, port) as client:
-        found = client.call(method, RobotRef(robot=machine), Robot)
-    click.echo(f"{found.id}: {found.state}" + (f", {found.reason}" if found.reason else ""))

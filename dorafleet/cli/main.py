@@ -29,10 +29,10 @@ COMMANDS: dict[str, CommandEntry] = {
     "down": CommandEntry("dorafleet.cli.down:down", "Stop all dataflows, then the coordinator."),
     "labels": CommandEntry("dorafleet.cli.labels:labels", "Show or change a machine's labels."),
     "adopt": CommandEntry(
-        "dorafleet.cli.labels:adopt", "After a restore, keep what a machine runs."
+        "dorafleet.cli.conflicts:adopt", "After a restore, keep what machines run."
     ),
     "resume": CommandEntry(
-        "dorafleet.cli.labels:resume", "After a restore, overrule what a machine runs."
+        "dorafleet.cli.conflicts:resume", "After a restore, overrule what machines run."
     ),
     "doctor": CommandEntry(
         "dorafleet.cli.doctor:doctor", "Check the fleet, and suggest how to fix it."

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from dorad.cli.durations import Duration
-from dorafleet.cli.arguments import File
-from dorafleet.cli.complete import label_pairs, robot_ids
+from dorafleet.cli.arguments import File, parse_pairs
+from dorafleet.cli.complete import labels_option, robot_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,15 +40,7 @@ _SELECT = (
         shell_complete=robot_ids,
         help="Only these robots; may be repeated, or list several with commas.",
     ),
-    click.option(
-        "-l",
-        "--label",
-        "labels",
-        metavar="KEY=VALUE",
-        multiple=True,
-        shell_complete=label_pairs,
-        help="Only robots with this label; may be repeated.",
-    ),
+    labels_option,
 )
 _HOW = (
     click.option(
@@ -171,7 +163,7 @@ def request_of(release: str, given: dict[str, Any]) -> RolloutNew:
 
     words = given.pop("robots")
     params = _params(given.pop("params"))
-    labels = _pairs("--label", given.pop("labels"))
+    labels = parse_pairs("--label", given.pop("labels"))
     flags = {key: given.pop(key) for key in ("retry", "allow_lower", "supersede")}
     return RolloutNew(
         release=release,
@@ -195,7 +187,7 @@ def _strategy(file: Path | None, given: dict[str, Any]) -> Strategy:
         if value is not None and key not in ("canary_selector", "batches", "budget", "windows")
     }
     if given.get("canary_selector"):
-        keys["canary_selector"] = _pairs("--canary-label", given["canary_selector"])
+        keys["canary_selector"] = parse_pairs("--canary-label", given["canary_selector"])
     if given.get("batches"):
         keys["batches"] = [_batch(text) for text in given["batches"]]
     if given.get("windows"):
@@ -254,21 +246,11 @@ def _check_keys(keys: dict[str, Any], where: str) -> None:
             )
 
 
-def _pairs(option: str, words: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
-        if not key or not equals:
-            raise click.UsageError(f"'{word}' is not KEY=VALUE for {option}")
-        found[key] = value
-    return found
-
-
 def _batch(text: str) -> dict[str, Any]:
     labels, colon, limit = text.rpartition(":")
     if not colon:
         labels, limit = text, ""
-    selector = _pairs("--batch", [each for each in labels.split(",") if each])
+    selector = parse_pairs("--batch", [each for each in labels.split(",") if each])
     return {"selector": selector, **({"limit": limit} if limit else {})}
 
 
@@ -278,7 +260,7 @@ def _params(words: Sequence[str]) -> dict[str, Any] | None:
     if not words:
         return None
     found: dict[str, Any] = {}
-    for key, value in _pairs("--param", words).items():
+    for key, value in parse_pairs("--param", words).items():
         if key.count("/") != 1 or key.startswith("/") or key.endswith("/"):
             raise click.UsageError(f"'{key}' is not NODE/NAME for --param")
         try:

@@ -66,6 +66,13 @@ def _peer(connection: ServerConnection, request: Request) -> Peer:
     return Peer(0, os.getuid(), os.getgid(), name=name, role="robot")
 
 
+def with_commands(connection: ServerConnection, request: Request) -> Peer:
+    """Admit robots, and commands as `ann`."""
+    if "X-Robot" in request.headers:
+        return _peer(connection, request)
+    return Peer(0, os.getuid(), os.getgid(), name="ann")
+
+
 class Fleet:
     """A leader and its agents."""
 

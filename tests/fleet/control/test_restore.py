@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from contextlib import asynccontextmanager
 
 import pytest
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorafleet.cli.main import run_command
 from dorafleet.coordinator.messages import RobotRef
+from dorafleet.coordinator.token import make_token
 from dorafleet.store.backup import back_up, restore
 from dorafleet.store.sqlite import SqliteStore
 
-from .serving import TALK, leading
+from .serving import TALK, leading, with_commands
 
 LATER = {"nodes": [{"id": "late", "path": "late.py", "deploy": {"machine": "arm1"}}]}
 
@@ -32,7 +36,7 @@ async def restored(tmp_path, *, changed):
     store = await SqliteStore.open(tmp_path / "new" / "coordinator.db")
     await restore(store, tmp_path / "a.backup")
     await store.close()
-    async with leading(tmp_path / "new") as fleet:
+    async with leading(tmp_path / "new", authenticate=with_commands) as fleet:
         for agent in (arm1, arm2):
             agent.port = fleet.port
             fleet.agents[agent.robot] = agent
@@ -203,3 +207,61 @@ async def test_a_robot_without_a_conflict_has_nothing_to_resume(tmp_path):
         with pytest.raises(ControlError, match="has no conflict"):
             await fleet.call("robot.adopt", RobotRef(robot="arm1"))
         assert TALK["nodes"]
+
+
+async def test_several_robots_are_decided_about_at_once(tmp_path, capsys):
+    make_token(tmp_path / "token")
+
+    async def run(*words):
+        where = ["--state", str(tmp_path), "--port", str(fleet.port)]
+        code = await asyncio.to_thread(run_command, [*words, *where])
+        return code, *capsys.readouterr()
+
+    async with restored(tmp_path, changed=stop_talk) as (fleet, arm1, _):
+        one, two = map(fleet.control.robots.get, ("arm1", "arm2"))
+        await fleet.until(lambda: one.conflicts and two.conflicts)
+        for words, text in (
+            ((), "give the names of machines, or --label"),
+            (("--label", "zone"), "'zone' is not KEY=VALUE for --label"),
+        ):
+            code, _, err = await run("resume", *words)
+            assert code == 2
+            assert text in err
+        code, _, err = await run("resume", "arm1", "arm9")
+        assert code == 1
+        assert "there is no robot `arm9`" in err
+        code, _, err = await run("adopt", "--label", "zone=nowhere")
+        assert code == 1
+        assert "no machine has zone=nowhere" in err
+        assert one.conflicts, "a mistake changes nothing"
+
+        await fleet.control.fleet.set_labels("arm2", {"zone": "yard"}, {})
+        code, out, err = await run("resume", "-l", "zone=yard", "--json")
+        assert (code, err) == (0, "")
+        assert [(each["id"], each["error"]) for each in json.loads(out)] == [("arm2", None)]
+        await fleet.until(lambda: arm1.shares["talk"].status == "running")
+
+        # The decision about arm2 was also one about arm1, which has the other part.
+        code, out, err = await run("resume", "arm1,arm2")
+        assert code == 1
+        assert "robot `arm1` has no conflict with the store" in err
+        assert "2 of 2 machines failed: arm1, arm2" in err
+        code, out, err = await run("resume", "-l", "zone=yard")
+        assert (code, out) == (0, "")
+        assert "none of these machines waits for a decision" in err
+
+
+async def test_a_robot_that_fails_keeps_no_other_from_its_decision(tmp_path, capsys):
+    make_token(tmp_path / "token")
+    async with restored(tmp_path, changed=stop_talk) as (fleet, arm1, arm2):
+        one, two = map(fleet.control.robots.get, ("arm1", "arm2"))
+        await fleet.until(lambda: one.conflicts and two.conflicts)
+        await arm1.stop()
+        await fleet.until(lambda: one.client is None)
+        words = ["resume", "arm1", "arm2", "--state", str(tmp_path), "--port", str(fleet.port)]
+        code = await asyncio.to_thread(run_command, words)
+        out, err = capsys.readouterr()
+        assert (code, out) == (1, "arm2: connected\n")
+        assert "arm1: robot `arm1` cannot be reached" in err
+        assert "1 of 2 machines failed: arm1" in err
+        await fleet.until(lambda: arm2.shares["talk"].status == "running")

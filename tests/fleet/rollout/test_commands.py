@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import sys
 from asyncio.subprocess import PIPE
@@ -12,24 +11,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from dorad.control.peer import Peer
 from dorad.release.manifest import encode
 from dorafleet.cli.main import run_command
 from dorafleet.coordinator.token import make_token
 from dorafleet.release.store import Store
-from tests.fleet.control.serving import DEADLINE_S, leading
+from tests.fleet.control.serving import DEADLINE_S, leading, with_commands
 from tests.release.samples import sign
 
 from .site import ID1, ID2, ONE, TWO, Site, machines
 
 FAST = ("--min-healthy-time", "0.1", "--healthy-deadline", "60s", "--progress-deadline", "60s")
-
-
-def authenticate(connection, request):
-    name = request.headers.get("X-Robot")
-    if name is not None:
-        return Peer(0, os.getuid(), os.getgid(), name=name, role="robot")
-    return Peer(0, os.getuid(), os.getgid(), name="ann")
 
 
 class CommandSite(Site):
@@ -57,7 +48,7 @@ class CommandSite(Site):
 @asynccontextmanager
 async def command_site(folder, capsys, robots=3, labels=None):
     make_token(folder / "token")
-    fleet = leading(folder, machines(robots, labels), authenticate=authenticate)
+    fleet = leading(folder, machines(robots, labels), authenticate=with_commands)
     async with fleet as found:
         one = CommandSite(found, folder, capsys)
         await one.connect(*(machine.id for machine in machines(robots)))
