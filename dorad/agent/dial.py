@@ -26,16 +26,19 @@ from dorad.control.limits import MAX_REQUEST, Limits
 from dorad.control.messages import METHODS, Error
 from dorad.control.messages.agent import AGENT_METHODS
 from dorad.control.peer import Peer
+from dorad.control.privatefile import check_private
 from dorad.control.session import ClientSession
 from dorad.control.tls import check_coordinator, client_context
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Mapping
 
     from websockets.asyncio.client import ClientConnection
 
     from dorad.agent.identity import Identity, IdentityStore
     from dorad.agent.model import ConnectionState
+    from dorad.control.messages import LinkTls
     from dorad.control.session import Handler, StreamHandler
 
 URI = "wss://coordinator/agent"
@@ -171,10 +174,7 @@ class Dialer:
         Raises:
             ControlError: it cannot be reached, or refuses this robot, or must not be obeyed.
         """
-        files = identity.tls
-        context = await asyncio.to_thread(
-            client_context, Path(files.ca), Path(files.certificate), Path(files.key)
-        )
+        context = await asyncio.to_thread(_context, identity.tls)
         _log.debug("connecting to %s as %s", self._address, identity.robot)
         try:
             async with connect(
@@ -237,6 +237,14 @@ class Dialer:
         level = logging.WARNING if state == "refused" else logging.INFO
         _log.log(level, "coordinator %s: %s%s", address, state, reason and f": {reason}")
         self._on_change()
+
+
+def _context(files: LinkTls) -> ssl.SSLContext:
+    """Return the context with which this robot connects. Raises ControlError."""
+    key = Path(files.key)
+    # dorad, which has the key's group, reads it for the links of dataflows.
+    check_private(key, group_reads=True)
+    return client_context(Path(files.ca), Path(files.certificate), key)
 
 
 async def _check(connection: ClientConnection) -> None:

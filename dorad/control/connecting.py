@@ -189,9 +189,13 @@ def _needs_tls(subject: str) -> ControlError:
 def _context(target: Tcp, sock: socket.socket) -> ssl.SSLContext | None:
     """Return the context for TLS; without TLS, check who listens, which TLS does otherwise."""
     if target.tls is not None:
+        from dorad.control.privatefile import check_private
         from dorad.control.tls import client_context
 
-        return client_context(target.tls.ca, target.tls.certificate, target.tls.key)
+        context = client_context(target.tls.ca, target.tls.certificate, target.tls.key)
+        if target.tls.certificate is not None:
+            check_private(target.tls.key or target.tls.certificate)
+        return context
     if target.token is not None:
         from dorad.control.loopback import check_listener
 

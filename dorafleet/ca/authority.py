@@ -28,6 +28,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dorad.atomicfile import atomic_file
 from dorad.control.errors import ControlError
+from dorad.control.privatefile import check_private
 from dorad.control.tls import Certificate, Identity
 
 if TYPE_CHECKING:
@@ -291,9 +292,9 @@ def _read_certificate(path: Path) -> x509.Certificate:
 
 def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
     try:
-        found = path.stat()
-        if found.st_mode & 0o077 or found.st_uid != os.geteuid():
-            raise _unusable(path, "others may read it")
+        if path.stat().st_uid != os.geteuid():
+            raise _unusable(path, "it belongs to another user")
+        check_private(path)
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
     except OSError as error:
         raise _unusable(path, str(error.strerror)) from None

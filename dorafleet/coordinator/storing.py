@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from dorad.control.errors import ControlError
+from dorad.control.privatefile import check_private
 from dorafleet.store.etcd import EtcdStore
 from dorafleet.store.sqlite import SqliteStore
 
@@ -59,4 +60,6 @@ def _context(authority: Path | None, certificate: Path | None, key: Path | None)
             context.load_cert_chain(certificate, key)
     except OSError as error:  # ssl.SSLError, too
         raise ControlError("refused", f"the certificates of etcd cannot be used: {error}") from None
+    if (secret := key or certificate) is not None:
+        check_private(secret)
     return context

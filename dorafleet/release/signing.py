@@ -16,6 +16,8 @@ import asyncssh
 from asyncssh.agent import SSHAgentKeyPair
 from asyncssh.packet import String, UInt32
 
+from dorad.control.errors import ControlError
+from dorad.control.privatefile import check_private
 from dorad.release.signature import NAMESPACE
 from dorafleet.release.errors import BuildError
 
@@ -103,6 +105,11 @@ def _from_file(path: Path, keys: Sequence[SigningKey], *, public: bool) -> Signi
     private = path.with_suffix("") if path.suffix == ".pub" else path
     if not public and not private.is_file():
         raise BuildError(f"the SSH agent does not have the key of {path}", f"ssh-add {private}")
+    if not public:
+        try:
+            check_private(private)
+        except ControlError as error:
+            raise BuildError(error.message, error.hint) from error
     return SigningKey(_public(key), fingerprint, (key.get_comment() or ""), private)
 
 

@@ -128,6 +128,18 @@ async def test_a_coordinator_may_have_an_ipv6_address(folder):
         await coordinator.stop()
 
 
+async def test_a_robot_whose_key_others_may_read_says_so_until_that_is_mended(folder):
+    async with fleet(folder, folder / "dorad.sock") as (coordinator, agent):
+        key = agent.folder / "identity/key.pem"
+        await coordinator.stop()
+        key.chmod(0o644)
+        await coordinator.start()
+        await agent.says(f"the private key in {key}: its mode is 0644")
+        assert f"`chmod 640 {key}`" in agent.log
+        key.chmod(0o640)  # dorad, which has the group of the key on a robot, reads it
+        await (await coordinator.attach()).close()
+
+
 async def test_no_server_is_obeyed_but_a_coordinator_of_the_fleet(folder):
     strangers = open_authority(folder / "strangers")
     async with fleet(folder, folder / "dorad.sock") as (coordinator, agent):

@@ -249,6 +249,15 @@ def test_which_key_signs_must_be_clear(operator, agent):
     assert (code, "neither a file nor a key" in err) == (1, True)
 
 
+def test_a_signing_key_that_others_may_read_is_refused(operator):
+    key = operator.folder / "key"
+    key.chmod(0o640)
+    code, _, err = operator.run("build", operator.flow / "dataflow.yml", "--key", key)
+    assert code == 1
+    assert f"the private key in {key}: its mode is 0640 (`chmod 600 {key}`" in err
+    assert operator.run("build", operator.flow / "dataflow.yml", "--key", f"{key}.pub")[0] == 1
+
+
 def test_a_changed_byte_in_the_store_is_found(operator):
     operator.build()
     bundle = operator.store.find("arm")

@@ -136,6 +136,7 @@ def files_of(authority, folder, identity):
     pair = authority.issue_pair(identity)
     for name, text in (("c", pair.issued.chain), ("k", pair.key), ("ca", authority.certificate)):
         (folder / name).write_text(text)
+    (folder / "k").chmod(0o600)
     return folder / "ca", folder / "c", folder / "k"
 
 
@@ -285,6 +286,20 @@ async def test_a_certificate_of_another_fleet_is_refused(tmp_path, authority):
             assert error.code == "refused"
             assert f"TLS with the coordinator at 127.0.0.1 port {server.port} failed" in str(error)
             assert "your certificate" in str(error.hint)
+    assert server.authorizations == []
+
+
+async def test_a_key_that_others_may_read_is_refused_with_the_command_that_mends_it(
+    tmp_path, authority
+):
+    context = context_of(authority, tmp_path / "server", Identity("coordinator", "fleet"))
+    tls = TlsFiles(*files_of(authority, tmp_path / "me", Identity("operator", "ann", "viewer")))
+    tls.key.chmod(0o644)
+    with Server(handlers(), context).running() as server:
+        for error in await both(Tcp("127.0.0.1", server.port, None, tls)):
+            assert error.code == "refused"
+            assert f"the private key in {tls.key}: its mode is 0644" in str(error)
+            assert f"`chmod 600 {tls.key}`" in str(error.hint)
     assert server.authorizations == []
 
 

@@ -137,7 +137,7 @@ def test_operators_have_a_separate_issuer(authority):
     [
         (lambda folder: (folder / "issuer.key").unlink(), "No such file"),
         (lambda folder: (folder / "issuer.key").write_text("x"), "it is not a key"),
-        (lambda folder: (folder / "issuer.key").chmod(0o640), "others may read it"),
+        (lambda folder: (folder / "issuer.key").chmod(0o640), "its mode is 0640"),
         (lambda folder: (folder / "root.pem").write_text("x"), "it is not a certificate"),
         (
             lambda folder: (folder / "root.key").rename(folder / "issuer.key"),
