@@ -153,16 +153,9 @@ class Enroller:
 
     async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[Enrolled]]:
         """Enrol up to `parallel` machines at once; return the outcomes in order."""
-        from dorad.control.messages import Nothing
-        from dorafleet.coordinator.accessmessages import GrantList
         from dorafleet.ssh.fanout import run_on_each
 
-        listed = await asyncio.to_thread(self._client.call, "access.list", Nothing(), GrantList)
-        self._known = {
-            grant.name: "revoked" if grant.revoked else "enrolled"
-            for grant in listed.grants
-            if grant.kind == "robot"
-        }
+        self._known = await asyncio.to_thread(_known, self._client)
         return await run_on_each(
             machines, self._enrol, parallel=parallel, on_outcome=self._reporter.outcome
         )
@@ -195,6 +188,18 @@ class Enroller:
             raise as_ssh_error(error) from error
 
 
+def _known(client: Client) -> dict[str, Known]:
+    """Return the robots that have been enrolled, by id."""
+    from dorad.control.messages import Nothing
+    from dorafleet.coordinator.accessmessages import GrantList
+
+    return {
+        grant.name: "revoked" if grant.revoked else "enrolled"
+        for grant in client.call("access.list", Nothing(), GrantList).grants
+        if grant.kind == "robot"
+    }
+
+
 def _sign(client: Client, robot: str, csr: str, *, again: bool) -> Certificates:
     from dorad.control.messages.agent import Certificates, EnrolSign
 
@@ -216,10 +221,18 @@ def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> Non
     from dorafleet.coordinator.accessmessages import EnrolRef, EnrolToken
     from dorafleet.robot.commands import ENABLE_AGENT
 
+    known = _known(client).get(robot, "never")
+    if known == "enrolled":
+        raise click.ClickException(
+            f"robot `{robot}` is enrolled already, and a token enrols only one that is not "
+            f"(`dorafleet revoke {robot}` first)"
+        )
     made = client.call("enrol.token", EnrolRef(robot=robot), EnrolToken)
     authority = base64.b64encode(ssl.PEM_cert_to_DER_cert(made.authority)).decode()
     words = ["sudo", "dorad-agent", "join", *coordinators, "--robot", robot]
     words += ["--token", made.token, "--authority", authority]
+    if known == "revoked":
+        words.append("--replace")  # it still has the key that was revoked
     until = time.strftime("%H:%M", time.localtime(made.expires))
     click.echo(f"Run this on {robot}, once and before {until}:", err=True)
     start = ("sudo", *ENABLE_AGENT)

@@ -229,6 +229,14 @@ def test_a_robot_without_ssh_is_enrolled_by_the_printed_command_once(fleet, serv
     while one.run(["status"], b"")[0] != 0:
         assert time.monotonic() < end
         time.sleep(0.2)
+    assert run("enrol", str(path), "arm1", "--token") == 1
+    assert "is enrolled already" in capsys.readouterr().err
+    assert run("revoke", "arm1") == 0
+    capsys.readouterr()
+    assert run("enrol", str(path), "arm1", "--token") == 0
+    join, _ = capsys.readouterr().out.split(" && ")
+    code, _, errors = one.run(shlex.split(join)[2:], b"")
+    assert code == 0, errors
 
 
 def identity(robot):
