@@ -17,12 +17,14 @@ from dorad.cli.select import (
     running,
     select,
 )
+from dorad.cli.startprogress import wait_for_start
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dorad.control.client import Client
     from dorad.control.errors import ControlError
-    from dorad.control.messages import DataflowInfo, DataflowState
+    from dorad.control.messages import DataflowInfo, DataflowState, Restarted
 
 EPILOG = """\b
 Examples:
@@ -149,7 +151,7 @@ Examples:
 
 The new run keeps the nodes and edges that were added or removed since the start, and lists them.
 The file is not read again; for that, stop and start the dataflow. A UUID also names a dataflow that
-has ended, which begins again.
+has ended, which begins again. Exit code 1 if the new run does not start.
 """
 
 
@@ -160,10 +162,22 @@ has ended, which begins again.
 @force_option
 def restart(
     dataflow: str | None, *, name: str | None, grace_duration: float | None, force: bool
-) -> None:
+) -> int:
     """Stop a dataflow and start it again with its changes, under a new UUID."""
     given = one_name(dataflow, name)
     with connect() as client:
         result = client.restart(select(client, given), grace=grace_duration, force=force)
-    click.echo(f"dataflow restarted: {result.old} -> {result.new}")
-    print_changes(result.changes)
+        return report_restart(client, result)
+
+
+def report_restart(client: Client, restarted: Restarted) -> int:
+    """Wait until a new run has started, as after a start, and return the exit code.
+
+    Raises:
+        ControlError: the run was forgotten, or the connection was lost.
+    """
+    if not report_end(wait_for_start(client, restarted.new)):
+        return 1
+    click.echo(f"dataflow restarted: {restarted.old} -> {restarted.new}")
+    print_changes(restarted.changes)
+    return 0

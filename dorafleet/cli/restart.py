@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.terminal import visible
 from dorafleet.cli.arguments import file_argument, state_option
 from dorafleet.cli.complete import dataflow_names
 from dorafleet.cli.coordinator import connect
@@ -33,12 +32,10 @@ The new run has the nodes and edges that were added or removed since the start, 
     help="The coordinator's port.  [default: `coordinator.port` of FILE]",
 )
 @state_option
-def restart(file: Path, dataflow: str, *, force: bool, port: int | None, state: Path) -> None:
+def restart(file: Path, dataflow: str, *, force: bool, port: int | None, state: Path) -> int:
     """Stop a dataflow of the fleet in FILE and start it again, under a new UUID."""
+    from dorad.cli.stop import report_restart
     from dorafleet.inventory.load import load
 
     with connect(state, port or load(file).coordinator.port) as client:
-        result = client.restart(dataflow, force=force)
-    click.echo(f"dataflow restarted: {result.old} -> {result.new}")
-    if result.changes:
-        click.echo(visible(f"note: differs from its file: {'; '.join(result.changes)}"), err=True)
+        return report_restart(client, client.restart(dataflow, force=force))

@@ -164,7 +164,25 @@ def test_control_c_does_not_wait_for_the_end(daemon, words):
 
 def test_restart_shows_both_uuids_and_the_difference_to_the_file(daemon):
     daemon.answers["dataflow.restart"] = m.Restarted(old=UUID, new=OTHER, changes=["added node x"])
+    daemon.answers["dataflow.wait"] = m.DataflowState(uuid=OTHER, name=None, status="running")
     result = daemon.dora("restart", "demo", "--grace-duration", "2s")
     assert result.stdout == f"dataflow restarted: {UUID} -> {OTHER}\n"
     assert result.stderr == "note: differs from its file: added node x\n"
     assert daemon.asked("dataflow.restart") == [m.Stop(dataflow="demo", grace=2.0)]
+
+
+def test_restart_shows_what_it_waits_for_and_fails_with_the_new_start(daemon):
+    why = "`arm1`: without a link to `arm2`"
+    failed = m.DataflowState(
+        uuid=OTHER,
+        name=None,
+        status="failed",
+        failures=[m.Failure(headline="arm1 is not ready after 120 s")],
+    )
+    states = iter([ControlError("deadline", "it is starting", problems=[why]), failed])
+    daemon.answers["dataflow.restart"] = m.Restarted(old=UUID, new=OTHER)
+    daemon.answers["dataflow.wait"] = lambda _: next(states)
+    result = daemon.dora("restart", "demo")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"note: the start waits for {why}\n" in result.stderr
+    assert "arm1 is not ready after 120 s" in result.stderr
