@@ -16,6 +16,8 @@ from dorad.launch.prctl import hide_memory
 from dorad.link.config import decode
 from dorad.node import attach
 
+_log = logging.getLogger(__package__)
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 MAX_HEAP_BLOCK = 32 << 20
 """The C library accepts no larger one."""
@@ -35,7 +37,8 @@ def keep_freed_memory() -> None:
 def main() -> int:
     """Serve; return the exit code."""
     keep_freed_memory()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
+    # The default format, from which the daemon reads the level.
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     try:
         place = attach.decide(None, None, os.environ)
         if not isinstance(place, attach.Spawned | attach.Connected):
@@ -57,10 +60,10 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if error.name != "zenoh":
             raise
-        sys.stderr.write("links need the package eclipse-zenoh: pip install 'dorad[link]'\n")
+        _log.error("links need the package eclipse-zenoh: pip install 'dorad[link]'")
         return 1
     except RuntimeError as error:
-        sys.stderr.write(f"{error}\n")
+        _log.error("%s", error)
         return 1
     return 0
 

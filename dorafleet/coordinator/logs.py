@@ -12,7 +12,9 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.dataflow.model import LINK
 from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.share import share
 from dorad.logrecord import in_blocks
 from dorafleet.coordinator.logorder import QUIET_S, LogOrder
 from dorafleet.coordinator.logstreams import RobotLines
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from dorad.control.eventbus import EventBus
     from dorad.control.server import Call, StreamHandler
+    from dorad.dataflow.model import Dataflow
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robots import Robots
@@ -172,11 +175,15 @@ class LogMethods:
         robots = record.robots if machine is None else (machine,)
         if not wanted:
             return {robot: [] for robot in robots}
-        known = [node.id for node in self._fleet.dataflow(record).nodes]
+        flow = self._fleet.dataflow(record)
+        known = [node.id for node in flow.nodes]
         chosen: dict[str, list[str]] = {}
+        everywhere = {DAEMON: list(robots)}
+        if LINK in wanted and (linked := _linked(flow, robots, record.placement)):
+            everywhere[LINK] = linked
         for node in wanted:
-            if node == DAEMON:
-                for robot in robots:
+            if node in everywhere:
+                for robot in everywhere[node]:
                     chosen.setdefault(robot, []).append(node)
             elif node not in known:
                 names = ", ".join(known) or "none"
@@ -298,3 +305,12 @@ def _missing(robot: str, reason: str) -> m.LogRecord:
         message=f"no lines of robot `{robot}`: {reason}",
         machine=robot,
     )
+
+
+def _linked(flow: Dataflow, robots: Iterable[str], placement: Mapping[str, str]) -> list[str]:
+    """Return the robots with a link process of a dataflow."""
+    return [
+        robot
+        for robot in robots
+        if any(node.id == LINK for node in share(flow, robot, placement).nodes)
+    ]

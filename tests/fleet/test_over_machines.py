@@ -99,6 +99,8 @@ def test_a_dataflow_starts_runs_and_stops_over_two_machines(over):
     assert {each["daemon_id"]["machine_id"] for each in found} == {"arm1"}
     assert "source" in {each["node_id"] for each in found}
     over.until(lambda: "sent 3" in over.dora("logs", "demo", "--node", "source"))
+    lines = over.dora("logs", "demo", "--node", "dora.link", "--log-format", "json").splitlines()
+    assert {json.loads(line)["level"] for line in lines} == {"INFO"}
     assert "source.py" in over.dora("node", "info", "source", "-d", "demo")
     assert "machine arm2 (" in over.dora("topic", "info", "source/number", "-d", "demo")
     echoed = over.dora("topic", "echo", "source/number", "-d", "demo", "--count", "2")

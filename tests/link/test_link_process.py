@@ -336,6 +336,7 @@ async def test_an_end_that_waits_for_queued_messages_is_void_once_the_source_sen
     out, sent = tmp_path / "b", tmp_path / "a"
     async with pair(BACKPRESSURE, 50) as machines:
         alpha = machines.start_alpha(reliable=True)
+        await alpha.until(alpha.status)
         async with Program(machines.alpha, "a", SENDER, 10, 80, 0, sent) as sender:
             assert await sender.ended() == 0
         notifications = machines.alpha.broker.notifications
