@@ -52,9 +52,7 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
             yield Check("FAIL", name, f"has never connected{why}", hint)
         case "unreachable":
             seen = "" if robot.age is None else f", last seen {age(robot.age)} ago"
-            hint = (
-                f"is it on, and is its network up? `ssh {robot.host} systemctl status dorad-agent`"
-            )
+            hint = f"is it on, and is its network up? `{_ssh(robot)} systemctl status dorad-agent`"
             yield Check("FAIL", name, f"unreachable{seen}{why}", hint)
         case "refused":
             hint = f"`dorafleet enrol cluster.yml {name} --again` gives it a new certificate"
@@ -72,11 +70,17 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
         yield Check("WARN", name, f"its clock is {span} {ahead} the coordinator's", hint)
     for warning in robot.warnings:
         if not warning.startswith(CLOCK_WARNING):
-            hint = f"`ssh {robot.host} journalctl -u dorad-agent` shows what its agent does"
+            hint = f"`{_ssh(robot)} journalctl -u dorad-agent` shows what its agent does"
             yield Check("WARN", name, warning, hint)
     if robot.audit:
         hint = "see `dorafleet audit verify`; was the store restored or tampered with?"
         yield Check("FAIL", name, f"the audit differs from what it knows: {robot.audit}", hint)
+
+
+def _ssh(robot: Robot) -> str:
+    """Return the command that logs in to a robot as the cluster file says."""
+    port = "" if robot.port is None else f"-p {robot.port} "
+    return f"ssh {port}{robot.host if robot.user is None else f'{robot.user}@{robot.host}'}"
 
 
 def check_versions(robots: Iterable[Robot], version: str) -> Iterator[Check]:

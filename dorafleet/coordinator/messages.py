@@ -92,6 +92,10 @@ class Robot(Struct):
     """How the audit contradicts the robot's head of it; empty if it does not."""
     warnings: list[str] = []
     """What else an operator should look at, such as its clock, or its id on two machines."""
+    user: str | None = None
+    """Whom the cluster file logs in as; null as in ssh's configuration, and so is `port`."""
+    port: int | None = None
+    """That of sshd."""
 
 
 class RobotRef(Struct):

@@ -123,4 +123,6 @@ class RobotMethods:
             conflicts=dict(robot.conflicts),
             audit=robot.audit,
             warnings=robot.warnings,
+            user=robot.machine.user,
+            port=robot.machine.port,
         )

@@ -119,6 +119,15 @@ def test_dataflows_and_links_that_do_not_work_are_named():
     assert bad(checks.check_shares([robot(state="unreachable", shares=shares)], NOW)) == []
 
 
+@pytest.mark.parametrize(
+    ("login", "command"),
+    [({}, "ssh h"), ({"user": "pilot"}, "ssh pilot@h"), ({"port": 2222}, "ssh -p 2222 h")],
+)
+def test_a_robot_that_is_away_is_asked_as_the_cluster_file_logs_in(login, command):
+    (_, away) = checks.check_robots([robot(state="unreachable", host="h", **login)])
+    assert f"`{command} systemctl status dorad-agent`" in away.hint
+
+
 def test_nodes_that_wait_for_a_machine_are_named():
     info = NodeInfo(
         dataflow="u",
