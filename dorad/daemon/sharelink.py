@@ -110,6 +110,7 @@ def _config(dataflow_id: str, share: Share, tls: Tls | None, link: Link) -> dict
         machine=share.machine,
         listen=share.listen,
         connect=share.connect,
+        connect_to=share.connect_to,
         router=share.router,
         tls=tls,
         outgoing=[

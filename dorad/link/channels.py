@@ -129,6 +129,10 @@ class Channels:
             machine.close()
             machine.connect(session)
 
+    def missing(self, names: Iterable[str]) -> list[str]:
+        """Return those of these machines whose link process has not been seen."""
+        return [name for name in names if self.machines[name].greeting.missing]
+
     def check_answers(self, names: Iterable[str], now_s: float) -> bool:
         """Return True if one of these machines is there and has not answered for too long."""
         late = [name for name in names if self.machines[name].greeting.check_answers(now_s)]

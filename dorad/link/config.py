@@ -73,6 +73,8 @@ class LinkConfig(Struct, frozen=True, forbid_unknown_fields=True):
     machine: Name
     listen: list[str] = []
     connect: list[str] = []
+    connect_to: list[Name] = []
+    """The machine at each address of `connect`, as far as that is known."""
     router: bool = False
     """Whether `connect` is a router through which all machines reach each other."""
     tls: Tls | None = None

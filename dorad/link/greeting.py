@@ -70,8 +70,13 @@ class Greeting:
         """Whether the other end is there and its grants can be used."""
         return self._heard is not None
 
-    def status(self) -> PeerStatus:
-        """Return the state, and why it is not up."""
+    @property
+    def missing(self) -> bool:
+        """Whether nothing has been seen of the other end, which has not left by itself."""
+        return not (self.up or self.left or self._refusal) and self._seen is None
+
+    def status(self, silence: str = "") -> PeerStatus:
+        """Return the state, and why it is not up; `silence` is why nothing is seen, if known."""
         if self.up:
             trip = self._round_trip_s
             return PeerStatus("up", "", None if trip is None else round(trip * 1e6))
@@ -81,12 +86,12 @@ class Greeting:
             return PeerStatus("refused", self._refusal)
         if self._seen is not None:
             return PeerStatus("greeting", f"the link process of {self.peer} has not answered yet")
-        return PeerStatus(
-            "absent",
-            f"no link process of {self.peer} for this dataflow has been seen; check that it runs, "
-            "its address, that both certificates are of one authority and name their machines, "
-            "and that a router has rules for both (`dorafleet router`)",
+        advice = (
+            "check that it runs, its address, that both certificates are of one authority and name "
+            "their machines, and that a router has rules for both (`dorafleet router`)"
         )
+        unseen = f"no link process of {self.peer} for this dataflow has been seen"
+        return PeerStatus("absent", f"{unseen}; {silence or advice}")
 
     def appear(self, incarnation: int, now_s: float) -> None:
         """Greet a link process that has appeared, unless it is known."""

@@ -176,6 +176,7 @@ class LinkProcess:
             self._arrivals.peers_changed = False
             if self._reports.report(self._config.peers, now_s):
                 limit_sending()
+                self._session.silence.ask(self._channels.missing(self._config.peers), now_s)
             if self._channels.check_answers(self._config.peers, now_s):
                 self._reopen(self._config)
         if now_s >= self._read_watch.due_s and self._read_watch.check(socket_states(), now_s):

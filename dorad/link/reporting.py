@@ -102,7 +102,8 @@ class StatusReports:
 
 
 def _peer_status(machine: Machine) -> PeerStatus:
-    status = machine.greeting.status()
+    greeting = machine.greeting
+    status = greeting.status(machine.session.silence.reason(greeting.peer))
     if status.state != "up" and (reason := machine.session.router_problem()):
         return PeerStatus("absent", reason)
     reason = machine.problem or machine.courier.failed

@@ -23,7 +23,7 @@ import zenoh
 
 from dorad.link.access import root_of
 from dorad.link.settings import zenoh_config
-from dorad.link.silence import why_silent
+from dorad.link.silence import Silence, why_silent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -119,6 +119,7 @@ class Session:
         self._router = ", ".join(config.connect) if config.router else ""
         self.unopened = ""
         """Why the session with the router is not open yet; empty if it is, or without a router."""
+        self.silence = Silence(config)
         self._arrived = arrived
         self._root = root_of(config.dataflow)
         self._machine = config.machine

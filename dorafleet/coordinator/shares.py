@@ -100,6 +100,7 @@ def share_of(
         if other != robot and address is not None and later:
             host = f"[{address}]" if address.version == 6 else str(address)
             share.connect.append(f"tls/{host}:{port}")
+            share.connect_to.append(other)
     return share
 
 

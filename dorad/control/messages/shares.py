@@ -30,6 +30,8 @@ class Share(Struct):
     """Where the link process listens: `tls/0.0.0.0:5456`."""
     connect: list[str] = []
     """Where it connects to: other machines, or a router."""
+    connect_to: list[str] = []
+    """The machine at each address of `connect`; empty with a router."""
     router: bool = False
     """Whether it connects to a router, through which all machines of the dataflow are linked."""
     tls: LinkTls | None = None
