@@ -72,6 +72,16 @@ def is_over(view: View) -> bool:
     )
 
 
+def goes_back(view: View, member: Member) -> bool:
+    """Return True for a robot that an undo switches back: it has the release, or may have it."""
+    return (
+        view.seen_of(member).owned
+        and member.order == "switch"
+        and member.verdict in ("", "confirmed", "stuck", "lost")
+        and not _is_undecided(view, member)
+    )
+
+
 def _forward(view: View) -> Decision:
     """Return orders of the phases in which robots get the release."""
     members = view.members

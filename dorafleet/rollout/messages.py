@@ -234,6 +234,8 @@ class RolloutRobot(Struct):
     """The lease that makes it busy, with its owner."""
     restarted: list[str] = []
     """Nodes that its switch has replaced."""
+    goes_back: bool = False
+    """Whether `rollout.undo` would switch it back: it has the release, or may have it."""
 
     @property
     def why(self) -> str:

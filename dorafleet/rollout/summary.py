@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from dorafleet.rollout.decide import goes_back
 from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, State, Wave
 from dorafleet.rollout.model import FORWARD, MOVING, Seen
 from dorafleet.rollout.verdicts import reported
@@ -96,6 +97,7 @@ def row(view: View, member: Member, gate: Gate | None, files: str = "") -> Rollo
         reason=member.reason,
         before=member.before,
         evidence=member.evidence,
+        goes_back=goes_back(view, member),
     )
     if state is not None and not member.verdict:
         found.leases = [f"{each.reason} ({each.owner})" for each in state.leases[:MAX_LEASES]]

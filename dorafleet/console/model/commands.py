@@ -56,7 +56,7 @@ class Action:
     warns: str = ""
     """What an operator should know before."""
     wide: bool = False
-    """Whether it lets all robots of a rollout switch, so that their number must be typed."""
+    """Whether it lets all robots of a rollout switch, so that the number of those must be typed."""
     asks: str = ""
     """What must be typed first; empty for nothing. Only values of parameters are."""
     remark: Callable[[Any], str] = lambda _: ""
@@ -249,7 +249,7 @@ ACTIONS: tuple[Action, ...] = (
         "U",
         "undo",
         "Undo the rollout",
-        "Every robot that got the release switches back to what it had.",
+        "Robots that have the release, or may have it, switch back to what they had.",
         wide=True,
     ),
 )

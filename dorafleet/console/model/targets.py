@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from dorad.control.messages import FleetRow, Param
-    from dorafleet.rollout.messages import RolloutNew
+    from dorafleet.rollout.messages import RolloutNew, RolloutRobot
 
 
 class Target(NamedTuple):
@@ -32,8 +33,8 @@ class Target(NamedTuple):
     """Whether the dataflow comes from a release, so that only rollouts start and stop it."""
     ended: bool = False
     """Whether the node has ended and is not restarted; without a node, whether the dataflow has."""
-    size: int = 0
-    """The number of robots that a rollout has, or would have."""
+    switches: Mapping[str, Sequence[str]] = MappingProxyType({})
+    """The robots that switch because of an action on a rollout, by its name."""
     param: Param | None = None
     """The parameter of the node, with the value that it has or gets."""
     plan: RolloutNew | None = None
@@ -66,6 +67,16 @@ def with_release(target: Target, rows: Mapping[str, FleetRow]) -> Target:
 def released_on(row: FleetRow) -> set[str]:
     """Return the names of the dataflows of a robot that come from releases, such as `pick@3`."""
     return {label.rpartition("@")[0] for label in row.release.split(", ") if "@" in label}
+
+
+def switched_by(robots: Iterable[RolloutRobot]) -> dict[str, Sequence[str]]:
+    """Return which robots of a rollout switch because of a promotion, and of an undo."""
+    known = list(robots)
+    waiting = ("waiting", "pending", "staging", "staged", "busy")
+    return {
+        "promote": [each.robot for each in known if each.state in waiting],
+        "undo": [each.robot for each in known if each.goes_back],
+    }
 
 
 def in_common(targets: Sequence[Target]) -> list[str]:

@@ -85,7 +85,7 @@ class PlanScreen(ConsoleScreen):
         path = f"Plan > {self._request.release}"
         if self._plan is None:
             return Crumbs(path)
-        size, known = planlines.size(self._plan), len(self._plan.robots)
+        size, known = len(planlines.switching(self._plan)), len(self._plan.robots)
         return Crumbs(path, amount=f"{size} of {words.counted(known, 'robot')} would switch")
 
     def paint(self, now: float) -> None:
@@ -117,13 +117,13 @@ class PlanScreen(ConsoleScreen):
         plan = self._plan
         if plan is None or self.outdated:
             return []
-        size = planlines.size(plan)
+        robots = planlines.switching(plan)
         asked = msgspec.structs.replace(
             self._request, release=plan.release.id, if_version=plan.version
         )
         name = plan.names.get(plan.release.id, self._request.release)
-        title = f"{name} on {words.counted(size, 'robot')}"
-        return [Target(title=title, plan=asked, size=size)]
+        title = f"{name} on {words.counted(len(robots), 'robot')}"
+        return [Target(title=title, plan=asked, switches={"start-rollout": robots})]
 
     def target(self) -> Target:
         """Return the robot under the cursor."""

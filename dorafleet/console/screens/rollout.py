@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
 from dorafleet.console.link.streams import Feed
-from dorafleet.console.model.targets import Target
+from dorafleet.console.model.targets import Target, switched_by
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import rolloutlines, words
 from dorafleet.console.view.bars import Crumbs
@@ -158,8 +158,9 @@ class RolloutScreen(ConsoleScreen):
         if shown is None:
             return []
         acts = possible_acts(shown.phase, paused=shown.paused)
-        title = f"rollout {shown.rollout} of {shown.name}, {shown.size} robots"
-        return [Target(title=title, rollout=shown.rollout, acts=acts, size=shown.size)]
+        title = f"rollout {shown.rollout} of {shown.name}, {words.counted(shown.size, 'robot')}"
+        switches = switched_by(rolloutlines.by_wave(self._robots.get(shown.rollout, {}).values()))
+        return [Target(title=title, rollout=shown.rollout, acts=acts, switches=switches)]
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints the same."""

@@ -34,9 +34,9 @@ MAX_CHANGES = 8
 """Lines about what changes; `dorafleet plan` prints all."""
 
 
-def size(plan: RolloutPlan) -> int:
-    """Return the number of robots that would switch."""
-    return sum(each.batch is not None for each in plan.robots)
+def switching(plan: RolloutPlan) -> list[str]:
+    """Return the robots that would switch, in the order in which they do."""
+    return [each.robot for each in in_order(plan.robots) if each.batch is not None]
 
 
 def in_order(robots: Iterable[PlannedRobot]) -> list[PlannedRobot]:

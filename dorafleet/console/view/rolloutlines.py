@@ -55,6 +55,11 @@ def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
     )
 
 
+def by_wave(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
+    """Return robots in the order in which they get the release."""
+    return sorted(robots, key=lambda each: (each.batch, natural(each.robot)))
+
+
 def lines(
     found: RolloutSummary, now: float, columns: int, others: Iterable[RolloutSummary] = ()
 ) -> list[list[Span]]:
@@ -71,13 +76,6 @@ def lines(
     for wave in found.waves:
         end = ">" if wave is not found.waves[-1] else ""
         waves.append((f"[{_wave(wave)}]{end}", _wave_style(wave)))
-    counts: list[Span] = []
-    for name in _ORDER[::-1]:
-        if found.counts.get(name):
-            counts.append((f"{name} {found.counts[name]}  ", _STYLES.get(name, "")))
-    if found.unreachable:
-        counts.append((f"unreachable {found.unreachable}  ", "unreach"))
-    counts.append((f"(= {found.size})", "dim"))
     more: list[list[Span]] = []
     if found.reason:
         more.append([(f" {clean(found.reason)}", "warn")])
@@ -88,11 +86,23 @@ def lines(
     return [
         first,
         *_flowing(waves, columns),
-        *_flowing(counts, columns),
+        *counts(found, columns),
         *more,
         *_others(others),
         [],
     ]
+
+
+def counts(found: RolloutSummary, columns: int) -> list[list[Span]]:
+    """Return how many robots of a rollout are in which state."""
+    spans: list[Span] = []
+    for name in _ORDER[::-1]:
+        if found.counts.get(name):
+            spans.append((f"{name} {found.counts[name]}  ", _STYLES.get(name, "")))
+    if found.unreachable:
+        spans.append((f"unreachable {found.unreachable}  ", "unreach"))
+    spans.append((f"(= {found.size})", "dim"))
+    return _flowing(spans, columns)
 
 
 def _others(rollouts: Iterable[RolloutSummary]) -> list[list[Span]]:

@@ -10,9 +10,9 @@ from textual.containers import Horizontal, Vertical
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
-from dorad.phrases import shorten
+from dorad.phrases import first_of, shorten
 from dorafleet.console.view.bars import fits
-from dorafleet.console.view.words import clean
+from dorafleet.console.view.words import clean, counted
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -162,7 +162,8 @@ class Confirm(Dialog[bool]):
         self._action = action
         self._targets = targets
         self._command = command
-        number = sum(each.size for each in targets) if action.wide else len(targets)
+        self._robots = [robot for each in targets for robot in each.switches.get(action.name, ())]
+        number = len(self._robots) if action.wide else len(targets)
         self._number = str(number) if number > 1 else ""
 
     def compose(self) -> ComposeResult:
@@ -177,6 +178,9 @@ class Confirm(Dialog[bool]):
                 yield Label(f"  {shorten(clean(str(target)), limit)}", markup=False)
             if len(self._targets) > listed:
                 yield Label(f"  and {len(self._targets) - listed} more", markup=False)
+            if self._action.wide:
+                text = f"  {self._switching(listed)}"
+                yield Label(shorten(clean(text), line if low else MAX_NAME), markup=False)
             if self._action.warns:
                 yield Label(self._action.warns, markup=False)
             each = "   (the same for each)" if len(self._targets) > 1 else ""
@@ -191,6 +195,12 @@ class Confirm(Dialog[bool]):
                 yield Label(_TYPE_HINT if self._number else _BUTTON_HINT, id="hint", markup=False)
                 yield Button("Cancel", id="cancel")
                 yield Button("Do it", id="go")
+
+    def _switching(self, listed: int) -> str:
+        """Return which robots switch."""
+        if not self._robots:
+            return "no robot switches"
+        return f"{counted(len(self._robots), 'robot')}: {first_of(self._robots, listed)}"
 
     def on_mount(self) -> None:
         """Let the cursor start on Cancel."""

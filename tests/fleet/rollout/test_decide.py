@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.decide import YIELD_S
+from dorafleet.rollout.decide import YIELD_S, goes_back
 from dorafleet.rollout.model import Member, Rollout
 from dorafleet.rollout.phases import BUSY_AGAIN_S, DEFER_S
 from dorafleet.rollout.strategy import Strategy
@@ -215,6 +215,18 @@ def test_without_auto_revert_robots_stay_and_undo_brings_them_back():
     one.settle()
     assert one.rollout.phase == "reverted"
     assert {robot.running for robot in one.robots.values()} == {OLD}
+
+
+def test_an_undo_names_the_robots_that_it_switches_back_and_no_other_one():
+    one = world(size=4, max_parallel=1, failure_threshold=0, auto_revert=False)
+    one.robots["r3"].fate = "reverted"
+    one.settle()
+    assert [one.robots[f"r{n}"].running for n in (1, 2, 3, 4)] == [NEW, NEW, OLD, OLD]
+    named = [id_ for id_, each in one.members.items() if goes_back(one.view(), each)]
+    assert named == ["r1", "r2"]
+    one.operate("undo")
+    one.settle()
+    assert one.orders("back") == named
 
 
 def test_an_undo_brings_robots_on_probation_back_at_once_unless_they_are_busy():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dorad.control.errors import ControlError
+from dorafleet.rollout.decide import goes_back
 from dorafleet.rollout.gates import down, impossible
 from dorafleet.rollout.model import FINAL, Member, Rollout
 from dorafleet.rollout.phases import BUSY_AGAIN_S, failures
@@ -80,10 +81,12 @@ class RolloutMachine(RuleBasedStateMachine):
         return step is not None
 
     def check_orders(self, before, step):
-        assert not before.rollout.paused or before.rollout.is_final
+        # In a pause, robots that have not begun are called back to get ready.
+        assert not before.rollout.paused or before.rollout.is_final or step.kind == "stage"
         for id_ in step.robots:
             robot = self.world.robots[id_]
-            assert not robot.moving, f"{id_} gets an order in the middle of a switch"
+            # In the middle of a switch a robot may only turn round.
+            assert not robot.moving or step.kind == "back", f"{id_} gets an order on its way"
             if step.kind in ("switch", "back"):
                 assert robot.connected
                 assert not (before.rollout.strategy.busy == "wait" and robot.leased)
@@ -185,6 +188,13 @@ class RolloutMachine(RuleBasedStateMachine):
             if robot.moving and world.members[id_].verdict != "lost"
         ]
         assert len(moving) <= limit
+
+    @invariant()
+    def an_undo_names_every_robot_that_has_the_release(self):
+        view = self.world.view()
+        for member in view.members.values():
+            if self.world.robots[member.robot].running == NEW and member.order == "switch":
+                assert goes_back(view, member)
 
     @invariant()
     def no_robot_switches_twice_to_the_release(self):
