@@ -291,11 +291,17 @@ class ConsoleApp(App[None]):
     def open(self, screen: ConsoleScreen) -> None:
         """Open a screen on top of this one."""
         _log.debug("open %s", screen)
-        self._last = self._console_screen
         if len(self.screen_stack) > MAX_OPEN:
-            self.switch_screen(screen)
+            self.replace(screen)
         else:
+            self._last = self._console_screen
             self.push_screen(screen)
+
+    def replace(self, screen: ConsoleScreen) -> None:
+        """Open a screen instead of this one."""
+        self._last = self._console_screen
+        self.switch_screen(screen)
+        forget_closed_widgets()
 
     def pop_screen(self) -> AwaitComplete:
         """Close the screen or dialog on top, and keep nothing of it."""

@@ -31,8 +31,10 @@ from dorafleet.rollout.messages import (
     PlannedRobot,
     ReleaseList,
     RolloutDetail,
+    RolloutList,
     RolloutNew,
     RolloutPlan,
+    RolloutUpdate,
 )
 from dorafleet.rollout.strategy import Strategy
 
@@ -48,7 +50,6 @@ if TYPE_CHECKING:
         ReleaseInfo,
         RolloutRef,
         RolloutSummary,
-        RolloutUpdate,
         RolloutWatch,
     )
 
@@ -262,7 +263,11 @@ class FakeFleet:
             **(
                 {}
                 if self.update is None
-                else {"rollout.watch": self._rollouts, "rollout.status": self._rollout}
+                else {
+                    "rollout.watch": self._rollouts,
+                    "rollout.status": self._rollout,
+                    "rollout.list": self._all_rollouts,
+                }
             ),
             **dict.fromkeys(CHANGES, self._change),
         }
@@ -412,10 +417,15 @@ class FakeFleet:
 
     async def _rollouts(self, _call: Call, params: RolloutWatch) -> AsyncIterator[RolloutUpdate]:
         assert self.update is not None
-        numbers = [each.rollout for each in self.update.rollouts]
-        if params.rollout is not None and params.rollout not in numbers:
+        known = self.update.rollouts + self.past
+        wanted = [each for each in known if each.rollout == params.rollout]
+        if params.rollout is not None and not wanted:
             raise ControlError("not-found", f"there is no rollout {params.rollout}")
-        yield self.update
+        if params.rollout is None:
+            yield self.update
+        else:
+            robots = [each for each in self.update.robots if each.rollout == params.rollout]
+            yield RolloutUpdate(rollouts=wanted, robots=robots)
         await asyncio.Event().wait()
 
     async def _rollout(self, _call: Call, params: RolloutRef) -> RolloutDetail:
@@ -423,6 +433,10 @@ class FakeFleet:
             raise ControlError("not-found", "there is no rollout")
         (found,) = (each for each in self.past if params.rollout in (None, each.rollout))
         return RolloutDetail(summary=found, strategy=Strategy(), robots=[])
+
+    async def _all_rollouts(self, _call: Call, _params: RolloutRef) -> RolloutList:
+        assert self.update is not None
+        return RolloutList(rollouts=self.update.rollouts + self.past)
 
     async def _change(self, call: Call, params: m.Struct) -> m.Struct:
         self.changes.append((call.method, params))

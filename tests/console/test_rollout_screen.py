@@ -86,6 +86,10 @@ async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
 async def test_a_rollout_is_acted_on_after_a_dialog(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
     fleet.update = running(phase="awaiting_promotion")
+    fleet.update.robots = [
+        RolloutRobot(rollout=12, robot=f"arm{n:03}", batch=int(n > 1), state=state, reachable=True)
+        for n, state in ((1, "confirmed"), (2, "waiting"), (3, "waiting"))
+    ]
     async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
         await driven.until("AWAITING_PROMOTION")
         await driven.press("a")
@@ -95,11 +99,37 @@ async def test_a_rollout_is_acted_on_after_a_dialog(tmp_path: Path) -> None:
         assert "Continue" not in text
         await driven.press("m")
         text = await driven.until("$ dorafleet rollout promote 12")
-        assert "Type 3 to confirm:" in text and "the same for each" not in text
-        await driven.type("3")
+        assert "Type 2 to confirm:" in text and "2 robots: arm002, arm003" in text
+        assert "the same for each" not in text
+        await driven.type("2")
         await driven.press("enter")
         await driven.until("Promote the rollout: done")
         assert fleet.changes == [("rollout.promote", RolloutAct(rollout=12))]
+
+
+async def test_the_question_of_an_undo_names_only_the_robots_that_switch_back(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(3)
+    fleet.update = running()
+    fleet.update.robots = [
+        RolloutRobot(
+            rollout=12, robot=name, batch=at, state=state, reachable=True, goes_back=goes_back
+        )
+        for name, at, state, goes_back in (
+            ("arm001", 1, "confirmed", True),
+            ("arm002", 1, "reverted", False),
+            ("arm003", 0, "probation", True),
+        )
+    ]
+    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
+        await driven.until("Rollouts > 12")
+        await driven.press("a")
+        await driven.until("Actions for rollout 12 of pick@7, 3 robots")
+        await driven.press("U")
+        text = await driven.until("Type 2 to confirm:")
+        assert "2 robots: arm003, arm001" in text
+        assert "arm002" not in text[text.index("Undo the rollout?") : text.index("$ dorafleet")]
 
 
 async def test_a_rollout_that_does_not_exist_is_not_a_server_without_rollouts(
@@ -149,3 +179,44 @@ async def test_how_a_rollout_ended_is_shown_also_if_it_was_hidden_then(tmp_path:
         fleet.update = RolloutUpdate(rollouts=[])
         await driven.press("escape")
         await driven.until("ABORTED")
+
+
+async def test_the_last_rollouts_are_listed_and_lead_to_each(tmp_path: Path) -> None:
+    fleet = FakeFleet(3)
+    fleet.update = running(counts={"confirmed": 1, "switching": 2})
+    (failed,) = running(
+        rollout=11, name="arm@9", phase="reverted", over=True, by="ben",
+        reason="the canary failed: `arm002` (exit code 1)", counts={"reverted": 1, "left": 2},
+    ).rollouts  # fmt: skip
+    fleet.past = [failed]
+    async with console(tmp_path, fleet, options=Options(start="rollouts")) as driven:
+        text = await driven.until("2 of 2")
+        rows = [line for line in text.splitlines() if "@" in line]
+        assert "12 rolling" in rows[0] and "pick@7" in rows[0] and "1/3" in rows[0]
+        assert "11 reverted" in rows[1] and " ben " in rows[1] and "0/3" in rows[1]
+        await driven.press("down")
+        await driven.until("left 2  reverted 1  (= 3)")
+        await driven.press("slash")
+        await driven.type("by=ben\r")
+        await driven.until("1 of 2")
+        await driven.press("enter")
+        await driven.until("Rollouts > 11")
+        await driven.press("escape")
+        await driven.until("1 of 2")
+
+
+async def test_back_from_a_rollout_leads_to_the_list_and_from_there_to_the_screen_before(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(3)
+    fleet.update = running()
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("3 of 3")
+        driven.app.go_to("rollout")
+        await driven.until("Rollouts > 12")
+        await driven.press("escape")
+        await driven.until("1 of 1")
+        await driven.press("minus")
+        await driven.until("Rollouts > 12")
+        await driven.press("escape", "escape")
+        await driven.until("3 of 3")

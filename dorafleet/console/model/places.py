@@ -34,6 +34,7 @@ PLACES: tuple[Place, ...] = (
     Place("params", "Parameters of nodes", "DATAFLOW NODE"),
     Place("dataflows", "Dataflows that run, and that have ended", ""),
     Place("alerts", "What needs attention", ""),
+    Place("rollouts", "The last rollouts, and how each has ended", ""),
     Place("rollout", "A rollout, by default the newest", "[NUMBER]"),
     Place("releases", "Releases that the coordinator has", ""),
     Place("plan", "What a rollout would do", "RELEASE [ROBOT|LABEL=V]"),

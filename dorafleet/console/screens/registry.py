@@ -23,6 +23,7 @@ _CLASSES = {
     "plan": ("plan", "PlanScreen"),
     "graph": ("graph", "GraphScreen"),
     "alerts": ("alerts", "AlertsScreen"),
+    "rollouts": ("rollouts", "RolloutsScreen"),
     "rollout": ("rollout", "RolloutScreen"),
     "audit": ("audit", "AuditScreen"),
     "trace": ("trace", "TraceScreen"),

@@ -9,6 +9,7 @@ from dorad.control.errors import ControlError
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.targets import Target, switched_by
 from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.screens.rollouts import RolloutsScreen
 from dorafleet.console.view import rolloutlines, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
@@ -167,6 +168,14 @@ class RolloutScreen(ConsoleScreen):
         shown = self._shown
         argv = ["dorafleet", "rollout", "status"]
         return argv if shown is None else [*argv, str(shown.rollout)]
+
+    def action_back(self) -> None:
+        """Remove the filter, then go to the list of rollouts, also if another screen led here."""
+        below = self.console.screen_stack[-2]
+        if self.filter or not self._rollouts or isinstance(below, RolloutsScreen):
+            super().action_back()
+        else:
+            self.console.replace(RolloutsScreen())
 
     def can_open(self) -> bool:
         """Return True if there is a robot."""
