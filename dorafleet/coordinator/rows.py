@@ -19,6 +19,9 @@ MAX_TEXT = 300
 MAX_FINDINGS = 50
 """Findings that a robot may send."""
 
+HELD_S = 60.0
+"""Seconds for which a robot that has failed during a change stays failed: crashes count as long."""
+
 _SEVERITY = {"warn": 1, "fail": 2}
 
 
@@ -56,6 +59,15 @@ class Known(NamedTuple):
     """Whether an earlier coordinator knew it, and this one has just started."""
     awaited: bool = False
     """Whether it is connected, and what is known of it is of before that."""
+
+
+class Failure(NamedTuple):
+    """The last failure of a robot during a change of its release."""
+
+    why: str
+    since: float | None
+    until: float
+    """When it is forgotten, unless the robot fails again."""
 
 
 def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
@@ -131,6 +143,27 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
     own_why = own.why if own is not None and own.state == "ok" else ""
     why = own_why if dataflow else "no dataflow runs"
     return msgspec.structs.replace(row, state="ok", why=why)
+
+
+def steady(
+    row: FleetRow, before: FleetRow | None, failure: Failure | None, now: float
+) -> tuple[FleetRow, Failure | None]:
+    """Return the row to show, and the failure that the next one needs.
+
+    A node that crashes in a loop fails and runs by turns. A robot that fails during a change stays
+    failed meanwhile. One that has failed before the change is updated as soon as it does not fail.
+    """
+    if failure is not None and now >= failure.until:
+        failure = None
+    if row.state == "unreach":
+        return row, failure
+    if row.state == "fail" and (failure or (before is not None and before.state == "update")):
+        since = row.since if failure is None else failure.since
+        return msgspec.structs.replace(row, since=since), Failure(row.why, since, now + HELD_S)
+    if row.state == "update" and failure is not None:
+        why = f"{failure.why}; {row.why}"
+        return msgspec.structs.replace(row, state="fail", why=why, since=failure.since), failure
+    return row, None
 
 
 def _why_away(own: FleetRow | None, known: Known) -> str:

@@ -16,7 +16,7 @@ from dorad.control.errors import ControlError
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import interval
 from dorafleet.coordinator.connections import PACE_S
-from dorafleet.coordinator.rows import Known, Software, checked, fleet_row
+from dorafleet.coordinator.rows import Failure, Known, Software, checked, fleet_row, steady
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
@@ -77,6 +77,9 @@ class FleetWatching:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dirty: set[str] = set()
         self._since: dict[tuple[str, str, str], float] = {}
+        self._failures: dict[str, Failure | None] = {}
+        self._updating: set[str] = set()
+        """Robots that are being changed, and do not fail now."""
         self.rows: dict[str, m.FleetRow] = {}
         self.book = AlertBook()
         self.past = PastAlertBook(MAX_PAST_OF_ROBOT)
@@ -174,6 +177,11 @@ class FleetWatching:
             # What is back soon after the start of this coordinator has not changed meanwhile.
             back = before is None or (self._has_just_started and before.state == "unreach")
             row.since = _since(row, None if back else before, now)
+            if row.state == "update":
+                self._updating.add(id_)
+            else:
+                self._updating.discard(id_)
+            row, self._failures[id_] = steady(row, before, self._failures.get(id_), now)
             if before is None or before.state != row.state:
                 _log.debug("robot `%s` is %s: %s", id_, row.state, row.why)
             self.rows[id_] = row
@@ -186,9 +194,10 @@ class FleetWatching:
         self._since = {
             key: at for key, at in self._since.items() if key in present or key[0] in unknown
         }
-        quiet = {id_ for id_, row in self.rows.items() if row.state == "update"}
         found = {id_: row.findings for id_, row in self.rows.items() if row.findings}
-        self.past.add(self.book.observe(time.monotonic(), found, quiet, unknown), time.time())
+        self.past.add(
+            self.book.observe(time.monotonic(), found, self._updating, unknown), time.time()
+        )
         self._bell.ring()
 
     def _unknown(self) -> set[str]:

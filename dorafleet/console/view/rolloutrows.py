@@ -84,7 +84,8 @@ def lines(found: RolloutSummary, now: float, columns: int) -> list[list[Span]]:
     """Return a rollout in full: how many robots are in which state, and why it is in its own."""
     head: list[Span] = [
         (f" {found.rollout}  {clean(found.name)}  ", "title"),
-        (f"{state(found)} {words.age(now - found.since)}  ", "dim"),
+        (f"{state(found)} {words.age(now - found.since)}", ""),
+        (f"  by {clean(found.by)}, {words.age(now - found.created)} ago", "dim"),
     ]
     reason = textwrap.wrap(clean(found.reason), max(columns - 2, 20))[:MAX_LINES]
     counts = rolloutlines.counts(found, columns)

@@ -14,6 +14,7 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorafleet.coordinator.alertstore import MAX_KEPT, PAST
 from dorafleet.coordinator.audit import read_rows, verify
+from dorafleet.coordinator.rows import Software
 from dorafleet.store.sqlite import SqliteStore
 
 from .serving import leading
@@ -153,6 +154,24 @@ async def test_a_robot_whose_node_fails_out_of_reach_never_reads_ok_when_it_is_b
         late.answers.set()
         await fleet.until(lambda: row().state == "fail")
         assert set(states) == {"unreach", "fail"}
+
+
+async def test_a_robot_that_crashes_by_turns_while_it_is_updated_stays_failed(
+    tmp_path, monkeypatch
+):
+    updating = Software("pick@2", updating="rollout 12: probation")
+    monkeypatch.setattr("dorafleet.coordinator.control.software_of", lambda *_: updating)
+    daemon = Daemon()
+    async with leading(tmp_path) as fleet:
+        rows = fleet.control.watching.rows
+        await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: "arm1" in rows and rows["arm1"].state == "update")
+        daemon.find(CRASH)
+        await fleet.until(lambda: rows["arm1"].state == "fail")
+        since = rows["arm1"].since
+        daemon.find()
+        await fleet.until(lambda: rows["arm1"].why == f"{CRASH.text}; rollout 12: probation")
+        assert (rows["arm1"].state, rows["arm1"].since) == ("fail", since)
 
 
 async def test_an_alert_that_is_over_when_the_robot_is_back_ends(tmp_path, monkeypatch):
