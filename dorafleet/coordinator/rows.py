@@ -33,6 +33,8 @@ class Software(NamedTuple):
     """The rollout or upgrade that changes it now; empty if there is none."""
     busy: str = ""
     """Why it must not be interrupted; empty if it may be."""
+    since: float | None = None
+    """Since when it is changed or busy, by the robot's clock; None if that is not known."""
 
 
 class Known(NamedTuple):
@@ -133,16 +135,23 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
     if worst is not None and worst.severity == "fail":
         return msgspec.structs.replace(row, state="fail", why=worst.text)
     if known.software.updating:
-        return msgspec.structs.replace(row, state="update", why=known.software.updating)
+        why, since = known.software.updating, _changed(known)
+        return msgspec.structs.replace(row, state="update", why=why, since=since)
     if worst is not None:
         return msgspec.structs.replace(row, state="warn", why=worst.text)
     if known.awaited:
         return msgspec.structs.replace(row, state="unreach", why=_why_awaited(own))
     if known.software.busy:
-        return msgspec.structs.replace(row, state="busy", why=known.software.busy)
+        why, since = known.software.busy, _changed(known)
+        return msgspec.structs.replace(row, state="busy", why=why, since=since)
     own_why = own.why if own is not None and own.state == "ok" else ""
     why = own_why if dataflow else "no dataflow runs"
     return msgspec.structs.replace(row, state="ok", why=why)
+
+
+def _changed(known: Known) -> float | None:
+    since = known.software.since
+    return None if since is None else _moment(since - known.skew)
 
 
 def steady(

@@ -175,7 +175,7 @@ class FleetWatching:
                 finding.since = self._since.setdefault(key, finding.since)
             before = self.rows.get(id_)
             # What is back soon after the start of this coordinator has not changed meanwhile.
-            back = before is None or (self._has_just_started and before.state == "unreach")
+            back = before is None or (self._has_just_started and not before.known)
             row.since = _since(row, None if back else before, now)
             if row.state == "update":
                 self._updating.add(id_)
@@ -299,6 +299,8 @@ def _since(row: m.FleetRow, before: m.FleetRow | None, now: float) -> float | No
     if row.state in ("fail", "warn", "unreach") and row.findings:
         worst = next((each for each in row.findings if each.text == row.why), row.findings[0])
         return worst.since
+    if row.state in ("update", "busy") and row.since is not None:
+        return row.since
     if before is None or row.state == "unreach":
         return now if row.since is None and row.state != "unreach" else row.since
     same = (before.state, before.why) == (row.state, row.why)

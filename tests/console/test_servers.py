@@ -502,7 +502,9 @@ def test_states_are_never_shown_as_one_another() -> None:
     assert fleet_row(own, known(), 9.0).state == "warn"
     assert fleet_row(own, known(software=updating), 9.0).state == "update"
     own.findings = []
-    assert fleet_row(own, known(software=Software(busy="lease")), 9.0).state == "busy"
+    busy = known(software=Software(busy="lease", since=40.0), skew=3.0)
+    assert fleet_row(own, busy, 90.0).state == "busy"
+    assert fleet_row(own, busy, 90.0).since == 37.0, "by the coordinator's clock"
     assert fleet_row(own, known(daemon="dead"), 9.0).state == "fail"
     row = fleet_row(own, known(conflicts={"pick": "newer"}), 9.0)
     assert (row.state, row.why) == ("warn", "paused because of pick: newer")

@@ -63,6 +63,8 @@ class FakeAgent:
         """What was set since the start, by node and key."""
         self.refusal: ControlError | None = None
         self.silent = False
+        self.daemon = ""
+        """Why its daemon cannot be used."""
         self.room: int | None = None
         self.deaf = False
         """Orders about shares get lost on the way to it."""
@@ -198,6 +200,7 @@ class FakeAgent:
                 shares=[self.shares[name] for name in news if name in self.shares],
                 removed=[name for name in news if name not in self.shares],
                 releases=[self.releases.states[name] for name in releases],
+                daemon=self.daemon,
                 room=self.room,
             )
 

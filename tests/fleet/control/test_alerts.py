@@ -130,6 +130,35 @@ async def test_a_robot_that_was_well_all_the_time_has_not_changed_with_a_new_coo
             assert rows["arm1"].since == pytest.approx(500.0, abs=5.0)
 
 
+async def test_a_robot_whose_daemon_is_late_after_a_new_coordinator_has_not_changed(tmp_path):
+    daemon = Daemon()
+    async with leading(tmp_path) as fleet:
+        await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: "arm1" in fleet.control.watching._kept.robots)
+    daemon.answers.clear()
+    async with leading(tmp_path) as fleet:
+        rows = fleet.control.watching.rows
+        agent = await connect(fleet, "arm1", daemon)
+        agent.daemon = "it starts"
+        agent.changed.ring()
+        await fleet.until(lambda: "arm1" in rows and rows["arm1"].state == "fail")
+        agent.daemon = ""
+        agent.changed.ring()
+        daemon.answers.set()
+        await fleet.until(lambda: rows["arm1"].state == "ok")
+        assert rows["arm1"].since == pytest.approx(500.0, abs=5.0)
+
+
+async def test_a_busy_robot_is_so_since_its_lease_also_for_a_new_coordinator(tmp_path, monkeypatch):
+    busy = Software("pick@2", busy="picks box 7", since=700.0)
+    monkeypatch.setattr("dorafleet.coordinator.control.software_of", lambda *_: busy)
+    async with leading(tmp_path) as fleet:
+        rows = fleet.control.watching.rows
+        await connect(fleet, "arm1", Daemon())
+        await fleet.until(lambda: "arm1" in rows and rows["arm1"].state == "busy")
+        assert rows["arm1"].since == pytest.approx(700.0, abs=5.0)
+
+
 async def test_a_robot_whose_node_fails_out_of_reach_never_reads_ok_when_it_is_back(tmp_path):
     late, states = Daemon(), []
     late.answers.clear()

@@ -354,11 +354,13 @@ async def test_the_row_of_a_robot_says_what_is_done_to_it(tmp_path):
         await one.until_state(number, r1="busy")
         control = one.control
         found = software_of("r1", control.robots, control.rollouts, control.releases)
-        assert found == ("pick@1", "", "picks box 7 (arm)")
+        assert found[:3] == ("pick@1", "", "picks box 7 (arm)")
         agent.lease(reason=None)
         await one.until_state(number, r1="switching")
         found = software_of("r1", control.robots, control.rollouts, control.releases)
-        assert found == ("pick@2", "rollout 1: switching", "")
+        assert found[:3] == ("pick@2", "rollout 1: switching", "")
+        (state,) = control.robots.get("r1").releases.values()
+        assert found.since == state.since
 
 
 async def test_an_order_that_a_robot_cannot_store_is_pending_with_the_reason(tmp_path, monkeypatch):
