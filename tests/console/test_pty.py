@@ -159,8 +159,9 @@ async def test_a_parameter_is_set_at_a_terminal() -> None:
         await line.keys(b"1.5\r")
         await line.until(b"dora param set planner speed 1.5")
         await line.keys(b"\x1b[C")
-        while b": done" not in line.seen:  # a yes does not count before the question can be read
-            await line.keys(b"\r", pause=0.2)
+        async with asyncio.timeout(DEADLINE_S):
+            while b": done" not in line.seen:  # a yes counts once the question can be read
+                await line.keys(b"\r", pause=0.2)
         await line.keys(b"q")
         assert await line.ends() == 0
         assert termios.tcgetattr(line.theirs) == line.before
