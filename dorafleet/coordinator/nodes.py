@@ -18,7 +18,7 @@ from dorafleet.coordinator.asking import ask, until_begun
 from dorafleet.coordinator.checking import check_going, check_names, check_runnable
 from dorafleet.coordinator.folding import pending_nodes, status_of
 from dorafleet.coordinator.reconcile import current
-from dorafleet.coordinator.recorded import write_record
+from dorafleet.coordinator.recorded import values_of, write_record
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
 
 R = TypeVar("R", bound=m.Struct)
+C = TypeVar("C", m.ParamRef, m.ParamSet)
 P = TypeVar("P", m.NodeRef, m.NodeStop, m.ParamRef, m.ParamSet)
 
 _PASSED_ON = (
@@ -123,45 +124,45 @@ class NodeMethods:
 
     async def set_param(self, call: Call, params: m.ParamSet) -> m.Param:
         """Set a parameter of a node, and keep it for another machine that runs the node later."""
-        record, _, robot = self._find(params.dataflow, params.node)
-        param = await self._forward(record, robot, call.method, params, m.Param)
-        await self._keep_params(
-            call, record, params, lambda known: known | {params.key: param.value}
+        return await self._change_param(
+            call, params, m.Param, lambda known, param: known | {params.key: param.value}
         )
-        return param
 
     async def delete_param(self, call: Call, params: m.ParamRef) -> m.Nothing:
         """Delete a parameter of a node, so that another machine does not set it again later."""
-        record, _, robot = self._find(params.dataflow, params.node)
-        answer = await self._forward(record, robot, call.method, params, m.Nothing)
-        await self._keep_params(
+        return await self._change_param(
             call,
-            record,
             params,
-            lambda known: {key: value for key, value in known.items() if key != params.key},
+            m.Nothing,
+            lambda known, _: {key: value for key, value in known.items() if key != params.key},
         )
-        return answer
 
-    async def _keep_params(
+    async def _change_param(
         self,
         call: Call,
-        found: Record,
-        params: m.ParamSet | m.ParamRef,
-        change: Callable[[dict[str, Any]], dict[str, Any]],
-    ) -> None:
-        """Store the changed parameters of a node. Its machine has them already."""
+        params: C,
+        kind: type[R],
+        change: Callable[[dict[str, Any], R], dict[str, Any]],
+    ) -> R:
+        """Change a parameter on the node's machine, then store it with the node's other ones."""
+        found, node, robot = self._find(params.dataflow, params.node)
+        values = await values_of(
+            params, lambda ref: self._forward(found, robot, "param.get", ref, m.Param)
+        )
+        answer = await self._forward(found, robot, call.method, params, kind)
         async with self._fleet.writer.changing:
             record = self._fleet.get(found.key)
             if record is None or record.uuid != found.uuid or not record.running:
-                return
-            node = params.node
-            values = change(record.params.get(node, {}))
-            if record.params.get(node) == values:
-                return
-            changed = msgspec.structs.replace(record, params={**record.params, node: values})
-            await self._fleet.put(
-                changed, actor_of(call), call.method, robots=(), node=node, key=params.key
-            )
+                return answer
+            before = record.params.get(node.id, {})
+            after = change(before, answer)
+            if before != after:
+                changed = msgspec.structs.replace(record, params={**record.params, node.id: after})
+                actor, key = actor_of(call), params.key
+                await self._fleet.put(
+                    changed, actor, call.method, robots=(), node=node.id, key=key, **values
+                )
+        return answer
 
     async def add(self, call: Call, params: m.NodeAdd) -> m.Changed:
         """Add a node to a running dataflow, on the machine that placement chooses."""

@@ -13,7 +13,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorafleet.coordinator.recorded import write_record
+from dorafleet.coordinator.recorded import values_of, write_record
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -132,9 +132,15 @@ def _call(name: str, inner: Any, fleet: Fleet, robots: Robots) -> Handler:
             result: m.Struct = await inner(call, _plain(params))
             return result
         robot, dataflow = single
+
+        async def get(ref: m.ParamRef) -> m.Param:
+            ref.dataflow = dataflow
+            return await robots.call(robot, "param.get", ref, m.Param)
+
         if name in PARAM_CHANGES:
             names = {"dataflow": f"{robot}/{dataflow}", "node": params.node, "key": params.key}
-            await write_record(fleet.writer, call, **names)
+            values = await values_of(params, get)
+            await write_record(fleet.writer, call, **names, **values)
         _log.debug("`%s` about `%s` goes to robot `%s`", name, dataflow, robot)
         own = msgspec.structs.replace(params, dataflow=dataflow)
         return _of(robot, await robots.call(robot, name, own, m.METHODS[name].result))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from dorad.control.errors import ControlError
+from dorad.control.messages import Param, ParamRef, ParamSet
+from dorad.control.paramtext import json_text
+from dorad.phrases import shorten
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from dorad.control.messages import Struct
     from dorad.control.server import Call, Handler, StreamHandler
@@ -17,6 +21,8 @@ RECORDED = ("node.restart", "node.stop")
 """Methods that get a record before they are passed on."""
 MAX_NAME = 300
 """Characters of a name in the audit."""
+MAX_VALUE = 200
+"""Characters of the value of a parameter in the audit, as JSON."""
 
 
 def recorded(
@@ -35,6 +41,30 @@ async def write_record(writer: Writer, call: Call, **names: str) -> None:
     record = {**actor_of(call), "action": call.method, **cut}
     async with writer.changing:
         await writer.commit(record)
+
+
+async def values_of(
+    params: ParamSet | ParamRef, get: Callable[[ParamRef], Awaitable[Param]]
+) -> dict[str, str]:
+    """Return the `old` and the `new` value of a parameter that will be changed, for its record.
+
+    `get` asks the node's robot for the old one. Without a value, that part is left out: it has
+    none, or the robot's software cannot tell. Raises ControlError.
+    """
+    found: dict[str, str] = {}
+    known = None
+    try:
+        known = await get(ParamRef(node=params.node, key=params.key, dataflow=params.dataflow))
+    except ControlError as error:
+        if error.code not in ("not-found", "unknown-method", "unsupported"):
+            raise
+    if known is not None:
+        found["old"] = shorten(json_text(known.value), MAX_VALUE)
+    if isinstance(params, ParamSet):
+        found["new"] = shorten(json_text(params.value), MAX_VALUE)
+    elif known is not None and known.declared:
+        found["new"] = shorten(json_text(known.default), MAX_VALUE)
+    return found
 
 
 def _recorded(inner: Any, writer: Writer) -> Handler:

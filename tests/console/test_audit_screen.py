@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorafleet.console.options import Options
 from dorafleet.console.screens import audit
+from dorafleet.console.view.auditrows import change as change_text
 from dorafleet.console.widgets.grid import Grid
 
 from .driving import console
@@ -51,6 +52,18 @@ async def test_changes_are_listed_with_their_authors_the_newest_first_and_new_on
         text = await driven.until("1 of 3 changes")
         assert "node.restart: dataflow arm1/pick, node logger" in text
         assert fleet.changes == []
+
+
+def test_a_changed_parameter_is_shown_with_its_old_and_its_new_value() -> None:
+    ref = {"dataflow": "arm1/pick", "node": "planner", "key": "mode"}
+    said = "dataflow arm1/pick, node planner, key mode"
+    for values, text in (
+        ({"old": '"slow"', "new": '"fast"'}, ': "slow" -> "fast"'),
+        ({"new": "2.5"}, ": unset -> 2.5"),
+        ({"old": "2.5"}, ": 2.5 -> unset"),
+        ({}, ""),
+    ):
+        assert change_text({"action": "param.set", **ref, **values}) == f"param.set: {said}{text}"
 
 
 async def test_of_a_long_audit_the_end_is_read(

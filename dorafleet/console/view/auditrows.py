@@ -25,8 +25,8 @@ KEYS = ("number", "time", "since", "who", "client", "change")
 MAX_DETAIL = 200
 """Characters of a detail; `dorafleet audit --json` has all of it."""
 
-_BESIDE = ("time", "epoch", "user", "peer", "role", "client", "action")
-"""Fields of a record that do not describe the change."""
+_BESIDE = ("time", "epoch", "user", "peer", "role", "client", "action", "old", "new")
+"""Fields of a record that do not describe the change, or that come last."""
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 """The id of a release, of which lists show the beginning."""
 
@@ -52,12 +52,18 @@ def change(record: dict[str, Any]) -> str:
     action, content = str(record.get("action")), record.get("content")
     if action != "desired.set" or not isinstance(content, dict):
         details = (_detail(key, value) for key, value in record.items() if key not in _BESIDE)
-        return f"{action}: {', '.join(details)}"
+        return f"{action}: {', '.join(details)}{_values(record)}"
     enabled = "enabled" if content.get("enabled") else "disabled"
     return (
         f"{action} {record.get('robot')}/{record.get('dataflow')}: "
         f"{content.get('release')}, {enabled}, generation {content.get('generation')}"
     )
+
+
+def _values(record: dict[str, Any]) -> str:
+    """Return the old and the new value of a parameter, which are JSON; empty without any."""
+    old, new = record.get("old", "unset"), record.get("new", "unset")
+    return f": {old} -> {new}" if {"old", "new"} & record.keys() else ""
 
 
 def _detail(key: str, value: object) -> str:

@@ -11,6 +11,7 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
 from dorafleet.coordinator.audit import read_rows
+from dorafleet.coordinator.recorded import MAX_VALUE
 
 from .serving import leading
 from .test_routing import daemon, running
@@ -191,13 +192,17 @@ async def test_who_sets_or_deletes_a_parameter_is_in_the_audit_once(tmp_path, da
     async def set_(_call, params):
         return m.Param(key=params.key, value=params.value)
 
+    async def get(_call, params):
+        assert params.key == "speed"
+        return m.Param(key="speed", value="x" * 1000, declared=True, default=0.5)
+
     async def delete(_call, _params):
         return m.Nothing()
 
     async with leading(tmp_path) as fleet:
         seen = await running(fleet)
         await with_release(fleet, seen, "arm1")
-        await again(fleet, "arm1", {"param.set": set_, "param.delete": delete})
+        await again(fleet, "arm1", {"param.set": set_, "param.delete": delete, "param.get": get})
         fleet.control.robots.get("arm1").releases = {"pick": RELEASE}
         ref = {"node": "talker", "dataflow": dataflow, "key": "speed"}
         await fleet.call("param.set", m.ParamSet(value=2.0, **ref))
@@ -208,3 +213,5 @@ async def test_who_sets_or_deletes_a_parameter_is_in_the_audit_once(tmp_path, da
         for each in found:
             assert each["peer"] == "ann"
             assert {name: each[name] for name in ref} == ref
+            assert each["old"].startswith('"xxx') and len(each["old"]) == MAX_VALUE
+        assert [each["new"] for each in found] == ["2.0", "0.5"]
