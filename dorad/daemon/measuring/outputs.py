@@ -141,15 +141,18 @@ def _depending(changed: Collection[str], edges: Iterable[EdgeCounters]) -> set[s
 
 
 def causes(
-    slow: Iterable[Slow], edges: Iterable[EdgeStats], blamed: Iterable[str]
+    slow: Iterable[Slow], edges: Sequence[EdgeStats], blamed: Iterable[str]
 ) -> list[list[Slow]]:
     """Return the slow outputs that have no other cause, those of one node together.
+
+    Of one node the output with the most data is first: it is what people know the node by.
 
     An output is slow because of another one upstream, or of a `blamed` node: something else is
     known to be wrong with that. Of nodes that wait for each other the first by name is the cause.
     """
     by_node: dict[str, list[Slow]] = {}
-    for each in sorted(slow):
+    data = {edge.source.removeprefix(f"{LINK}/"): edge.payload for edge in edges}
+    for each in sorted(slow, key=lambda each: (-data.get(each.output, 0), each)):
         by_node.setdefault(each.output.partition("/")[0], []).append(each)
     if not by_node:
         return []

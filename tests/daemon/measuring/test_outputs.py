@@ -110,6 +110,14 @@ def test_outputs_of_one_node_are_one_finding() -> None:
     assert finding.text == "camera/depth 1.0/s, was 30.0/s (and 1 more of camera)"
 
 
+def test_the_output_with_the_most_data_is_named_first() -> None:
+    slow = [Slow("camera/exposure", 3.0, 30.0), Slow("camera/image", 3.0, 30.0)]
+    exposure, image = stats([("camera/exposure", "logger/light"), EDGES[0]])
+    image.payload = 5000
+    (first, second), *more = causes(slow, [exposure, image], [])
+    assert (first.output, second.output, more) == ("camera/image", "camera/exposure", [])
+
+
 def test_a_rate_that_changes_a_little_is_told_as_it_was() -> None:
     flow = Flow()
     flow.run(LEARNT)
