@@ -20,7 +20,7 @@ from dorad.dataflow.model import LINK
 from dorad.int64 import clamped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from dorad.control.messages import DataflowInfo
     from dorad.daemon.broker.readings import EdgeCounters, Vitals
@@ -104,6 +104,15 @@ class Measure:
                 self._interface_meter.sample(),
             )
         )
+        self._watch_memory(now, pids)
+
+    def _watch_memory(self, now: float, pids: Mapping[tuple[str, str], int]) -> None:
+        found: dict[str, dict[str, tuple[int, int]]] = {uuid: {} for uuid in self._troubles}
+        for (uuid, node), each in self._metrics.items():
+            if uuid in found:
+                found[uuid][node] = (pids[uuid, node], each.memory)
+        for uuid, processes in found.items():
+            self._troubles[uuid].add_memory(now, processes)
 
     def _watch_troubles(
         self, record: Record, run: DataflowRun, now: float, counters: list[EdgeCounters]

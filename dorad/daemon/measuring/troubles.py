@@ -1,10 +1,11 @@
-"""What is wrong in a dataflow although all its nodes run: slow outputs, losses, floods of lines."""
+"""What is wrong in a dataflow although all its nodes run: slow, lossy, noisy, or without bounds."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.daemon.measuring.floods import Flooding, LogWatch
+from dorad.daemon.measuring.growths import Growing, MemoryWatch
 from dorad.daemon.measuring.losses import Losing, LossWatch
 from dorad.daemon.measuring.outputs import OutputWatch, Slow, causes
 
@@ -22,6 +23,7 @@ class Troubles(NamedTuple):
     slow: Sequence[Slow] = ()
     losing: Sequence[Losing] = ()
     flooding: Sequence[Flooding] = ()
+    growing: Sequence[Growing] = ()
 
 
 class TroubleWatch:
@@ -32,6 +34,7 @@ class TroubleWatch:
         self._outputs = OutputWatch(known)
         self._losses = LossWatch()
         self._logs = LogWatch()
+        self._memory = MemoryWatch()
 
     def add(
         self,
@@ -46,9 +49,18 @@ class TroubleWatch:
         self._losses.add(at, counters, nodes)
         self._logs.add(at, lines)
 
+    def add_memory(self, at: float, processes: Mapping[str, tuple[int, int]]) -> None:
+        """Add the memory of processes; see `MemoryWatch.add`."""
+        self._memory.add(at, processes)
+
     def found(self) -> Troubles:
         """Return what is wrong now."""
-        return Troubles(self._outputs.slow(), self._losses.losing(), self._logs.flooding())
+        return Troubles(
+            self._outputs.slow(),
+            self._losses.losing(),
+            self._logs.flooding(),
+            self._memory.growing(),
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the next daemon needs, as JSON-able values."""
@@ -87,8 +99,14 @@ def sentences(
             )
     for flood in troubles.flooding:
         if flood.node not in said:
+            said.add(flood.node)
             text = f"{flood.node} logs {flood.rate:.0f} {flood.what}/s"
             yield Sentence("log-flood", flood.node, text, f"{flood.node} logs many {flood.what}")
+    for grows in troubles.growing:
+        if grows.node not in said:
+            size, before = f"{grows.memory / 1e6:.0f} MB", f"{grows.before / 1e6:.0f} MB"
+            text = f"{grows.node} takes {size}, was {before}"
+            yield Sentence("memory-grows", grows.node, text, f"{grows.node} takes more memory")
 
 
 def _slow(outputs: Sequence[Slow]) -> Sentence:

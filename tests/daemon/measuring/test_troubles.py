@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dorad.daemon.broker.readings import EdgeCounters
 from dorad.daemon.measuring.floods import Flooding
+from dorad.daemon.measuring.growths import Growing
 from dorad.daemon.measuring.losses import Losing
 from dorad.daemon.measuring.outputs import Slow
 from dorad.daemon.measuring.troubles import Sentence, Troubles, TroubleWatch, sentences
@@ -48,6 +49,7 @@ def test_a_node_has_one_sentence() -> None:
         [Slow("control/state", 3.0, 50.0)],
         [Losing(4.1, 50.0, "planner/path", "control")],
         [Flooding("control", 200.0, "errors")],
+        [Growing("control", 431e6, 64_000_000)],
     )
     assert [each.cause for each in sentences(troubles, [], [])] == ["output-slow"]
     assert [each.cause for each in sentences(troubles._replace(slow=()), [], [])] == ["input-drops"]
@@ -71,7 +73,7 @@ def test_an_input_that_begins_to_drop_is_found_unless_it_takes_the_newest_only()
     ):
         watch = TroubleWatch({})
         edge = run(CLEAN, EDGE._replace(**changed), 0, watch, 0.0)
-        assert watch.found() == Troubles([], [], [])
+        assert watch.found() == Troubles([], [], [], [])
         edge = run(30, edge, 8, watch, CLEAN)
         assert watch.found().losing == expected
         run(1, edge, 8, watch, CLEAN + 30.0)
@@ -85,3 +87,17 @@ def test_lines_of_nodes_are_counted() -> None:
         counts = {"arm": LineCounts(20 * second, 8 * second), "camera": LineCounts(20 * second, 0)}
         watch.add(float(second), [], {}, {}, counts)
     assert watch.found().flooding == [Flooding("arm", 8.0, "errors")]
+
+
+def test_a_node_that_takes_more_and_more_memory_is_named_until_it_is_another_process() -> None:
+    watch = TroubleWatch({})
+    for second in range(150):
+        memory = 64_000_000 + 6_000_000 * max(0, second - 90)
+        watch.add_memory(float(second), {"arm": (7, memory), "camera": (8, 64_000_000)})
+    (arm,) = watch.found().growing
+    assert (arm.node, arm.before) == ("arm", 64_000_000)
+    (only,) = sentences(Troubles(growing=[arm]), [], [])
+    assert only.text == f"arm takes {arm.memory / 1e6:.0f} MB, was 64 MB"
+    assert only.brief == "arm takes more memory"
+    watch.add_memory(151.0, {"arm": (9, 64_000_000), "camera": (8, 64_000_000)})
+    assert watch.found().growing == []

@@ -1,0 +1,90 @@
+"""Memory that grows without end is told from a start, from noise, and from one that fills up."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dorad.daemon.rules.growth import (
+    BLOCKS,
+    FACTOR,
+    FAST_S,
+    MIN_BYTES,
+    SLOW_S,
+    USUAL_S,
+    Growth,
+    growth_after,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+MB = 1_000_000
+LEARNT = [64 * MB] * round(FAST_S * (BLOCKS + 1))
+
+
+def growths(
+    memory: Iterable[int], before: Growth | None = None, *, step: float = 1.0
+) -> list[Growth]:
+    """Return what is known after each of samples that are `step` seconds apart."""
+    growth = before or Growth(FAST_S)
+    at = 0.0 if growth.began is None else growth.began + growth.block_s
+    found = []
+    for number, each in enumerate(memory):
+        growth = growth_after(growth, at + number * step, each)
+        found.append(growth)
+    return found
+
+
+def rising(start: int, per_sample: float, samples: int) -> list[int]:
+    return [start + round(per_sample * number) for number in range(samples)]
+
+
+def test_a_leak_is_found_within_a_minute_and_lasts_until_the_level_is_usual() -> None:
+    learnt = growths(LEARNT)[-1]
+    assert learnt.base == 64 * MB
+    found = growths(rising(64 * MB, 6 * MB, 60), learnt)
+    assert found[-1].growing
+    assert found[-1].base == 64 * MB
+    kept = growths([420 * MB] * round(USUAL_S), found[-1])
+    assert kept[-60].growing
+    later = growths([420 * MB] * 120, kept[-1])[-1]
+    assert not later.growing
+    assert later.base == 420 * MB
+
+
+def test_memory_that_is_given_back_ends_it() -> None:
+    found = growths(rising(64 * MB, 6 * MB, 60), growths(LEARNT)[-1])
+    assert not growths([70 * MB] * 30, found[-1])[-1].growing
+
+
+def test_what_a_start_loads_and_what_is_loaded_at_once_later_is_no_growth() -> None:
+    found = growths(rising(10 * MB, 30 * MB, 30) + [900 * MB] * 100)
+    assert not any(each.growing for each in found)
+    found = growths([900 * MB, 901 * MB, 899 * MB] * 60, growths(LEARNT)[-1])
+    assert not any(each.growing for each in found)
+
+
+def test_garbage_that_is_collected_now_and_then_is_no_growth() -> None:
+    saw = [(64 + 30 * (second % 7)) * MB for second in range(400)]
+    assert not any(each.growing for each in growths(saw))
+
+
+def test_a_slow_leak_is_found_by_long_blocks() -> None:
+    hours = [64 * MB + MB * minute for minute in range(3 * 60)]
+    found = growths(hours, Growth(SLOW_S), step=60.0)
+    assert found[-1].growing
+    assert not any(each.growing for each in growths(hours, step=60.0)[:60])
+
+
+@given(st.lists(st.integers(1, 2000), max_size=60))
+def test_what_grows_has_become_much_more(blocks) -> None:
+    found = growths(mb * MB for mb in blocks for _ in range(round(FAST_S)))
+    seen = [mb * MB for mb in blocks]
+    for number, growth in enumerate(found):
+        if growth.growing and not (number and found[number - 1].growing):
+            level = growth.lows[-1]
+            assert level >= FACTOR * min(seen)
+            assert level >= min(seen) + MIN_BYTES
