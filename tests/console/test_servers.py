@@ -381,6 +381,22 @@ def test_a_node_that_ended_with_its_source_is_a_finding_once_that_runs_again() -
     assert (row.running, row.nodes) == (1, 2)
 
 
+def test_a_node_that_ended_by_itself_is_a_finding_while_all_its_sources_run() -> None:
+    logger = node("r", "logger", status="stopped", pid=None, last_exit="exited with code 0")
+    nodes = [node("r", "planner"), node("r", "camera"), logger]
+    edges = [edge("r", "planner/path", "logger/path"), edge("r", "camera/image", "logger/image")]
+    (left,) = found = findings(1.0, nodes, edges, [], CrashHistory(), "")
+    assert (left.cause, left.severity, left.node) == ("node-ended", "warn", "logger")
+    assert left.text == "node logger has ended, its sources run on"
+    row = row_of("r", nodes, edges, found, cpu=1, memory=1, version="1")
+    assert (row.running, row.nodes) == (2, 3)
+    edges[1].source = "dora.link/far/image"  # of another machine: it may have ended there
+    assert findings(1.0, nodes, edges, [], CrashHistory(), "") == []
+    edges[1].source = "camera/image"
+    nodes[1].status = "stopped"
+    assert findings(1.0, nodes, edges, [], CrashHistory(), "") == []
+
+
 @pytest.mark.parametrize(
     ("source", "given"),
     [

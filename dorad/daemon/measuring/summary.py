@@ -132,23 +132,33 @@ def _of_node(now: float, info: NodeInfo, crashes: Sequence[Crash]) -> list[Findi
 def _left_behind(
     now: float, nodes: Iterable[NodeInfo], edges: Iterable[EdgeStats]
 ) -> list[Finding]:
-    """Return the nodes that have ended with their sources, of which one runs again."""
+    """Return the nodes that have ended well although their sources run, or run again."""
     known = {(info.dataflow, info.node): info for info in nodes}
-    sources: dict[tuple[str, str], str] = {}
+    sources: dict[tuple[str, str], list[NodeInfo | None]] = {}
     for edge in edges:
-        source = edge.source.partition("/")[0]
-        feeds = known.get((edge.dataflow, source))
-        if feeds is not None and _runs_again(feeds):
-            sources.setdefault((edge.dataflow, edge.target.partition("/")[0]), source)
+        key = (edge.dataflow, edge.target.partition("/")[0])
+        feeds = known.get((edge.dataflow, edge.source.partition("/")[0]))
+        if key in known and known[key].status == "stopped":
+            sources.setdefault(key, []).append(feeds)
     found: list[Finding] = []
-    for key, source in sources.items():
-        info = known.get(key)
-        if info is not None and info.ended_by == "inputs":
-            title = info.dataflow_name or info.dataflow
-            text = f"node {info.node} ended with its source {source}, which runs again"
-            what = (title, info.node)
-            found.append(_finding(NODE_ENDED, f"{title}/{info.node}", text, "warn", now, *what))
+    for key, feeding in sources.items():
+        info = known[key]
+        again = next((each.node for each in feeding if each and _runs_again(each)), None)
+        if info.ended_by == "inputs" and again is not None:
+            text = f"node {info.node} ended with its source {again}, which runs again"
+        elif info.ended_by is None and not info.dynamic and all(map(_runs_here, feeding)):
+            text = f"node {info.node} has ended, its sources run on"
+        else:
+            continue
+        title = info.dataflow_name or info.dataflow
+        what = (title, info.node)
+        found.append(_finding(NODE_ENDED, f"{title}/{info.node}", text, "warn", now, *what))
     return found
+
+
+def _runs_here(source: NodeInfo | None) -> bool:
+    """Return True if a node runs. The link process runs longer than nodes of other machines."""
+    return source is not None and source.node != LINK and source.status in _RUNS
 
 
 def _runs_again(source: NodeInfo) -> bool:
