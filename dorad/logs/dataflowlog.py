@@ -21,6 +21,7 @@ from dorad.logs.journal.sender import own, own_service
 from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.nodelog import Batch, NodeLog
 from dorad.logs.paths import DAEMON, log_folder
+from dorad.logs.record import is_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -45,7 +46,7 @@ class LineCounts(NamedTuple):
 
     lines: int = 0
     errors: int = 0
-    """Lines of level error."""
+    """Lines that tell of an error, also in their text alone."""
 
 
 class DataflowLog:
@@ -215,7 +216,7 @@ class DataflowLog:
 
     def _take(self, batch: Batch) -> None:
         lines, errors = self.counts.get(batch.node, LineCounts())
-        errors += sum(record.level == "error" for record in batch.records)
+        errors += sum(map(is_error, batch.records))
         self.counts[batch.node] = LineCounts(lines + len(batch.raw), errors)
         if batch.records:
             self._show(batch.records)

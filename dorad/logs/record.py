@@ -26,6 +26,9 @@ _LEVELS: dict[str, Level] = {
 _PYTHON_LOGGING = re.compile(r"(CRITICAL|ERROR|WARNING|INFO|DEBUG):([\w.-]+):(.*)", re.DOTALL)
 """The default format of Python's logging: `WARNING:camera.driver:no frame`."""
 
+_ERROR = re.compile(r"\W{,40}[Ee]rror:|.{,80}?\b(?:ERROR|FATAL|CRITICAL)\b", re.DOTALL)
+"""How lines without a level begin that tell of an error: `[ERROR] no frame`, `error: no frame`."""
+
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOP = ("message", "target", "file", "line", "module_path")
 _T = TypeVar("_T")
@@ -52,6 +55,13 @@ def parse_line(line: bytes, node: str, stream: Stream, now: float) -> LogRecord:
         level, target, message = match.groups()
         return LogRecord(now, _LEVELS[level.lower()], node, message, stream, target)
     return LogRecord(now, RAW, node, text, stream)
+
+
+def is_error(record: LogRecord) -> bool:
+    """Return True if a record tells of an error, by its level or, without one, by its text."""
+    if record.level == RAW:
+        return _ERROR.match(record.message) is not None
+    return record.level == "error"
 
 
 def parse_level(text: str) -> Level | None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dorad.logrecord import LogRecord
 from dorad.logs.format import formatter
-from dorad.logs.record import parse_level, parse_line
+from dorad.logs.record import is_error, parse_level, parse_line
 
 NOW = 1_000_000.0
 WHEN = "2026-11-25T00:29:38.378068Z"
@@ -135,3 +135,23 @@ def test_half_a_character_in_json_can_be_written() -> None:
     formatter("json", dataflow_id="d")(record).encode()
     emoji = parse(b'{"level":"info","timestamp":1,"message":"\\ud83d\\ude00"}')
     assert emoji.message == "\U0001f600"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (b"ERROR joint 3: position 203 deg is beyond its limit", True),
+        (b"\x1b[31m[ERROR] [1795.2] [gripper]: no frame\x1b[0m", True),
+        (b"2026-11-27 20:41:08 FATAL no memory", True),
+        (b"error: no such device", True),
+        (b"ERROR:gripper:no frame", True),
+        (b'{"level": "error", "timestamp": 1, "message": "no frame"}', True),
+        (b"error rate 0.1", False),
+        (b"no errors, NOERROR, ERRORS 0", False),
+        (b"INFO:gripper:after the last ERROR", False),
+        (b"x" * 90 + b" ERROR", False),
+        (b"-" * 100_000, False),
+    ],
+)
+def test_a_line_without_a_level_tells_of_an_error_by_its_text(line: bytes, expected: bool) -> None:
+    assert is_error(parse_line(line, "gripper", "stdout", 1.0)) is expected
