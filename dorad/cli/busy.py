@@ -87,7 +87,7 @@ def hold(command: list[str] | None, reason: str | None, *, ttl: float | None) ->
             raise click.UsageError("give either --ttl or a command")
         with connect() as client:
             lease = client.take_lease(reason or DEFAULT_REASON, ttl)
-        click.echo(lease.id)
+        click.echo(visible(lease.id))
         return 0
     return _hold(reason or DEFAULT_REASON, command or [])
 

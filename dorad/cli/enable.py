@@ -8,6 +8,7 @@ import click
 
 from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_name
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,9 +44,8 @@ def set_enabled(dataflow: str | None, *, enabled: bool) -> None:
     with connect() as client:
         info = client.enable(dataflow, enabled=enabled)
         path = client.server.path
-    click.echo(
-        f"{info.name} is {'enabled: it is' if enabled else 'disabled: it is not'} started at boot"
-    )
+    how = "enabled: it is" if enabled else "disabled: it is not"
+    click.echo(visible(f"{info.name} is {how} started at boot"))
     if enabled:
         warn_unless_of_machine(path)
 

@@ -15,6 +15,7 @@ from dorad.cli.tables import (
     print_table,
 )
 from dorad.phrases import first_of
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,7 +60,7 @@ def list_dataflows(
     found = chosen(answer.dataflows, status=status, name=name, sort_by=sort_by)
     if quiet:
         for info in found:
-            click.echo(info.uuid)
+            click.echo(visible(info.uuid))
     elif style == "json":
         print_lines(map(_as_json, found))
     else:
@@ -138,7 +139,7 @@ def clean(*, style: str, quiet: bool) -> None:
         cleaned = client.clean()
     if quiet:
         for info in cleaned:
-            click.echo(info.uuid)
+            click.echo(visible(info.uuid))
         return
     rows = [(info.uuid, info.name or "", info.status.capitalize()) for info in cleaned]
     if style == "json":

@@ -17,6 +17,7 @@ from dorad.logs.journal.reader import JournalError, JournalPast
 from dorad.logs.paths import DAEMON, out_folder
 from dorad.logs.selection import Selection
 from dorad.logs.tailing import Tailing
+from dorad.terminal import local_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -211,6 +212,6 @@ def _report_source(found: Found) -> None:
         moment = found.about.ended_at if state == "ended" else found.about.started_at
         if moment is not None:
             word = "ended" if state == "ended" else "started"
-            state = f"{word} {time.strftime('%Y-%m-%d %H:%M:%S', time.localtime(moment))}"
+            state = f"{word} {local_time(moment, '%Y-%m-%d %H:%M:%S')}"
     older = f"; {found.others} older runs: choose by UUID" if found.others else ""
     print_line("logs of:", "cyan", f"{found.title}, {state}{older}")

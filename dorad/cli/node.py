@@ -74,7 +74,7 @@ def list_nodes(*, dataflow: str | None, style: str, machine: str | None, quiet: 
     columns = columns_for(nodes, of_all=dataflow is None)
     if quiet:
         for info in nodes:
-            click.echo(info.node)
+            click.echo(visible(info.node))
     elif style == "json":
         print_lines(as_json(info, columns) for info in nodes)
     else:

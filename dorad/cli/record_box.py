@@ -292,7 +292,7 @@ def _row_of(box: BlackBox, each: Incident) -> dict[str, Any]:
         "machine": box.machine,
         "dataflow": box.name or box.dataflow,
         "id": each.id,
-        "time_ns": int(each.time * 1e9),
+        "time_ns": int(each.time) * 10**9 + int(each.time % 1 * 1e9),
         "before": each.before,
         "after": each.after,
         "segments": each.segments,

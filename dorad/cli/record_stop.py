@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.select import connect, dataflow_name, select
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from dorad.control.client import Client
@@ -62,7 +63,7 @@ def _stop_here(client: Client, run: str) -> int:
             raise click.ClickException(f"{', '.join(sorted(left))} has not ended in {END_S:g} s")
         time.sleep(0.1)
     for name in sorted(names):
-        click.echo(f"ended {name}")
+        click.echo(visible(f"ended {name}"))
     if not names:
         click.echo("no recorder has joined the dataflow")
     return 0

@@ -24,6 +24,7 @@ from dorad.cli.reporting import print_note
 from dorad.cli.select import connect
 from dorad.cli.startprogress import wait_for_start
 from dorad.cli.stop import report_end
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -101,7 +102,7 @@ def start(
             exit_when_nodes_finish=exit_when_nodes_finish,
             hot_reload=hot_reload,
         )
-        click.echo(f"dataflow start triggered: {started.uuid}")
+        click.echo(visible(f"dataflow start triggered: {started.uuid}"))
         if enable:
             client.enable(started.uuid)
             warn_unless_of_machine(client.server.path)
@@ -109,7 +110,7 @@ def start(
         if not attach:
             state = wait_for_start(client, started.uuid)
             if report_end(state):
-                click.echo(f"dataflow started: {started.uuid}")
+                click.echo(visible(f"dataflow started: {started.uuid}"))
                 return 0
             return 1
     from dorad.cli.attach import follow

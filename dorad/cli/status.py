@@ -67,19 +67,20 @@ def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
         click.echo(f"{click.style('✗', fg='red')} {_wanted()}: not running")
         click.echo(f"  {visible(error)}", err=True)
         return
-    click.echo(f"{click.style('✓', fg='green')} dorad {found.version}: running")
+    click.echo(f"{click.style('✓', fg='green')} dorad {visible(found.version)}: running")
     click.echo(f"  address: {address}")
     click.echo(
         f"  pid {found.pid}, up {age(time.time() - found.started_at)}, "
         f"CPU {percent(found.cpu)}, memory {megabytes(found.memory)}"
     )
-    click.echo(f"  state: {found.state}")
+    click.echo(visible(f"  state: {found.state}"))
     if found.network is not None:
         for line in network_lines(found.network):
             click.echo(visible(line))
     click.echo(f"active dataflows: {found.dataflows} ({found.nodes} node processes)")
     if found.problem:
-        click.echo(f"{click.style('✗', fg='red')} nodes cannot be started: {found.problem}")
+        problem = visible(f"nodes cannot be started: {found.problem}")
+        click.echo(f"{click.style('✗', fg='red')} {problem}")
     for notice in found.notices:
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {visible(notice)}")
 

@@ -18,6 +18,7 @@ from dorad.cli.select import (
     select,
 )
 from dorad.cli.startprogress import wait_for_start
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,6 +179,6 @@ def report_restart(client: Client, restarted: Restarted) -> int:
     """
     if not report_end(wait_for_start(client, restarted.new)):
         return 1
-    click.echo(f"dataflow restarted: {restarted.old} -> {restarted.new}")
+    click.echo(visible(f"dataflow restarted: {restarted.old} -> {restarted.new}"))
     print_changes(restarted.changes)
     return 0

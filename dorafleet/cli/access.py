@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
@@ -12,6 +11,7 @@ import click
 from dorad.cli.groups import Group
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.control.tls import Role
+from dorad.terminal import local_time, visible, visible_lines
 from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.complete import robot_ids
 from dorafleet.cli.coordinator import connect
@@ -129,7 +129,7 @@ def add(name: str, *, role: Role, days: int, output: Path | None, state: Path, p
     params = OperatorAdd(name=name, role=role, days=days)
     if output is not None and str(output) == "-":
         with connect(state, port) as client:
-            click.echo(client.call("operator.add", params, Bundle).pem, nl=False)
+            click.echo(visible_lines(client.call("operator.add", params, Bundle).pem), nl=False)
         return
     path = output or Path(f"{name}.pem")
     # Open the file before the certificate is created: otherwise the certificate could be lost.
@@ -164,7 +164,7 @@ def create(name: str, *, role: Role, days: int, state: Path, port: int) -> None:
 
     with connect(state, port) as client:
         params = TokenCreate(name=name, role=role, days=days)
-        click.echo(client.call("token.create", params, Token).token)
+        click.echo(visible(client.call("token.create", params, Token).token))
 
 
 def _as_row(grant: Grant) -> tuple[str, str, str, str]:
@@ -173,4 +173,4 @@ def _as_row(grant: Grant) -> tuple[str, str, str, str]:
 
 
 def _day(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d", time.localtime(seconds))
+    return local_time(seconds, "%Y-%m-%d")

@@ -9,6 +9,7 @@ import click
 
 from dorad.cli.durations import Duration
 from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorad.control.errors import ControlError
 from dorad.terminal import local_time
 from dorafleet.cli.arguments import json_option, port_option, state_option
 from dorafleet.cli.coordinator import connect
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.client import Client
+    from dorafleet.coordinator.audit import Head
     from dorafleet.coordinator.messages import AuditRecord
 
 PAGE = 100
@@ -75,9 +77,9 @@ def audit(
     with connect(state, port) as client:
         head = _verify(client, known)
     if as_json:
-        print_object({"head": head})
+        print_object({"head": str(head)})
     else:
-        count = int(head.partition(":")[0])
+        count = head.sequence
         click.echo(f"ok, {'1 record' if count == 1 else f'{count} records'}; head: {head}")
 
 
@@ -101,10 +103,16 @@ def _check_head(text: str) -> None:
         raise click.BadParameter(str(error), param_hint="--known") from None
 
 
-def _verify(client: Client, known: str | None) -> str:
+def _verify(client: Client, known: str | None) -> Head:
+    """Return the head that the coordinator has verified. Raises ControlError."""
+    from dorafleet.coordinator.audit import Head
     from dorafleet.coordinator.messages import AuditHead, AuditVerify
 
-    return client.call("audit.verify", AuditVerify(known=known), AuditHead).head
+    found = client.call("audit.verify", AuditVerify(known=known), AuditHead).head
+    try:
+        return Head.parse(found)
+    except ValueError as error:
+        raise ControlError("bad-request", f"the coordinator's answer: {error}") from None
 
 
 def _as_row(found: AuditRecord) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ import asyncio
 import base64
 import shlex
 import ssl
-import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from dorad.cli.tables import print_object
+from dorad.control.errors import ControlError
+from dorad.terminal import local_time, visible
 from dorafleet.cli.arguments import (
     accept_new_option,
     file_argument,
@@ -228,15 +229,18 @@ def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> Non
             f"(`dorafleet revoke {robot}` first)"
         )
     made = client.call("enrol.token", EnrolRef(robot=robot), EnrolToken)
-    authority = base64.b64encode(ssl.PEM_cert_to_DER_cert(made.authority)).decode()
+    try:
+        authority = base64.b64encode(ssl.PEM_cert_to_DER_cert(made.authority)).decode()
+    except ValueError:
+        raise ControlError("bad-request", "the coordinator sent no certificate") from None
     words = ["sudo", "dorad-agent", "join", *coordinators, "--robot", robot]
     words += ["--token", made.token, "--authority", authority]
     if known == "revoked":
         words.append("--replace")  # it still has the key that was revoked
-    until = time.strftime("%H:%M", time.localtime(made.expires))
+    until = local_time(made.expires, "%H:%M")
     click.echo(f"Run this on {robot}, once and before {until}:", err=True)
     start = ("sudo", *ENABLE_AGENT)
-    click.echo(f"{shlex.join(words)} && {shlex.join(start)}")
+    click.echo(visible(f"{shlex.join(words)} && {shlex.join(start)}"))
 
 
 def address_of(cluster: Cluster, port: int | None) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.cli.tables import plain
 from dorad.phrases import first_of
 from dorad.release.disk import size_text
+from dorad.terminal import local_time
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,4 +103,4 @@ def some(names: Sequence[str]) -> str:
 
 def date_of(bundle: Bundle) -> str:
     """Return when a release was built, in local time."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(bundle.manifest.created))
+    return local_time(bundle.manifest.created, "%Y-%m-%d %H:%M")

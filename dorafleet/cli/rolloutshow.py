@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from dorad.cli.tables import age
 from dorad.natural import natural
 from dorad.phrases import first_of
+from dorad.terminal import local_time
 from dorafleet.rollout.plantext import MAX_NAMES, batch_name
 
 if TYPE_CHECKING:
@@ -117,4 +117,4 @@ def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
 
 
 def _moment(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+    return local_time(seconds, "%Y-%m-%d %H:%M:%S")

@@ -151,6 +151,8 @@ class FakeFleet:
         self.answers.set()
         self.read_logs: StreamHandler | None = None
         """Answers `logs.read` instead of `lines`."""
+        self.outputs = ["image"]
+        """The outputs of the node `camera`."""
         self.rates_asked = 0
         """How often rates of topics were asked for."""
         self.top: Callable[[], m.Top] = self.all_nodes_and_edges
@@ -356,7 +358,7 @@ class FakeFleet:
 
     async def _topics(self, _call: Call, _params: m.Ref) -> m.TopicList:
         sub = [m.Subscriber(node="planner", input="in")]
-        found = [m.TopicInfo(node="camera", output="image", subscribers=sub)]
+        found = [m.TopicInfo(node="camera", output=each, subscribers=sub) for each in self.outputs]
         return m.TopicList(dataflow="pick", topics=found)
 
     async def _dataflows(self, _call: Call, _params: m.Nothing) -> m.DataflowList:

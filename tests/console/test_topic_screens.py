@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from dorafleet.console.options import Options
 from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.screens.topics import TopicsScreen
 from dorafleet.console.view.values import Message
+from dorafleet.console.widgets.grid import Grid
 
 from .driving import console
 from .fakefleet import FakeFleet
@@ -82,3 +84,15 @@ async def test_views_that_are_tried_before_the_first_message_do_not_delay_it(
         await driven.press("v", "v")
         await driven.until("no picture: messages have no")
         await driven.until(lambda: len(fleet.subscriptions) == 2)
+
+
+async def test_an_output_that_is_gone_is_painted_until_the_next_picture(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    async with console(tmp_path, fleet, options=Options(start="topics pick")) as driven:
+        await driven.until("camera/image")
+        screen = driven.app.screen
+        assert isinstance(screen, TopicsScreen)
+        fleet.outputs = ["depth"]
+        await screen._list()
+        screen.query_one(Grid).on_blur()
+        await driven.until("camera/depth")

@@ -55,7 +55,7 @@ def _values(of: inspect.Type) -> st.SearchStrategy[Any]:
             return _structs(of.cls)
         case inspect.UnionType():
             return st.one_of(map(_values, of.types))
-        case inspect.ListType():
+        case inspect.ListType() | inspect.VarTupleType():
             return st.lists(_values(of.item_type), max_size=MAX_ITEMS)
         case inspect.DictType():
             keys, values = _values(of.key_type), _values(of.value_type)
@@ -124,7 +124,7 @@ def unbounded_ints(kind: type) -> Iterator[str]:
             case inspect.UnionType():
                 for inner in of.types:
                     yield from walk(inner, place)
-            case inspect.ListType():
+            case inspect.ListType() | inspect.VarTupleType():
                 yield from walk(of.item_type, place)
             case inspect.DictType():
                 yield from walk(of.key_type, place)

@@ -96,7 +96,7 @@ class RolloutScreen(ConsoleScreen):
         except ControlError as error:
             _log.debug("the end of rollout %s is not known: %s", number, error)
             if number is not None:
-                del self._rollouts[number]
+                self._rollouts.pop(number, None)
             self.bring()
         else:
             self._keep([detail.summary], detail.robots)

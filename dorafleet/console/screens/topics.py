@@ -42,6 +42,9 @@ TYPE_HZ = 1.0
 TYPE_S = 10.0
 """Seconds for which types are looked for: an output may send seldom or never."""
 SMALL = Preview(width=8, height=8)
+MAX_TYPES = 1000
+MAX_TYPE = 400
+"""Characters of a type, which may have any number of fields."""
 
 
 class TopicsScreen(ConsoleScreen):
@@ -94,7 +97,8 @@ class TopicsScreen(ConsoleScreen):
 
     def _take_type(self, event: tuple[TopicHeader, pa.Array | None]) -> None:
         header, array = event
-        self._types[header.topic] = "null" if array is None else str(array.type)
+        if len(self._types) < MAX_TYPES:
+            self._types[header.topic] = "null" if array is None else str(array.type)[:MAX_TYPE]
         self.bring()
 
     def _types_known(self) -> bool:
@@ -131,25 +135,28 @@ class TopicsScreen(ConsoleScreen):
     def paint(self, now: float) -> None:
         """Show the outputs."""
         del now
-        ids = [id_ for id_ in self._topics if self.filter.matches(self._cells(id_))]
+        topics = self._topics  # a new list may lack rows that are still shown
+        ids = [id_ for id_, info in topics.items() if self.filter.matches(self._cells(id_, info))]
         if self.order != "file":
             ids.sort(key=self._amount, reverse=True)
         empty = self.empty_text("output", known=self._listed)
-        self.query_one(Grid).show(ids, self._row, dim=self.outdated, empty=empty)
+        self.query_one(Grid).show(
+            ids, lambda id_: self._row(id_, topics[id_]), dim=self.outdated, empty=empty
+        )
 
-    def _cells(self, id_: str) -> dict[str, Value]:
-        info, rate = self._topics[id_], self._rates.get(id_)
+    def _cells(self, id_: str, info: TopicInfo) -> dict[str, Value]:
+        rate = self._rates.get(id_)
         return {
             "topic": id_,
             "rate": None if rate is None else rate.hz,
             "bandwidth": None if rate is None else rate.bandwidth,
-            "type": self._type(id_),
+            "type": self._type(id_, info),
             "to": tuple(f"{each.node}/{each.input}" for each in info.subscribers),
         }
 
-    def _type(self, id_: str) -> str:
+    def _type(self, id_: str, info: TopicInfo) -> str:
         """Return the declared type, else that of a message; empty if none has come."""
-        return self._topics[id_].type or self._types.get(id_, "")
+        return info.type or self._types.get(id_, "")
 
     def _amount(self, id_: str) -> float:
         """Return the rate or bandwidth that topics are ordered by."""
@@ -157,8 +164,8 @@ class TopicsScreen(ConsoleScreen):
         found = None if rate is None else rate.hz if self.order == "rate" else rate.bandwidth
         return found or 0.0
 
-    def _row(self, id_: str) -> Row:
-        info, rate = self._topics[id_], self._rates.get(id_)
+    def _row(self, id_: str, info: TopicInfo) -> Row:
+        rate = self._rates.get(id_)
         to = ", ".join(f"{each.node}/{each.input}" for each in info.subscribers)
         std = None if rate is None or rate.std_ms is None else rate.std_ms / 1e3
         return Row(
@@ -168,7 +175,7 @@ class TopicsScreen(ConsoleScreen):
                 Cell(words.rate(None if rate is None else rate.hz)),
                 Cell(words.count(None if rate is None else rate.bandwidth)),
                 Cell(words.milliseconds(std)),
-                Cell(self._type(id_) or "-", "dim"),
+                Cell(self._type(id_, info) or "-", "dim"),
                 Cell(to or "none", "" if to else "dim"),
             ),
         )
