@@ -12,7 +12,7 @@ from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
 from dorad.control.errors import ControlError
 from tests.cli.dora import dora
-from tests.cli.fakedaemon import UUID, dataflow, node
+from tests.cli.fakedaemon import UUID, daemon_status, dataflow, node
 from tests.cli.running import dora as dora_run
 from tests.cli.running import write
 
@@ -96,6 +96,15 @@ def hostile(daemon):
         status="failed",
         failures=[m.Failure(headline=HOSTILE, lines=[HOSTILE])],
     )
+    daemon.answers["dataflow.restart"] = m.Restarted(old=HOSTILE, new=HOSTILE)
+    daemon.answers["dataflow.enable"] = dataflow(name=HOSTILE)
+    daemon.answers["lease.take"] = m.Lease(id=HOSTILE, reason="r", owner="o", since=1.0)
+    daemon.answers["daemon.status"] = daemon_status(version=HOSTILE, problem=HOSTILE)
+    incident = m.Incident(
+        id=HOSTILE, time=1e308, before=1e308, after=0.0, segments=-1, bytes=-1, source="", note=""
+    )
+    box = m.BlackBox(dataflow=UUID, name=None, folder="/", incidents=[incident])
+    daemon.answers["incident.list"] = m.IncidentList(boxes=[box])
     return daemon
 
 
@@ -103,7 +112,13 @@ def hostile(daemon):
     "command",
     [
         ["list"],
+        ["status"],
+        ["restart", "demo"],
+        ["enable", "demo"],
+        ["busy", "--ttl", "5s", "x"],
+        ["record", "incidents", "-d", "demo"],
         ["node", "list"],
+        ["node", "list", "--quiet"],
         ["node", "info", "arm"],
         ["topic", "echo", "a/b", "-d", "demo"],
         ["logs", "demo"],
