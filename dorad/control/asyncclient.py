@@ -119,7 +119,8 @@ class AsyncClient(AsyncMethods):
             self._connection = await _open(opened, deadline)
         try:
             await self._connection.send(hello(self._name), text=True)
-            welcome = check_welcome(await _within(deadline, self._connection.recv()))
+            frame = await _within(deadline, self._connection.recv())
+            welcome = check_welcome(frame, self.server)
             self.daemon, self.role = welcome.welcome, welcome.role
         except BaseException as error:
             await self.close()

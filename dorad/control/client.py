@@ -135,7 +135,7 @@ class Client(Methods):
         try:
             self._connection.send(hello(name), text=True)
             frame = _within(deadline, self._connection.receive)
-            return check_welcome(frame).welcome
+            return check_welcome(frame, self.server).welcome
         except BaseException as error:
             self.close()
             if isinstance(error, TimeoutError):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from dorad.control import codec
 from dorad.control.errors import ControlError
+from dorad.control.faults import connect_failed
 from dorad.control.limits import MAX_REQUEST
 from dorad.control.messages import METHODS, PROTOCOL, Cancel, Hello, Welcome
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     import msgspec
 
+    from dorad.control.faults import Server
     from dorad.control.messages import Method, Struct, TopicHeader
 
 MAX_WAITING = 1024
@@ -175,15 +177,21 @@ def hello(name: str) -> bytes:
     return codec.encode(Hello(hello=name))
 
 
-def check_welcome(frame: str | bytes) -> Welcome:
-    """Return the daemon's name and version, and this client's role, from its first frame.
+def check_welcome(frame: str | bytes, server: Server) -> Welcome:
+    """Return the name and version of a server, and this client's role, from its first frame.
 
     Raises:
-        ControlError: the daemon refuses this client, or speaks another version of the protocol.
+        ControlError: the server refuses this client, speaks another version of the protocol, or
+            something else.
     """
-    if isinstance(frame, bytes):
-        raise ControlError("bad-request", "the daemon's first frame is not text")
-    arrived = codec.decode(frame, codec.Arrived, "the daemon's first frame")
+    try:
+        if isinstance(frame, bytes):
+            raise ControlError("bad-request", "its first frame is not text")
+        arrived = codec.decode(frame, codec.Arrived, "its first frame")
+        if arrived.welcome is None and arrived.error is None:
+            raise ControlError("bad-request", "its first frame is no welcome")
+    except ControlError as error:
+        raise connect_failed(server, error) from None
     if arrived.welcome is None:
         raise unexpected(arrived)
     if arrived.protocol != PROTOCOL:

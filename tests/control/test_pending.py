@@ -9,7 +9,9 @@ import pytest
 from dorad.control import codec, pending
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.faults import coordinator_at
 from dorad.control.pending import END, PendingRequests, check_welcome
+from dorad.control.target import Tcp
 
 EVENT = {"at": 1.0, "dataflow": "u", "what": "node-started"}
 
@@ -118,12 +120,15 @@ def test_a_wrong_request_is_not_sent() -> None:
     [
         ('{"welcome": "dorad 9", "protocol": 2}', "version"),
         ('{"id": null, "error": {"code": "version", "message": "old"}}', "version"),
-        ('{"id": 1, "result": {}}', "bad-request"),
-        ("no", "bad-request"),
-        (b"no", "bad-request"),
+        ('{"id": 1, "result": {}}', "unavailable"),
+        ("no", "unavailable"),
+        (b"no", "unavailable"),
     ],
 )
 def test_a_daemon_that_sends_no_welcome(first: str | bytes, code: str) -> None:
     with pytest.raises(ControlError) as caught:
-        check_welcome(first)
+        check_welcome(first, coordinator_at(Tcp("10.0.0.1", 6013)))
     assert caught.value.code == code
+    if code == "unavailable":
+        where = "the coordinator at 10.0.0.1 port 6013 does not answer like one: its first frame"
+        assert str(caught.value).startswith(where)
