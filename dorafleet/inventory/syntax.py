@@ -61,13 +61,16 @@ def user_name(text: str) -> str:
 
 
 def address(text: str) -> Address:
-    """Return an IP address."""
+    """Return an IP address of one machine."""
     try:
-        return ip_address(text)
+        found = ip_address(text)
     except ValueError:
         raise TextError(
             f"must be an IP address, not `{shorten(text)}`", "names are not looked up here"
         ) from None
+    if found.is_unspecified or found.is_multicast:
+        raise TextError(f"`{found}` is not the address of a machine", "robots connect to it")
+    return found
 
 
 def _only(allowed: frozenset[str], text: str, what: str, hint: str) -> str:

@@ -127,6 +127,10 @@ label: 3
         (HEAD + "machines: [{id: a, host: b c}]", "a host must not contain blanks"),
         (HEAD + "machines: [{id: a, host: b, daemon_port: 0}]", "from 1 to 65535"),
         (HEAD + "machines: [{id: a, host: b, zenoh_addr: c}]", "must be an IP address"),
+        (
+            HEAD + "machines: [{id: a, host: b, zenoh_addr: 0.0.0.0}]",
+            "is not the address of a machine",
+        ),
         (HEAD + "machines: [{id: a, host: b, labels: {n: 1.10}}]", 'write "1.10"'),
         (HEAD + "machines: [{id: a, host: b, labels: {'x y': z}}]", "not allowed in a label"),
         (
