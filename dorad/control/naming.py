@@ -6,12 +6,17 @@ import re
 from typing import TYPE_CHECKING, Protocol
 
 from dorad.control.errors import ControlError
+from dorad.phrases import first_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,63}")
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+MAX_NAMED = 10
+"""Dataflows that an error names."""
 
 
 class Named(Protocol):
@@ -54,11 +59,18 @@ def check_uuid(text: str) -> None:
         raise ControlError("bad-request", f"{text!r} is not a UUID in lower case")
 
 
-def find(known: Sequence[Named], wanted: str | None, *, ended_too: bool = False) -> int:
+def find(
+    known: Sequence[Named],
+    wanted: str | None,
+    *,
+    ended_too: bool = False,
+    elsewhere: Callable[[], Iterable[str]] = tuple,
+) -> int:
     """Return the index in `known`, which is sorted by age, of the dataflow that `wanted` means.
 
     A UUID finds any dataflow. A name finds a running one; None finds the only running one. With
-    `ended_too` both find the last one that ended if none runs.
+    `ended_too` both find the last one that ended if none runs. `elsewhere` returns names of others
+    that may be meant, for the error.
 
     Raises:
         ControlError: there is no such dataflow, or there are several.
@@ -79,6 +91,9 @@ def find(known: Sequence[Named], wanted: str | None, *, ended_too: bool = False)
     if named and ended_too:
         return named[-1]
     if wanted is None:
+        if others := list(elsewhere()):
+            alone = f"no dataflow of the fleet runs; robots run: {first_of(others, MAX_NAMED)}"
+            raise ControlError("not-found", alone, "name one")
         raise ControlError("not-found", "no dataflow runs", "start one with `dora start`")
     if named:
         raise ControlError(
@@ -86,7 +101,10 @@ def find(known: Sequence[Named], wanted: str | None, *, ended_too: bool = False)
             f"dataflow {wanted!r} has ended ({known[named[-1]].uuid})",
             "`dora start` starts it again; its UUID finds the one that has ended",
         )
-    there = ", ".join(sorted({entry.name for entry in known if entry.name and entry.running}))
+    there = first_of(
+        [*sorted({entry.name for entry in known if entry.name and entry.running}), *elsewhere()],
+        MAX_NAMED,
+    )
     raise ControlError(
         "not-found",
         f"no dataflow is named {wanted!r}" + (f"; there are: {there}" if there else ""),

@@ -22,7 +22,7 @@ from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.incidents import IncidentMethods
 from dorafleet.coordinator.logs import LogMethods
 from dorafleet.coordinator.nodes import NodeMethods
-from dorafleet.coordinator.onerobot import with_robots
+from dorafleet.coordinator.onerobot import alone, with_robots
 from dorafleet.coordinator.planning import Planner
 from dorafleet.coordinator.reconciler import Reconciler
 from dorafleet.coordinator.recorded import recorded
@@ -75,7 +75,7 @@ class FleetControl:
         self._store = store
         self._end = end
         self._event_bus = EventBus()
-        self.fleet = Fleet(store, writer)
+        self.fleet = Fleet(store, writer, lambda: alone(self.fleet, self.robots))
         self.robots = Robots(machines, self._on_change)
         self.connections = Connections(
             self.robots, self._attach, self._on_attached, self._on_audit, sign

@@ -28,7 +28,7 @@ from dorafleet.store.backup import RESTORED
 from dorafleet.store.errors import Code, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from dorad.dataflow.model import Dataflow
     from dorafleet.coordinator.audit import Head
@@ -41,9 +41,15 @@ _log = logging.getLogger(__name__)
 class Fleet:
     """The desired state in the store. Only the leader has one, and only the leader writes."""
 
-    def __init__(self, store: Store, writer: Writer) -> None:
-        """Start empty; `load` reads the store."""
+    def __init__(
+        self, store: Store, writer: Writer, elsewhere: Callable[[], Iterable[str]] = tuple
+    ) -> None:
+        """Start empty; `load` reads the store.
+
+        `elsewhere` returns the dataflows that only robots know, for errors about a name.
+        """
         self.writer = writer
+        self._elsewhere = elsewhere
         self.bell = Bell()
         """Rings at every change of a dataflow, desired or measured."""
         self.head: Head
@@ -105,7 +111,7 @@ class Fleet:
     def find(self, wanted: str | None, *, ended_too: bool = False) -> Record:
         """Return the dataflow with this name or UUID. Raises ControlError."""
         records = self.records
-        return records[find(records, wanted, ended_too=ended_too)]
+        return records[find(records, wanted, ended_too=ended_too, elsewhere=self._elsewhere)]
 
     def get(self, key: str) -> Record | None:
         """Return the dataflow with this key, or None."""

@@ -67,7 +67,8 @@ def named_without_robot(wanted: str | None) -> Name:
 def owners(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, list[str]] | None:
     """Return the name of a dataflow that the coordinator has not placed, and who runs it.
 
-    That is one named `ROBOT/NAME`, or the name of a release. Return None for any other name.
+    That is one named `ROBOT/NAME`, the name of a release, or one that was started on robots alone.
+    Return None for any other name.
 
     Raises:
         ControlError: there is no such robot.
@@ -79,12 +80,26 @@ def owners(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, list[
         if any(name in (record.name, record.uuid) for record in fleet.running):
             return None
         found = [r.id for r in robots.all if (s := r.releases.get(name)) and s.running]
+        if not found and all(name not in (record.name, record.uuid) for record in fleet.records):
+            found = [r.id for r in robots.all if name in r.dataflows]
         return (name, found) if found else None
     robots.get(robot)
     placed = any(
         robot in record.robots and name in (record.name, record.uuid) for record in fleet.running
     )
     return None if placed else (name, [robot])
+
+
+def alone(fleet: Fleet, robots: Robots) -> list[str]:
+    """Return the dataflows that only robots know, as `ROBOT/NAME` of the first one that runs it."""
+    found: dict[str, str] = {}
+    for robot in robots.all:
+        # Also those that have just ended: its last row may be older.
+        placed = {record.name for record in fleet.records if robot.id in record.robots}
+        released = {name for name, state in robot.releases.items() if state.running}
+        for name in sorted({*robot.dataflows, *released} - placed):
+            found.setdefault(name, f"{robot.id}/{name}")
+    return list(found.values())
 
 
 def on_one_robot(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, str] | None:
@@ -100,7 +115,7 @@ def on_one_robot(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str,
     if len(there) > 1:
         raise ControlError(
             "ambiguous",
-            f"{len(there)} robots run `{name}` from a release: {', '.join(there[:MAX_NAMED])}"
+            f"{len(there)} robots run `{name}` on their own: {', '.join(there[:MAX_NAMED])}"
             + (", …" if len(there) > MAX_NAMED else ""),
             f"name one: `{there[0]}/{name}`",
         )

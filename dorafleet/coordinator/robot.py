@@ -70,6 +70,8 @@ class Robot:
     """What it has reported of dataflows that come from releases; the last that is known."""
     ordered: dict[str, int] = field(default_factory=dict)
     """The generation of each order about a release that it has stored since it connected."""
+    dataflows: tuple[str, ...] = ()
+    """What its daemon ran by its last row, also what was started there."""
     sizes: Sizes = field(default_factory=dict)
     """Bytes of what is kept of its reports."""
     daemon: str = ""

@@ -128,7 +128,9 @@ class FleetWatching:
                     if self._following.get(robot.id) is not client:
                         return  # it has connected again, and this row is of before
                     for row in event.rows[:1]:
-                        self._own[robot.id] = checked(row, robot.id, robot.skew.seconds)
+                        own = checked(row, robot.id, robot.skew.seconds)
+                        self._own[robot.id] = own
+                        robot.dataflows = tuple(filter(None, own.dataflow.split(", ")))
                         self._described.add(robot.id)
                         self._dirty.add(robot.id)
                     # One that sends without end waits, and is closed when too much waits.

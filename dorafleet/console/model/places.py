@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.phrases import first_of
 from dorafleet.console.model.targets import dataflows_of, on_robot
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ PLACES: tuple[Place, ...] = (
 )
 
 
+MAX_NAMED = 20
+"""Dataflows that a message names."""
+
 ABOUT_DATAFLOWS = ("graph", "logs", "topics", "topic", "params")
 """Screens whose first word is a dataflow, or a robot."""
 
@@ -78,7 +82,8 @@ def with_dataflow(name: str, words: Sequence[str], rows: Mapping[str, FleetRow])
     if name == "logs" and not words:
         known = sorted({each for row in rows.values() for each in dataflows_of(row)})
         if len(known) > 1:
-            return f"name a dataflow, such as `logs {known[0]}`; there are: {', '.join(known)}"
+            there = first_of(known, MAX_NAMED)
+            return f"name a dataflow, such as `logs {known[0]}`; there are: {there}"
         return known
     row = rows.get(words[0]) if words and name in ABOUT_DATAFLOWS else None
     if row is None or not row.dataflow:

@@ -125,7 +125,7 @@ async def test_what_needs_one_robot_names_those_that_run_the_release(tmp_path):
     async with leading(tmp_path) as fleet:
         seen = await running(fleet)
         await with_release(fleet, seen, "arm1", "arm2")
-        with pytest.raises(ControlError, match="from a release: arm1, arm2") as error:
+        with pytest.raises(ControlError, match="on their own: arm1, arm2") as error:
             await fleet.call("node.list", m.Ref(dataflow="pick"))
         assert error.value.hint == "name one: `arm1/pick`"
         fleet.control.robots.get("arm2").releases = {}
@@ -139,6 +139,26 @@ async def test_a_dataflow_that_the_coordinator_has_placed_stays_its_own(tmp_path
         await running(fleet)
         found = await fleet.call("node.list", m.Ref(dataflow=name))
         assert [each.machine for each in found.nodes] == ["arm1", "arm2"]
+
+
+async def test_what_was_started_on_a_robot_is_found_by_its_name_and_named_in_errors(tmp_path):
+    async def rows(_call, _params):
+        row = m.FleetRow(robot="x", dataflow="survey, talk")
+        yield m.FleetRows(at=1.0, rows=[row], whole=True)
+        await asyncio.Event().wait()
+
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        await again(fleet, "arm2", {"fleet.watch": rows})
+        await fleet.until(lambda: fleet.control.robots.get("arm2").dataflows)
+        frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="survey"))]
+        assert {line.machine for frame in frames for line in frame.lines} == {"arm2"}
+        unknown = "no dataflow is named 'nowhere'; there are: talk, arm2/survey "
+        with pytest.raises(ControlError, match=unknown):
+            await fleet.call("node.list", m.Ref(dataflow="nowhere"))
+        await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
+        with pytest.raises(ControlError, match="of the fleet runs; robots run: arm2/survey"):
+            await fleet.call("node.info", m.NodeRef(node="camera"))
 
 
 async def test_the_lines_of_a_placed_dataflow_on_one_robot(tmp_path):
