@@ -76,7 +76,6 @@ class ConsoleApp(App[None]):
     ESCAPE_TO_MINIMIZE = False
     BINDINGS: ClassVar[list[BindingType]] = [
         ("q", "quit", "quit"),
-        ("ctrl+c", "quit", "quit"),
         ("ctrl+z", "suspend_process", ""),
         *in_order(
             ("question_mark", "help", "keys"),
@@ -168,8 +167,10 @@ class ConsoleApp(App[None]):
 
     async def on_event(self, event: Event) -> None:
         """Keep keys that come while a screen opens: they are for that one."""
-        if not isinstance(event, Key) or event.is_forwarded or event.key == "ctrl+c":
+        if not isinstance(event, Key) or event.is_forwarded:
             await super().on_event(event)
+        elif event.key == "ctrl+c":
+            self.exit()  # in whatever is typed, too, which would copy
         elif len(self._early) < MAX_EARLY:
             self._early.extend(apart(event))
             await self._give_keys()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 
 from textual.binding import Binding
 from textual.containers import Horizontal, Vertical
+from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
     from textual.binding import BindingType
-    from textual.events import Key, Resize
+    from textual.events import Click, Key, Resize
 
     from dorafleet.console.model.commands import Action
     from dorafleet.console.model.targets import Target
@@ -61,7 +62,12 @@ class Dialog(ModalScreen[T]):
     """A dialog that ends once, and that is cancelled when the terminal gets too small for it."""
 
     CANCELLED: T
-    BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "cancel", "Cancel", priority=True)]
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("escape", "cancel", "Cancel", priority=True),
+        # A dialog hides the keys of the app.
+        Binding("ctrl+z", "app.suspend_process", priority=True),
+        Binding("ctrl+l", "app.repaint", priority=True),
+    ]
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,6 +102,28 @@ class Dialog(ModalScreen[T]):
             self.action_cancel()
 
 
+class Option(Label):
+    """A line to choose by a click."""
+
+    DEFAULT_CSS = "Option:hover { text-style: reverse; }"
+
+    class Chosen(Message):
+        """The line was clicked."""
+
+        def __init__(self, key: str) -> None:
+            super().__init__()
+            self.key = key
+
+    def __init__(self, key: str, text: str) -> None:
+        super().__init__(f"  {key}   {shorten(clean(text), MAX_NAME)}", markup=False)
+        self._key = key
+
+    def on_click(self, event: Click) -> None:
+        """Choose this one."""
+        event.stop()
+        self.post_message(self.Chosen(self._key))
+
+
 class Choose(Dialog[str]):
     """Lists options with their keys, and ends with the key of one; that changes nothing yet."""
 
@@ -121,7 +149,7 @@ class Choose(Dialog[str]):
             yield Label(shorten(clean(self._question), MAX_NAME), markup=False)
             yield Label("")
             for key, text in self._options.items():
-                yield Label(f"  {key}   {shorten(clean(text), MAX_NAME)}", markup=False)
+                yield Option(key, text)
             yield Label("")
             yield Label("esc cancels", markup=False)
 
@@ -131,6 +159,11 @@ class Choose(Dialog[str]):
             return False
         self.end(key.character)
         return True
+
+    def on_option_chosen(self, event: Option.Chosen) -> None:
+        """Choose by a click."""
+        event.stop()
+        self.end(event.key)
 
 
 class Confirm(Dialog[bool]):
