@@ -257,6 +257,7 @@ class FakeFleet:
             "logs.read": self.read_logs or self._stored,
             "topic.list": self._topics,
             "dataflow.list": self._dataflows,
+            "dataflow.wait": self._running,
             "param.list": self._params,
             "release.list": self._releases,
             "rollout.plan": self._plan,
@@ -368,6 +369,9 @@ class FakeFleet:
         if (found := self.params.get(params.dataflow or "")) is None:
             raise ControlError("not-found", f"no dataflow is named '{params.dataflow}'")
         return m.ParamList(params=found)
+
+    async def _running(self, _call: Call, params: m.Wait) -> m.DataflowState:
+        return m.DataflowState(uuid=params.dataflow, name="pick", status="running")
 
     async def _releases(self, _call: Call, _params: m.Nothing) -> ReleaseList:
         return ReleaseList(releases=self.releases)
