@@ -177,6 +177,7 @@ class Rollouts:
                 "action": "rollout.start",
                 "rollout": number,
                 "dataflow": rollout.dataflow,
+                "name": rollout.name,
                 "release": rollout.release,
                 "robots": len(members),
                 "strategy": msgspec.to_builtins(rollout.strategy),

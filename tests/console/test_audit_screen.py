@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorafleet.console.options import Options
 from dorafleet.console.screens import audit
-from dorafleet.console.view.auditrows import change as change_text
+from dorafleet.console.view import auditrows
 from dorafleet.console.widgets.grid import Grid
 
 from .driving import console
@@ -37,11 +37,13 @@ async def test_changes_are_listed_with_their_authors_the_newest_first_and_new_on
         {"time": time.time(), "client": "coordinator", "action": "rollout.end", "rollout": 6},
     ]
     async with console(tmp_path, fleet, options=START) as driven:
+        await driven.until("1 of 2 changes")
+        await driven.press("o")
         text = await driven.until("2 of 2 changes")
         assert text.index("coordinator") < text.index("ben ")
         await driven.press("down")
         text = await driven.until("1  with dorafleet console")
-        assert "rollout.start: rollout 6, release 0123456789ab\n" in text
+        assert "rollout.start 6: release 0123456789ab\n" in text
         fleet.audit.append(change("node.restart", dataflow="arm1/pick", node="logger"))
         text = await driven.until("3 of 3 changes")
         assert driven.app.screen.query_one(Grid).cursor == "1", "it stays on its change"
@@ -50,20 +52,44 @@ async def test_changes_are_listed_with_their_authors_the_newest_first_and_new_on
         await driven.until(lambda: fleet.audit_reads[-1].after == 3)
         await driven.type("/who=ana time~:\r")
         text = await driven.until("1 of 3 changes")
-        assert "node.restart: dataflow arm1/pick, node logger" in text
+        assert "node.restart arm1/pick/logger" in text
         assert fleet.changes == []
 
 
 def test_a_changed_parameter_is_shown_with_its_old_and_its_new_value() -> None:
     ref = {"dataflow": "arm1/pick", "node": "planner", "key": "mode"}
-    said = "dataflow arm1/pick, node planner, key mode"
     for values, text in (
         ({"old": '"slow"', "new": '"fast"'}, ': "slow" -> "fast"'),
         ({"new": "2.5"}, ": unset -> 2.5"),
         ({"old": "2.5"}, ": 2.5 -> unset"),
         ({}, ""),
     ):
-        assert change_text({"action": "param.set", **ref, **values}) == f"param.set: {said}{text}"
+        record = {"action": "param.set", **ref, **values}
+        assert auditrows.change(record) == f"param.set arm1/pick/planner/mode{text}"
+
+
+def test_changes_are_told_in_a_few_words() -> None:
+    strategy = {"canary": 1, "batches": [], "auto_promote": True, "rules": {"min_rate": 0.5}}
+    for record, words in (
+        (
+            change("rollout.step", rollout=2, what="order switch", robots=["arm1", "arm3"]),
+            "rollout.step 2: order switch, arm1, arm3",
+        ),
+        (change("rollout.pause", rollout=2, reason=""), "rollout.pause 2"),
+        (
+            change("rollout.start", rollout=3, name="pick@2", robots=10, strategy=strategy),
+            (
+                "rollout.start 3: name pick@2, robots 10, "
+                "strategy canary 1, auto_promote, rules min_rate 0.5"
+            ),
+        ),
+        (change("alerts.ack", alert="arm1:x", undo=False), "alerts.ack: alert arm1:x"),
+        (
+            change("desired.set", robot="arm1", dataflow="pick", content={"release": "pick-1"}),
+            "desired.set arm1/pick: pick-1, disabled, generation None",
+        ),
+    ):
+        assert auditrows.change(record) == words
 
 
 async def test_of_a_long_audit_the_end_is_read(
@@ -88,7 +114,7 @@ async def test_after_a_restore_the_audit_that_there_is_is_shown(
         await driven.until("5 of 5 changes")
         fleet.audit = [*fleet.audit[:2], change("node.restart", node="logger")]
         text = await driven.until("3 of 3 changes")
-        assert "node.restart: node logger" in text and "number 4" not in text
+        assert "node.restart logger" in text and "number 4" not in text
 
 
 async def test_a_server_without_an_audit_says_so_and_damaged_records_hide_nothing(
@@ -113,5 +139,6 @@ async def test_a_server_without_an_audit_says_so_and_damaged_records_hide_nothin
     folder = tmp_path / "second"
     folder.mkdir()
     async with console(folder, fleet, options=START) as driven:
+        await driven.press("o")
         text = await driven.until("3 of 3 changes")
         assert "[red]eve" in text and "a\\u202eb" in text and "\x1b" not in text

@@ -38,6 +38,8 @@ class AuditScreen(ConsoleScreen):
 
     NAME = "audit"
     FILTER_KEYS = auditrows.KEYS
+    ORDERS = ("people", "all")
+    """Without and with what rollouts do by themselves: their screen has that, too."""
     AUTO_FOCUS = "Grid"
 
     def __init__(self) -> None:
@@ -70,14 +72,15 @@ class AuditScreen(ConsoleScreen):
         old = len(self._records) == MAX_RECORDS
         note = "y copies the command that prints older ones" if old else ""
         amount = f"{len(self._shown)} of {words.counted(len(self._records), 'change')}"
-        return Crumbs("Audit", amount=amount, note=note)
+        return Crumbs("Audit", order=self.order, amount=amount, note=note)
 
     def paint(self, now: float) -> None:
         """Show the changes, the newest first."""
         self._shown = {
             str(each.sequence): each
             for each in reversed(self._records)
-            if not self.filter or self.filter.matches(auditrows.cells(each, now))
+            if (self.order == "all" or auditrows.is_by_person(each))
+            and (not self.filter or self.filter.matches(auditrows.cells(each, now)))
         }
         grid = self.query_one(Grid)
         grid.widen(who=words.longest(auditrows.who(each.record) for each in self._shown.values()))

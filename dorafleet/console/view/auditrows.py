@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +24,8 @@ KEYS = ("number", "time", "since", "who", "client", "change")
 MAX_DETAIL = 200
 """Characters of a detail; `dorafleet audit --json` has all of it."""
 
+_BARE = ("what", "robots")
+"""Details whose values need no name."""
 _BESIDE = ("time", "epoch", "user", "peer", "role", "client", "action", "old", "new")
 """Fields of a record that do not describe the change, or that come last."""
 _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
@@ -48,31 +49,58 @@ def who(record: dict[str, Any]) -> str:
 
 
 def change(record: dict[str, Any]) -> str:
-    """Return the change of a record in words, without author and time."""
+    """Return the change of a record in words, without author and time.
+
+    They are the action and what was changed, such as `node.restart arm1/pick/camera`, and details.
+    """
     action, content = str(record.get("action")), record.get("content")
-    if action != "desired.set" or not isinstance(content, dict):
-        details = (_detail(key, value) for key, value in record.items() if key not in _BESIDE)
-        return f"{action}: {', '.join(details)}{_values(record)}"
-    enabled = "enabled" if content.get("enabled") else "disabled"
-    return (
-        f"{action} {record.get('robot')}/{record.get('dataflow')}: "
-        f"{content.get('release')}, {enabled}, generation {content.get('generation')}"
-    )
+    if action == "desired.set" and isinstance(content, dict):
+        enabled = "enabled" if content.get("enabled") else "disabled"
+        return (
+            f"{action} {record.get('robot')}/{record.get('dataflow')}: "
+            f"{content.get('release')}, {enabled}, generation {content.get('generation')}"
+        )
+    details = {key: value for key, value in record.items() if key not in _BESIDE}
+    names = ("rollout",) if "rollout" in details else ("robot", "dataflow", "node", "key")
+    subject = "/".join(str(details.pop(name)) for name in names if name in details)
+    texts = ", ".join(_detail(key, value) for key, value in details.items() if not _is_void(value))
+    what = " ".join(filter(None, (action, subject)))
+    return ": ".join(filter(None, (what, texts, _values(record))))
+
+
+def is_by_person(found: AuditRecord) -> bool:
+    """Return True if an operator or a program has made a change, and no rollout by itself."""
+    return bool(found.record.get("peer")) or found.record.get("user") is not None
 
 
 def _values(record: dict[str, Any]) -> str:
     """Return the old and the new value of a parameter, which are JSON; empty without any."""
     old, new = record.get("old", "unset"), record.get("new", "unset")
-    return f": {old} -> {new}" if {"old", "new"} & record.keys() else ""
+    return f"{old} -> {new}" if {"old", "new"} & record.keys() else ""
 
 
 def _detail(key: str, value: object) -> str:
-    """Return a detail of a change in words: moments as dates, lists and mappings as JSON."""
+    """Return a detail of a change in words: moments as dates, lists and mappings by their items."""
+    if value is True:
+        return key
     if key == "expires" and isinstance(value, int | float):
         return f"expires {local_time(value, '%Y-%m-%d %H:%M:%S')}"
-    text = json.dumps(value) if isinstance(value, dict | list) else str(value)
-    text = _DIGEST.sub(r"\1", text)
-    return f"{key} {text if len(text) <= MAX_DETAIL else f'{text[:MAX_DETAIL]}…'}"
+    text = _DIGEST.sub(r"\1", _text(value))
+    text = text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}…"
+    return text if key in _BARE and isinstance(value, str | list) else f"{key} {text}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, dict):
+        said = (_detail(str(key), each) for key, each in value.items() if not _is_void(each))
+        return ", ".join(said)
+    if isinstance(value, list):
+        return ", ".join(map(_text, value))
+    return str(value)
+
+
+def _is_void(value: object) -> bool:
+    return value is None or value is False or (isinstance(value, str | list | dict) and not value)
 
 
 def row(found: AuditRecord) -> Row:
