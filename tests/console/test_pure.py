@@ -408,6 +408,10 @@ def test_robots_are_found_by_one_of_their_releases_as_the_column_is_called() -> 
     assert not parse("release=pick@20").matches(tables.fleet_cells(row, 0.0))
     shown = dict(zip(titles, tables.fleet_row(row, 0.0).cells, strict=True))
     assert shown["release"].short == "2 releases"
+    varied = tables.varied(["battery@1, pick@2", "battery@1, pick@1", ""])
+    assert varied == {"pick"}
+    shown = dict(zip(titles, tables.fleet_row(row, 0.0, varied=varied).cells, strict=True))
+    assert shown["release"].short == "pick@2 +1"
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,9 @@ async def test_ten_robots_are_in_the_order_of_their_numbers_and_all_is_well_if_a
         text = await driven.until("all is well")
         assert re.findall(r"OK +(arm\d+)", text) == ["arm1", "arm2", "arm9", "arm10"]
         assert "3 flows" in text and "2 releases" in text
+        fleet.put("arm9", release="battery@1, pick@4")  # a rollout has reached it
+        text = await driven.until("pick@4")
+        assert text.count("pick@3") == 3 and "2 releases" not in text
         fleet.put("arm2", state="warn", why="its clock is 26 h behind")  # no alert yet
         text = await driven.until("NEEDS YOU  no alert")
         assert "all is well" not in text

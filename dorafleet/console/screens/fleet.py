@@ -49,6 +49,7 @@ class FleetScreen(ConsoleScreen):
         self._start_filter = filter_text
         self._alerts: dict[str, Alert] = {}
         self._sorted: tuple[object, list[str]] = (None, [])
+        self._varied: frozenset[str] = frozenset()
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
@@ -97,13 +98,14 @@ class FleetScreen(ConsoleScreen):
         key = (fleet.version, self.filter.text, self.order, int(now) if self.filter else 0)
         if key != self._sorted[0]:
             self._sorted = (key, self._arranged(now))
+            self._varied = tables.varied(row.release for row in fleet.rows.values())
         grid = self.query_one("#robots", Grid)
         grid.widen(robot=words.longest(fleet.rows))
         released = any(row.release for row in fleet.rows.values())
         grid.leave_out(*(() if released else ("release",)))
         grid.show(
             self._sorted[1],
-            lambda id_: tables.fleet_row(fleet.rows[id_], now, stale=stale),
+            lambda id_: tables.fleet_row(fleet.rows[id_], now, stale=stale, varied=self._varied),
             dim=stale,
             empty=self.empty_text("robot", known=fleet.version > 0),
         )

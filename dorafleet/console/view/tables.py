@@ -9,6 +9,8 @@ from dorafleet.console.view.glyphs import STATES
 from dorafleet.console.view.rows import Cell, Column, Row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from dorad.control.filters import Value
     from dorad.control.messages import EdgeStats, FleetRow, NodeInfo
 
@@ -68,8 +70,22 @@ def state_text(state: str) -> str:
     return f"{letter} {word}"
 
 
-def fleet_row(row: FleetRow, now: float, *, stale: bool = False) -> Row:
-    """Return the row of a robot; of a `stale` one only how it was is known."""
+def varied(releases: Iterable[str]) -> frozenset[str]:
+    """Return the names of releases of which robots have several versions, such as `pick`."""
+    found: dict[str, set[str]] = {}
+    for text in set(releases):
+        for each in text.split(", "):
+            found.setdefault(each.partition("@")[0], set()).add(each)
+    return frozenset(name for name, versions in found.items() if len(versions) > 1)
+
+
+def fleet_row(
+    row: FleetRow, now: float, *, stale: bool = False, varied: frozenset[str] = frozenset()
+) -> Row:
+    """Return the row of a robot; of a `stale` one only how it was is known.
+
+    Of several releases the first one that is `varied` is shown in narrow columns.
+    """
     known = row.known
     state, why = str(row.state), row.why
     if stale:
@@ -84,7 +100,7 @@ def fleet_row(row: FleetRow, now: float, *, stale: bool = False) -> Row:
             Cell(why or "-", "" if why else "dim"),
             Cell(_ago(row.since, now)),
             Cell(row.dataflow or "-", short=_number(row.dataflow, "flows")),
-            Cell(row.release or "-", short=_number(row.release, "releases")),
+            Cell(row.release or "-", short=_release(row.release, varied)),
             Cell(f"{row.running if known else '-'}/{row.nodes}"),
             Cell(words.percent(row.cpu if known else None)),
             Cell(
@@ -188,6 +204,14 @@ def edge_id(edge: EdgeStats) -> str:
 
 def _names(listed: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in listed.split(","))
+
+
+def _release(text: str, varied: frozenset[str]) -> str:
+    names = text.split(", ")
+    of = next((each for each in names if each.partition("@")[0] in varied), None)
+    if of is None or len(names) == 1:
+        return _number(text, "releases")
+    return f"{of} +{len(names) - 1}"
 
 
 def _number(names: str, what: str) -> str:
