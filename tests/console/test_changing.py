@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -117,6 +118,27 @@ async def test_a_dataflow_that_has_ended_begins_again(tmp_path: Path) -> None:
         await _confirmed(driven)
         await driven.until("Begin the ended dataflow again: done")
         assert fleet.changes == [("dataflow.restart", m.Stop(dataflow=UUID))]
+
+
+async def test_dataflows_that_robots_run_by_themselves_are_listed_and_lead_to_them(
+    tmp_path: Path,
+) -> None:
+    fleet = flows()  # pick of the server on arm001 and arm002
+    fleet.put("arm001", dataflow="convoy, nav, pick", release="nav@1")
+    fleet.put("arm002", dataflow="nav, pick, test", release="nav@1")
+    fleet.put("arm003", dataflow="old", known=False)
+    async with console(tmp_path, fleet, options=Options(start="dataflows")) as driven:
+        text = await driven.until("5 of 5")
+        names = re.findall(r"^[> ] (\w+) +(running|finished)", text, re.MULTILINE)
+        assert [name for name, _ in names] == ["pick", "convoy", "nav", "test", "convoy"]
+        await driven.press("down", "down", "down", "enter")
+        await driven.until("Fleet > arm002/test")
+        await driven.press("escape", "a")
+        await driven.until("Stop the dataflow")
+        await driven.press("escape", "up", "enter")
+        text = await driven.until("filter: dataflow=nav")
+        assert "2 of 3" in text
+        assert fleet.changes == []
 
 
 async def test_a_parameter_is_set_to_a_value_that_its_declaration_allows(tmp_path: Path) -> None:

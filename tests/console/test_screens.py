@@ -105,6 +105,18 @@ async def test_a_graph_begins_with_the_node_that_it_was_opened_from(tmp_path: Pa
         await driven.until("neighbours of node03")
 
 
+async def test_keys_of_a_graph_are_about_the_node_that_the_drawing_marks(tmp_path: Path) -> None:
+    fleet = FakeFleet(1, nodes=4)
+    fleet.edges = [edge("arm001", f"node{n:02}/out", f"node{n + 1:02}/in") for n in range(3)]
+    async with console(tmp_path, fleet, options=Options(start="graph pick node00")) as driven:
+        for keys, node in ((), "node00"), (("down",), "node02"), (("up", "enter"), "node01"):
+            await driven.press(*keys)
+            await driven.until(f">{node}")
+            await driven.press("a")
+            await driven.until(f"Actions for pick/{node}")
+            await driven.press("escape")
+
+
 async def test_minus_goes_to_and_fro_between_two_screens(tmp_path: Path) -> None:
     async with console(tmp_path, FakeFleet(3), options=Options(start="top")) as driven:
         await driven.until("Top")

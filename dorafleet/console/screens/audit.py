@@ -72,7 +72,7 @@ class AuditScreen(ConsoleScreen):
         old = len(self._records) == MAX_RECORDS
         note = "y copies the command that prints older ones" if old else ""
         amount = f"{len(self._shown)} of {words.counted(len(self._records), 'change')}"
-        return Crumbs("Audit", order=self.order, amount=amount, note=note)
+        return Crumbs("Audit", amount=amount, note=note)
 
     def paint(self, now: float) -> None:
         """Show the changes, the newest first."""

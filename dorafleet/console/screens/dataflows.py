@@ -1,4 +1,4 @@
-"""Screen Dataflows: those that the server runs, and those that have ended and can begin again."""
+"""Screen Dataflows: those that the server and robots run, and those that can begin again."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from textual.widget import Widget
 
     from dorad.control.messages import DataflowInfo
+    from dorafleet.console.view.flowrows import RobotFlow
 
 EVERY_S = 2.0
 
@@ -32,7 +33,9 @@ class DataflowsScreen(ConsoleScreen):
     def __init__(self) -> None:
         super().__init__()
         self._found: DataflowList | None = None
+        self._count = 0
         self._shown: dict[str, DataflowInfo] = {}
+        self._of_robots: dict[str, RobotFlow] = {}
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
@@ -64,23 +67,37 @@ class DataflowsScreen(ConsoleScreen):
     def crumbs(self) -> Crumbs:
         """Return the title, with the number of rows shown."""
         found = self._found
-        amount = "" if found is None else f"{len(self._shown)} of {len(found.dataflows)}"
+        count = len(self._shown) + len(self._of_robots)
+        amount = "" if found is None else f"{count} of {self._count}"
         note = "" if found is None else words.no_answer(found.missing)
         return Crumbs("Dataflows", amount=amount, note=note)
 
     def paint(self, now: float) -> None:
-        """Show the last list: what runs, then what has ended last."""
+        """Show the last list: what runs, on the server and on robots, then what has ended last."""
         found = [] if self._found is None else self._found.dataflows
+        rows = self.server.fleet.rows.values() if self._found is not None else ()
+        robots = flowrows.on_robots(rows, found)
+        self._count = len(found) + len(robots)
         matching = [x for x in found if self.filter.matches(flowrows.cells(x, now))]
         self._shown = {each.uuid: each for each in flowrows.arranged(matching)}
-        shown = self._shown
+        self._of_robots = {
+            each.id: each for each in robots if self.filter.matches(flowrows.robot_cells(each))
+        }
+        shown, own = self._shown, self._of_robots
+        ids = sorted([*shown, *own], key=lambda id_: id_ in shown and not shown[id_].active)
         grid = self.query_one(Grid)
-        placed = any(each.machines for each in found)
+        placed = bool(robots) or any(each.machines for each in found)
         grid.leave_out(*(() if placed else ("robots",)))
-        grid.widen(dataflow=words.longest(map(flowrows.name, found)))
+        names = [*map(flowrows.name, found), *(each.name for each in robots)]
+        grid.widen(dataflow=words.longest(names))
         empty = self.empty_text("dataflow", known=self._found is not None)
         grid.show(
-            list(shown), lambda id_: flowrows.row(shown[id_], now), dim=self.outdated, empty=empty
+            ids,
+            lambda id_: (
+                flowrows.robot_row(own[id_]) if id_ in own else flowrows.row(shown[id_], now)
+            ),
+            dim=self.outdated,
+            empty=empty,
         )
 
     def target(self) -> Target:
@@ -89,14 +106,24 @@ class DataflowsScreen(ConsoleScreen):
 
     def targets(self) -> list[Target]:
         """Return the marked dataflows, or the one under the cursor."""
-        return [self._target(id_) for id_ in self.query_one(Grid).chosen if id_ in self._shown]
+        chosen = map(self._target, self.query_one(Grid).chosen)
+        return [each for each in chosen if each.dataflow]
 
     def _target(self, id_: str | None) -> Target:
+        if (own := self._of_robots.get(id_ or "")) is not None:
+            return self._robot_target(own)
         info = self._shown.get(id_ or "")
         if info is None:
             return Target()
         # By its UUID: a name stands for the run that has not ended.
         return Target(info.uuid, title=flowrows.title(info), ended=not info.active)
+
+    def _robot_target(self, flow: RobotFlow) -> Target:
+        if len(flow.robots) > 1:
+            return Target()
+        (robot,) = flow.robots
+        named = self.server.named(robot, flow.name)
+        return Target(named, robot=robot, title=f"{robot}: {flow.name}")
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints the same."""
@@ -111,8 +138,15 @@ class DataflowsScreen(ConsoleScreen):
         return True
 
     def open_chosen(self) -> None:
-        """Open the graph; of a dataflow that has ended, its log."""
-        info = self._shown.get(self.query_one(Grid).cursor or "")
+        """Open the graph; of a dataflow that has ended, its log; of several robots, those."""
+        cursor = self.query_one(Grid).cursor or ""
+        if (own := self._of_robots.get(cursor)) is not None:
+            if target := self._robot_target(own).dataflow:
+                self.console.open_about("graph", [target])
+            else:
+                self.console.open_about("fleet", [f"dataflow={own.name}"])
+            return
+        info = self._shown.get(cursor)
         if info is None:
             return
         if info.active:

@@ -37,6 +37,8 @@ class GraphScreen(ConsoleScreen):
         self.node = node
         self.part: TopPart | None = None
         self._edges: dict[str, EdgeStats] = {}
+        self._chosen_at: str | None = None
+        """The edge under the cursor when `node` was chosen."""
         self._chose_order = False
 
     @classmethod
@@ -107,12 +109,6 @@ class GraphScreen(ConsoleScreen):
         shown = whole
         if self.order == "neighbours" and self.node is not None:
             shown = whole.around(self.node)
-        lines = graph(shown, self.glyphs(), self.node)
-        if self.part is None and self.feeds.error:
-            lines = []
-        elif not whole.nodes:
-            lines = [[(f" {self.empty_text('node', known=self.part is not None)}", "dim")]]
-        self.query_one("#content", Canvas).show(lines)
         edges = worst_first(edge for arrow in shown.arrows for edge in arrow.edges)
         self._edges = {tables.edge_id(each): each for each in edges}
         machines = len({each.machine for each in edges}) > 1
@@ -123,13 +119,30 @@ class GraphScreen(ConsoleScreen):
         grid.show(
             list(found), lambda id_: tables.edge_row(found[id_]), dim=self.outdated, empty=empty
         )
+        if self._chosen_at is None:
+            self._chosen_at = grid.cursor
+        lines = graph(shown, self.glyphs(), self._marked)
+        if self.part is None and self.feeds.error:
+            lines = []
+        elif not whole.nodes:
+            lines = [[(f" {self.empty_text('node', known=self.part is not None)}", "dim")]]
+        self.query_one("#content", Canvas).show(lines)
+
+    @property
+    def _marked(self) -> str:
+        """The node that is marked in the drawing, and that keys are about."""
+        cursor = self.query_one(Grid).cursor
+        return (self.node or "") if cursor == self._chosen_at else self._receiver
+
+    @property
+    def _receiver(self) -> str:
+        """The node that gets the edge under the cursor."""
+        edge = self._edges.get(self.query_one(Grid).cursor or "")
+        return "" if edge is None else edge.target.partition("/")[0]
 
     def target(self) -> Target:
-        """Return the node that gets the edge under the cursor."""
-        edge = self._edges.get(self.query_one(Grid).cursor or "")
-        node = self.node or ""
-        if edge is not None and self.query_one(Grid).has_focus:
-            node = edge.target.partition("/")[0]
+        """Return the node that is marked in the drawing."""
+        node = self._marked
         return Target(self.dataflow, node, title=f"{self.dataflow}/{node}" if node else "")
 
     def argv(self) -> Sequence[str]:
@@ -141,8 +154,8 @@ class GraphScreen(ConsoleScreen):
         return self.query_one(Grid).cursor is not None
 
     def open_chosen(self) -> None:
-        """Draw the neighbours of the node that gets the edge."""
-        target = self.target()
-        if target.node:
-            self.node, self.order = target.node, "neighbours"
+        """Mark the node that gets the edge, and draw its neighbours."""
+        if self._receiver:
+            self.node, self.order = self._receiver, "neighbours"
+            self._chosen_at = self.query_one(Grid).cursor
             self.repaint()

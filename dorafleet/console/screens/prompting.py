@@ -20,10 +20,10 @@ class Prompting:
         """The filter to go back to if the one that is typed is given up."""
 
     def ask_filter(self) -> None:
-        """Type a filter."""
+        """Type a filter; the first key replaces the one that there is, or moves in it."""
         self._filter_before = self._screen.filter
         hint = "word !word key=value key>10 since<10m key~regex"
-        self._ask("filter", self._screen.filter.text, hint)
+        self._ask("filter", self._screen.filter.text, hint, replaces=True)
 
     def ask_place(self) -> None:
         """Type the screen to go to."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.natural import natural
 from dorad.phrases import first_of
+from dorafleet.console.model.targets import dataflows_of
 from dorafleet.console.view import words
 from dorafleet.console.view.rows import Cell, Column, Row
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from dorad.control.filters import Value
-    from dorad.control.messages import DataflowInfo
+    from dorad.control.messages import DataflowInfo, FleetRow
 
 COLUMNS = (
     Column("dataflow", "DATAFLOW", 12, grow=2, most=24),
@@ -37,6 +38,33 @@ _STYLES = {
     "stopping": "update",
     "finished": "dim",
 }
+
+
+class RobotFlow(NamedTuple):
+    """A dataflow that robots run by themselves, from a release or begun there."""
+
+    name: str
+    robots: tuple[str, ...]
+    """In their natural order."""
+
+    @property
+    def id(self) -> str:
+        """What no UUID is: names the row."""
+        return f"robots/{self.name}"
+
+
+def on_robots(rows: Iterable[FleetRow], listed: Iterable[DataflowInfo]) -> list[RobotFlow]:
+    """Return the dataflows that robots run now and the server does not list, by name."""
+    known: set[tuple[str, str]] = set()
+    for info in listed:
+        if info.active:
+            known.update((name(info), machine) for machine in info.machines or ("",))
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for each in dataflows_of(row) if row.known else ():
+            if known.isdisjoint(((each, row.robot), (each, ""))):
+                found.setdefault(each, []).append(row.robot)
+    return [RobotFlow(each, tuple(sorted(found[each], key=natural))) for each in sorted(found)]
 
 
 def name(info: DataflowInfo) -> str:
@@ -87,3 +115,16 @@ def row(info: DataflowInfo, now: float) -> Row:
         ),
         "" if running else "dim",
     )
+
+
+def robot_cells(flow: RobotFlow) -> dict[str, Value]:
+    """Return the cells by which a dataflow of robots is filtered."""
+    return {"dataflow": flow.name, "status": "running", "robots": flow.robots}
+
+
+def robot_row(flow: RobotFlow) -> Row:
+    """Return the row of a dataflow of robots: its figures are on their screens."""
+    none = Cell("-", "dim")
+    robots = Cell(first_of(flow.robots, MAX_MACHINES))
+    cells = (Cell(flow.name, "name"), Cell("running", "ok"), none, none, none, none, robots, none)
+    return Row(flow.id, cells)
