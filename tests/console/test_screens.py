@@ -407,6 +407,15 @@ async def test_alerts_that_are_over_are_below_those_that_are_open(tmp_path: Path
         screen = driven.app.screen
         assert isinstance(screen, ConsoleScreen)
         assert line.strip() in [each.strip() for each in screen.text_lines()]
+        # One that comes and goes while another screen is shown.
+        driven.app.go_to("help")
+        await driven.until("Help")
+        fleet.fail("arm002")
+        fleet.put("arm002")
+        fleet.judge(120.0)
+        fleet.judge(180.0)
+        await driven.press("escape")
+        await driven.until("arm002    node gripper failed")
 
 
 async def test_an_empty_table_says_why(tmp_path: Path) -> None:

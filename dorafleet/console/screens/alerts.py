@@ -65,6 +65,11 @@ class AlertsScreen(ConsoleScreen):
         yield Canvas(id="facts", classes="auto")
         yield Canvas(id="past", classes="auto")
 
+    def on_screen_resume(self) -> None:
+        """Read those that are over again: some may have come and gone while this was hidden."""
+        self._past_beside = None
+        super().on_screen_resume()
+
     def crumbs(self) -> Crumbs:
         """Return the title, with the number of alerts."""
         new = new_count(self.server.alerts)
