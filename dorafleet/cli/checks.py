@@ -55,7 +55,8 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
             hint = f"is it on, and is its network up? `{_ssh(robot)} systemctl status dorad-agent`"
             yield Check("FAIL", name, f"unreachable{seen}{why}", hint)
         case "refused":
-            hint = f"`dorafleet enrol cluster.yml {name} --again` gives it a new certificate"
+            command = f"`dorafleet enrol cluster.yml {name} --again`"
+            hint = f"an admin gives it a new certificate: {command}"
             yield Check("FAIL", name, f"was refused{why}", hint)
         case "conflict-paused":
             hint = f"choose: `dorafleet adopt {name}`, or `dorafleet resume {name}`"

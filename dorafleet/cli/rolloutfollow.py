@@ -154,7 +154,8 @@ def run(target: Tcp, number: int, sender: Sender, *, as_json: bool, good: frozen
         except KeyboardInterrupt:
             stack.close()
             click.echo(
-                f"\nthe rollout continues without this command, which sends no more files."
+                f"\nthe rollout continues without this command, which sends no more files:"
+                f" the coordinator sends those that it has."
                 f"\n  follow: dorafleet rollout follow {number}"
                 f"\n  hold:   dorafleet rollout pause {number}"
                 f"\n  end it: dorafleet rollout abort {number}",

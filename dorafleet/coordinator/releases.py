@@ -102,11 +102,11 @@ class Releases:
         if not found and _PREFIX.fullmatch(text):
             found = [info for info in infos if info.id.startswith(text)]
         if not found:
-            hint = did_you_mean(name, {info.name for info in infos})
+            names = {info.name for info in infos}
+            register = f"where it was built, `dorafleet plan {text[:100]}` registers it"
+            hint = "" if name in names else did_you_mean(name, names)
             raise ControlError(
-                "not-found",
-                f"no release `{text[:100]}` is registered",
-                hint or "`dorafleet release list` shows all",
+                "not-found", f"no release `{text[:100]}` is registered", hint or register
             )
         if len(found) > 1:
             ids = ", ".join(info.id[:12] for info in found[:5])

@@ -271,7 +271,10 @@ def why_no_action(targets: Sequence[Target], role: str, *, readonly: bool) -> st
     """Return why nothing can be done to these targets, and what would change that."""
     fitting = _fitting(targets)
     if not fitting and any(each.released for each in targets):
-        return "only rollouts start and stop what comes from a release; its nodes have actions"
+        return (
+            "only rollouts start and stop what comes from a release; its nodes have actions, and "
+            "`dora stop` on the robot stops it there"
+        )
     if not fitting:
         return "there is no action for what is chosen here"
     titles = ", ".join(action.title.partition(":")[0] for action in fitting)

@@ -264,7 +264,7 @@ async def test_releases_are_refused_before_anything_changes(tmp_path):
         await one.fleet.call("release.put", put(other))
         with pytest.raises(ControlError, match="robot `r1` and 1 more: it is for riscv64"):
             await one.start("pick@9")
-        with pytest.raises(ControlError, match="no release `pick@77` is registered"):
+        with pytest.raises(ControlError, match="`dorafleet plan pick@77` registers it"):
             await one.start("pick@77")
         with pytest.raises(ControlError, match=r"no release `pic` .*did you mean `pick`"):
             await one.start("pic")
