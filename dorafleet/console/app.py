@@ -319,7 +319,9 @@ class ConsoleApp(App[None]):
     def action_last(self) -> None:
         """Open the screen again that was shown before this one."""
         if self._last is not None:
-            self.open(self._last.again())
+            screen = self._last.again()
+            screen.places = dict(self._last.places)
+            self.open(screen)
 
     def action_repaint(self) -> None:
         """Paint everything again, after another program has written to the terminal."""

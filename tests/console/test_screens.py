@@ -117,6 +117,25 @@ async def test_keys_of_a_graph_are_about_the_node_that_the_drawing_marks(tmp_pat
             await driven.press("escape")
 
 
+async def test_minus_opens_a_screen_with_the_cursor_on_its_row(tmp_path: Path) -> None:
+    async with console(tmp_path, FakeFleet(1, nodes=5)) as driven:
+        await driven.until("1 of 1")
+        await driven.press("enter")
+        await driven.until("5 of 5 nodes")
+        await driven.press("down", "down")
+        await driven.until("> node02")
+        for leave in (("escape",), ("t", "escape")):
+            await driven.press(*leave)
+            await driven.type("-")
+            await driven.until("> node02")
+        driven.app.go_to("help")
+        await driven.until("Help")
+        await driven.type("-")
+        await driven.until("> node02")
+        await driven.press("down")
+        await driven.until("> node03")
+
+
 async def test_minus_goes_to_and_fro_between_two_screens(tmp_path: Path) -> None:
     async with console(tmp_path, FakeFleet(3), options=Options(start="top")) as driven:
         await driven.until("Top")

@@ -60,6 +60,8 @@ class ConsoleScreen(Screen[None]):
         """When it could take keys first, on the monotonic clock; None before."""
         self.updates = 0
         """Grows with everything that a feed of this screen brings."""
+        self.places: dict[str, str | None] = {}
+        """The rows under the cursors of the grids when this was hidden, or where they begin."""
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
@@ -161,6 +163,7 @@ class ConsoleScreen(Screen[None]):
         self.tick()
         for grid in self.query(Grid):
             grid.keep_visible()
+            grid.begin_at(self.places.pop(grid.id or "", None))
         self.call_next(self._take_keys)  # once a widget has the focus
 
     def _take_keys(self) -> None:
@@ -176,6 +179,7 @@ class ConsoleScreen(Screen[None]):
         self.feeds.stop()
         for grid in self.query(Grid):
             grid.hold_cursor()
+            self.places[grid.id or ""] = grid.cursor
 
     def on_unmount(self) -> None:
         """Stop reading."""

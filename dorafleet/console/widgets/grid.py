@@ -62,6 +62,8 @@ class Grid(Painted, can_focus=True):
         self.marks: set[str] = set()
         self.dim = False
         """Whether all rows are out of date."""
+        self._wanted: str | None = None
+        """The row that gets the cursor when the first rows are shown."""
         self._held = False
         """Whether the cursor stays with its row; until the operator uses it, with its place."""
         self._height = 0
@@ -97,6 +99,8 @@ class Grid(Painted, can_focus=True):
         self._ids, self._row_of = list(arranged), row_of
         self._heading, self.dim, self._empty = heading, dim, empty
         self.marks &= set(self._ids) if self.marks else set()
+        if self._ids and self._wanted is not None:
+            self.begin_at(self._wanted)
         if self._ids and not (self._held and self.cursor in set(self._ids)):
             self.cursor = self._ids[min(place or 0, len(self._ids) - 1)]
         if not self._ids:
@@ -221,6 +225,12 @@ class Grid(Painted, can_focus=True):
         self.cursor = self._ids[min(max(place, 0), len(self._ids) - 1)]
         self.keep_visible()
         self._repaint()
+
+    def begin_at(self, id_: str | None) -> None:
+        """Put the cursor on this row, now or when the first rows are shown."""
+        self._wanted = None if self._ids else id_
+        if id_ in self._ids:
+            self.jump(self._ids.index(id_))
 
     def hold_cursor(self) -> None:
         """Keep the cursor with its row from now on, wherever that goes."""
