@@ -152,7 +152,7 @@ class LogMethods:
         return RobotLines(self._robots, self._fleet.bell, robot, own, source.runs_on)
 
     def _skew(self, robot: str) -> float:
-        return self._robots.get(robot).skew.seconds
+        return self._robots.get(robot).skew.correction
 
     def _wrong_clocks(self, robots: Iterable[str]) -> dict[str, float]:
         known = filter(None, map(self._robots.find, robots))

@@ -39,6 +39,11 @@ class Skew:
         """Return True if the clock is certainly further off than this."""
         return abs(self.seconds) - self.margin > seconds
 
+    @property
+    def correction(self) -> float:
+        """What to subtract from times by that clock: nothing if it may be right."""
+        return self.seconds if self.beyond(0.0) else 0.0
+
 
 def skew_of(clock: float, asked_at: float, answered_at: float) -> Skew:
     """Return the skew of a clock that was read between two moments of the coordinator's clock."""

@@ -442,6 +442,7 @@ async def test_an_empty_table_says_why(tmp_path: Path) -> None:
     async with console(tmp_path, fleet) as driven:
         await driven.until("1 of 1")
         await driven.press("slash")
+        await driven.until("keys: state robot why")
         await driven.type("nosuch")
         await driven.press("enter")
         await driven.until("no robot matches the filter (esc removes it)")

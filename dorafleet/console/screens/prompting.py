@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from dorafleet.console.widgets.prompt import Prompt
 
 
+MAX_KEYS = 300
+"""Characters of the columns that are named: labels of robots are among them."""
+
+
 class Prompting:
     """The prompt of one screen."""
 
@@ -22,7 +26,8 @@ class Prompting:
     def ask_filter(self) -> None:
         """Type a filter; the first key replaces the one that there is, or moves in it."""
         self._filter_before = self._screen.filter
-        hint = "word !word key=value key>10 since<10m key~regex"
+        keys = " ".join(self._screen.filter_keys())[:MAX_KEYS]
+        hint = "word !word key=value key>10 key~regex" + (f"   keys: {keys}" if keys else "")
         self._ask("filter", self._screen.filter.text, hint, replaces=True)
 
     def ask_place(self) -> None:

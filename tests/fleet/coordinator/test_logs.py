@@ -8,6 +8,7 @@ from dorad.control import messages as m
 from dorafleet.coordinator import logorder
 from dorafleet.coordinator.logorder import FIRST_S, QUIET_S, LogOrder
 from dorafleet.coordinator.logs import in_order
+from dorafleet.coordinator.probing import skew_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -85,6 +86,13 @@ def ordered(robots: dict[str, list[m.LogRecord]], skew: dict[str, float]) -> lis
     for robot, lines in robots.items():
         order.add(robot, lines, now=0.1, today=1_000_000.0)
     return [each.message for each in order.take_all()]
+
+
+def test_times_of_a_clock_that_may_be_right_are_taken_as_they_are() -> None:
+    late = skew_of(clock=1000.1, asked_at=1000.0, answered_at=1000.8)  # 0.3 s behind, at most 0.4
+    assert late.correction == 0.0
+    behind = skew_of(clock=999.1, asked_at=1000.0, answered_at=1000.1)
+    assert behind.correction == behind.seconds
 
 
 def test_lines_before_and_after_a_clock_was_set_stay_in_the_order_they_were_written() -> None:
