@@ -38,6 +38,8 @@ OF_COORDINATOR = ("unreachable", "daemon-away", "robot-warning")
 """Causes that only a coordinator finds, with a fix that `dorafleet doctor` knows."""
 OF_RUNNING = ("output-slow", "input-drops", "log-flood")
 """Causes of nodes that run: a restart begins to learn what is usual again, and hides them."""
+MAX_ACK = 12
+"""Columns for who has acknowledged an alert that is over."""
 KEYS = ("state", "where", "what", "since", "ack", "robots", "dataflow", "node")
 
 
@@ -71,14 +73,16 @@ def past_row(alert: PastAlert) -> Row:
 
 def past_lines(alerts: Sequence[PastAlert]) -> list[list[Span]]:
     """Return the lines about alerts that are over; none without any."""
+    acks = [f"ack {words.clean(each.acked_by)}" if each.acked_by else "" for each in alerts]
+    columns = min(max(map(words.width, acks), default=0), MAX_ACK)
     lines: list[list[Span]] = [
         [
             (f" {words.moment(each.since)} to {words.moment(each.until)}  ", "dim"),
             (f"{words.fit(words.clean(where(each)), 9)} ", "name"),
+            (f"{words.fit(ack, columns)} " if columns else "", "dim"),
             (words.clean(each.text), "dim"),
-            (f"  ack {words.clean(each.acked_by)}" if each.acked_by else "", "dim"),
         ]
-        for each in alerts
+        for each, ack in zip(alerts, acks, strict=True)
     ]
     more = ("   dorafleet alerts --past has more", "dim")
     return [[], [(" OVER, the last first", "title"), more], *lines] if lines else []

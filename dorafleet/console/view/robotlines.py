@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dorafleet.console.model.alerts import state_of
+from dorafleet.console.model.targets import dataflows_of, released_on
 from dorafleet.console.view import words
 from dorafleet.console.view.glyphs import STATES
 from dorafleet.console.view.tables import state_text
@@ -38,10 +39,12 @@ def lines(
         first.append((f"   drops {words.rate(row.drops)}/s", "warn" if row.drops else ""))
     else:
         first.append((f"   seen {words.age(row.seen_at and now - row.seen_at)} ago", "dim"))
-    if row.dataflow:
-        first.append((f"   {clean(row.dataflow)}", "name"))
+    released = released_on(row)  # by their names and numbers
+    own = [name for name in dataflows_of(row) if name not in released]
+    if own:
+        first.append((f"   {clean(', '.join(own))}", "name"))
     if row.release:
-        first.append((f"   {clean(row.release)}", "dim"))
+        first.append((f"   {clean(row.release)}", "name"))
     if row.version and columns >= 100:
         first.append((f"   dorad {clean(row.version)}", "dim"))
     found: list[list[Span]] = [first]
