@@ -233,6 +233,21 @@ async def test_a_parameter_is_set_on_marked_robots_and_each_result_is_told(tmp_p
         ]  # fmt: skip
 
 
+async def test_the_only_parameter_of_marked_nodes_is_marked(tmp_path: Path) -> None:
+    fleet = with_params("arm001", "arm002", "arm003")
+    fleet.params = dict.fromkeys(fleet.params, [SPEED])
+    async with console(tmp_path, fleet, options=Options(start="top")) as driven:
+        await driven.until("3 of 3 nodes")
+        await driven.press("space", "space", "P")
+        await driven.until("2 of 2")
+        await _chosen(driven, "v")
+        await driven.until("2 parameters")
+        await driven.press("escape", "escape")  # the marks
+        await _chosen(driven, "v")
+        await driven.until("arm001/pick/planner speed")
+        assert "2 parameters" not in driven.text
+
+
 async def test_a_robot_whose_parameters_are_not_known_is_named(tmp_path: Path) -> None:
     fleet = with_params("arm001")
     start = Options(start="params arm001/pick planner arm002/pick planner")

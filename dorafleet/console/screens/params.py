@@ -56,6 +56,7 @@ class ParamsScreen(ConsoleScreen):
         self._found: dict[Of, list[Param]] = {}
         self._errors: dict[Of, str] = {}
         self._shown: dict[str, tuple[Of, Param]] = {}
+        self._began = False
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
@@ -135,6 +136,10 @@ class ParamsScreen(ConsoleScreen):
             parameter=words.longest(param.key for _, param in all_.values()),
             node=words.longest(map(str, self.refs)),
         )
+        if self._found and not self._began:
+            self._began = True
+            if len(shown) > 1 and len({param.key for _, param in shown.values()}) == 1:
+                grid.marks |= set(shown)  # as their nodes were, from which this was opened
         empty = self.empty_text("parameter", known=bool(self._found))
 
         def row(id_: str) -> Row:
