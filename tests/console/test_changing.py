@@ -235,7 +235,7 @@ async def test_a_parameter_is_set_on_marked_robots_and_each_result_is_told(tmp_p
 
 async def test_the_only_parameter_of_marked_nodes_is_marked(tmp_path: Path) -> None:
     fleet = with_params("arm001", "arm002", "arm003")
-    fleet.params = dict.fromkeys(fleet.params, [SPEED])
+    fleet.params = {key: [SPEED] for key in fleet.params}
     async with console(tmp_path, fleet, options=Options(start="top")) as driven:
         await driven.until("3 of 3 nodes")
         await driven.press("space", "space", "P")
