@@ -446,3 +446,15 @@ def test_of_a_line_of_a_megabyte_only_the_beginning_is_kept() -> None:
     assert loglines.shortened(short) is short
     kept = loglines.shortened(long)
     assert (len(kept.message), kept.fields) == (loglines.MAX_KEPT, None)
+
+
+def test_of_megabytes_that_a_robot_sends_only_the_beginning_is_made_visible() -> None:
+    text = words.clean("\x1b[2J" * 2**20)
+    assert text.startswith(r"\x1b[2J\x1b[2J") and text.endswith("…")
+    assert len(text) < 10 * words.MAX_TEXT
+
+
+def test_a_graph_that_would_take_minutes_is_not_drawn() -> None:
+    edges = [edge("arm001", f"node{n}/out", "hub/in") for n in range(2000)]
+    [line] = graph(topology([], edges), UNICODE)
+    assert "2001 nodes with 2000 arrows are too many to draw" in plain(line)

@@ -33,6 +33,8 @@ _LETTERS: Mapping[str, str] = {
     "stopped": ".",
 }
 """Says by a letter what the colour says."""
+MAX_NODES, MAX_ARROWS = 1000, 200
+"""A layout takes a second for this many arrows, and much longer for more."""
 UP, DOWN, LEFT, RIGHT = 1, 2, 4, 8
 _LINES = {
     LEFT | RIGHT: "─",
@@ -115,6 +117,9 @@ def graph(found: Topology, glyphs: Glyphs, chosen: str | None = None) -> list[li
     """Return the drawing of a topology; the chosen node is highlighted."""
     if not found.nodes:
         return [[(" no nodes", "dim")]]
+    if len(found.nodes) > MAX_NODES or len(found.arrows) > MAX_ARROWS:
+        size = f"{len(found.nodes)} nodes with {len(found.arrows)} arrows"
+        return [[(f" {size} are too many to draw (o draws the neighbours of one)", "warn")]]
     places = layout(*found.shape)
     loops = {each.source: each for each in found.arrows if each.source == each.target}
     paper = _Paper(places.wide + 2, places.tall)

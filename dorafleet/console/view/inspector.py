@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from dorad.control.messages import FleetRow
     from dorafleet.console.view.rows import Span
 
+MAX_LINES = 100
+"""Labels, and findings, that are shown."""
+
 
 def robot_lines(row: FleetRow, now: float, *, stale: bool = False) -> list[list[Span]]:
     """Return what is known of a robot; of a `stale` one, how it was."""
@@ -38,11 +41,11 @@ def robot_lines(row: FleetRow, now: float, *, stale: bool = False) -> list[list[
     if row.state == "unreach":
         facts["seen"] = words.age(None if row.seen_at is None else now - row.seen_at) + " ago"
     lines += [[(f" {name:<9}", "dim"), (clean(value), "")] for name, value in facts.items()]
-    for name, value in sorted(row.labels.items()):
+    for name, value in sorted(row.labels.items())[:MAX_LINES]:
         lines.append([(f" {clean(name)}", "dim"), (f" = {clean(value)}", "")])
     if row.findings:
         lines += [[], [(" what is wrong", "head")]]
-    for each in row.findings:
+    for each in row.findings[:MAX_LINES]:
         kind = state_of(each)
         lines.append([(f" {words.age(now - each.since):>6} ", "dim"), (state_text(kind), kind)])
         lines += [[("   " + part, "")] for part in _wrapped(clean(each.text), 35)]

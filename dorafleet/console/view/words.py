@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
 ELLIPSIS = "…"
+MAX_TEXT = 4000
+"""Characters of a text that are shown; more than most screens have."""
 MAX_DAYS = 99_999
 """Longest age that is shown; what a robot says of its times may be anything."""
 
@@ -48,8 +50,11 @@ def clean(text: str) -> str:
     r"""Return a text on one line in which every character is visible, without tabs.
 
     Characters that control the terminal or that it hides are escaped, such as `\x1b` or `\u200b`:
-    they could make two names look the same, and terminals disagree about their width.
+    they could make two names look the same, and terminals disagree about their width. What is
+    longer than a screen is cut: a robot may send megabytes.
     """
+    if len(text) > MAX_TEXT:
+        text = text[:MAX_TEXT] + ELLIPSIS
     if text.isascii() and text.isprintable():
         return text
     text = visible(text).replace("\t", " ").translate(_PRESENTATION)
