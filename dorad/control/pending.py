@@ -128,7 +128,11 @@ class PendingRequests:
         """
         if isinstance(frame, bytes):
             header, data = codec.decode_data(frame)
-            return self._event(header.stream, (header, data), len(frame))
+            request = self._requests.get(header.stream)
+            if request is None:
+                return None
+            event: Arrival = (header, data) if request.method.binary else _misplaced(request)
+            return self._event(request, event, len(frame))
         arrived = codec.decode(frame, codec.Arrived, "the daemon's answer")
         if arrived.id is None:
             raise unexpected(arrived)
@@ -136,21 +140,21 @@ class PendingRequests:
         if request is None:
             return None
         if len(arrived.event):
-            event = _decode(arrived.event, request, "an event")
-            return self._event(request.id, event, DECODED * len(frame))
+            due = request.method.stream and not request.method.binary
+            event = _decode(arrived.event, request, "an event") if due else _misplaced(request)
+            return self._event(request, event, DECODED * len(frame))
         del self._requests[request.id]
         if arrived.error is not None:
             request.put(ControlError.of(arrived.error))
-        elif len(arrived.result):
+        elif arrived.end and request.method.stream:
+            request.put(END)
+        elif len(arrived.result) and not request.method.stream:
             request.put(_decode(arrived.result, request, "the result"))
         else:
-            request.put(END)
+            request.put(_misplaced(request))
         return None
 
-    def _event(self, id_: int, event: Arrival, size: int) -> bytes | None:
-        request = self._requests.get(id_)
-        if request is None:
-            return None
+    def _event(self, request: PendingRequest, event: Arrival, size: int) -> bytes | None:
         if request.full:
             event = ControlError(
                 "too-slow",
@@ -160,8 +164,15 @@ class PendingRequests:
         request.put(event, size)
         if not isinstance(event, ControlError):
             return None
-        del self._requests[id_]
-        return self._cancel(id_)
+        del self._requests[request.id]
+        return self._cancel(request.id)
+
+
+def _misplaced(request: PendingRequest) -> ControlError:
+    """Return the error that ends a request which got the answer of one of another kind."""
+    return ControlError(
+        "bad-request", f"the answer to `{request.name}` is of another kind than was asked for"
+    )
 
 
 def _decode(content: msgspec.Raw, request: PendingRequest, what: str) -> Struct | ControlError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import msgspec
 import pytest
 
 from dorad.control import codec, pending
@@ -96,6 +97,35 @@ def test_an_answer_of_the_wrong_form_fails_its_request_only() -> None:
     requests.dispatch(frame(request.id, result={"nodes": 3}))
     with pytest.raises(ControlError, match="`nodes` in the result"):
         request.take()
+
+
+HEADER = m.TopicHeader(stream=1, topic="a/b", sequence=1, dropped=0, metadata={})
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "sent"),
+    [
+        ("node.list", m.Ref(), frame(1, event={"nodes": []})),
+        ("node.list", m.Ref(), frame(1, end=True)),
+        ("node.list", m.Ref(), frame(1)),
+        ("node.list", m.Ref(), codec.encode_data(HEADER, b"x")),
+        ("watch", m.Watch(), frame(1, result=EVENT)),
+        ("watch", m.Watch(), frame(1)),
+        ("watch", m.Watch(), codec.encode_data(HEADER, b"x")),
+        ("topic.subscribe", m.TopicSubscribe(), frame(1, event=msgspec.to_builtins(HEADER))),
+        ("topic.subscribe", m.TopicSubscribe(), frame(1, result=msgspec.to_builtins(HEADER))),
+    ],
+)
+def test_an_answer_of_another_kind_ends_its_request_with_an_error(
+    method: str, params: m.Struct, sent: str | bytes
+) -> None:
+    requests = PendingRequests()
+    request, _ = requests.add(method, params)
+    requests.dispatch(sent)
+    with pytest.raises(ControlError, match=f"the answer to `{method}` is of another kind"):
+        request.take()
+    assert requests.dispatch(sent) is None, "it has ended"
+    assert len(request) == 0
 
 
 def test_an_error_for_no_request_is_raised() -> None:
