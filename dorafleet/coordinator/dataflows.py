@@ -184,11 +184,15 @@ class DataflowMethods:
             )
 
     def _left(self, record: Record) -> list[str]:
-        """Return the robots where an ended dataflow may still run."""
+        """Return the robots where an ended dataflow may still run.
+
+        Without those that have left the cluster file: nothing is ever heard of them.
+        """
         if record.end is None:
             return list(record.robots)
-        waiting = self._robots.unreachable(record.end.missing)
-        return [id_ for id_ in record.end.missing if id_ in waiting]
+        missing = [id_ for id_ in record.end.missing if self._robots.find(id_) is not None]
+        waiting = self._robots.unreachable(missing)
+        return [id_ for id_ in missing if id_ in waiting]
 
     def _check_free(self, key: str) -> None:
         """Raise ControlError if a release has the name of a dataflow on any robot."""

@@ -48,11 +48,12 @@ class Orders:
         self._slots = asyncio.Semaphore(AT_ONCE)
 
     def mark(self, ids: Iterable[str]) -> None:
-        """Compare robots with their orders soon."""
+        """Compare robots with their orders soon, but those that have left the cluster file."""
         for id_ in ids:
+            robot = self._robots.find(id_)
             if id_ in self._sending:
                 self._again.add(id_)
-            elif self._due(self._robots.get(id_)):
+            elif robot is not None and self._due(robot):
                 task = asyncio.create_task(self._send(id_), name=f"orders {id_}")
                 self._sending[id_] = task
 

@@ -83,8 +83,8 @@ class Reconciler:
         self._full_pass = time.monotonic()
 
     def mark(self, *robots: str) -> None:
-        """Reconcile these robots soon."""
-        self._dirty.update(robots)
+        """Reconcile these robots soon. Those that have left the cluster file get no orders."""
+        self._dirty.update(id_ for id_ in robots if self._robots.find(id_) is not None)
         self._wake.set()
 
     async def run(self) -> NoReturn:

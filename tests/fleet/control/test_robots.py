@@ -20,7 +20,7 @@ from dorafleet.coordinator.robot import MAX_REASON
 from dorafleet.store.model import Transaction
 
 from .agents import FakeAgent
-from .serving import DEADLINE_S, leading
+from .serving import DEADLINE_S, MACHINES, leading
 
 
 async def robots(fleet):
@@ -435,3 +435,25 @@ async def test_a_leader_that_dies_while_the_barrier_is_closed_is_followed_by_one
         assert (await fleet.wait("running")).status == "running"
         await fleet.until(lambda: arm1.shares["talk"].status == "running")
         assert len(arm1.sets) == 1
+
+
+async def test_a_robot_that_has_left_the_cluster_file_holds_up_no_dataflow(tmp_path, monkeypatch):
+    monkeypatch.setattr("dorafleet.coordinator.dataflows.END_SLACK_S", 0.1)
+    async with leading(tmp_path) as fleet:
+        arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
+        await fleet.start()
+        await fleet.wait("running")
+        await fleet.until(lambda: arm2.shares["talk"].status == "running")
+        await arm1.stop()
+        await arm2.stop()
+    async with leading(tmp_path, MACHINES[1:]) as fleet:
+        arm2.port = fleet.port
+        fleet.agents["arm2"] = arm2
+        await fleet.connect(arm2)
+        with pytest.raises(ControlError, match="`arm1`: it is not in the fleet"):
+            await fleet.call("dataflow.stop", m.Stop(dataflow="talk", grace=0))
+        await fleet.until(lambda: arm2.shares["talk"].status == "stopped")
+        state = await fleet.call("dataflow.stop", m.Stop(dataflow="talk", force=True))
+        assert state.status == "finished"
+        (cleaned,) = (await fleet.call("dataflow.clean")).dataflows
+        assert cleaned.name == "talk"
