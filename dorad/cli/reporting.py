@@ -11,6 +11,8 @@ from dorad.terminal import visible
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from dorad.control.messages import DataflowState
+
 
 def print_error(text: str) -> None:
     """Report an error."""
@@ -56,3 +58,11 @@ def print_failures(failures: Iterable[Failure]) -> None:
         print_error(failure.headline)
         for line in failure.lines:
             click.echo(f"    {visible(line)}", err=True)
+
+
+def report_end(state: DataflowState) -> bool:
+    """Report why a dataflow failed, if it did. Return True if it did not."""
+    if state.status != "failed":
+        return True
+    print_failures(state.failures)
+    return False

@@ -20,10 +20,9 @@ from dorad.cli.options import (
     strict_option,
     uv_option,
 )
-from dorad.cli.reporting import print_note
+from dorad.cli.reporting import print_note, report_end
 from dorad.cli.select import connect
 from dorad.cli.startprogress import wait_for_start
-from dorad.cli.stop import report_end
 from dorad.terminal import visible
 
 if TYPE_CHECKING:

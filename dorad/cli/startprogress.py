@@ -1,17 +1,20 @@
-"""What the start of a dataflow over several machines waits for, while it does."""
+"""Wait for the start of a dataflow, and show what that waits for on several machines."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.cli.reporting import print_note
+import click
+
+from dorad.cli.reporting import print_changes, print_note, report_end
 from dorad.control.errors import ControlError
 from dorad.phrases import first_of
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.client import Client
-    from dorad.control.messages import DataflowState
+    from dorad.control.messages import DataflowState, Restarted
 
 LOOK_S = 3.0
 """Seconds between two looks. A start that takes no longer shows nothing."""
@@ -67,3 +70,16 @@ async def show_start(client: AsyncClient, uuid: str) -> None:
             progress.show(error)
         else:
             return
+
+
+def report_restart(client: Client, restarted: Restarted) -> int:
+    """Wait until a new run has started, as after a start, and return the exit code.
+
+    Raises:
+        ControlError: the run was forgotten, or the connection was lost.
+    """
+    if not report_end(wait_for_start(client, restarted.new)):
+        return 1
+    click.echo(visible(f"dataflow restarted: {restarted.old} -> {restarted.new}"))
+    print_changes(restarted.changes)
+    return 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.durations import Duration
-from dorad.cli.reporting import print_changes, print_error, print_failures
+from dorad.cli.reporting import print_error, report_end
 from dorad.cli.select import (
     connect,
     dataflow_name,
@@ -17,15 +17,13 @@ from dorad.cli.select import (
     running,
     select,
 )
-from dorad.cli.startprogress import wait_for_start
-from dorad.terminal import visible
+from dorad.cli.startprogress import report_restart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.control.client import Client
     from dorad.control.errors import ControlError
-    from dorad.control.messages import DataflowInfo, DataflowState, Restarted
+    from dorad.control.messages import DataflowInfo, DataflowState
 
 EPILOG = """\b
 Examples:
@@ -137,14 +135,6 @@ def _stopped(end: DataflowState | ControlError) -> bool:
     return not isinstance(end, Exception)
 
 
-def report_end(state: DataflowState) -> bool:
-    """Report why a dataflow failed, if it did. Return True if it did not."""
-    if state.status != "failed":
-        return True
-    print_failures(state.failures)
-    return False
-
-
 RESTART_EPILOG = """\b
 Examples:
   dora restart demo
@@ -169,16 +159,3 @@ def restart(
     with connect() as client:
         result = client.restart(select(client, given), grace=grace_duration, force=force)
         return report_restart(client, result)
-
-
-def report_restart(client: Client, restarted: Restarted) -> int:
-    """Wait until a new run has started, as after a start, and return the exit code.
-
-    Raises:
-        ControlError: the run was forgotten, or the connection was lost.
-    """
-    if not report_end(wait_for_start(client, restarted.new)):
-        return 1
-    click.echo(visible(f"dataflow restarted: {restarted.old} -> {restarted.new}"))
-    print_changes(restarted.changes)
-    return 0

@@ -34,7 +34,7 @@ The new run has the nodes and edges that were added or removed since the start, 
 @state_option
 def restart(file: Path, dataflow: str, *, force: bool, port: int | None, state: Path) -> int:
     """Stop a dataflow of the fleet in FILE and start it again, under a new UUID."""
-    from dorad.cli.stop import report_restart
+    from dorad.cli.startprogress import report_restart
     from dorafleet.inventory.load import load
 
     with connect(state, port or load(file).coordinator.port) as client:
