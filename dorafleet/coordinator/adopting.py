@@ -11,6 +11,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.naming import check_name, check_uuid
+from dorafleet.coordinator.asking import ask_one
 from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import outcome_of
 from dorafleet.coordinator.reconcile import FINAL
@@ -71,10 +72,10 @@ class Conflicts:
             if name != share.uuid:
                 check_name(name, ())
             ref = m.Ref(dataflow=share.uuid)
-            detail = await self._robots.call(robot.id, "dataflow.info", ref, m.DataflowDetail)
+            detail = await ask_one(self._robots, robot.id, "dataflow.info", ref, m.DataflowDetail)
             nodes = set()
             if share.status not in FINAL:
-                listed = await self._robots.call(robot.id, "node.list", ref, m.NodeList)
+                listed = await ask_one(self._robots, robot.id, "node.list", ref, m.NodeList)
                 nodes = {node.node for node in listed.nodes}
             async with self._fleet.writer.changing:
                 before = self._fleet.get(name)

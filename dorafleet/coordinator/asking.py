@@ -1,4 +1,4 @@
-"""Ask several robots at once. A robot without an answer is named, and delays no other."""
+"""Ask robots, several of them at once. One without an answer is named, and delays no other."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ ANSWER_S = 3.0
 
 BEGUN_S = 5.0
 """Seconds that robots have to begin a run before a call about it is forwarded all the same."""
+
+_SILENT = ("deadline", "unavailable")
+"""Codes of errors that are about a server on the robot, and not about what it was asked."""
 
 R = TypeVar("R", bound=Struct)
 
@@ -62,6 +65,25 @@ async def ask(
     for id_, reason in missing.items():
         _log.debug("robot `%s` did not answer `%s`: %s", id_, method, reason)
     return {id_: answers[id_] for id_ in order if id_ in answers}, missing
+
+
+async def ask_one(robots: Robots, id_: str, method: str, params: Struct, kind: type[R]) -> R:
+    """Call a method of one robot, and return its answer.
+
+    Raises:
+        ControlError: that of the robot, which is named if its dorad does not answer.
+    """
+    client = robots.client(id_)
+    try:
+        return await client.call(method, params, kind)
+    except ControlError as error:
+        raise (named(id_, error) if error.code in _SILENT else error) from None
+
+
+def named(robot: str, error: ControlError) -> ControlError:
+    """Return an error with the robot that it is about. What to do must be done there."""
+    hint = f"on `{robot}`: {error.hint}" if error.hint and error.code in _SILENT else error.hint
+    return ControlError(error.code, f"robot `{robot}`: {error.message}", hint, error.problems)
 
 
 async def until_begun(fleet: Fleet, robots: Robots, record: Record, ids: Collection[str]) -> None:

@@ -14,7 +14,7 @@ from dorad.control.messages import METHODS
 from dorad.control.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.nearest import did_you_mean
-from dorafleet.coordinator.asking import ask, until_begun
+from dorafleet.coordinator.asking import ask, ask_one, until_begun
 from dorafleet.coordinator.checking import check_going, check_names, check_runnable
 from dorafleet.coordinator.folding import pending_nodes, status_of
 from dorafleet.coordinator.reconcile import current
@@ -211,7 +211,7 @@ class NodeMethods:
         await write_record(self._fleet.writer, call, dataflow=record.key, node=params.node)
         robot = record.placement[params.node]
         same = msgspec.structs.replace(params, dataflow=record.uuid, definition={})
-        await self._robots.call(robot, call.method, same, m.Changed)
+        await ask_one(self._robots, robot, call.method, same, m.Changed)
         text = f"replaced node {params.node}"
         _log.info("dataflow `%s`: %s, with the same definition", record.key, text)
         self._event_bus.publish(record.uuid, "topology-changed", params.node, text)
@@ -262,7 +262,7 @@ class NodeMethods:
     ) -> R:
         await until_begun(self._fleet, self._robots, record, (robot,))
         own = msgspec.structs.replace(params, dataflow=record.uuid)
-        return await self._robots.call(robot, method, own, kind)
+        return await ask_one(self._robots, robot, method, own, kind)
 
     async def _change(
         self,

@@ -13,6 +13,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorafleet.coordinator.asking import ask_one
 from dorafleet.coordinator.recorded import values_of, write_record
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _call(name: str, inner: Any, fleet: Fleet, robots: Robots) -> Handler:
 
         async def get(ref: m.ParamRef) -> m.Param:
             ref.dataflow = dataflow
-            return await robots.call(robot, "param.get", ref, m.Param)
+            return await ask_one(robots, robot, "param.get", ref, m.Param)
 
         if name in PARAM_CHANGES:
             names = {"dataflow": f"{robot}/{dataflow}", "node": params.node, "key": params.key}
@@ -158,7 +159,7 @@ def _call(name: str, inner: Any, fleet: Fleet, robots: Robots) -> Handler:
             await write_record(fleet.writer, call, **names, **values)
         _log.debug("`%s` about `%s` goes to robot `%s`", name, dataflow, robot)
         own = msgspec.structs.replace(params, dataflow=dataflow)
-        return _of(robot, await robots.call(robot, name, own, m.METHODS[name].result))
+        return _of(robot, await ask_one(robots, robot, name, own, m.METHODS[name].result))
 
     return handler
 

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from dorad.control.errors import ControlError
+from dorafleet.coordinator.asking import named
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -40,9 +41,7 @@ async def merged(
                     await queue.put((robot, event))
         except ControlError as error:
             _log.debug("a stream of robot `%s` ends: %s", robot, error)
-            end = ControlError(
-                error.code, f"robot `{robot}`: {error.message}", error.hint, error.problems
-            )
+            end = named(robot, error)
             if instead is not None and len(streams) > 1:
                 await queue.put((robot, instead(robot, error.message)))
         await queue.put(end)

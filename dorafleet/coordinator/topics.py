@@ -13,7 +13,7 @@ from dorad.control.errors import ControlError
 from dorad.control.topparts import interval, reduction
 from dorad.control.wiring import topic_named, topics
 from dorad.dataflow.nearest import did_you_mean
-from dorafleet.coordinator.asking import ask, until_begun
+from dorafleet.coordinator.asking import ask, ask_one, until_begun
 from dorafleet.coordinator.folding import pending_nodes
 from dorafleet.coordinator.streams import merged
 
@@ -169,7 +169,7 @@ class TopicMethods:
         record = self._fleet.find(params.dataflow)
         ((robot, (topic,)),) = (await self._chosen(record, [params.topic])).items()
         own = msgspec.structs.replace(params, dataflow=record.uuid, topic=topic)
-        return await self._robots.call(robot, "topic.publish", own, m.Published)
+        return await ask_one(self._robots, robot, "topic.publish", own, m.Published)
 
     async def _chosen(self, record: Record, wanted: list[str]) -> dict[str, list[str]]:
         """Return the topics with these names, or all without any, by machines that know them."""

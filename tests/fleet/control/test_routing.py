@@ -11,6 +11,7 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST
 
+from .agents import FakeAgent
 from .serving import DEADLINE_S, leading
 
 
@@ -154,6 +155,25 @@ async def test_a_method_about_a_node_goes_to_its_machine(tmp_path):
         assert found.value == "arm1"
         with pytest.raises(ControlError, match="has no node 'talkre'"):
             await fleet.call("param.get", m.ParamRef(node="talkre", key="k"))
+
+
+async def test_what_a_robot_says_of_its_own_processes_names_the_robot(tmp_path):
+    """Without it an operator would end a process with this number here."""
+
+    async def silent(_call, _params):
+        raise ControlError("deadline", "dorad (process 7) does not answer", "end it with `kill 7`")
+
+    async with leading(tmp_path) as fleet:
+        await fleet.agent("arm1")
+        arm2 = fleet.agents["arm2"] = FakeAgent("arm2", fleet.port)
+        arm2.handlers = {"node.stop": silent}
+        await fleet.connect(arm2)
+        await fleet.start()
+        await fleet.wait("running")
+        with pytest.raises(ControlError) as caught:
+            await fleet.call("node.stop", m.NodeStop(node="listener"))
+        assert caught.value.message == "robot `arm2`: dorad (process 7) does not answer"
+        assert caught.value.hint == "on `arm2`: end it with `kill 7`"
 
 
 async def test_a_call_about_a_node_of_a_machine_that_is_done_says_how_to_start_it(tmp_path):
