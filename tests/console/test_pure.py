@@ -21,7 +21,22 @@ from dorafleet.console.model.order import FLEET_ORDERS, REST_S, RestingOrder
 from dorafleet.console.model.series import Series
 from dorafleet.console.model.topology import topology, worst_node
 from dorafleet.console.options import options_for
-from dorafleet.console.view import alertrows, bars, loglines, robotlines, tables, values, words
+from dorafleet.console.view import (
+    alertrows,
+    auditrows,
+    bars,
+    flowrows,
+    loglines,
+    paramrows,
+    planlines,
+    releaserows,
+    robotlines,
+    rolloutlines,
+    rolloutrows,
+    tables,
+    values,
+    words,
+)
 from dorafleet.console.view.glyphs import ASCII, UNICODE
 from dorafleet.console.view.graph import graph
 from dorafleet.console.view.graphlayout import layout
@@ -65,7 +80,14 @@ def test_widths_are_those_of_rich(text: str) -> None:
     assert words.width(text) == cell_len(text)
 
 
-@pytest.mark.parametrize("columns", [tables.FLEET, tables.NODES, tables.EDGES])
+TABLES = [
+    *(tables.FLEET, tables.NODES, tables.EDGES, alertrows.COLUMNS, alertrows.PAST_COLUMNS),
+    *(auditrows.COLUMNS, flowrows.COLUMNS, paramrows.COLUMNS, planlines.COLUMNS),
+    *(releaserows.COLUMNS, rolloutrows.COLUMNS, rolloutlines.COLUMNS),
+]
+
+
+@pytest.mark.parametrize("columns", TABLES, ids=lambda columns: columns[0].title)
 @given(space=st.integers(60, 220))
 def test_every_line_of_a_table_fits_into_the_terminal(columns: tuple, space: int) -> None:
     shown = fitted(columns, space)

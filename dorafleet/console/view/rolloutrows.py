@@ -25,7 +25,7 @@ COLUMNS = (
     Column("robots", "ROBOTS", 7, right=True),
     Column("started", "STARTED", 11),
     Column("by", "BY", 6, grow=1, most=20, drop=1),
-    Column("why", "WHY", 16, grow=6),
+    Column("why", "WHY", 10, grow=6),
 )
 KEYS = ("number", "state", "dataflow", "release", "robots", "started", "since", "by", "why")
 """`since` is the time since its start."""

@@ -18,6 +18,8 @@ GAP = 1
 """Columns between two cells."""
 GROWTH = 2
 """Maximum growth of a column, in multiples of its usual width."""
+MIN_TEXT = 8
+"""Width down to which the longest text of a row is cut."""
 PREFIX = 2
 """Columns before the first cell: the cursor and the mark."""
 
@@ -88,6 +90,10 @@ def fitted(
     for at in kept:
         # Not even without all those columns: names are cut as usual.
         usual[at] -= min(max(0, needed() - space), usual[at] - columns[at].wide)
+    if needed() > space:
+        # The terminal would cut the last columns, without a mark: rather the longest text.
+        text = max(kept, key=lambda at: columns[at].grow)
+        usual[text] = max(MIN_TEXT, usual[text] - (needed() - space))
     left = max(0, space - needed())
     shares = sum(columns[at].grow for at in kept)
     found: list[Fitted] = []
