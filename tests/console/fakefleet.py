@@ -135,6 +135,8 @@ class FakeFleet:
         self.releases: list[ReleaseInfo] = []
         self.planned = Changes(replaced=["planner"], untouched=["camera"], size=1_200_000)
         """What a plan changes on each robot."""
+        self.running: dict[str, str] = {}
+        """The release that a robot has before a plan."""
         self.plan_version = 1
         self.plans = 0
         """How often a plan was asked for."""
@@ -257,7 +259,7 @@ class FakeFleet:
             "logs.read": self.read_logs or self._stored,
             "topic.list": self._topics,
             "dataflow.list": self._dataflows,
-            "dataflow.wait": self._running,
+            "dataflow.wait": self._wait,
             "param.list": self._params,
             "release.list": self._releases,
             "rollout.plan": self._plan,
@@ -370,7 +372,7 @@ class FakeFleet:
             raise ControlError("not-found", f"no dataflow is named '{params.dataflow}'")
         return m.ParamList(params=found)
 
-    async def _running(self, _call: Call, params: m.Wait) -> m.DataflowState:
+    async def _wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
         return m.DataflowState(uuid=params.dataflow, name="pick", status="running")
 
     async def _releases(self, _call: Call, _params: m.Nothing) -> ReleaseList:
@@ -385,7 +387,13 @@ class FakeFleet:
             raise ControlError("not-found", f"no release `{params.release}` is registered")
         chosen = [each for each in self.rows if not params.robots or each in params.robots]
         robots = [
-            PlannedRobot(robot=each, batch=min(place, 1), changes=0, room=5_000_000_000)
+            PlannedRobot(
+                robot=each,
+                batch=min(place, 1),
+                before=self.running.get(each, ""),
+                changes=0,
+                room=5_000_000_000,
+            )
             for place, each in enumerate(chosen)
         ]
         return RolloutPlan(

@@ -297,6 +297,19 @@ async def test_a_plan_for_chosen_robots_names_them_in_its_command(tmp_path: Path
         await driven.until("$ dorafleet plan pick@4 --robots arm002 --label zone=yard")
 
 
+async def test_from_a_plan_l_leads_to_the_logs_of_its_dataflow_on_the_robot_that_runs_it(
+    tmp_path: Path,
+) -> None:
+    fleet = released()
+    fleet.running = {"arm002": "cd" * 32}
+    async with console(tmp_path, fleet, options=Options(start="plan pick@4")) as driven:
+        assert "l logs" not in await driven.until("3 of 3 robots would switch")
+        await driven.press("down")
+        await driven.until("l logs")
+        await driven.press("l")
+        await driven.until("Logs > arm002/pick")
+
+
 async def test_a_plan_that_the_server_refuses_is_not_taken_for_no_answer(tmp_path: Path) -> None:
     async with console(tmp_path, released(), options=Options(start="plan pick@9")) as driven:
         await driven.until("no release `pick@9` is registered")

@@ -126,9 +126,13 @@ class PlanScreen(ConsoleScreen):
         return [Target(title=title, plan=asked, switches={"start-rollout": robots})]
 
     def target(self) -> Target:
-        """Return the robot under the cursor."""
-        robot = self.query_one(Grid).cursor
-        return Target() if robot is None else Target(robot=robot, title=robot)
+        """Return the robot under the cursor, with the dataflow if it runs another release of it."""
+        robot, plan = self.query_one(Grid).cursor, self._plan
+        if robot is None or plan is None:
+            return Target()
+        runs = any(each.robot == robot and each.before for each in plan.robots)
+        dataflow = self.server.named(robot, plan.release.name) if runs else ""
+        return Target(dataflow, robot=robot, title=robot)
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints the same."""

@@ -171,7 +171,8 @@ def _leads_to(screen: ConsoleScreen, place: str, target: Target) -> bool:
     if place == "params":
         return bool(target.dataflow and target.node)
     named = bool(target.dataflow or target.choices)
-    return named or (place == "logs" and bool(target.robot))
+    # On its own machine a daemon finds what has ended; a coordinator must be told which one.
+    return named or (place == "logs" and bool(target.robot) and screen.server.is_daemon)
 
 
 def _is_wide(screen: ConsoleScreen) -> bool:
