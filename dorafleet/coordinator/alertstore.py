@@ -1,7 +1,8 @@
 """The alerts in the store, with their acknowledgements, for the next coordinator.
 
 `alerts/<robot>` is there for each robot that has ever connected, `past-alerts` has the last ones
-that are over. They are measured, not decided: they have no record in the audit.
+that are over, `robot-states` since when each robot is in its state. They are measured, not decided:
+they have no record in the audit.
 """
 
 from __future__ import annotations
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 
 PREFIX = "alerts/"
 PAST = "past-alerts"
+STATES = "robot-states"
 EVERY_S = 2.0
 """Minimum time between two writes."""
 ROBOT_S = 30.0
 """The same for one robot: one whose alerts change all the time must not fill the store."""
 PAST_S = 10.0
-"""The same for all those that are over."""
+"""The same for all those that are over, and for the states of robots."""
 MAX_KEPT = 20
 """Alerts of one robot that are stored, those that are acknowledged and the worst first."""
 CHUNK = 256 << 10
@@ -55,6 +57,9 @@ class AlertStore:
         self._past: Sequence[PastAlert] = ()
         """The newest stored one of those that are over."""
         self._past_due = 0.0
+        self._states: Mapping[str, tuple[str, float]] = {}
+        """The stored ones."""
+        self._states_due = 0.0
         self._failed = False
 
     @property
@@ -89,6 +94,23 @@ class AlertStore:
             self._past_due = now + PAST_S
             if await self._put({PAST: msgspec.json.encode(alerts)}):
                 self._past = alerts[:1]
+
+    async def load_states(self) -> dict[str, tuple[str, float]]:
+        """Return the last state of each robot and when it began. Raises StoreError."""
+        found: dict[str, tuple[str, float]] = {}
+        for entry in (await self._store.get(STATES, limit=1)).entries:
+            if entry.key == STATES:
+                found = msgspec.json.decode(entry.value, type=dict[str, tuple[str, float]])
+        self._states = dict(found)
+        return found
+
+    async def keep_states(self, states: Mapping[str, tuple[str, float]]) -> None:
+        """Store the state of each robot and when it began, every ten seconds at most."""
+        now = time.monotonic()
+        if states != self._states and now >= self._states_due:
+            self._states_due = now + PAST_S
+            if await self._put({STATES: msgspec.json.encode(states)}):
+                self._states = dict(states)
 
     async def keep(
         self, alerts: Mapping[str, Sequence[StoredAlert]], seen: Collection[str], *, now: bool

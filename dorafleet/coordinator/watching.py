@@ -77,6 +77,8 @@ class FleetWatching:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dirty: set[str] = set()
         self._since: dict[tuple[str, str, str], float] = {}
+        self._states: dict[str, tuple[str, float]] = {}
+        """The last state of each robot and when it began, also from an earlier coordinator."""
         self._failures: dict[str, Failure | None] = {}
         self._updating: set[str] = set()
         """Robots that are being changed, and do not fail now."""
@@ -91,6 +93,7 @@ class FleetWatching:
         stored = await self._kept.load()
         self.book.restore(time.monotonic(), stored)
         self.past.restore(await self._kept.load_past())
+        self._states = await self._kept.load_states()
         self._since = {
             (robot, each.finding.cause, each.finding.subject): each.finding.since
             for robot, alerts in stored.items()
@@ -179,6 +182,8 @@ class FleetWatching:
             # What is back soon after the start of this coordinator has not changed meanwhile.
             back = before is None or (self._has_just_started and not before.known)
             row.since = _since(row, None if back else before, now)
+            if back and row.state == "ok":
+                row.since = _resumed(row.since or now, self._states.get(id_), now)
             if row.state == "update":
                 self._updating.add(id_)
             else:
@@ -187,6 +192,8 @@ class FleetWatching:
             if before is None or before.state != row.state:
                 _log.debug("robot `%s` is %s: %s", id_, row.state, row.why)
             self.rows[id_] = row
+            if row.since is not None and (row.known or not self._has_just_started):
+                self._states[id_] = (row.state, row.since)
         present = {
             (id_, each.cause, each.subject)
             for id_, row in self.rows.items()
@@ -219,6 +226,9 @@ class FleetWatching:
         seen = {robot.id for robot in self._robots.all if robot.attached is not None}
         await self._kept.keep(self.book.stored(), seen | set(self._kept.robots), now=now)
         await self._kept.keep_past(self.past.latest(MAX_PAST))
+        await self._kept.keep_states(
+            {id_: self._states[id_] for id_ in self._states.keys() & self.rows.keys()}
+        )
 
     def _known(self, robot: Robot) -> Known:
         away = robot.away_since
@@ -307,3 +317,16 @@ def _since(row: m.FleetRow, before: m.FleetRow | None, now: float) -> float | No
         return now if row.since is None and row.state != "unreach" else row.since
     same = (before.state, before.why) == (row.state, row.why)
     return before.since if same else now
+
+
+def _resumed(since: float, last: tuple[str, float] | None, now: float) -> float:
+    """Return since when a robot is well that an earlier coordinator has seen in its `last` state.
+
+    `since` is what the robot says, which does not know that it was out of reach.
+    """
+    if last is None:
+        return since
+    state, began = last
+    if state == "ok":
+        return began
+    return since if since > began else now

@@ -12,7 +12,7 @@ import pytest
 from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorafleet.coordinator.alertstore import MAX_KEPT, PAST
+from dorafleet.coordinator.alertstore import MAX_KEPT, PAST, STATES
 from dorafleet.coordinator.audit import read_rows, verify
 from dorafleet.coordinator.rows import Software
 from dorafleet.store.sqlite import SqliteStore
@@ -128,6 +128,32 @@ async def test_a_robot_that_was_well_all_the_time_has_not_changed_with_a_new_coo
             await connect(fleet, "arm1", Daemon())
             await fleet.until(lambda rows=rows: rows["arm1"].state == "ok")
             assert rows["arm1"].since == pytest.approx(500.0, abs=5.0)
+
+
+async def test_since_when_a_robot_is_back_outlives_a_coordinator(tmp_path, monkeypatch):
+    monkeypatch.setattr("dorafleet.coordinator.alertstore.PAST_S", 0.0)
+    daemon = Daemon()
+    async with leading(tmp_path) as fleet:
+        rows = fleet.control.watching.rows
+        agent = await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: "arm1" in rows and rows["arm1"].state == "ok")
+        # It is no longer the start of this coordinator.
+        monkeypatch.setattr("dorafleet.coordinator.watching.COMING_S", 0.0)
+        await agent.stop()
+        await fleet.until(lambda: rows["arm1"].state == "unreach")
+        await fleet.connect(agent)
+        await fleet.until(lambda: rows["arm1"].state == "ok")
+        since = rows["arm1"].since
+        assert since == pytest.approx(time.time(), abs=60.0)
+        async with aclosing(fleet.store.watch(STATES, 1)) as changes:
+            while f"{since}".encode() not in (await fleet.store.get(STATES)).entries[0].value:
+                await anext(changes)
+    monkeypatch.undo()
+    async with leading(tmp_path) as fleet:
+        rows = fleet.control.watching.rows
+        await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: "arm1" in rows and rows["arm1"].state == "ok")
+        assert rows["arm1"].since == since
 
 
 async def test_a_robot_whose_daemon_is_late_after_a_new_coordinator_has_not_changed(tmp_path):
