@@ -97,10 +97,8 @@ class AlertStore:
 
     async def load_states(self) -> dict[str, tuple[str, float]]:
         """Return the last state of each robot and when it began. Raises StoreError."""
-        found: dict[str, tuple[str, float]] = {}
-        for entry in (await self._store.get(STATES, limit=1)).entries:
-            if entry.key == STATES:
-                found = msgspec.json.decode(entry.value, type=dict[str, tuple[str, float]])
+        stored = dict(await read(self._store, STATES, dict[str, tuple[str, float]]))
+        found = next((states for entry, states in stored.items() if entry.key == STATES), {})
         self._states = dict(found)
         return found
 

@@ -31,7 +31,7 @@ STOPS = (
     *("rollout/00000001", "rollout-newest/pick", "rollout-failed/pick/arm1"),
     *("access/robot/arm1", "access/token/ci", "access/of-a-newer-version/x"),
 )
-REPORTED_AGAIN = ("alerts/arm1", "past-alerts")
+REPORTED_AGAIN = ("alerts/arm1", "past-alerts", "robot-states")
 
 
 async def load(store: Store) -> None:
