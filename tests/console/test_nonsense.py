@@ -28,6 +28,7 @@ from dorafleet.console.view import (
     releaserows,
     robotlines,
     rolloutlines,
+    rolloutrows,
     tables,
     values,
     words,
@@ -146,6 +147,11 @@ def rollout(found: RolloutUpdate) -> Iterator[list[Span]]:
     for each in found.rollouts:
         yield from rolloutlines.lines(each, NOW, WIDE, found.rollouts)
     yield from table(rolloutlines.COLUMNS, [rolloutlines.row(each, NOW) for each in robots], cells)
+    heads = rolloutrows.newest_first(found.rollouts)
+    cells = [rolloutrows.cells(each, NOW) for each in heads]
+    yield from table(rolloutrows.COLUMNS, map(rolloutrows.row, heads), cells)
+    for each in heads:
+        yield from rolloutrows.lines(each, NOW, WIDE)
 
 
 def message(found: m.TopicHeader) -> Iterator[list[Span]]:

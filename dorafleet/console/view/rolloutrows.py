@@ -24,7 +24,7 @@ COLUMNS = (
     Column("release", "RELEASE", 10, grow=1, most=32),
     Column("robots", "ROBOTS", 7, right=True),
     Column("started", "STARTED", 11),
-    Column("by", "BY", 6, grow=1, most=20, drop=1),
+    Column("by", "BY", 6, grow=1, most=10, drop=1),
     Column("why", "WHY", 10, grow=6),
 )
 KEYS = ("number", "state", "dataflow", "release", "robots", "started", "since", "by", "why")
