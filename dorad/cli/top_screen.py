@@ -57,9 +57,10 @@ ORDERS = {
     "m": "memory",
     "r": "rate",
     "d": "drops",
+    "l": "latency",
 }
 """Keys that change the sort order, and their names."""
-HELP = "q quit   sort: n name  c CPU  m memory  r rate  d drops"
+HELP = "q quit   sort: n name  c CPU  m memory  r rate  d drops  l latency"
 
 
 def watch(interval: float, machine: str | None) -> None:

@@ -139,4 +139,6 @@ def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
         return sorted(by_name, key=lambda edge: -edge.rate)
     if order == "drops":
         return sorted(by_name, key=lambda edge: (-edge.drop_rate, -edge.dropped))
+    if order == "latency":
+        return sorted(by_name, key=lambda edge: 1.0 if edge.latency is None else -edge.latency)
     return by_name

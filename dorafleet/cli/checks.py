@@ -63,7 +63,7 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
             newer = ", ".join(sorted(robot.conflicts))
             yield Check("FAIL", name, f"has something newer than the store: {newer}", hint)
         case "connected" if robot.reason:
-            hint = f"see `{_ssh(robot)} systemctl status dorad`"
+            hint = f"`{_ssh(robot)} systemctl status dorad dorad-agent` shows what runs there"
             yield Check("FAIL", name, f"nothing can be started there{why}", hint)
     if robot.age is not None and abs(robot.skew) > MAX_SKEW_S:
         ahead = "ahead of" if robot.skew > 0 else "behind"

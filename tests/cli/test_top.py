@@ -197,6 +197,9 @@ def test_keys_sort_nodes_and_edges():
     assert [found.source for found in sort_edges(edges, "name")] == ["a/a", "b/b", "c/c"]
     assert [found.source for found in sort_edges(edges, "rate")] == ["b/b", "a/a", "c/c"]
     assert [found.source for found in sort_edges(edges, "drops")] == ["c/c", "a/a", "b/b"]
+    edges.append(edge("d/d", "z/d", latency=0.9))
+    edges[0].latency = None
+    assert [found.source for found in sort_edges(edges, "latency")] == ["d/d", "b/b", "c/c", "a/a"]
 
 
 def test_a_row_of_an_interface():

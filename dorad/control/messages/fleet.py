@@ -152,7 +152,7 @@ class AlertAck(Struct):
     undo: bool = False
 
 
-TopOrder = Literal["name", "cpu", "memory", "rate", "drops"]
+TopOrder = Literal["name", "cpu", "memory", "rate", "drops", "latency"]
 
 
 class TopWatch(Struct):

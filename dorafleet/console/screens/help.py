@@ -36,7 +36,7 @@ KEYS = (
     ("y", "show the command that shows the same, and copy it if the terminal allows that"),
     ("|", "give what is shown to a program, such as less"),
     ("o", "next order"),
-    ("n c m r d", "on Top and Robot: order by name, cpu, memory, rate, drops"),
+    ("n c m r d L", "on Top and Robot: by name, cpu, memory, rate, drops, latency"),
     ("p", "pause, resume"),
     ("-", "open the screen again that was shown before this one"),
     ("?", "this page"),

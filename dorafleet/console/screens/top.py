@@ -29,9 +29,9 @@ class TopScreen(ConsoleScreen):
     """Nodes and edges, measured again and again."""
 
     NAME = "top"
-    ORDERS = ("name", "cpu", "memory", "rate", "drops")
+    ORDERS = ("name", "cpu", "memory", "rate", "drops", "latency")
     BINDINGS: ClassVar[list[BindingType]] = in_order(
-        *((order[0], f"sort('{order}')", order) for order in ORDERS)
+        *((key, f"sort('{order}')", order) for key, order in zip("ncmrdL", ORDERS, strict=True))
     )
     FILTER_KEYS = KEYS
     AUTO_FOCUS = "#nodes"
