@@ -18,20 +18,23 @@ def software_of(id_: str, robots: Robots, rollouts: Rollouts, releases: Releases
     robot = robots.get(id_)
     states = [state for state in robot.releases.values() if state.running or state.release]
     names = sorted(releases.label(state.running) for state in states if state.running)
-    updating, since = "", None
+    leases = [lease for state in states for lease in state.leases]
+    updating, waiting, since = "", "", None
     for rollout in rollouts.open:
         member = rollouts.known_members(rollout.number).get(id_)
         state = robot.releases.get(rollout.dataflow)
         if member is None or not member.in_flight or state is None:
             continue
         moves = state.phase in MOVING
+        if leases and state.waiting == "busy":
+            waiting = f"rollout {rollout.number} waits: "
+            continue
         phase = state.phase if moves else "ordered to switch"
         # Only what a robot says itself is by its clock.
         since = state.since if moves else member.at + robot.skew.seconds
         back = " back" if member.order == "back" else ""
         updating = f"rollout {rollout.number}{back}: {phase}"
-    leases = [lease for state in states for lease in state.leases]
-    busy = f"{leases[0].reason} ({leases[0].owner})" if leases else ""
+    busy = f"{waiting}{leases[0].reason} ({leases[0].owner})" if leases else ""
     if leases and not updating:
         since = leases[0].since
     return Software(", ".join(names), updating, busy, since)

@@ -8,7 +8,7 @@ import itertools
 import pytest
 
 from dorad.control.errors import ControlError
-from dorad.control.messages.releases import HealthRules
+from dorad.control.messages.releases import HealthRules, Lease
 from dorafleet.coordinator.rolloutdriver import Timers
 from dorafleet.coordinator.software import software_of
 from dorafleet.rollout import messages as r
@@ -361,6 +361,20 @@ async def test_the_row_of_a_robot_says_what_is_done_to_it(tmp_path):
         assert found[:3] == ("pick@2", "rollout 1: switching", "")
         (state,) = control.robots.get("r1").releases.values()
         assert found.since == state.since
+
+
+async def test_a_robot_that_got_the_order_and_waits_for_a_lease_is_busy(tmp_path):
+    async with site(tmp_path, 1) as one:
+        await one.runs(ID1)
+        one.agents["r1"].releases.fate = "switching"
+        number = await one.start("pick@2")
+        await one.until_state(number, r1="switching")
+        control = one.control
+        (state,) = control.robots.get("r1").releases.values()
+        state.phase, state.waiting = "staged", "busy"
+        state.leases = [Lease(id="a", reason="picks box 7", owner="arm", since=5.0)]
+        found = software_of("r1", control.robots, control.rollouts, control.releases)
+        assert found[1:] == ("", "rollout 1 waits: picks box 7 (arm)", 5.0)
 
 
 async def test_an_order_that_a_robot_cannot_store_is_pending_with_the_reason(tmp_path, monkeypatch):
