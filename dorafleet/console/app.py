@@ -9,7 +9,7 @@ import shlex
 import signal
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.app import App
 from textual.events import Key
@@ -22,6 +22,7 @@ from dorafleet.console.model.places import ABOUT_DATAFLOWS, place_of, with_dataf
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.registry import open_screen
 from dorafleet.console.screens.workingkeys import ROW_KEYS, ROWS_S, apart, in_order, lacks_rows
+from dorafleet.console.trail import Trail
 from dorafleet.console.view.glyphs import glyphs
 from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.lines import Painted
@@ -52,9 +53,6 @@ ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 MAX_EARLY = 1000
 """Keys that wait for a screen."""
-
-MAX_OPEN = 30
-"""Screens that lie on each other; the next one replaces the last."""
 
 FilterKey = tuple[str, tuple[str | None, ...]]
 """The name of a screen, and its `subject`."""
@@ -99,10 +97,10 @@ class ConsoleApp(App[None]):
         self._visible_text = VisibleText(glyphs(ascii_only=options.ascii_only).more)
         self.frames = Frames(self)
         self.acting = Acting(self)
+        self.trail = Trail(self)
         self._early: deque[Key] = deque()
         """Keys that wait until the screen or dialog is open that they are for."""
         self._tasks: set[asyncio.Task[None]] = set()
-        self._last: ConsoleScreen | None = None
         self._entered = False
         self._start = ""
         """The first screen, until the robots are known that it may be about."""
@@ -223,11 +221,11 @@ class ConsoleApp(App[None]):
                 # One machine: its own screen says more than a list of one.
                 self.open_about("robot", list(self.server.fleet.rows))
         # Also under a dialog: what is out of date must not look as if it were not.
-        if (screen := self._console_screen) is not None:
+        if (screen := self.console_screen) is not None:
             screen.tick()
 
     @property
-    def _console_screen(self) -> ConsoleScreen | None:
+    def console_screen(self) -> ConsoleScreen | None:
         """The screen that is shown, even under a dialog."""
         screens = (each for each in reversed(self.screen_stack) if isinstance(each, ConsoleScreen))
         return next(screens, None)
@@ -275,7 +273,7 @@ class ConsoleApp(App[None]):
         if isinstance(opened, str):
             self.report(opened, "warn")
         else:
-            self.open(opened)
+            self.trail.open(opened)
 
     def go_about(self, place: str, target: Target, *more: Target) -> None:
         """Open a screen about something; of a robot with several dataflows, about one of them."""
@@ -289,39 +287,15 @@ class ConsoleApp(App[None]):
         names = "|".join(re.escape(robot) for robot in robots[:MAX_LISTED])
         self.go_to(f"fleet {shlex.quote(shlex.quote(f'robot~^({names})$'))}")
 
-    def open(self, screen: ConsoleScreen) -> None:
-        """Open a screen on top of this one."""
-        _log.debug("open %s", screen)
-        if len(self.screen_stack) > MAX_OPEN:
-            self.replace(screen)
-        else:
-            self._last = self._console_screen
-            self.push_screen(screen)
-
-    def replace(self, screen: ConsoleScreen) -> None:
-        """Open a screen instead of this one."""
-        self._last = self._console_screen
-        self.switch_screen(screen)
-        forget_closed_widgets()
-
     def pop_screen(self) -> AwaitComplete:
         """Close the screen or dialog on top, and keep nothing of it."""
         closing = super().pop_screen()
         forget_closed_widgets()
         return closing
 
-    def go_back(self) -> None:
-        """Close this screen, unless it is the first."""
-        if len(self.screen_stack) > 2:
-            self._last = cast(ConsoleScreen, self.screen)
-            self.pop_screen()
-
     def action_last(self) -> None:
         """Open the screen again that was shown before this one."""
-        if self._last is not None:
-            screen = self._last.again()
-            screen.places = dict(self._last.places)
-            self.open(screen)
+        self.trail.open_last()
 
     def action_repaint(self) -> None:
         """Paint everything again, after another program has written to the terminal."""
@@ -360,7 +334,7 @@ class ConsoleApp(App[None]):
         host = self.server.host
         needs = f"; it needs dorafleet on {host}" if host and argv[0] == "dorafleet" else ""
         hint = f"(offered to the clipboard{needs}; shift and the mouse select it, too)"
-        if (screen := self._console_screen) is not None:
+        if (screen := self.console_screen) is not None:
             screen.bars.report(f"$ {self.copied}  {hint}", "key", COMMAND_S, until_key=True)
             screen.repaint()
 
@@ -388,7 +362,7 @@ class ConsoleApp(App[None]):
 
     def report(self, text: str, style: str = "", seconds: float = 5.0) -> None:
         """Show a message for some seconds, even under a dialog."""
-        if (screen := self._console_screen) is not None:
+        if (screen := self.console_screen) is not None:
             screen.report(text, style, seconds)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from textual._styles_cache import StylesCache
 from textual.widget import Widget
 
-from dorafleet.console.app import MAX_OPEN
+from dorafleet.console import trail
 from dorafleet.console.options import Options
 
 from .driving import console
@@ -16,6 +16,8 @@ from .fakefleet import FakeFleet, line
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 
 async def test_a_hidden_screen_reads_no_stream(tmp_path: Path) -> None:
@@ -37,7 +39,7 @@ async def test_a_screen_that_is_hidden_for_no_time_continues_to_read(tmp_path: P
     async with console(tmp_path, fleet, options=Options(start="logs pick")) as driven:
         await driven.until(lambda: fleet.streams == 1)
         driven.app.open_about("help", [])
-        driven.app.go_back()
+        driven.app.trail.go_back()
         await driven.until("Logs > pick")
         fleet.lines.append(line("after the help"))
         fleet.bell.ring()
@@ -64,12 +66,18 @@ async def test_nothing_is_kept_of_closed_screens_and_dialogs(tmp_path: Path) -> 
         assert painted <= sum(isinstance(each, Widget) for each in objects)
 
 
-async def test_screens_on_screens_are_bounded(tmp_path: Path) -> None:
+async def test_screens_on_screens_are_bounded_and_escape_goes_back_through_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "MAX_OPEN", 3)
     async with console(tmp_path, FakeFleet(5)) as driven:
         await driven.until("5 of 5")
-        for number in range(MAX_OPEN + 5):
-            driven.app.open_about("alerts" if number % 2 else "help", [])
-        await driven.until(lambda: driven.app.screen.NAME == "help")
-        assert len(driven.app.screen_stack) == MAX_OPEN + 1
-        await driven.type("\x1b")
-        await driven.until(lambda: len(driven.app.screen_stack) == MAX_OPEN)
+        for number in range(1, 6):
+            driven.app.open_about("robot", [f"arm{number:03}"])
+            await driven.until(f"Fleet > arm{number:03} ")
+        assert len(driven.app.screen_stack) == 4
+        for number in range(4, 0, -1):
+            await driven.press("escape")
+            await driven.until(f"Fleet > arm{number:03} ")
+        await driven.press("escape")
+        await driven.until("5 of 5")

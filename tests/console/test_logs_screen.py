@@ -81,7 +81,7 @@ async def test_lines_of_a_wrong_clock_show_their_date_and_that_it_is_wrong(tmp_p
         await driven.press("enter")
         await driven.until("filter: since<10m")
         assert "1 of 1 line\n" in driven.text, "it is new by the robot's clock"
-        await driven.type("/ robot=arm001\r")
+        await driven.type("/since<10m robot=arm001\r")
         await driven.until("filter: since<10m robot=arm001")
         assert "1 of 1 line\n" in driven.text
         await driven.press("escape")

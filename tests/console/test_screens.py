@@ -124,10 +124,9 @@ async def test_minus_opens_a_screen_with_the_cursor_on_its_row(tmp_path: Path) -
         await driven.until("5 of 5 nodes")
         await driven.press("down", "down")
         await driven.until("> node02")
-        for leave in (("escape",), ("t", "escape")):
-            await driven.press(*leave)
-            await driven.type("-")
-            await driven.until("> node02")
+        await driven.press("escape")
+        await driven.type("-")
+        await driven.until("> node02")
         driven.app.go_to("help")
         await driven.until("Help")
         await driven.type("-")
@@ -386,7 +385,7 @@ async def test_a_screen_may_be_asked_to_paint_at_any_moment_while_it_comes_and_g
             while not screen.is_mounted:
                 screen.repaint()
                 await asyncio.sleep(0)
-            driven.app.go_back()
+            driven.app.trail.go_back()
             await _repaint_until_it_is_gone(screen)
             await driven.until("3 of 3")
         screen = driven.app.screen

@@ -18,7 +18,7 @@ from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.view.glyphs import glyphs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas, LogView
-from dorafleet.console.widgets.moving import move_pages, move_to_end
+from dorafleet.console.widgets.moving import SCROLLERS, move_pages, move_to_end, text_of
 from dorafleet.console.widgets.prompt import Prompt, PromptLine
 
 if TYPE_CHECKING:
@@ -72,6 +72,16 @@ class ConsoleScreen(Screen[None]):
         """Return a new screen that shows the same."""
         raise NotImplementedError
 
+    def anew(self) -> ConsoleScreen:
+        """Return a new screen that shows the same, with the cursors on the same rows."""
+        screen = self.again()
+        screen.places = self._cursors() or self.places
+        return screen
+
+    def _cursors(self) -> dict[str, str | None]:
+        """Return the rows under the cursors of all grids; none if this is closed."""
+        return {grid.id or "": grid.cursor for grid in self.query(Grid)}
+
     def body(self) -> Iterable[Widget]:
         """Return the widgets between the bars."""
         return ()
@@ -115,15 +125,8 @@ class ConsoleScreen(Screen[None]):
 
     def text_lines(self) -> list[str]:
         """Return what is shown between the bars as text, for a pipe."""
-        found: list[str] = []
-        for widget in self.query("#body Canvas, #body Grid, #body LogView").results():
-            if not widget.display:
-                continue
-            if isinstance(widget, LogView | Canvas):
-                found += ["".join(text for text, _ in spans) for spans in widget.lines]
-            elif isinstance(widget, Grid):
-                found += widget.as_text()
-        return found
+        shown = self.query("#body Canvas, #body Grid, #body LogView").results()
+        return [line for widget in shown if widget.display for line in text_of(widget)]
 
     @property
     def stale(self) -> bool:
@@ -158,6 +161,8 @@ class ConsoleScreen(Screen[None]):
     def on_screen_resume(self) -> None:
         """Read the streams."""
         self.filter = self.console.filters.get((self.NAME, self.subject), Filter())
+        if self.filter and self.resumed_at is None:
+            self.report(f"filtered as before by `{self.filter.text}` (esc removes it)", "warn")
         self.feeds.resume()
         self._painted = None
         self.tick()
@@ -179,7 +184,7 @@ class ConsoleScreen(Screen[None]):
         self.feeds.stop()
         for grid in self.query(Grid):
             grid.hold_cursor()
-            self.places[grid.id or ""] = grid.cursor
+        self.places = self._cursors()
 
     def on_unmount(self) -> None:
         """Stop reading."""
@@ -279,7 +284,7 @@ class ConsoleScreen(Screen[None]):
     def scroller(self) -> Scroller | None:
         """The widget that the arrow keys move."""
         focused = self.focused
-        return focused if isinstance(focused, Grid | LogView | Canvas) else None
+        return focused if isinstance(focused, SCROLLERS) else None
 
     def action_move(self, rows: int) -> None:
         """Move the cursor, or scroll."""
@@ -330,7 +335,7 @@ class ConsoleScreen(Screen[None]):
             self.set_filter(Filter())
             self.on_filter_entered()
         else:
-            self.console.go_back()
+            self.console.trail.go_back()
 
     def action_order(self) -> None:
         """Take the next order."""

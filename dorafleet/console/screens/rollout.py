@@ -49,7 +49,7 @@ class RolloutScreen(ConsoleScreen):
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
         """Return the screen about a rollout."""
         if len(words) > 1 or (words and not words[0].isdecimal()):
-            return "name a rollout by its number: `rollout 12`"
+            return "name a rollout by its number: `rollout 12`; `plan RELEASE` leads to a new one"
         return cls(int(words[0]) if words else None)
 
     def again(self) -> ConsoleScreen:
@@ -57,9 +57,10 @@ class RolloutScreen(ConsoleScreen):
         return RolloutScreen(self.number)
 
     def body(self) -> Iterable[Widget]:
-        """Return the summary and the robots."""
+        """Return the summary, the robots, and the reason of one if it is long."""
         yield Canvas(id="facts", classes="auto")
         yield Grid(rolloutlines.COLUMNS, ascii_only=self.ascii_only)
+        yield Canvas(id="chosen", classes="auto")
 
     def streams(self) -> list[Feed[Any]]:
         """Follow the rollouts."""
@@ -136,6 +137,8 @@ class RolloutScreen(ConsoleScreen):
         grid.show(
             ids, lambda id_: rolloutlines.row(robots[id_], now), dim=self.outdated, empty=empty
         )
+        lines = rolloutlines.chosen(robots.get(grid.cursor or ""), self.size.width)
+        self.query_one("#chosen", Canvas).show(lines)
 
     def _nothing(self) -> list[list[Span]]:
         if self._answered:
@@ -175,7 +178,7 @@ class RolloutScreen(ConsoleScreen):
         if self.filter or not self._rollouts or isinstance(below, RolloutsScreen):
             super().action_back()
         else:
-            self.console.replace(RolloutsScreen())
+            self.console.trail.replace(RolloutsScreen())
 
     def can_open(self) -> bool:
         """Return True if there is a robot."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import TYPE_CHECKING
 
 from dorad.natural import natural
@@ -27,6 +28,11 @@ KEYS = tuple(column.key for column in COLUMNS)
 
 MAX_FLOWING = 4
 """Lines for the waves, and for the counts."""
+
+MAX_REASON = 4
+"""Lines for a reason."""
+BESIDE_WHY = 46
+"""Columns of a row beside its reason, at least."""
 
 MAX_OTHERS = 4
 """Lines for other rollouts."""
@@ -78,7 +84,7 @@ def lines(
         waves.append((f"[{_wave(wave)}]{end}", _wave_style(wave)))
     more: list[list[Span]] = []
     if found.reason:
-        more.append([(f" {clean(found.reason)}", "warn")])
+        more += _wrapped(found.reason, columns, "warn")
     if found.waiting:
         waiting = found.waiting.items()
         text = ", ".join(f"{count} for {clean(_GATES.get(gate, gate))}" for gate, count in waiting)
@@ -114,6 +120,21 @@ def _others(rollouts: Iterable[RolloutSummary]) -> list[list[Span]]:
         ]
         for each in sorted(rollouts, key=lambda each: -each.rollout)[:MAX_OTHERS]
     ]
+
+
+def chosen(robot: RolloutRobot | None, columns: int) -> list[list[Span]]:
+    """Return why the robot under the cursor is in its state, if its row cannot say all of it."""
+    text = "" if robot is None else why(robot)
+    if width(clean(text)) <= columns - BESIDE_WHY:
+        return []
+    return [[], *_wrapped(text, columns, "")]
+
+
+def _wrapped(text: str, columns: int, style: str) -> list[list[Span]]:
+    lines = textwrap.wrap(
+        clean(text), max(columns - 2, 20), max_lines=MAX_REASON, placeholder=" ..."
+    )
+    return [[(f" {line}", style)] for line in lines]
 
 
 def _flowing(spans: Iterable[Span], columns: int) -> list[list[Span]]:

@@ -1,16 +1,30 @@
-"""What the arrow keys do to the widget that has the focus: a table, a log or a drawing."""
+"""A table, a log or a drawing: how keys move it, and its text."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas, LogView
+
+if TYPE_CHECKING:
+    from textual.widget import Widget
 
 PAGE = 0.9
 """The part of a page that PgUp and PgDn move by."""
 
 Scroller: TypeAlias = "Grid | LogView | Canvas"
+SCROLLERS = (Grid, LogView, Canvas)
+
+
+def text_of(widget: Widget) -> list[str]:
+    """Return all of it as lines, also what is not visible; none of another widget."""
+    match widget:
+        case Grid() as grid:
+            return grid.as_text()
+        case LogView() | Canvas() as drawn:
+            return ["".join(text for text, _ in spans) for spans in drawn.lines]
+    return []
 
 
 def move_pages(widget: Scroller | None, pages: int) -> None:
