@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dorad.link import frames, hello
 from dorad.link.delivery import NoMemory
-from dorad.link.frames import Ack, EventKind, FrameError
+from dorad.link.frames import Ack, FrameError
 from dorad.link.incoming import Arrived
 from dorad.link.reports import EVENTS, ChannelEvent
 
@@ -153,9 +153,6 @@ class Arrivals:
                 if delivery.is_blocked(output):
                     each.blocked = True
                     break
-                # It sends again. The event that says so was lost with a process of the sender.
-                if each.ended and not self._report(each, EventKind.RESTARTED):
-                    break
                 if each.blocked:
                     each.blocked = False
                     delivery.unblock(output)
@@ -165,17 +162,11 @@ class Arrivals:
                 elif isinstance(item.memory, NoMemory):
                     _log.warning("%s: %s", each.spec.name, item.memory.reason)
             else:
-                if not self._report(each, item.kind, item.text):
-                    break
+                event = ChannelEvent(
+                    each.spec.name, each.spec.machine, EVENTS[item.kind], item.text
+                )
+                if not self._reporter.event(event):
+                    break  # the daemon is away, and its socket is full
             channel.handled()
             busy = True
         return busy
-
-    def _report(self, each: In, kind: EventKind, text: str = "") -> bool:
-        """Report an event; return False if the daemon is away, and its socket is full."""
-        event = ChannelEvent(each.spec.name, each.spec.machine, EVENTS[kind], text)
-        if not self._reporter.event(event):
-            return False
-        if kind is not EventKind.FAILED:
-            each.ended = kind is EventKind.CLOSED
-        return True

@@ -78,8 +78,6 @@ class In:
         receiver = secrets.randbits(63)
         self.channel = Incoming(number, receiver, window, spec.max_size, INLINE)
         self.blocked = False
-        self.ended = False
-        """Whether the source has ended, as the daemon knows it."""
         self.latency_ns = 0
         self.latencies = 0
 

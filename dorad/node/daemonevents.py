@@ -60,6 +60,8 @@ class DaemonEvents:
         self._broken: set[str] = set()
         self.failed: dict[str, str] = {}
         self.restarts: dict[str, int] = {}
+        self._counts: dict[str, object] = {}
+        """How often nodes had restarted, as far as the daemon has said."""
         self.breaks: dict[str, int] = {}
         self._ending = False
 
@@ -99,7 +101,7 @@ class DaemonEvents:
             case "recovered":
                 self._recover(packet.text("input"))
             case "restarted":
-                self._restart(packet.text("node"))
+                self._restart(packet.text("node"), packet.fields.get("count"))
             case "failed":
                 self._fail(packet.text("source_node_id"), packet)
             case "stop":
@@ -140,7 +142,11 @@ class DaemonEvents:
             self._closed.discard(input_id)
             self.urgent.append(events.input_recovered(input_id))
 
-    def _restart(self, node: str) -> None:
+    def _restart(self, node: str, count: object) -> None:
+        if count is not None:
+            if self._counts.get(node) == count:
+                return  # a daemon that has taken over repeats it
+            self._counts[node] = count
         self.failed.pop(node, None)
         self.restarts[node] = self.restarts.get(node, 0) + 1
         self._closed -= {item for item, source in self._sources.values() if source == node}

@@ -97,7 +97,7 @@ class FakeBroker:
     def reopen(self, node_id: str) -> None:
         self.calls.append(("reopen", node_id))
 
-    def node_restarted(self, node_id: str, source_node: str) -> None:
+    def node_restarted(self, node_id: str, source_node: str, *, had_ended: bool = False) -> None:
         self.calls.append(("node_restarted", node_id, source_node))
 
     def input_broken(self, node_id: str, input_id: str) -> None:

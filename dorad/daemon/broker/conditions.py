@@ -53,5 +53,5 @@ class Conditions:
 
 
 def _key(kind: str, fields: dict[str, Any]) -> tuple[str, str]:
-    subject = fields.get("input") or fields.get("source_node_id") or fields.get("operator")
-    return kind, subject or ""
+    names = ("input", "source_node_id", "operator", "node")
+    return kind, next((fields[name] for name in names if fields.get(name)), "")

@@ -6,6 +6,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from dorad.dataflow.model import LINK
 from dorad.dataflow.recording import is_recorder
 from dorad.node.protocol import ProtocolError, encode
 
@@ -59,6 +60,8 @@ class Notifications:
 
     def close_input(self, node_id: str, input_id: str) -> None:
         """Send INPUT_CLOSED, which the node gets after the queued messages."""
+        for edge in self._state.edges.into(node_id, input_id):
+            self._state.conditions_of(node_id).drop("restarted", edge.source)
         self._notify(node_id, "closed", {"input": input_id})
 
     def node_failed(self, node_id: str, source_node: str, error: str, input_ids: list[str]) -> None:
@@ -91,14 +94,22 @@ class Notifications:
                 return
             self._state.send(each.id, "happened", fields)
 
-    def node_restarted(self, node_id: str, source_node: str) -> None:
-        """Send NODE_RESTARTED: a node that feeds this one has a new process."""
+    def node_restarted(self, node_id: str, source_node: str, *, had_ended: bool = False) -> None:
+        """Send NODE_RESTARTED: a node that feeds this one has a new process.
+
+        If that node `had_ended`, later processes of the link get it, too: one that is killed now
+        may not have told the other machines, for which the node has ended.
+        """
         conditions = self._state.conditions_of(node_id)
         conditions.drop("failed", source_node)
         for edge in self._state.edges.received_by(node_id):
             if edge.origin == source_node:
                 conditions.drop("closed", edge.input)
-        self._state.send(node_id, "restarted", {"node": source_node})
+        fields: dict[str, Any] = {"node": source_node}
+        if had_ended and node_id == LINK:
+            fields["count"] = self._state.restarts.get(source_node, 0)
+            conditions.add("restarted", fields)
+        self._state.send(node_id, "restarted", fields)
         self._state.changed()
 
     def _notify(self, node_id: str, kind: str, fields: dict[str, Any]) -> None:

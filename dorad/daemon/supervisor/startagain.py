@@ -34,7 +34,7 @@ async def start_again(state: SupervisorState, runner: NodeRunner, run: NodeRun) 
     state.broker.restarting(name, run.restarts)
     state.carry_out(lifecycle.started_again(name))
     for consumer in dict.fromkeys(each for each, _ in edges if each != name):
-        state.broker.notifications.node_restarted(consumer, name)
+        state.broker.notifications.node_restarted(consumer, name, had_ended=True)
     starts = run.starts
     runner.start(run)
     await state.bell.until(lambda: run.starts > starts or run.result is not None)
