@@ -169,12 +169,16 @@ def _unless_on_one(inner: Any, fleet: Fleet, robots: Robots) -> Handler:
         found = owners(params.dataflow, fleet, robots)
         if found is not None:
             name, there = found
+            released = any(name in robots.get(each).releases for each in there)
             raise ControlError(
                 "refused",
                 f"`{name}` on {', '.join(f'`{each}`' for each in there[:MAX_NAMED])} "
                 "was not started by the coordinator",
                 "`dorafleet rollout` changes what releases run; "
-                f"`dora node restart NODE -d {there[0]}/{name}` restarts one node",
+                f"`dora node restart NODE -d {there[0]}/{name}` restarts one node"
+                if released
+                else f"somebody has started it there; on `{there[0]}`: "
+                f"`dora {call.method.removeprefix('dataflow.')} {name}`",
             )
         result: m.Struct = await inner(call, _plain(params))
         return result

@@ -156,6 +156,11 @@ async def test_what_was_started_on_a_robot_is_found_by_its_name_and_named_in_err
         unknown = "no dataflow is named 'nowhere'; there are: talk, arm2/survey "
         with pytest.raises(ControlError, match=unknown):
             await fleet.call("node.list", m.Ref(dataflow="nowhere"))
+        with pytest.raises(
+            ControlError, match="on `arm2` was not started by the coordinator"
+        ) as error:
+            await fleet.call("dataflow.stop", m.Stop(dataflow="survey"))
+        assert error.value.hint == "somebody has started it there; on `arm2`: `dora stop survey`"
         await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
         with pytest.raises(ControlError, match="of the fleet runs; robots run: arm2/survey"):
             await fleet.call("node.info", m.NodeRef(node="camera"))
