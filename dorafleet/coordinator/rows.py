@@ -140,7 +140,8 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
     if worst is not None:
         return msgspec.structs.replace(row, state="warn", why=worst.text)
     if known.awaited:
-        return msgspec.structs.replace(row, state="unreach", why=_why_awaited(own))
+        # What it has said of itself, and since when, is of before.
+        return msgspec.structs.replace(row, state="unreach", why=_why_awaited(own), since=None)
     if known.software.busy:
         why, since = known.software.busy, _changed(known)
         return msgspec.structs.replace(row, state="busy", why=why, since=since)

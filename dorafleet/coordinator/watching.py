@@ -181,7 +181,7 @@ class FleetWatching:
             before = self.rows.get(id_)
             # What is back soon after the start of this coordinator has not changed meanwhile.
             back = before is None or (self._has_just_started and not before.known)
-            row.since = _since(row, None if back else before, now)
+            row.since = since_of(row, None if back else before, now)
             if back and row.state == "ok":
                 row.since = _resumed(row.since or now, self._states.get(id_), now)
             if row.state == "update":
@@ -306,13 +306,15 @@ class FleetWatching:
         return alert
 
 
-def _since(row: m.FleetRow, before: m.FleetRow | None, now: float) -> float | None:
+def since_of(row: m.FleetRow, before: m.FleetRow | None, now: float) -> float | None:
     """Return when the state of a robot began; `before` is its last row."""
     if row.state in ("fail", "warn", "unreach") and row.findings:
         worst = next((each for each in row.findings if each.text == row.why), row.findings[0])
         return worst.since
     if row.state in ("update", "busy") and row.since is not None:
         return row.since
+    if row.state == "unreach" and row.since is None and before is not None:
+        return before.since if before.state == "unreach" else now
     if before is None or row.state == "unreach":
         return now if row.since is None and row.state != "unreach" else row.since
     same = (before.state, before.why) == (row.state, row.why)

@@ -27,6 +27,7 @@ from dorad.daemon.measuring.watching import SelfWatch, state_since
 from dorad.daemon.subscription.reducing import MAX_ELEMENTS, Reducer, encoded
 from dorafleet.console.view import tables
 from dorafleet.coordinator.rows import MAX_FINDINGS, MAX_TEXT, Known, Software, checked, fleet_row
+from dorafleet.coordinator.watching import since_of
 from tests.harness.waiting import until
 
 from .fakefleet import edge, node
@@ -497,6 +498,10 @@ def test_a_robot_that_is_back_is_not_well_before_it_says_so() -> None:
     row = fleet_row(own, known(awaited=True), 100.0)
     assert (row.state, row.known) == ("unreach", False)
     assert row.why == "connected, has not described itself yet, was well"
+    own.since = 5.0  # when it began to be well
+    away = m.FleetRow(robot="x", state="unreach", since=80.0)
+    assert since_of(fleet_row(own, known(awaited=True), 100.0), away, 100.0) == 80.0
+    assert since_of(row, own, 100.0) == 100.0
     row = fleet_row(None, known(awaited=True), 100.0)
     assert (row.state, row.why) == ("unreach", "connected, has not described itself yet")
     # What was wrong stays so.
