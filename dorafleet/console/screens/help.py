@@ -43,11 +43,12 @@ KEYS = (
     ("ctrl+l", "paint everything again, after another program has written to the terminal"),
     ("ctrl+z", "stop the console; the shell's fg resumes it"),
     ("q or ctrl+c", "quit; everything keeps running"),
+    ("mouse", "a click chooses a row, another opens it; shift selects text"),
 )
 FILTERS = (
     ("word  !word", "rows with, without this text"),
     ("key=v  key!=v", "a column with, without this value"),
-    ("key>n  key<n", "numbers, also 1.5k 2M; ages, such as since<10m"),
+    ("key>n  key<n", "numbers with units: memory>90M latency>4ms; ages: since<10m"),
     ("key~regex", "a regular expression"),
     ("label.zone=hall", "a label of a robot, on Fleet; zone=hall is enough"),
 )
