@@ -69,11 +69,14 @@ FILTER_KEYS = ("since", "level", "node", "message", "stream", "robot", "machine"
 """What terms of a filter may name; see `dorad.control.filters`. A robot is its machine."""
 
 
-def filter_cells(record: LogRecord, now: float) -> dict[str, str | float]:
-    """Return what a filter looks at; `since` is the age in seconds at the time `now`."""
+def filter_cells(record: LogRecord, now: float) -> dict[str, str | float | tuple[str, ...]]:
+    """Return what a filter looks at; `since` is the age in seconds at the time `now`.
+
+    Lines without a level have that of their output, which tables show as `out`.
+    """
     return {
         "since": max(0.0, now - record.timestamp),
-        "level": record.level,
+        "level": (RAW, "out") if record.level == RAW else record.level,
         "node": record.node or "dora",
         "message": record.message,
         "stream": record.stream,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.logrecord import LogRecord
+from dorad.control.filters import parse
+from dorad.logrecord import LogRecord, filter_cells
 from dorad.logs.filter import LEVELS, LogFilter, parse_filter
 
 OUT = LogRecord(0, "stdout", "n", "x")
@@ -32,6 +33,13 @@ def shown(level: str) -> set[str]:
 )
 def test_a_level_shows_itself_and_more_severe_ones(level: str, lines: set[str]) -> None:
     assert shown(level) == lines
+
+
+def test_the_level_of_a_line_without_one_has_the_name_that_tables_show() -> None:
+    for text in ("level=out", "level=stdout", "level!=info"):
+        assert parse(text).matches(filter_cells(OUT, 0.0)), text
+    assert not parse("level!=out").matches(filter_cells(OUT, 0.0))
+    assert parse("level!=out").matches(filter_cells(LogRecord(0, "info", "n", "x"), 0.0))
 
 
 def test_without_options_everything_is_shown() -> None:
