@@ -176,6 +176,21 @@ def steady(
     return row, None
 
 
+def resumed(since: float, last: tuple[str, float] | None, now: float) -> float:
+    """Return since when a robot is well of which an earlier coordinator has kept the `last` state.
+
+    `since` is what the robot says: it does not know that it was out of reach, and the earlier
+    coordinator does not know what has happened after its end.
+    """
+    since = min(since, now)
+    if last is None:
+        return since
+    state, began = last
+    if state == "ok":
+        return max(began, since)
+    return since if since > began else now
+
+
 def _why_away(own: FleetRow | None, known: Known) -> str:
     if known.coming:
         return "not back yet: the coordinator has just started"

@@ -16,7 +16,7 @@ from dorad.control.errors import ControlError
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import interval
 from dorafleet.coordinator.connections import PACE_S
-from dorafleet.coordinator.rows import Failure, Known, Software, checked, fleet_row, steady
+from dorafleet.coordinator.rows import Failure, Known, Software, checked, fleet_row, resumed, steady
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ class FleetWatching:
             back = before is None or (self._has_just_started and not before.known)
             row.since = since_of(row, None if back else before, now)
             if back and row.state == "ok":
-                row.since = _resumed(row.since or now, self._states.get(id_), now)
+                row.since = resumed(row.since or now, self._states.get(id_), now)
             if row.state == "update":
                 self._updating.add(id_)
             else:
@@ -319,16 +319,3 @@ def since_of(row: m.FleetRow, before: m.FleetRow | None, now: float) -> float | 
         return now if row.since is None and row.state != "unreach" else row.since
     same = (before.state, before.why) == (row.state, row.why)
     return before.since if same else now
-
-
-def _resumed(since: float, last: tuple[str, float] | None, now: float) -> float:
-    """Return since when a robot is well that an earlier coordinator has seen in its `last` state.
-
-    `since` is what the robot says, which does not know that it was out of reach.
-    """
-    if last is None:
-        return since
-    state, began = last
-    if state == "ok":
-        return began
-    return since if since > began else now

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.control import messages as m
-from dorafleet.coordinator.rows import HELD_S, steady
+from dorafleet.coordinator.rows import HELD_S, resumed, steady
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,3 +58,12 @@ def test_what_holds_says_what_has_failed_and_what_goes_on() -> None:
 
 def test_a_robot_that_has_failed_before_its_change_is_updated_once_it_does_not_fail() -> None:
     assert [row.state for row in shown(["fail", "update"], [0.0, 1.0])] == ["fail", "update"]
+
+
+def test_a_robot_is_well_since_the_last_coordinator_saw_it_so_or_since_it_says_so_itself() -> None:
+    assert resumed(500.0, None, 1000.0) == 500.0
+    assert resumed(500.0, ("ok", 700.0), 1000.0) == 700.0, "it was out of reach until then"
+    assert resumed(900.0, ("ok", 700.0), 1000.0) == 900.0, "it has failed meanwhile"
+    assert resumed(500.0, ("unreach", 700.0), 1000.0) == 1000.0
+    assert resumed(900.0, ("fail", 700.0), 1000.0) == 900.0
+    assert resumed(9e9, ("ok", 700.0), 1000.0) == 1000.0, "its clock is ahead"
