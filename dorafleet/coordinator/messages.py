@@ -94,7 +94,7 @@ class Robot(Struct):
     """What else an operator should look at, such as its clock, or its id on two machines."""
     user: str | None = None
     """Whom the cluster file logs in as; null as in ssh's configuration, and so is `port`."""
-    port: int | None = None
+    port: Int64 | None = None
     """That of sshd."""
 
 
