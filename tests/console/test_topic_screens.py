@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from dorad.control.messages import TopicInfo
 from dorafleet.console.options import Options
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.topics import TopicsScreen
@@ -93,6 +94,8 @@ async def test_an_output_that_is_gone_is_painted_until_the_next_picture(tmp_path
         screen = driven.app.screen
         assert isinstance(screen, TopicsScreen)
         fleet.outputs = ["depth"]
-        await screen._list()
+        # At once, not by an answer: it must be between two pictures.
+        screen._topics = {"camera/depth": TopicInfo(node="camera", output="depth", subscribers=[])}
         screen.query_one(Grid).on_blur()
+        screen.bring()
         await driven.until("camera/depth")
