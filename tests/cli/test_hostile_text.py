@@ -97,6 +97,7 @@ def hostile(daemon):
         failures=[m.Failure(headline=HOSTILE, lines=[HOSTILE])],
     )
     daemon.answers["dataflow.restart"] = m.Restarted(old=HOSTILE, new=HOSTILE)
+    daemon.answers["dataflow.wait"] = m.DataflowState(uuid=UUID, name="demo", status="running")
     daemon.answers["dataflow.enable"] = dataflow(name=HOSTILE)
     daemon.answers["lease.take"] = m.Lease(id=HOSTILE, reason="r", owner="o", since=1.0)
     daemon.answers["daemon.status"] = daemon_status(version=HOSTILE, problem=HOSTILE)

@@ -344,9 +344,11 @@ async def test_an_end_that_waits_for_queued_messages_is_void_once_the_source_sen
         async with Program(machines.alpha, "a", SENDER, 10, 80, 0, sent) as sender:
             assert await sender.ended() == 0
         notifications = machines.alpha.broker.notifications
+        alpha.process.send_signal(signal.SIGSTOP)  # until it has all of them to read at once
         notifications.node_failed(LINK, "a", "exited with 3", ["x"])
         notifications.close_input(LINK, "x")
         notifications.node_restarted(LINK, "a")
+        alpha.process.send_signal(signal.SIGCONT)
         beta = machines.start_beta()
         async with Connected(machines.beta, "b", RECEIVER, out):
             await beta.until(lambda: len(lines(out)) == 10)

@@ -85,6 +85,8 @@ def _detail(key: str, value: object) -> str:
         return key
     if key == "expires" and isinstance(value, int | float):
         return f"expires {local_time(value, '%Y-%m-%d %H:%M:%S')}"
+    if key == "labels" and isinstance(value, dict):
+        value = [f"{name} {'removed' if each is None else each}" for name, each in value.items()]
     text = _DIGEST.sub(r"\1", _text(value))
     text = text if len(text) <= MAX_DETAIL else f"{text[:MAX_DETAIL]}…"
     return text if key in _BARE and isinstance(value, str | list) else f"{key} {text}"

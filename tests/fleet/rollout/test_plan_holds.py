@@ -61,6 +61,7 @@ class Both:
     def __init__(self, folder: Path) -> None:
         key = asyncssh.generate_private_key("ssh-ed25519")
         key.write_private_key(folder / "key")
+        (folder / "key").chmod(0o600)
         (folder / ALLOWED).write_text(f"ada {public(key)}\n")
         self._folder = folder
         self._store = Store(folder / "store")
