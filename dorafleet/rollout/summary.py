@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from dorad.control.messages.releases import PREPARING
 from dorafleet.rollout.decide import goes_back
 from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, State, Wave
 from dorafleet.rollout.model import FORWARD, MOVING, Seen
@@ -74,7 +75,7 @@ def _state(rollout: Rollout, rows: Iterable[RolloutRobot], decision: Decision) -
 
 def _goes_on(row: RolloutRobot) -> bool:
     """Return True if a robot does something, or gets ready for it."""
-    ready = row.state in ("pending", "staging", "staged") and not row.waiting
+    ready = row.state in PREPARING and not row.waiting
     return row.state in MOVING or ready
 
 

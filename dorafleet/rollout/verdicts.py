@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from dorad.control.messages.releases import PREPARING
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Verdict
 
@@ -66,7 +67,7 @@ def is_moving(seen: Seen) -> bool:
 def is_waiting(member: Member, seen: Seen) -> bool:
     """Return True if it may switch, but has not begun: it waits for leases."""
     state = reported(member, seen)
-    return state is not None and state.phase in ("pending", "staging", "staged")
+    return state is not None and state.phase in PREPARING
 
 
 def needs_files(member: Member, seen: Seen) -> bool:

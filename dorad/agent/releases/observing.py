@@ -15,7 +15,7 @@ from dorad.agent.releases import compose, health, queries
 from dorad.agent.releases.model import Observation, Plan, ReleaseRecord
 from dorad.agent.releases.probes import Commands
 from dorad.control.errors import ControlError
-from dorad.control.messages.releases import Evidence
+from dorad.control.messages.releases import PREPARING, Evidence
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +90,7 @@ class Observations:
         files: Files = "missing"
         plan = None
         refusal = ""
-        if release is not None and record.phase in ("pending", "staging", "staged"):
+        if release is not None and record.phase in PREPARING:
             files = await asyncio.to_thread(self._library.files, release)
             refusal = self.refusals.get(release, "")
             if files == "staged" and not refusal:

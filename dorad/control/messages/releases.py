@@ -96,6 +96,8 @@ ReleasePhase = Literal[
     "reverted",
     "stuck",
 ]
+PREPARING = ("pending", "staging", "staged")
+"""The phases of a robot that has an order and has not begun to switch."""
 
 
 class ReleaseState(Struct):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.control.messages.releases import PREPARING
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
@@ -72,7 +74,7 @@ def released_on(row: FleetRow) -> set[str]:
 def switched_by(robots: Iterable[RolloutRobot]) -> dict[str, Sequence[str]]:
     """Return which robots of a rollout switch because of a promotion, and of an undo."""
     known = list(robots)
-    waiting = ("waiting", "pending", "staging", "staged", "busy")
+    waiting = ("waiting", *PREPARING, "busy")
     return {
         "promote": [each.robot for each in known if each.state in waiting],
         "undo": [each.robot for each in known if each.goes_back],
