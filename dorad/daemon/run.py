@@ -154,7 +154,7 @@ class DataflowRun:
             stack.callback(self._end_leftovers)
             stack.push_async_callback(self.broker.close)
             stack.push_async_callback(self.subscriptions.close)
-            stack.callback(self._store_throttle.store_now)
+            stack.callback(self._store_throttle.close)
             await self.broker.open(
                 None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
             )

@@ -15,9 +15,11 @@ milliseconds, and each start and stop brings a burst of changes."""
 
 
 class StoreThrottle:
-    """Calls `store` after changes: at once, but for at most a fifth of the time.
+    """Calls `store` after changes: soon, but for at most a fifth of the time.
 
-    Many changes may share one call. Belongs to one event loop.
+    Many changes may share one call. It comes only after the event loop's callback that made the
+    change, since a change in the middle of others leaves a state that no daemon could continue: a
+    node with a result that still counts as running. Belongs to one event loop.
     """
 
     def __init__(self, store: Callable[[], None]) -> None:
@@ -25,22 +27,23 @@ class StoreThrottle:
         self._next_at = 0.0
         """When `store` may be called again, on the monotonic clock."""
         self._timer: asyncio.TimerHandle | None = None
-        """Set while changes wait for `_next_at`."""
+        """Set while changes wait to be stored."""
+        self._closed = False
 
     def changed(self) -> None:
-        """Call `store` now, or once the pause is over."""
-        if self._timer is not None:
-            return
-        if time.monotonic() >= self._next_at:
-            self.store_now()
-        else:
-            self._timer = asyncio.get_running_loop().call_at(self._next_at, self.store_now)
+        """Call `store` after the current callback, or once the pause is over."""
+        if self._timer is None and not self._closed:
+            self._timer = asyncio.get_running_loop().call_at(self._next_at, self._store_now)
 
-    def store_now(self) -> None:
-        """Call `store` now, whether or not the pause is over."""
+    def close(self) -> None:
+        """Call `store` a last time."""
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+        self._store_now()
+
+    def _store_now(self) -> None:
+        self._timer = None
         started_at = time.monotonic()
         self._store()
         ended_at = time.monotonic()
