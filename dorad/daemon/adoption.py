@@ -66,7 +66,7 @@ class Adoption:
             _log.info("adopted %d running nodes", self.adopted)
 
     def _adopt_record(self, record: Record, processes: list[KeptProcess]) -> None:
-        """Continue the run of one dataflow, start it again, or record that it failed."""
+        """Continue the run of one dataflow, start it again, or record its end or failure."""
         row = record.row
         descriptors = self._host.take(f"{row.uuid}/")
         running = sum(process.exit is None for process in processes)
@@ -77,10 +77,16 @@ class Adoption:
         try:
             if not row.snapshot:
                 raise ControlError("refused", "dorad ended before its nodes were started")
-            if not descriptors:
+            same_format = row.snapshot.get("format") == FORMAT
+            finished = same_format and row.snapshot["supervisor"].get("finished", False)
+            if finished:
+                self._release(descriptors)
+                self._kill(processes)
+                descriptors, processes = {}, []
+            elif not descriptors:
                 raise ControlError("refused", "its nodes ended together with their host")
             record.dataflow = checked_dataflow(row.descriptor, row.path, row.options.share)
-            if row.snapshot.get("format") != FORMAT:
+            if not same_format:
                 self._runner.prepare(record, record.dataflow)
                 record.task = asyncio.create_task(
                     self._start_again(record, processes, descriptors),

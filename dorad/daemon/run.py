@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.messages import LinkChannel
+    from dorad.daemon.broker.readings import EdgeCounters
     from dorad.daemon.runmodel import Inheritance, RunOptions, RunServices
     from dorad.daemon.supervisor.processes import NodeProcess
     from dorad.dataflow.model import Dataflow, NodeSpec
@@ -152,29 +153,43 @@ class DataflowRun:
             stack.callback(self.log.close)
             self.log.begin()
             stack.callback(self._end_leftovers)
-            stack.push_async_callback(self.broker.close)
-            stack.push_async_callback(self.subscriptions.close)
-            stack.callback(self._store_throttle.close)
-            await self.broker.open(
-                None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
-            )
-            if self._options.stop_after is not None:
-                stopping = asyncio.create_task(
-                    self._stop_in_time(self._options.stop_after), name="stop"
-                )
-                stack.push_async_callback(_cancel, stopping)
-            adopted = None if kept is None else self._adopt(kept)
-            if self._hot_reload is not None:
-                self._hot_reload.begin(None if kept is None else kept.snapshot.get("files"))
-                watching = asyncio.create_task(self._hot_reload.watch(), name="hot reload")
-                stack.push_async_callback(_cancel, watching)
-            results = await self.supervisor.run(self._start, adopted)
-            edges = tuple(self.broker.stats.counters())
+            edges: tuple[EdgeCounters, ...] = ()
+            if self.supervisor.finished:
+                # An earlier daemon saw the end, and was killed before it could store the results.
+                self._socket.unlink(missing_ok=True)
+            else:
+                edges = await self._run_nodes(stack)
             failure = self.supervisor.start_failure
-            ended = Ended(results, edges, time.monotonic() - started_at, failure)
+            results, seconds = self.supervisor.results, time.monotonic() - started_at
+            ended = Ended(results, edges, seconds, failure)
             _log.debug("dataflow %s ends, ok: %s", self.dataflow_id, ended.ok)
             self.log.end("finished" if ended.ok else "failed")
         return ended
+
+    async def _run_nodes(self, stack: AsyncExitStack) -> tuple[EdgeCounters, ...]:
+        """Run all nodes to their ends; return the counters of their edges.
+
+        `stack` ends what nodes need. Raises LaunchError and OSError, as `run`.
+        """
+        kept = self._inherited
+        stack.push_async_callback(self.broker.close)
+        stack.push_async_callback(self.subscriptions.close)
+        stack.callback(self._store_throttle.close)
+        await self.broker.open(
+            None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
+        )
+        if self._options.stop_after is not None:
+            stopping = asyncio.create_task(
+                self._stop_in_time(self._options.stop_after), name="stop"
+            )
+            stack.push_async_callback(_cancel, stopping)
+        adopted = None if kept is None else self._adopt(kept)
+        if self._hot_reload is not None:
+            self._hot_reload.begin(None if kept is None else kept.snapshot.get("files"))
+            watching = asyncio.create_task(self._hot_reload.watch(), name="hot reload")
+            stack.push_async_callback(_cancel, watching)
+        await self.supervisor.run(self._start, adopted)
+        return tuple(self.broker.stats.counters())
 
     @property
     def dataflow(self) -> Dataflow:

@@ -195,3 +195,32 @@ def test_when_holder_and_daemon_are_killed_nothing_is_left_running(
     with dorad.client() as client:
         (flow,) = client.list()
     assert flow.status == "failed"
+
+
+def test_a_dataflow_that_had_just_ended_has_ended_for_the_next_daemon(
+    dorad: Daemon, tmp_path: Path
+) -> None:
+    """A daemon may be killed after the last node's end is stored, and before the results are."""
+    dorad.end()
+    with contextlib.closing(apsw.Connection(str(dorad.paths.database))) as database:
+        database.execute("""
+            CREATE TABLE kept (snapshot);
+            CREATE TRIGGER keep AFTER UPDATE ON dataflow WHEN new.snapshot != '{}'
+            BEGIN DELETE FROM kept; INSERT INTO kept VALUES (new.snapshot); END""")
+    dorad.start()
+    dorad.dora_ok("start", counting(tmp_path), "--name", "brief", "--detach")
+    dorad.until(lambda: seen(tmp_path))
+    dorad.dora_ok("stop", "brief")
+    with dorad.client() as client:
+        before = client.wait("brief").results
+    dorad.kill()
+    with contextlib.closing(apsw.Connection(str(dorad.paths.database))) as database:
+        database.execute("""
+            UPDATE dataflow SET status = 'stopping', ended_at = NULL, results = '[]',
+            snapshot = (SELECT snapshot FROM kept)""")
+    dorad.start()
+    with dorad.client() as client:
+        ended = client.wait("brief", timeout=10)
+    assert (ended.status, ended.results) == ("finished", before)
+    assert [result.outcome for result in before] == ["ok", "ok"]
+    dorad.dora_ok("down")

@@ -106,6 +106,16 @@ class Supervisor:
         return self._lifecycle.dataflow
 
     @property
+    def results(self) -> tuple[Result, ...]:
+        """The results of the nodes that have ended, in that order."""
+        return tuple(self._state.results)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the dataflow has ended."""
+        return self._state.finished
+
+    @property
     def ready(self) -> bool:
         """Whether all nodes wait at the start barrier and all links are up."""
         return self._lifecycle.barrier.complete and not self.links.missing()
@@ -158,6 +168,7 @@ class Supervisor:
             "grace": self._grace,
             "nodes": {name: run.snapshot() for name, run in self._nodes.items()},
             "results": [result.to_json() for result in self._state.results],
+            "finished": self._state.finished,
             "links": self.links.snapshot(),
         }
 
@@ -172,6 +183,7 @@ class Supervisor:
         if self._lifecycle.stopping:
             self._grace = snapshot["grace"]
         self._state.results.extend(Result.from_json(each) for each in snapshot["results"])
+        self._state.finished = snapshot.get("finished", False)
         for name, run in self._nodes.items():
             if name in snapshot["nodes"]:
                 run.restore(snapshot["nodes"][name])
@@ -219,7 +231,7 @@ class Supervisor:
             self._deadlines.cancel()
             for run in self._nodes.values():
                 run.cancel_drain()
-        return tuple(self._state.results)
+        return self.results
 
     def _adopted(
         self, run: NodeRun, adopted: RunningProcess | Exit | None
