@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 
 START_S = 15.0
 """Seconds within which a new daemon must answer."""
+
+END_S = 2.0
+"""Seconds within which a daemon that closes its connections is expected to be gone."""
+
+POLL_S = 0.05
 
 EPILOG = """\b
 Examples:
@@ -87,10 +93,17 @@ def _status(control: Path) -> DaemonStatus | None:
     Raises:
         ControlError: it runs, but does not answer or refuses this client.
     """
-    from dorad.control.client import Client, NoDaemonError
+    from dorad.control.client import Client, ControlError, NoDaemonError
 
-    try:
-        with Client(control) as client:
-            return client.status()
-    except NoDaemonError:
-        return None
+    deadline = time.monotonic() + END_S
+    while True:
+        try:
+            with Client(control) as client:
+                return client.status()
+        except NoDaemonError:
+            return None
+        except ControlError as error:
+            # A daemon that ends right now closes the connection, and is gone a moment later.
+            if error.code != "unavailable" or time.monotonic() > deadline:
+                raise
+        time.sleep(POLL_S)

@@ -49,12 +49,15 @@ class RecordStore:
         self._write(lambda: self._state.put_snapshot(record.uuid, record.row.snapshot))
 
     def put_dataflow(self, record: Record, dataflow: Dataflow) -> None:
-        """Store a change of the topology of a running dataflow."""
-        _log.debug("dataflow %s has changed to %d nodes", record.uuid, len(dataflow.nodes))
-        record.dataflow = dataflow
-        record.row.descriptor = dataflow.descriptor
+        """Store a record with its topology and the present state of its run, in one write.
+
+        They belong together: of a mixture of before and after, the next daemon could not go on.
+        """
+        if dataflow is not record.dataflow:
+            _log.debug("dataflow %s has changed to %d nodes", record.uuid, len(dataflow.nodes))
+            record.dataflow = dataflow
+            record.row.descriptor = dataflow.descriptor
         if record.run is not None:
-            # Stored together, because the snapshot belongs to this descriptor.
             record.row.snapshot = record.run.snapshot()
         self.put(record)
 

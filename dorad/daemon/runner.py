@@ -171,16 +171,16 @@ class Runner:
         run = record.run
         if run is None or not record.running:
             return
-        if record.row.status == "starting" and run.opened:
+        opens = record.row.status == "starting" and run.opened
+        if opens:
             _log.debug("dataflow %s runs", record.uuid)
             record.row.status = "running"
             self._event_bus.publish(record.uuid, "dataflow-running")
-            self._store.put(record)
-        if run.dataflow is record.dataflow:
+        if opens or run.dataflow is not record.dataflow:
+            self._store.put_dataflow(record, run.dataflow)
+        else:
             record.row.snapshot = run.snapshot()
             self._store.put_snapshot(record)
-        else:
-            self._store.put_dataflow(record, run.dataflow)
         record.bell.ring()
 
     def stop(self, record: Record, *, grace: float | None = None, force: bool = False) -> None:
@@ -189,11 +189,11 @@ class Runner:
             return
         _log.debug("dataflow %s is stopped, grace %s, force %s", record.uuid, grace, force)
         record.row.status = "stopping"
-        self._store.put(record)
         if force:
             record.run.kill("was killed because the dataflow was stopped by force")
         else:
             record.run.stop(grace)
+        self._store.put_dataflow(record, record.run.dataflow)
 
     def _admits(self, peer: Peer) -> bool:
         """Return True if nodes may run as the peer's user, or the peer may command the daemon."""

@@ -1,7 +1,9 @@
 """The daemon and its everyday commands, as a user runs them."""
 
 import json
+import socket
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -112,6 +114,23 @@ def test_up_starts_one_in_the_background_and_only_one(own_daemon: Daemon) -> Non
     first = own_daemon.dora_ok("up")
     second = own_daemon.dora_ok("up")
     assert ("started" in first, "already running" in second) == (True, True)
+    own_daemon.dora_ok("down")
+
+
+def test_up_starts_another_when_the_daemon_that_answers_is_just_ending(own_daemon: Daemon) -> None:
+    """One that was killed a moment ago resets the connections that it had not accepted."""
+    own_daemon.end()
+    path = own_daemon.paths.control
+    with socket.socket(socket.AF_UNIX) as ending, ThreadPoolExecutor() as thread:
+        path.unlink(missing_ok=True)
+        ending.bind(str(path))
+        ending.listen()
+        ending.settimeout(30)
+        up = thread.submit(own_daemon.dora, "up")
+        waiting, _ = ending.accept()
+        waiting.close()
+        ending.close()
+        assert "started" in up.result().stdout
     own_daemon.dora_ok("down")
 
 

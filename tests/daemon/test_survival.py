@@ -36,6 +36,13 @@ def check_log(folder: Path, numbers: list[int]) -> None:
     assert len(lines) >= len(numbers)
 
 
+@contextlib.contextmanager
+def edited(found: Daemon) -> Iterator[apsw.Connection]:
+    """The state file of a daemon that has ended."""
+    with contextlib.closing(apsw.Connection(str(found.paths.database))) as database:
+        yield database
+
+
 def test_three_dataflows_keep_running_and_are_adopted(dorad: Daemon, tmp_path: Path) -> None:
     folders = [tmp_path / f"flow{number}" for number in range(3)]
     for folder in folders:
@@ -162,11 +169,11 @@ def test_damage_to_one_dataflow_ends_only_that_one(
         until_more_seen(tmp_path / name, 5)
     nodes = [pid for pid in pids(dorad).values() if pid]
     dorad.kill()
-    database = apsw.Connection(str(dorad.paths.database))
-    database.execute(
-        "UPDATE dataflow SET snapshot = json_remove(snapshot, ?) WHERE name = 'damaged'", (damage,)
-    )
-    database.close()
+    with edited(dorad) as database:
+        database.execute(
+            "UPDATE dataflow SET snapshot = json_remove(snapshot, ?) WHERE name = 'damaged'",
+            (damage,),
+        )
     dorad.start()
     dorad.until(lambda: [is_alive(pid) for pid in nodes] == [False, False, True, True])
     with dorad.client() as client:
@@ -197,12 +204,31 @@ def test_when_holder_and_daemon_are_killed_nothing_is_left_running(
     assert flow.status == "failed"
 
 
+def test_that_a_dataflow_stops_is_stored_in_one_piece(dorad: Daemon, tmp_path: Path) -> None:
+    """Of a daemon killed between two pieces, the next one showed `stopping` and stopped nothing."""
+    dorad.end()
+    with edited(dorad) as database:
+        database.execute("""
+            CREATE TABLE kept (status, stops);
+            CREATE TRIGGER keep AFTER UPDATE ON dataflow WHEN new.snapshot != '{}'
+            BEGIN INSERT INTO kept VALUES
+            (new.status, json_extract(new.snapshot, '$.supervisor.life.stopping')); END""")
+    dorad.start()
+    dorad.dora_ok("start", counting(tmp_path), "--name", "brief", "--detach")
+    dorad.until(lambda: seen(tmp_path))
+    dorad.dora_ok("stop", "brief")
+    dorad.end()
+    with edited(dorad) as database:
+        kept = list(database.execute("SELECT DISTINCT status, stops FROM kept"))
+    assert set(kept) == {("starting", 0), ("running", 0), ("stopping", 1)}
+
+
 def test_a_dataflow_that_had_just_ended_has_ended_for_the_next_daemon(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     """A daemon may be killed after the last node's end is stored, and before the results are."""
     dorad.end()
-    with contextlib.closing(apsw.Connection(str(dorad.paths.database))) as database:
+    with edited(dorad) as database:
         database.execute("""
             CREATE TABLE kept (snapshot);
             CREATE TRIGGER keep AFTER UPDATE ON dataflow WHEN new.snapshot != '{}'
@@ -214,7 +240,7 @@ def test_a_dataflow_that_had_just_ended_has_ended_for_the_next_daemon(
     with dorad.client() as client:
         before = client.wait("brief").results
     dorad.kill()
-    with contextlib.closing(apsw.Connection(str(dorad.paths.database))) as database:
+    with edited(dorad) as database:
         database.execute("""
             UPDATE dataflow SET status = 'stopping', ended_at = NULL, results = '[]',
             snapshot = (SELECT snapshot FROM kept)""")
