@@ -1,7 +1,7 @@
 """The state machine of alerts. Its input is the findings of each robot.
 
-An event is an alert at once, a state once it has lasted. What ends and comes back soon is one
-alert that flaps. Five or more robots with one cause are one alert. It reads no clock.
+An event is an alert at once, a state once it has lasted. What ends and comes back again and again
+is one alert that flaps. Five or more robots with one cause are one alert. It reads no clock.
 """
 
 from __future__ import annotations
@@ -27,6 +27,10 @@ CLEARED_AFTER_S = 10.0
 """Seconds without the finding after which an alert is over."""
 FLAPS = 3
 """Number of returns from which an alert counts as flapping."""
+CALM_S = 60.0
+"""Seconds without the finding after which an alert that flaps is over."""
+RETURNS_WITHIN_S = 600.0
+"""Seconds within which a finding whose alert is over returns, instead of being a new one."""
 FOLD = 5
 """Minimum number of robots with one cause that become one alert."""
 MAX_NAMED = 100
@@ -34,7 +38,7 @@ MAX_NAMED = 100
 MAX_OF_ROBOT = 200
 """Maximum number of findings of one robot that are kept; the log reports when there are more."""
 MAX_EPISODES = 20_000
-"""The same of all robots."""
+"""The same of all robots, and the number of alerts that are over and may return."""
 MAX_PAST = 200
 """Alerts that are over and are kept."""
 
@@ -99,6 +103,8 @@ class AlertBook:
         self._episodes: dict[Key, Episode] = {}
         self._counts: Counter[str] = Counter()
         """Episodes by robot."""
+        self._over: dict[Key, tuple[int, float]] = {}
+        """The returns of alerts that are over, and when they ended, the first one first."""
         self._full: set[str] = set()
         """Robots whose findings are left out; an empty name stands for all."""
 
@@ -117,6 +123,7 @@ class AlertBook:
         and keep those whose cause lasts. Of `unknown` ones nothing has been heard yet: their
         alerts stay as they are.
         """
+        self._forget_returns(now)
         seen: set[Key] = set()
         ended: list[Alert] = []
         for robot, findings in found.items():
@@ -136,18 +143,29 @@ class AlertBook:
                 episode.last = now
                 continue
             episode.present = False
-            if now - episode.last >= CLEARED_AFTER_S:
+            if now - episode.last >= (CALM_S if episode.returns >= FLAPS else CLEARED_AFTER_S):
                 _log.debug("alert %s is over", key)
                 if episode.raised:
                     ended.append(_single(str(key), key, episode))
-                del self._episodes[key]
-                self._counts[key.robot] -= 1
-                if not self._counts[key.robot]:
-                    del self._counts[key.robot]
-                    self._full.discard(key.robot)
+                    self._over[key] = (episode.returns, now)
+                self._forget(key)
         if len(self._episodes) < MAX_EPISODES:
             self._full.discard("")
         return ended
+
+    def _forget(self, key: Key) -> None:
+        del self._episodes[key]
+        self._counts[key.robot] -= 1
+        if not self._counts[key.robot]:
+            del self._counts[key.robot]
+            self._full.discard(key.robot)
+
+    def _forget_returns(self, now: float) -> None:
+        while self._over:
+            key, (_, ended_at) = next(iter(self._over.items()))
+            if len(self._over) <= MAX_EPISODES and now - ended_at < RETURNS_WITHIN_S:
+                break
+            del self._over[key]
 
     def _is_raised(self, key: Key) -> bool:
         episode = self._episodes.get(key)
@@ -163,7 +181,8 @@ class AlertBook:
                 self._leave_out(key.robot, f"more than {MAX_OF_ROBOT} findings of `{key.robot}`")
                 return
             self._counts[key.robot] += 1
-            self._episodes[key] = Episode(finding, now, now)
+            before, _ = self._over.pop(key, (-1, now))
+            self._episodes[key] = Episode(finding, now, now, returns=before + 1)
             return
         if not episode.present:
             episode.returns += 1

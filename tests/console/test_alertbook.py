@@ -10,15 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.control.alertbook import (
+    CALM_S,
     CLEARED_AFTER_S,
+    FLAPS,
     MAX_OF_ROBOT,
     MAX_PAST,
     RAISED_AFTER_S,
+    RETURNS_WITHIN_S,
     AlertBook,
     PastAlertBook,
 )
 from dorad.control.errors import ControlError
-from dorad.control.messages import Finding, PastAlerts
+from dorad.control.messages import Alert, Finding, PastAlerts
 from dorafleet.cli.main import run_command
 
 if TYPE_CHECKING:
@@ -69,6 +72,25 @@ def test_what_comes_and_goes_each_second_is_one_alert_that_flaps() -> None:
     (alert,) = book.alerts()
     assert seen == {alert.id}
     assert alert.flapping == 14
+
+
+def test_what_comes_back_within_minutes_becomes_one_alert_that_lasts_until_it_is_calm() -> None:
+    book = AlertBook()
+    ended: list[Alert] = []
+    flapping = []
+    for second in range(300):
+        wrong = second % 30 < 5
+        ended += book.observe(float(second), {"arm1": [finding()] if wrong else []})
+        flapping += [alert.flapping for alert in book.alerts()]
+    assert [alert.flapping for alert in ended] == [0, 0, 0]
+    assert [*dict.fromkeys(flapping)] == [0, *range(FLAPS, 10)]
+    last = 274.0
+    assert book.observe(last + CALM_S - 0.1, {}) == []
+    (alert,) = book.observe(last + CALM_S, {})
+    assert alert.flapping == 9
+    for now in (0.0, 3.0):
+        book.observe(last + CALM_S + RETURNS_WITHIN_S + now, {"arm1": [finding()]})
+    assert [alert.flapping for alert in book.alerts()] == [0]
 
 
 def test_five_robots_with_one_cause_are_one_alert_that_names_them() -> None:
@@ -244,7 +266,10 @@ def test_alerts_of_the_server_before_count_for_their_robot() -> None:
 def test_an_alert_never_invents_or_forgets_a_finding(
     steps: list[tuple[float, set[tuple[int, int]]]],
 ) -> None:
-    """Each alert was seen within the last ten seconds; what lasts for two seconds is an alert."""
+    """Each alert was seen within the last ten seconds, or flaps and was within a minute.
+
+    What lasts for two seconds is an alert.
+    """
     book, now = AlertBook(), 0.0
     last: dict[tuple[int, int], float] = {}
     began: dict[tuple[int, int], float] = {}
@@ -260,13 +285,17 @@ def test_an_alert_never_invents_or_forgets_a_finding(
                 del began[key]
         book.observe(now, found)
         alerts = book.alerts()
-        raised = {(name, each.id.rpartition(":")[2]) for each in alerts for name in each.robots}
-        for robot, subject in raised:
+        flaps = {
+            (name, each.id.rpartition(":")[2]): each.flapping > 0
+            for each in alerts
+            for name in each.robots
+        }
+        for (robot, subject), flapping in flaps.items():
             at = last[int(robot[3:]), int(subject[1:])]
-            assert now - at < CLEARED_AFTER_S
+            assert now - at < (CALM_S if flapping else CLEARED_AFTER_S)
         for (robot, subject), at in began.items():
             if now - at >= RAISED_AFTER_S:
-                assert (f"arm{robot}", f"s{subject}") in raised
+                assert (f"arm{robot}", f"s{subject}") in flaps
         assert len({each.id for each in alerts}) == len(alerts)
         assert all(each.count >= 5 or each.count == 1 for each in alerts)
 
