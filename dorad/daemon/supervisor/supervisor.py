@@ -206,8 +206,11 @@ class Supervisor:
                 self.commands.open(runner)
                 for name, run in self._nodes.items():
                     if run.result is None and not run.node.is_dynamic:
-                        runner.start(run, self._adopted(run, (adopted or {}).get(name)))
-                        if run.stop_requested or run.restart_requested:
+                        process = self._adopted(run, (adopted or {}).get(name))
+                        runner.start(run, process)
+                        ending = run.stop_requested or run.restart_requested
+                        # Without a process, the next one is not the one to be ended.
+                        if ending and process is not None and not isinstance(process, Exit):
                             tasks.create_task(self.commands.resume(run), name=f"end of {name}")
                 background = (
                     tasks.create_task(self._ladder.run(), name="stop ladder"),

@@ -225,6 +225,26 @@ async def test_a_node_that_was_just_being_restarted_is_restarted() -> None:
         stage.supervisor.kill("was killed")
 
 
+async def test_a_restart_whose_old_process_has_ended_already_starts_only_one() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+        before.gate = asyncio.Event()
+        command = asyncio.create_task(before.supervisor.commands.restart("a"))
+        await before.called("stop", "a", "MANUAL")
+        before.processes["a"].end(FINE)
+        await until(lambda: before.waiting == ["a"])
+        command.cancel()
+    async with running(stage, kept(stage, "b")):
+        await stage.until_started("a", 1)
+        await until(lambda: stage.supervisor.statuses()["a"].pid is not None)
+        stage.connect("a")
+        stage.processes["a"].end(FINE)
+        await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
+        stage.processes["b"].end(FINE)
+    assert ("stop", "a", "MANUAL") not in stage.broker.calls
+
+
 async def test_an_unrecorded_change_does_not_stop_the_adoption() -> None:
     before = Stage(chain("a", "b"))
     async with lost(before) as stage:
