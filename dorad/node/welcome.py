@@ -69,6 +69,8 @@ def _read_welcome(connection: socket.socket) -> Welcome:
         raise DaemonAwayError("the daemon closed the connection before it answered")
     if packet.kind == "refused":
         raise RuntimeError(packet.text("error"))
+    if packet.kind == "adopted":
+        raise DaemonAwayError("the daemon ended before it answered; another one has taken over")
     if packet.kind != "welcome":
         raise RuntimeError(f"the daemon answered {packet.kind!r} instead of 'welcome'")
     memory, bell, space, config = packet.take(4)

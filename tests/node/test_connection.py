@@ -83,6 +83,21 @@ def test_a_spawned_node_retries_when_the_daemon_dies_before_answering(
     connection.done()
 
 
+def test_a_spawned_node_retries_when_another_daemon_takes_over_before_its_welcome(
+    daemon: FakeDaemon,
+) -> None:
+    def serve() -> None:
+        daemon.accept()
+        daemon.send("adopted")
+        daemon.accept()
+        daemon.welcome()
+
+    with in_thread(serve) as served:
+        connection = connect(Spawned("n", daemon.path))
+        served()
+    connection.done()
+
+
 def test_a_spawned_node_gives_up_after_its_deadline(
     daemon: FakeDaemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -156,18 +157,20 @@ def restore_connections(
     """
     pending: dict[str, Connection] = {}
     found = kept.below(state.name("conn") + "/")
+    processes = Counter(name.split("/")[0] for name in found)
     # If a node has two processes, the one that had the place comes first.
     for name in sorted(found, key=lambda name: not _had_place(name, snapshot.attached)):
         node_id = name.split("/")[0]
         box = state.mailboxes.get(node_id)
-        if box is None:
+        # A daemon killed between sending a packet and counting it has counted one too few.
+        sent = 0 if box is None else max(box.mail, box.seen)
+        if box is None or (sent == 0 and processes[node_id] == 1):
+            # Either the node was removed, or its process has no welcome yet and says hello again.
             close_all(kept.descriptors.pop(state.name("conn", name)))
             state.store.drop(state.name("conn", name))
             continue
         sock = _socket(found[name][0], f"node {node_id!r}: its connection")
         del kept.descriptors[state.name("conn", name)]
-        # A daemon killed between sending a packet and counting it has counted one too few.
-        sent = max(box.mail, box.seen)
         connection = listener.adopt(sock, sent)
         connection.kept_as = state.name("conn", name)
         _log.debug("connection of node %s to process %d is adopted", node_id, connection.pid)
