@@ -24,7 +24,7 @@ import msgspec
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 MAX_LOG = 16 << 20
@@ -198,6 +198,15 @@ class Database:
         except (apsw.Error, UnicodeError, OverflowError) as error:
             raise StateError(f"{self.path}: {error}") from error
         return found
+
+    @contextlib.contextmanager
+    def atomically(self) -> Iterator[None]:
+        """Commit all statements of the block at once, or none if it raises. Raises StateError."""
+        try:
+            with self._connection:
+                yield
+        except apsw.Error as error:
+            raise StateError(f"{self.path}: {error}") from error
 
     def close(self) -> None:
         """Close the file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
@@ -11,7 +12,7 @@ from dorad.daemon.database import StateError
 from dorad.daemon.record import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from dorad.control.alertbook import StoredAlert
@@ -40,13 +41,21 @@ class RecordStore:
         """Return the records of all dataflows, the oldest first. Raises StateError."""
         return [Record(row, params=self._state.params(row.uuid)) for row in self._state.rows()]
 
+    @contextmanager
+    def atomically(self) -> Iterator[None]:
+        """Store the changes of the block all at once, or none if it raises or the disk fails."""
+        with self._reporting(), self._state.atomically():
+            yield
+
     def put(self, record: Record) -> None:
         """Store a record, or its changes."""
-        self._write(lambda: self._state.put(record.row))
+        with self._reporting():
+            self._state.put(record.row)
 
     def put_snapshot(self, record: Record) -> None:
         """Store only the snapshot of a record, which changes most often."""
-        self._write(lambda: self._state.put_snapshot(record.uuid, record.row.snapshot))
+        with self._reporting():
+            self._state.put_snapshot(record.uuid, record.row.snapshot)
 
     def put_dataflow(self, record: Record, dataflow: Dataflow) -> None:
         """Store a record with its topology and the present state of its run, in one write.
@@ -79,10 +88,11 @@ class RecordStore:
 
     def replace_params(self, record: Record, node: str, values: Mapping[str, Any]) -> None:
         """Store the parameters of a node in place of earlier ones. Raises ControlError."""
-        for key in record.params.get(node, {}).keys() - values.keys():
-            self.delete_param(record, node, key)
-        for key, value in values.items():
-            self.set_param(record, node, key, value)
+        with self.atomically():
+            for key in record.params.get(node, {}).keys() - values.keys():
+                self.delete_param(record, node, key)
+            for key, value in values.items():
+                self.set_param(record, node, key, value)
 
     def load_alerts(self) -> list[StoredAlert]:
         """Return the alerts of the daemon before. Raises StateError."""
@@ -90,7 +100,8 @@ class RecordStore:
 
     def put_alerts(self, alerts: Sequence[StoredAlert]) -> None:
         """Store all alerts; a failure is reported to the operator."""
-        self._write(lambda: self._state.put_alerts(alerts))
+        with self._reporting():
+            self._state.put_alerts(alerts)
 
     def delete(self, records: Iterable[Record]) -> None:
         """Delete records. Raises StateError if that fails."""
@@ -98,7 +109,8 @@ class RecordStore:
 
     def discard(self, record: Record) -> None:
         """Delete one record; a failure is reported to the operator."""
-        self._write(lambda: self._state.forget([record.uuid]))
+        with self._reporting():
+            self._state.forget([record.uuid])
 
     async def sync(self) -> None:
         """Flush all changes to the disk, so that they survive a power cut."""
@@ -110,9 +122,10 @@ class RecordStore:
                 self._warn(f"the state cannot be written to the disk: {error}")
             self._sync_failed = True
 
-    def _write(self, write: Callable[[], None]) -> None:
+    @contextmanager
+    def _reporting(self) -> Iterator[None]:
         try:
-            write()
+            yield
             self._write_failed = False
         except StateError as error:
             if not self._write_failed:

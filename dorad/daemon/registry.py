@@ -221,12 +221,13 @@ class Registry:
         record = Record(row, dataflow, params={node: dict(keys) for node, keys in params.items()})
         self.runner.prepare(record, dataflow, hold=hold)
         _log.debug("dataflow %s (%s) of %s is started", uuid, name, path)
-        self.store.put(record)
-        if row.enabled:
-            self._disable_namesakes(record)
-        for node, values in record.params.items():
-            for key, value in values.items():
-                self.store.set_param(record, node, key, value)
+        with self.store.atomically():
+            self.store.put(record)
+            for node, values in record.params.items():
+                for key, value in values.items():
+                    self.store.set_param(record, node, key, value)
+            if row.enabled:
+                self._disable_namesakes(record)
         self._records = [known for known in self._records if known.uuid != uuid]
         self._records.append(record)
         self.runner.start(record)
@@ -249,8 +250,9 @@ class Registry:
                 "start it with --name",
             )
         record.row.enabled = enabled
-        self.store.put(record)
-        self._disable_namesakes(record)
+        with self.store.atomically():
+            self.store.put(record)
+            self._disable_namesakes(record)
 
     def _namesakes(self, name: str | None) -> list[Record]:
         return [record for record in self._records if name is not None and record.name == name]
@@ -264,14 +266,16 @@ class Registry:
 
     def autostart(self) -> None:
         """Start the enabled dataflows that do not run. Call `adopt` first."""
-        try:
-            boot = first_since_boot(self._paths.runtime)
-        except OSError as error:
-            self._warn(f"cannot find out whether the machine was restarted: {error}")
-            boot = False
+        marker = self._paths.runtime / "booted"
+        boot = not marker.exists()
         _log.debug("first start since boot: %s", boot)
         for record in due(self._records, boot=boot):
             self._start_enabled(record)
+        # Only now: if this daemon is killed here, the next one starts the rest.
+        try:
+            marker.touch()
+        except OSError as error:
+            self._warn(f"cannot keep in mind that enabled dataflows were started: {error}")
 
     def _start_enabled(self, record: Record) -> None:
         try:
@@ -335,18 +339,6 @@ def checked_params(given: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]
             except ValueError as error:
                 raise ControlError("bad-request", f"{node}.{key}: {error}") from error
     return given
-
-
-def first_since_boot(runtime: Path) -> bool:
-    """Return True at the first call since the machine started; create a file that marks it.
-
-    `runtime` is a folder that is empty after a boot. Raises OSError.
-    """
-    try:
-        (runtime / "booted").touch(exist_ok=False)
-    except FileExistsError:
-        return False
-    return True
 
 
 def due(records: Sequence[Record], *, boot: bool) -> list[Record]:

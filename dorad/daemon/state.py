@@ -12,6 +12,7 @@ from dorad.daemon.database import Database, Schema, StateError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
 _ALERTS = "CREATE TABLE alerts (id INTEGER PRIMARY KEY, content TEXT NOT NULL) STRICT;"
@@ -108,6 +109,13 @@ class State:
     def sync(self) -> None:
         """Flush all changes to the disk. Blocks: call it in a thread. Raises StateError."""
         self._database.sync()
+
+    def atomically(self) -> AbstractContextManager[None]:
+        """Return a block whose changes are stored all at once, or not at all if it raises.
+
+        Raises StateError.
+        """
+        return self._database.atomically()
 
     def rows(self) -> list[Row]:
         """Return all dataflows, the oldest first. Raises StateError."""

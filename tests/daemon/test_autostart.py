@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.control.messages import Share
 from dorad.daemon.measuring.watching import AGENT_S, ended
+from dorad.daemon.paths import DaemonPaths
 from dorad.daemon.record import Record
-from dorad.daemon.registry import due, first_since_boot, forgettable
-from dorad.daemon.state import Options, Row
+from dorad.daemon.recordstore import RecordStore
+from dorad.daemon.registry import Registry, due, forgettable
+from dorad.daemon.state import Options, Row, State
 from dorad.notify import Heartbeat, unhealthy
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from dorad.launch.host import Host
 
 
 def record(uuid: str, *, enabled: bool, ended: bool, lost: bool = False) -> Record:
@@ -77,9 +83,61 @@ def test_a_dataflow_of_a_fleet_that_was_lost_with_its_machine_has_time_to_start_
     assert [state.name for state, _ in ended([fleets], at + 1.0)] == ["fleets"]
 
 
-def test_an_empty_folder_means_a_boot(tmp_path: Path) -> None:
-    assert first_since_boot(tmp_path)
-    assert not first_since_boot(tmp_path)
+class KilledError(Exception):
+    """Stands for SIGKILL."""
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    """A registry that has read two dataflows of one name, of which the second is enabled."""
+    state = State(tmp_path / "state.db", pytest.fail)
+    for uuid, enabled in (("first", False), ("second", True)):
+        state.put(replace(record(uuid, enabled=enabled, ended=True).row, name="flow"))
+    found = Registry(state, cast("Host", None), DaemonPaths(tmp_path, tmp_path), pytest.fail)
+    found._records = found.store.load()
+    yield found
+    state.close()
+
+
+def test_what_a_killed_daemon_has_not_started_at_boot_the_next_one_starts(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    def start(_: Registry, old: Record) -> Record:
+        if not started:
+            started.append("killed")
+            raise KilledError
+        started.append(old.uuid)
+        return old
+
+    monkeypatch.setattr(Registry, "start_again", start)
+    with pytest.raises(KilledError):
+        registry.autostart()
+    registry.autostart()
+    registry.autostart()
+    assert started == ["killed", "second"]
+
+
+def test_of_dataflows_with_one_name_one_is_enabled_at_any_moment(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between two writes, a daemon left two of them, and the next boot chose the older."""
+    put = RecordStore.put
+
+    def put_one(store: RecordStore, changed: Record) -> None:
+        if changed.uuid == "second":
+            raise KilledError
+        put(store, changed)
+
+    monkeypatch.setattr(RecordStore, "put", put_one)
+    with pytest.raises(KilledError):
+        registry.enable(registry.records[0], enabled=True)
+    assert [each.uuid for each in registry.store.load() if each.row.enabled] == ["second"]
+    monkeypatch.undo()
+    registry._records = registry.store.load()
+    registry.enable(registry.records[0], enabled=True)
+    assert [each.uuid for each in registry.store.load() if each.row.enabled] == ["first"]
 
 
 @pytest.mark.parametrize(
