@@ -178,6 +178,10 @@ class DataflowRun:
         await self.broker.open(
             None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
         )
+        if kept is not None:
+            # The snapshot may be older than the parameters, which are stored one by one.
+            for node_id, values in self._options.params.items():
+                self.broker.params.align(node_id, values)
         if self._options.stop_after is not None:
             stopping = asyncio.create_task(
                 self._stop_in_time(self._options.stop_after), name="stop"

@@ -1,6 +1,8 @@
 """A new broker replaces a previous one, and nodes keep running."""
 
+import asyncio
 import os
+import socket
 import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -16,6 +18,8 @@ from dorad.daemon.broker.restore import Kept
 from dorad.daemon.broker.snapshot import BrokerSnapshot
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
 from dorad.launch.host import NoStore
+from dorad.node.protocol import close_all, receive_any
+from dorad.node.welcome import say_hello
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import EventRecorder, Program, Stage, four_nodes
 from tests.daemon.flows import dataflow, node
@@ -200,6 +204,41 @@ async def test_questions_that_were_not_answered_are_not_answered_twice() -> None
             await client.packet_of("adopted")
             client.send_packet("grow", size=4096, ask=2)
             assert (await client.packet_of("grown"))["ask"] == 2
+
+
+async def hello(path: Path) -> socket.socket:
+    """Return the connection of a process that was welcomed as node `a`."""
+    connection, welcome = await asyncio.to_thread(say_hello, path, "a", dynamic=False)
+    close_all((welcome.bell, welcome.space))
+    return connection
+
+
+async def test_a_process_whose_welcome_was_never_sent_says_hello_again() -> None:
+    """A daemon stores a connection first: killed then, it had answered nothing."""
+    async with broker_series(dataflow(node("a"))) as on:
+        connection = await hello(on.path)
+        on.broker._state.mailboxes["a"].attach()  # as at that moment
+        await on.replace_broker()
+        with connection:
+            while (packet := await asyncio.to_thread(receive_any, connection)) is not None:
+                assert packet.kind != "adopted"
+        (await hello(on.path)).close()
+        await until(lambda: not on.broker._state.connections)
+
+
+async def test_a_parameter_that_a_snapshot_lacks_is_sent_to_its_node() -> None:
+    async with broker_series(dataflow(node("a"))) as on:
+        on.broker.params.replace("a", {"same": 1, "number": 1, "old": 1})
+        with on.client() as client:
+            await client.attach("a")
+            broker = await on.replace_broker()
+            broker.params.align("a", {"same": 1, "number": True})
+            found = [await client.packet_of(kind) for kind in ("param_gone", "param")]
+            assert found == [
+                {"t": "param_gone", "key": "old"},
+                {"t": "param", "key": "number", "value": True},
+            ]
+            assert broker.snapshot().params == {"a": {"same": 1, "number": True}}
 
 
 async def test_a_node_that_ended_meanwhile_is_detected(tmp_path: Path) -> None:

@@ -6,6 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from dorad.dataflow.model import LINK
 from dorad.dataflow.recording import is_recorder
 from dorad.node.protocol import ProtocolError, encode
@@ -135,6 +137,20 @@ class Params:
         _log.debug("node %s starts with %d parameters", node_id, len(params))
         self._state.params[node_id] = dict(params)
         self._state.changed()
+
+    def align(self, node_id: str, params: Mapping[str, Any]) -> None:
+        """Make the parameters of a node these, and send it what differs.
+
+        Raises:
+            ProtocolError: a value does not fit into a packet of 64 KB.
+        """
+        known = dict(self._state.params.get(node_id, {}))
+        for key in known.keys() - params.keys():
+            self.delete(node_id, key)
+        for key, value in params.items():
+            # Compared as JSON: for Python, 1 is True.
+            if key not in known or msgspec.json.encode(known[key]) != msgspec.json.encode(value):
+                self.update(node_id, key, value)
 
     def update(self, node_id: str, key: str, value: Any) -> bool:
         """Set a parameter and send PARAM_UPDATE; return False if the node has no process.
