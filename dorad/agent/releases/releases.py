@@ -265,9 +265,10 @@ class Releases:
 
     def _forget(self, name: str) -> None:
         step = self._store.releases[name].step
+        # The release last: after a kill in between it is forgotten again. A share without its
+        # release would look like one that a coordinator has ordered.
+        self._shares.remove(ShareRef(epoch=0, generation=step, dataflow=name))
         self._store.remove_release(name)
-        if name in self._store.records:
-            self._shares.remove(ShareRef(epoch=0, generation=step, dataflow=name))
         self._observations.forget(name)
         for known in (self._seen, self._synced):
             known.pop(name, None)
