@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Share
+from dorad.control.messages import Share, Update
+from dorad.daemon.api.shares import ShareMethods
 from dorad.daemon.sharelink import ShareLink
+from dorad.daemon.state import Options
 from dorad.dataflow.model import Channel, Link, NodeOutput
 from dorad.link.config import MAX_MACHINES, decode
+from tests.daemon.flows import dataflow
+
+if TYPE_CHECKING:
+    from dorad.daemon.record import Record
+    from dorad.daemon.registry import Registry
+    from dorad.daemon.run import DataflowRun
 
 
 def link_to(count: int) -> Link:
@@ -37,3 +46,19 @@ def test_more_machines_are_refused_with_the_limit() -> None:
         configured(link_to(MAX_MACHINES + 1))
     assert f"at most {MAX_MACHINES}" in caught.value.message
     assert "divide the dataflow" in str(caught.value.hint)
+
+
+async def test_a_changed_description_is_stored_with_its_placement() -> None:
+    """Stored between the two, a daemon's successor would end the nodes that had just come."""
+    share = Share(machine="alpha", placement={"source": "alpha"})
+    record = SimpleNamespace(row=SimpleNamespace(options=Options()), uuid="uuid")
+    described: list[Share | None] = []
+    run = SimpleNamespace(
+        dataflow=dataflow(),
+        link=SimpleNamespace(renew=str, of=lambda _: None, use=str),
+        commands=SimpleNamespace(describe=lambda _: described.append(record.row.options.share)),
+    )
+    wanted = Update(dataflow="uuid", descriptor={}, share=share)
+    methods = ShareMethods(cast("Registry", None))
+    await methods._change(cast("Record", record), cast("DataflowRun", run), dataflow(), wanted)
+    assert described == [share]

@@ -71,7 +71,6 @@ class ShareMethods:
                 raise ControlError("busy", f"the dataflow is {record.status}")
             change = self._change(record, run, after, params)
             await run.commands.detached.run(change)
-            record.row.options = msgspec.structs.replace(record.row.options, share=params.share)
             self._registry.store.put_dataflow(record, after)
             await self._registry.store.sync()
         self._registry.event_bus.publish(record.uuid, "topology-changed", text="share updated")
@@ -94,6 +93,8 @@ class ShareMethods:
             if isinstance(step, Add) and (values := wanted.params.get(step.node.id)) is not None:
                 self._registry.store.replace_params(record, step.node.id, values)
             await _carry_out(record, run, step)
+        # Stored together with the description, which only this placement fits.
+        record.row.options = msgspec.structs.replace(record.row.options, share=wanted.share)
         run.commands.describe(after)
         run.link.use(new)
 
