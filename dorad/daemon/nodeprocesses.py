@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import signal
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dorad.daemon.supervisor.processes import NodeProcess
     from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.launch.host import FdStore, KeptProcess
+    from dorad.launch.model import Exit
     from dorad.launch.spawner import Process
 
 _log = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ class NodeProcesses:
         self._forget = forget
         self._report = report
         self._processes: dict[int, NodeProcess] = {}
+        self._ending: set[asyncio.Task[Exit]] = set()
+        """Waits for processes that were killed because another one has their place."""
 
     async def start(self, node: NodeSpec, node_config: str, restart_count: int) -> NodeProcess:
         """Start the process of a node and admit it to the broker. Raises LaunchError."""
@@ -63,7 +67,8 @@ class NodeProcesses:
     ) -> dict[str, NodeProcess]:
         """Return the adopted process of each node that has one; it may have exited.
 
-        `kept` are the processes of an earlier daemon, `attached` the pids that its broker knew.
+        `kept` are the processes of an earlier daemon, `attached` the pids of those that had their
+        nodes' places. Of two processes of one node that one stays, else the younger one.
         Descriptors that a process needs are taken out of `descriptors`.
         """
         adopted: dict[str, NodeProcess] = {}
@@ -72,20 +77,30 @@ class NodeProcesses:
             own = descriptors.pop(log_name(found.tag), ())
             try:
                 node, config = dataflow.node(node_id), node_config(node_id)
-                process = self._launcher.adopt(node, found.process, found.tag, own, config)
+                taken, own = own, ()
+                process = self._launcher.adopt(node, found.process, found.tag, taken, config)
             except (KeyError, LaunchError) as error:
                 self._report("error", node_id, f"its process {found.pid} is killed: {error}")
                 found.process.signal(signal.SIGKILL)
                 self._forget(found.pid)
+                self._store.drop(log_name(found.tag))
+                close_all(own)
                 continue
             _log.debug("process %d is adopted as node %s", found.pid, node_id)
             self._processes[process.pid] = process
             self._admission.add(node_id, process)
             if node_id in adopted:
                 # The node was being replaced: keep only the later process.
-                adopted[node_id].signal(signal.SIGKILL)
+                self._end(adopted[node_id])
             adopted[node_id] = process
         return adopted
+
+    def _end(self, process: NodeProcess) -> None:
+        """Kill a process that no supervisor waits for, and release its output."""
+        process.signal(signal.SIGKILL)
+        ending = asyncio.create_task(process.wait(), name=f"end of process {process.pid}")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
 
     def forget_exited(self, in_use: Collection[int | None]) -> None:
         """Make the host forget all processes that have exited and are not `in_use`, by pid."""
@@ -101,6 +116,8 @@ class NodeProcesses:
 
         `kept` and `descriptors` are the rest of an earlier daemon's after `adopt`.
         """
+        for ending in self._ending:
+            ending.cancel()
         left: dict[int, Process | NodeProcess] = {
             found.pid: found.process for found in kept if found.exit is None
         }

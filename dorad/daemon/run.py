@@ -175,9 +175,9 @@ class DataflowRun:
         stack.push_async_callback(self.broker.close)
         stack.push_async_callback(self.subscriptions.close)
         stack.callback(self._store_throttle.close)
-        await self.broker.open(
-            None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
-        )
+        found = None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
+        attached = set() if found is None else found.attached()
+        await self.broker.open(found)
         if kept is not None:
             # The snapshot may be older than the parameters, which are stored one by one.
             for node_id, values in self._options.params.items():
@@ -187,7 +187,7 @@ class DataflowRun:
                 self._stop_in_time(self._options.stop_after), name="stop"
             )
             stack.push_async_callback(_cancel, stopping)
-        adopted = None if kept is None else self._adopt(kept)
+        adopted = None if kept is None else self._adopt(kept, attached)
         if self._hot_reload is not None:
             self._hot_reload.begin(None if kept is None else kept.snapshot.get("files"))
             watching = asyncio.create_task(self._hot_reload.watch(), name="hot reload")
@@ -283,12 +283,11 @@ class DataflowRun:
         self.notes.pop(node.id, None)
         return await self._processes.start(node, node_config, restart_count)
 
-    def _adopt(self, kept: Inheritance) -> dict[str, NodeProcess]:
-        attached = kept.snapshot["broker"].get("attached", {})
+    def _adopt(self, kept: Inheritance, attached: set[int]) -> dict[str, NodeProcess]:
         return self._processes.adopt(
             kept.processes,
             kept.descriptors,
-            attached.values(),
+            attached,
             self.dataflow,
             self.broker.node_config,
         )

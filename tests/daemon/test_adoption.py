@@ -226,6 +226,13 @@ async def test_a_process_whose_welcome_was_never_sent_says_hello_again() -> None
         await until(lambda: not on.broker._state.connections)
 
 
+def test_a_process_without_a_connection_has_lost_its_place() -> None:
+    """A daemon was killed while a process handed its place over to another one."""
+    snapshot = {"attached": {"a": 1, "b": 2}}
+    kept = {"test/conn/a/1": (5,), "test/conn/b/3": (6,), "test/log/b/2": (7,)}
+    assert Kept(kept, snapshot).attached() == {1}
+
+
 async def test_a_parameter_that_a_snapshot_lacks_is_sent_to_its_node() -> None:
     async with broker_series(dataflow(node("a"))) as on:
         on.broker.params.replace("a", {"same": 1, "number": 1, "old": 1})

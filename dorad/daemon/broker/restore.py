@@ -48,6 +48,11 @@ class Kept:
         size = len(prefix)
         return {n[size:]: fds for n, fds in self.descriptors.items() if n.startswith(prefix)}
 
+    def attached(self) -> set[int]:
+        """Return the pids of the processes that had their nodes' places and are connected."""
+        connected = {name.rpartition("/")[2] for name in self.descriptors if "/conn/" in name}
+        return {pid for pid in self.snapshot.get("attached", {}).values() if str(pid) in connected}
+
 
 def restore_mailboxes(state: BrokerState, kept: Kept, snapshot: BrokerSnapshot) -> list[Edge]:
     """Adopt mailboxes, edges and conditions; create those that the snapshot does not contain.

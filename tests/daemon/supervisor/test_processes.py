@@ -11,11 +11,13 @@ import tempfile
 import time
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import psutil
 import pytest
 
+from dorad.daemon.broker.admission import Admission
+from dorad.daemon.nodeprocesses import NodeProcesses
 from dorad.daemon.supervisor.processes import Launcher, broken_commands, log_name
 from dorad.dataflow.load import load
 from dorad.launch.command import LaunchContext
@@ -29,6 +31,8 @@ from tests.logs.captured import in_files
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
+
+    from dorad.launch.host import KeptProcess
 
 DEADLINE_S = 60
 
@@ -206,3 +210,49 @@ def test_no_line_is_lost_or_doubled_while_daemons_are_killed(
     assert lines == [str(number) for number in range(30000)]
     errors = [record.message for record in records if record.stream == "stderr"]
     assert errors == [f"error {number}" for number in range(0, 30000, 1000)]
+
+
+class Kept:
+    """A running process that an earlier daemon left, and what its launcher makes of it."""
+
+    exit = None
+    ended = False
+
+    def __init__(self, tag: str, pid: int) -> None:
+        self.tag = f"{ID}/{tag}"
+        self.pid = self.started = pid
+        self.process = self
+        self.signals: list[int] = []
+        self.reaped = asyncio.Event()
+
+    def adopt(self, _node: object, process: Kept, *_: object) -> Kept:
+        return process
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+    async def wait(self) -> None:
+        self.reaped.set()
+
+
+async def test_of_processes_that_are_not_adopted_no_output_is_kept(tmp_path: Path) -> None:
+    """A daemon was killed while it replaced the node, or removed another one."""
+    write(tmp_path, "nodes: [{id: talk, path: talk.py}]", talk="")
+    old, new, removed = Kept("talk/0", 1), Kept("talk/1", 2), Kept("gone/0", 3)
+    store = Store()
+    store.names = [f"{ID}/log/gone/0"]
+    pipe = os.pipe()
+    processes = NodeProcesses(
+        cast("Launcher", old), Admission(lambda *_: True), store, lambda _: None, lambda *_: None
+    )
+    dataflow = load(tmp_path / "dataflow.yml")
+    descriptors = {f"{ID}/log/gone/0": pipe}
+    kept = cast("list[KeptProcess]", [removed, old, new])
+    adopted = processes.adopt(kept, descriptors, {2}, dataflow, str)
+    assert adopted == {"talk": new}
+    await old.reaped.wait()
+    assert [each.signals for each in (old, new, removed)] == [[9], [], [9]]
+    assert store.names == []
+    for descriptor in pipe:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(descriptor)
