@@ -67,7 +67,7 @@ class SharedArray:
         """Make the array read-only, because receivers read it from now on."""
         array = self.array()
         if array is not None:
-            array.flags.writeable = False
+            array.setflags(write=False)
 
 
 @twin
