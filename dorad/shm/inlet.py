@@ -121,7 +121,8 @@ class Inlet(InletState):
         self._tail_at = base + RING_TAIL
         self._received_at = base + RING_RECEIVED
         self._waiting_at = base + RING_WAITING
-        hazards = range(base + RING_HAZARDS, base + RING_HAZARDS + HAZARDS)
+        # The last one is used first, so the lowest: a producer looks through the slots from there.
+        hazards = range(base + RING_HAZARDS, base + RING_HAZARDS + HAZARDS)[::-1]
         # A slot that is set belongs to an array that outlived an earlier Node of this process, or
         # to the process that this one replaces.
         self._free = [slot for slot in hazards if not box.words[slot]]

@@ -93,9 +93,10 @@ bool is_done_with(const struct outlet *outlet, uint64_t index, uint64_t key)
     /* We stored HEAD and look for a slot; pairs with the fence of a borrow in `take`, which stores a
        slot and looks at HEAD. One of the two sees the other's. */
     atomic_thread_fence(memory_order_seq_cst);
+    const word *slots = words->at + outlet->base + RING_HAZARDS;
     for (size_t slot = 0; slot < HAZARDS; slot++)
         /* Acquire: pairs with the store that ends a borrow. */
-        if (read_word(words, outlet->base + RING_HAZARDS + slot, memory_order_acquire) == key)
+        if (atomic_load_explicit(&slots[slot], memory_order_acquire) == key)
             return false;
     return true;
 }
