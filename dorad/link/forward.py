@@ -166,10 +166,10 @@ def _inlet(connection: DaemonConnection, item: dict[str, Any]) -> Inlet:
     if connection.box.words[ring.base + RING_LATCHED]:
         from dorad.shm.latch import LatchedInlet  # few inputs are latched
 
-        return LatchedInlet(connection.box, ring, connection.segment, space)
+        return LatchedInlet(connection.box, ring, connection.segments, space)
     if not ring.lane:
-        return Inlet(connection.box, ring, connection.segment, space)
-    inlet = LanedInlet(connection.box, ring, connection.segment, space)
+        return Inlet(connection.box, ring, connection.segments, space)
+    inlet = LanedInlet(connection.box, ring, connection.segments, space)
     inlet.session_of = session_of
     inlet.on_lost = functools.partial(_report_lost, item["id"])
     return inlet

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.node import daemonevents, peers, protocol
 from dorad.node.daemonevents import DaemonEvents
 from dorad.node.params import Params
-from dorad.node.peers import Peers
+from dorad.node.peers import Peers, Segments
 from dorad.node.requests import ANSWERS, PendingRequests, segment_handler, segment_of
 from dorad.node.welcome import say_hello
 from dorad.shm import doorbell
@@ -74,7 +74,8 @@ class DaemonConnection(ConnectionState):
         self.on_packet: Callable[[], None] | None = None
         self.on_link: Callable[[dict[str, Any]], None] | None = None
         """Called with a changed configuration; only the link process sets it."""
-        self._peers = Peers()
+        self.segments = Segments(self._wait_for_segment)
+        self._peers = Peers(self.segments)
         self.outlets = self._peers.outlets
         self.receivers = self._peers.receivers
         self.spaces = self._peers.spaces
@@ -224,24 +225,20 @@ class DaemonConnection(ConnectionState):
         """Return the mailbox of a node that this one sends to, None if it is unknown."""
         return self._peers.peer(node_id)
 
-    def segment(self, number: int) -> Mapping | None:
-        """Return a mapped segment; None if it is unknown or retired.
+    def _wait_for_segment(self, number: int) -> None:
+        """Wait until a segment is mapped, or retired.
 
         The daemon announces a segment before its owner can use it, so a wait is rare. After one
         timeout later calls do not wait, so that invented numbers cannot stall the node.
         """
-        segments = self._peers.segments
-        mapping = segments.get(number)
-        if mapping is not None:
-            return mapping
         self.read_mail()
         deadline = time.monotonic() + self._segment_timeout_s
-        while number not in segments and number not in self._peers.retired:
+        while number not in self.segments and number not in self._peers.retired:
             left = deadline - time.monotonic()
             if self.lost or left <= 0:
                 _log.debug("segment %d was never announced", number)
                 self._segment_timeout_s = 0.0
-                return None
+                return
             # A thread that holds the lock handles the packets meanwhile.
             if self._lock.acquire(timeout=min(left, BEAT_S)):
                 try:
@@ -249,7 +246,6 @@ class DaemonConnection(ConnectionState):
                 finally:
                     self._lock.release()
         self._segment_timeout_s = SEGMENT_TIMEOUT_S
-        return segments.get(number)
 
     def grow(self, size: int) -> tuple[int, Mapping]:
         """Request a new segment; the daemon announces it to all subscribers first.

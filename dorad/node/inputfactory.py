@@ -69,13 +69,13 @@ class InputFactory:
             from dorad.shm.latch import LatchedInlet  # few inputs are latched
 
             return self._selecting(
-                item, LatchedInlet(connection.box, ring, connection.segment, space)
+                item, LatchedInlet(connection.box, ring, connection.segments, space)
             )
         if "max_rate_hz" in item or "sync" in item:
             from dorad.shm.picking import PickingInlet  # few inputs select
 
             return self._selecting(
-                item, PickingInlet(connection.box, ring, connection.segment, space)
+                item, PickingInlet(connection.box, ring, connection.segments, space)
             )
         return self._plain(item, self._inlet(ring, space, item["id"]))
 
@@ -95,8 +95,8 @@ class InputFactory:
     def _inlet(self, ring: RingPlan, space: int | None, input_id: str) -> Inlet:
         connection = self._connection
         if not ring.lane:
-            return Inlet(connection.box, ring, connection.segment, space)
-        inlet = LanedInlet(connection.box, ring, connection.segment, space)
+            return Inlet(connection.box, ring, connection.segments, space)
+        inlet = LanedInlet(connection.box, ring, connection.segments, space)
         inlet.session_of = session_of
         inlet.on_lost = functools.partial(_report_lost, connection.config["node_id"], input_id)
         return inlet

@@ -21,6 +21,8 @@ from dorad.shm.mapping import Mapping
 from dorad.shm.outlet import Outlet, Peer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dorad.node.protocol import Packet
 
 _log = logging.getLogger(__name__)
@@ -73,20 +75,39 @@ class _ConnectedPeer(Peer):
         self.owner = owner
 
 
+class Segments(dict[int, Mapping]):
+    """The mapped segments of all nodes by number.
+
+    A lookup of another one waits for it. `KeyError`: it is unknown or retired.
+    """
+
+    def __init__(self, wait_for: Callable[[int], None]) -> None:
+        """Start empty. `wait_for` returns when a segment was added, or never will be."""
+        super().__init__()
+        self._wait_for = wait_for
+
+    def __missing__(self, number: int) -> Mapping:
+        self._wait_for(number)
+        mapping = self.get(number)
+        if mapping is None:
+            raise KeyError(number)
+        return mapping
+
+
 class Peers:
     """Everything that the daemon has sent as a descriptor. Repeated packets change nothing.
 
     `outlets` are the ends of each output's edges, `receivers` the ids of their nodes. `spaces` are
-    the space bells of nodes that wait for room here. `segments` are the mapped segments by number,
-    `retired` the retired numbers. `late_outputs` have a new subscriber that lacks
-    the last message.
+    the space bells of nodes that wait for room here. `retired` are the numbers of the retired
+    segments. `late_outputs` have a new subscriber that lacks the last message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, segments: Segments) -> None:
+        """Know no peers. `segments` gets the segments."""
         self.outlets: dict[str, tuple[Outlet, ...]] = {}
         self.receivers: dict[str, tuple[str, ...]] = {}
         self.spaces: dict[str, int] = {}
-        self.segments: dict[int, Mapping] = {}
+        self.segments = segments
         self.retired: set[int] = set()
         self.late_outputs: set[str] = set()
         self._peers: dict[str, _ConnectedPeer] = {}

@@ -38,8 +38,6 @@ from dorad.shm.layout import (
 from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dorad.shm.borrow import Copied, Taken
     from dorad.shm.mapping import Mapping
 
@@ -98,12 +96,13 @@ class Inlet(InletState):
         self,
         box: Mapping,
         ring: RingPlan,
-        segments: Callable[[int], Mapping | None],
+        segments: dict[int, Mapping],
         space_bell: int | None,
     ) -> None:
         """Continue the edge where its last consumer stopped.
 
-        `segments` returns the mapping of a segment's number, None if it was given back meanwhile.
+        `segments` are the mapped segments by number. The dictionary may wait for one that is looked
+        up before it is mapped.
         `space_bell` wakes a producer that waits for room; None if the producer never waits.
         """
         base = ring.base
@@ -309,9 +308,10 @@ class Inlet(InletState):
         Raises:
             UnreadableError: there is no such segment, or the bytes are not within it.
         """
-        mapping = self._segments(segment)
-        if mapping is None:
-            raise UnreadableError(f"it lies in segment {segment}, which was never shared")
+        try:
+            mapping = self._segments[segment]
+        except KeyError:
+            raise UnreadableError(f"it lies in segment {segment}, which was never shared") from None
         if offset % ALIGNMENT or offset + size > mapping.size:
             raise UnreadableError(
                 f"it lies at byte {offset} and is {size} bytes long; its segment has {mapping.size}"

@@ -125,7 +125,7 @@ class LanedInlet(Inlet):
         self,
         box: Mapping,
         ring: RingPlan,
-        segments: Callable[[int], Mapping | None],
+        segments: dict[int, Mapping],
         space_bell: int | None,
     ) -> None:
         """Continue the edge where its last consumer stopped; see `Inlet`."""

@@ -19,8 +19,6 @@ from dorad.shm.outlet import Outlet
 from dorad.shm.picking import PickingInlet
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dorad.shm.borrow import Taken
     from dorad.shm.mapping import Mapping
     from dorad.shm.outlet import Peer
@@ -37,7 +35,7 @@ class LatchedInlet(PickingInlet):
         self,
         box: Mapping,
         ring: RingPlan,
-        segments: Callable[[int], Mapping | None],
+        segments: dict[int, Mapping],
         space_bell: int | None,
     ) -> None:
         """See `Inlet`."""

@@ -336,7 +336,7 @@ def _run(
     left = entries
     while left > 0:
         for each in receivers:
-            each.restart(hostile.segments.get)
+            each.restart(hostile.segments)
         for _ in range(min(left, 1000)):
             hostile.push(hostile.entry())
             left -= 1

@@ -76,7 +76,7 @@ class Box:
 
     def inlet(self, ring: layout.RingPlan) -> Inlet:
         """Return a consumer's end; inline payloads only."""
-        return Inlet(self.mapping, ring, lambda _: None, None)
+        return Inlet(self.mapping, ring, {}, None)
 
     def close(self) -> None:
         for descriptor in (self.memory, self.bell, self.space):

@@ -261,12 +261,12 @@ def test_repeated_packets_change_nothing(daemon: FakeDaemon) -> None:
             "NODE_FAILED",
         ]
         outlets = node.connection.outlets["out"]
-        mapped = node.connection.segment(3)
+        mapped = node.connection.segments[3]
         open_files = open_descriptors()
         send_all()
         assert node.receiver.drain() == []
         assert node.connection.outlets["out"] == outlets
-        assert node.connection.segment(3) is mapped
+        assert node.connection.segments[3] is mapped
         assert open_descriptors() == open_files
         os.close(memory)
 

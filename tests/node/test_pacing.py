@@ -32,7 +32,7 @@ def test_pacing_never_exceeds_the_rate_and_delivers_the_newest_and_the_last(
     sent = 0
     received: list[tuple[int, int]] = []
     with edge(queue_size) as e, patch.object(choosing, "_monotonic_ns", lambda: now):
-        inlet = PickingInlet(e.box, e.ring, e.segments.get, None)
+        inlet = PickingInlet(e.box, e.ring, e.segments, None)
         served = RingInput("x", inlet, Clock())
         paced = PacedInput(served, inlet, Clock(), RATE_HZ, keeps_all=keeps_all)
 

@@ -85,6 +85,10 @@ def _interrupt(*_: object) -> None:
     raise _InterruptError
 
 
+class _InterruptedLookup(dict[int, Any]):
+    __missing__ = _interrupt
+
+
 @contextmanager
 def interrupted() -> Iterator[None]:
     """Raise `_InterruptError` soon, in a signal handler."""
@@ -116,7 +120,7 @@ def test_a_signal_is_handled_while_a_ring_only_seems_to_have_a_message(daemon: F
 def test_what_a_signal_handler_raises_while_a_message_is_taken_is_no_unreadable_message() -> None:
     with edge() as e:
         e.push_sample(b"x" * 1000)
-        interrupted = RingInput("in", Inlet(e.box, e.ring, _interrupt, None), Clock())
+        interrupted = RingInput("in", Inlet(e.box, e.ring, _InterruptedLookup(), None), Clock())
         with pytest.raises(_InterruptError):
             interrupted.take()
         assert e.counters.unreadable == 0

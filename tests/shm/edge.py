@@ -40,7 +40,7 @@ class Edge:
     def new_inlet(self) -> Inlet:
         """A consumer that starts where the last one stopped."""
         kind = LanedInlet if self.ring.lane else Inlet
-        return kind(self.box, self.ring, self.segments.get, self.space if self.blocking else None)
+        return kind(self.box, self.ring, self.segments, self.space if self.blocking else None)
 
     def new_outlet(self) -> Outlet:
         """A producer that starts where the last one stopped."""

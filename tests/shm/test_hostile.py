@@ -324,10 +324,10 @@ def test_an_unreadable_latched_message_is_one_error_event(e: Edge) -> None:
     from dorad.shm.latch import LatchedInlet
 
     _push(e, _right(e) | {"size": 1 << 40})
-    e.inlet = LatchedInlet(e.box, e.ring, e.segments.get, None)
+    e.inlet = LatchedInlet(e.box, e.ring, e.segments, None)
     with pytest.raises(UnreadableError):
         e.inlet.take()
-    e.inlet = LatchedInlet(e.box, e.ring, e.segments.get, None)
+    e.inlet = LatchedInlet(e.box, e.ring, e.segments, None)
     item = _input(e)
     assert (item.take() or {})["type"] == "ERROR"
     assert item.take() is None

@@ -24,7 +24,7 @@ def latch(e: Edge) -> Edge:
 
 def renew(e: Edge) -> None:
     """Replace the consumer."""
-    e.inlet = LatchedInlet(e.box, e.ring, e.segments.get, e.space if e.blocking else None)
+    e.inlet = LatchedInlet(e.box, e.ring, e.segments, e.space if e.blocking else None)
 
 
 def test_a_new_consumer_begins_with_the_last_message_its_predecessor_took() -> None:
@@ -172,7 +172,7 @@ TestLatched.settings = settings(max_examples=60, stateful_step_count=40, deadlin
 
 def test_messages_can_be_inspected_and_skipped() -> None:
     with edge(3) as e:
-        inlet = PickingInlet(e.box, e.ring, e.segments.get, None)
+        inlet = PickingInlet(e.box, e.ring, e.segments, None)
         for number in range(5):
             e.push(b"%d" % number, stamp=10 + number)
         assert inlet.stamps(10) == (2, [12, 13, 14])

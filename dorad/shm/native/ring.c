@@ -113,48 +113,35 @@ static void copy_out(void *into, const word *from, size_t words)
     }
 }
 
-/* Return the mapping that `size` bytes of a segment at `offset` lie in: a new reference in `found`. */
-static enum outcome find_mapping(const struct state *state, const struct inlet *inlet,
-                                 const struct entry *entry, PyObject **found)
+/* Return the mapping that the payload of an entry lies in, or NULL: it is not mapped, or the payload
+   does not lie in it. `segments` holds it. */
+static PyObject *find_mapping(const struct state *state, const struct inlet *inlet,
+                              const struct entry *entry)
 {
+    if (inlet->segments == NULL || !PyDict_Check(inlet->segments))
+        return NULL;
     PyObject *number = PyLong_FromUnsignedLong(entry->segment);
-    if (number == NULL)
-        return FAILED;
-    PyObject *mapping = PyObject_CallFunctionObjArgs(inlet->segments, number, NULL);
-    Py_DECREF(number);
-    if (mapping == NULL) {
-        if (!PyErr_ExceptionMatches(PyExc_ValueError))
-            return FAILED; /* A signal handler has raised it: it is not raised again. */
-        PyErr_Clear(); /* Python raises it again, and reports it. */
-        return NOT_MINE;
+    PyObject *found = number == NULL ? NULL : PyDict_GetItem(inlet->segments, number);
+    Py_XDECREF(number);
+    if (!is(state, found, MAPPING)) {
+        PyErr_Clear();
+        return NULL;
     }
-    if (!is(state, mapping, MAPPING)) {
-        Py_DECREF(mapping);
-        return NOT_MINE;
-    }
-    uint64_t length = ((struct mapping *)mapping)->words.count * WORD;
-    if (entry->offset % ALIGNMENT || entry->offset > length ||
-        entry->size > length - entry->offset) {
-        Py_DECREF(mapping);
-        return NOT_MINE;
-    }
-    *found = mapping;
-    return DONE;
+    uint64_t length = ((struct mapping *)found)->words.count * WORD;
+    bool lies_there = entry->offset % ALIGNMENT == 0 && entry->offset <= length &&
+                      entry->size <= length - entry->offset;
+    return lies_there ? found : NULL;
 }
 
 /* Borrow what the entry says. The caller checks afterwards that the entry still stood. */
 static enum outcome borrow(const struct state *state, struct inlet *inlet, struct taken *taken)
 {
     const struct entry *entry = &taken->entry;
-    PyObject *mapping;
-    enum outcome outcome = find_mapping(state, inlet, entry, &mapping);
-    if (outcome != DONE)
-        return outcome;
+    PyObject *mapping = find_mapping(state, inlet, entry);
     /* Without a free slot it would be copied out, and slots of others looked through. */
     Py_ssize_t free = inlet->free == NULL ? 0 : PyList_Size(inlet->free);
-    if (free <= 0) {
+    if (mapping == NULL || free <= 0) {
         PyErr_Clear();
-        Py_DECREF(mapping);
         return NOT_MINE;
     }
     PyObject *slot = Py_NewRef(PyList_GetItem(inlet->free, free - 1));
@@ -162,7 +149,6 @@ static enum outcome borrow(const struct state *state, struct inlet *inlet, struc
     size_t at = PyLong_AsSize_t(slot);
     Py_DECREF(slot);
     taken->address = (const char *)((struct mapping *)mapping)->words.at + entry->offset;
-    Py_DECREF(mapping);
     if (taken->borrow == NULL || PyList_SetSlice(inlet->free, free - 1, free, NULL) < 0)
         return FAILED;
     uint64_t key = (uint64_t)entry->segment << KEY_SEGMENT | entry->offset >> KEY_OFFSET;
