@@ -114,7 +114,7 @@ static void copy_out(void *into, const word *from, size_t words)
 }
 
 /* Return the mapping that the payload of an entry lies in, or NULL: it is not mapped, or the payload
-   does not lie in it. `segments` holds it. */
+   does not lie in it. */
 static PyObject *find_mapping(const struct state *state, const struct inlet *inlet,
                               const struct entry *entry)
 {
@@ -130,7 +130,7 @@ static PyObject *find_mapping(const struct state *state, const struct inlet *inl
     uint64_t length = ((struct mapping *)found)->words.count * WORD;
     bool lies_there = entry->offset % ALIGNMENT == 0 && entry->offset <= length &&
                       entry->size <= length - entry->offset;
-    return lies_there ? found : NULL;
+    return lies_there ? Py_NewRef(found) : NULL;
 }
 
 /* Borrow what the entry says. The caller checks afterwards that the entry still stood. */
@@ -142,6 +142,7 @@ static enum outcome borrow(const struct state *state, struct inlet *inlet, struc
     Py_ssize_t free = inlet->free == NULL ? 0 : PyList_Size(inlet->free);
     if (mapping == NULL || free <= 0) {
         PyErr_Clear();
+        Py_XDECREF(mapping);
         return NOT_MINE;
     }
     PyObject *slot = Py_NewRef(PyList_GetItem(inlet->free, free - 1));
@@ -149,6 +150,8 @@ static enum outcome borrow(const struct state *state, struct inlet *inlet, struc
     size_t at = PyLong_AsSize_t(slot);
     Py_DECREF(slot);
     taken->address = (const char *)((struct mapping *)mapping)->words.at + entry->offset;
+    /* Only now: the garbage collector may have run code that dropped the segment. */
+    Py_DECREF(mapping);
     if (taken->borrow == NULL || PyList_SetSlice(inlet->free, free - 1, free, NULL) < 0)
         return FAILED;
     uint64_t key = (uint64_t)entry->segment << KEY_SEGMENT | entry->offset >> KEY_OFFSET;
