@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import signal
 import time
+from collections import Counter
 from typing import TYPE_CHECKING
+
+import yaml
 
 from hwtests.faults.campaigns import Outcome, check_descriptors, check_undisturbed, repeat
 from hwtests.faults.flow import RESTARTED, Flow
@@ -64,8 +67,8 @@ def daemon(seconds: float, rng: Random) -> Outcome:
 
 
 def busy(seconds: float, rng: Random) -> Outcome:
-    """Kill the daemon during a start, stop or restart: all nodes run afterwards, or none."""
-    kills = {"start": 0, "stop": 0, "restart": 0}
+    """Kill the daemon in the middle of a command: all nodes run afterwards, or none."""
+    kills: Counter[str] = Counter()
     survived = 0
     with Testbed() as testbed:
         undisturbed = Flow("undisturbed", testbed.folder / "undisturbed")
@@ -75,18 +78,19 @@ def busy(seconds: float, rng: Random) -> Outcome:
             flow = Flow(f"brief-{turn}", testbed.folder / f"brief-{turn}")
             flow.add_chain("brief")
             flow.write()
-            verb = rng.choice(list(kills))
-            if verb == "start":
-                command = testbed.begin("start", str(flow.file), "--name", flow.name, "--detach")
-            else:
+            commands = _commands(flow)
+            verb = rng.choice(list(commands))
+            if verb != "start":
                 testbed.start(flow)
-                command = testbed.begin(verb, flow.name)
+            command = testbed.begin(*commands[verb])
             time.sleep(rng.uniform(0.0, 1.0))
             if not testbed.signal(testbed.daemon_pid(), signal.SIGKILL):
                 raise DamageError("the daemon has exited already")
             kills[verb] += 1
             command.wait(TIMEOUT_S)
             testbed.dora("up")
+            if verb.startswith("node") and testbed.statuses(flow) != ["running"]:
+                raise DamageError(f"killed during `dora {verb}`, then {testbed.statuses(flow)}")
             if "starting" in testbed.statuses(flow) or "running" in testbed.statuses(flow):
                 survived += 1
                 testbed.wait_for_data(flow)
@@ -104,6 +108,21 @@ def busy(seconds: float, rng: Random) -> Outcome:
     summary = ", ".join(f"{count} during `dora {verb}`" for verb, count in kills.items())
     summary += f"; {survived} dataflows ran then; longest pause of others {pause:.2f} s"
     return Outcome(summary, testbed.faults)
+
+
+def _commands(flow: Flow) -> dict[str, tuple[str, ...]]:
+    """Return commands about a dataflow with the chain `brief`, by their names."""
+    replacement = flow.folder / "pass.yml"
+    replacement.write_text(yaml.safe_dump(flow.nodes[1]))
+    node = ("brief_pass", "--dataflow", flow.name)
+    return {
+        "start": ("start", str(flow.file), "--name", flow.name, "--detach"),
+        "stop": ("stop", flow.name),
+        "stop --force": ("stop", flow.name, "--force"),
+        "restart": ("restart", flow.name),
+        "node restart": ("node", "restart", *node),
+        "node replace": ("node", "replace", *node, "--from-yaml", str(replacement)),
+    }
 
 
 def lost(_seconds: float, _rng: Random) -> Outcome:

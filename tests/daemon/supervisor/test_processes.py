@@ -27,6 +27,7 @@ from dorad.launch.model import Exit, LaunchError
 from dorad.logs.dataflowlog import DataflowLog
 from tests.cli.running import write
 from tests.daemon.reading_daemon import ID
+from tests.harness.waiting import until
 from tests.logs.captured import in_files
 
 if TYPE_CHECKING:
@@ -250,7 +251,7 @@ async def test_of_processes_that_are_not_adopted_no_output_is_kept(tmp_path: Pat
     kept = cast("list[KeptProcess]", [removed, old, new])
     adopted = processes.adopt(kept, descriptors, {2}, dataflow, str)
     assert adopted == {"talk": new}
-    await old.reaped.wait()
+    await until(old.reaped.is_set)
     assert [each.signals for each in (old, new, removed)] == [[9], [], [9]]
     assert store.names == []
     for descriptor in pipe:
