@@ -5,6 +5,7 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,6 +14,9 @@ from dorad.launch.model import Exit
 from tests.daemon.fakes import FakeProcess, Stage, running
 from tests.daemon.flows import chain, dataflow, node, restarted
 from tests.harness.waiting import until
+
+if TYPE_CHECKING:
+    from dorad.dataflow.model import Dataflow
 
 FINE, FAILED = Exit(code=0), Exit(code=1)
 
@@ -243,6 +247,43 @@ async def test_a_restart_whose_old_process_has_ended_already_starts_only_one() -
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
         stage.processes["b"].end(FINE)
     assert ("stop", "a", "MANUAL") not in stage.broker.calls
+
+
+async def test_every_state_that_is_stored_can_be_stopped() -> None:
+    """A daemon may be killed after any of them, and every process may end before the next one."""
+    before = Stage(dataflow(node("a", options=restarted(delay=0.01)), node("b", "a")))
+    loop = asyncio.get_running_loop()
+    stored: dict[str, Dataflow] = {}
+
+    def store() -> None:
+        stored[json.dumps(before.supervisor.snapshot())] = before.supervisor.dataflow
+
+    before.on_change = lambda: loop.call_soon(store) and None
+    before.__post_init__()
+    commands = before.supervisor.commands
+    async with running(before):
+        before.connect("a", "b")
+        before.processes["a"].end(FAILED)
+        await before.until_started("a", 2)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(commands.restart("b"))
+            await before.called("stop", "b", "MANUAL")
+            before.processes["b"].end(FINE)
+        extra = node("c", "a")
+        await commands.add(extra, dataflow(*before.dataflow.nodes, extra))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(commands.remove("c", before.dataflow))
+            await before.called("stop", "c", "MANUAL")
+            before.processes["c"].end(FINE)
+        before.supervisor.kill("was killed")
+    assert len(stored) > 10
+    for text, flow in stored.items():
+        snapshot = json.loads(text)
+        stage = Stage(flow, restored=snapshot)
+        exits = {n: FINE for n, each in snapshot["nodes"].items() if each["spawned_at"]}
+        async with running(stage, dict[str, FakeProcess | Exit](exits)):
+            await asyncio.sleep(0)
+            stage.supervisor.stop(grace=0)
 
 
 async def test_an_unrecorded_change_does_not_stop_the_adoption() -> None:
