@@ -226,6 +226,18 @@ async def test_a_process_whose_welcome_was_never_sent_says_hello_again() -> None
         await until(lambda: not on.broker._state.connections)
 
 
+async def test_a_stop_of_the_process_before_does_not_reach_the_one_that_has_its_place() -> None:
+    """A daemon was killed while a process handed its place over to another one."""
+    async with broker_series(dataflow(node("a"))) as on:
+        with on.client() as client:
+            await client.attach("a")
+            on.broker.notifications.stop("a", "MANUAL")
+            kept = on.broker.snapshot()
+            assert (await on.replace_broker(kept)).snapshot().conditions == kept.conditions
+            kept.attached["a"] += 1
+            assert (await on.replace_broker(kept)).snapshot().conditions == {}
+
+
 def test_a_process_without_a_connection_has_lost_its_place() -> None:
     """A daemon was killed while a process handed its place over to another one."""
     snapshot = {"attached": {"a": 1, "b": 2}}

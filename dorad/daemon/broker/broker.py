@@ -168,6 +168,7 @@ class Broker:
         unknown = restore.restore_mailboxes(state, kept, snapshot)
         lost = restore.lost_rings(state, snapshot)
         pending = restore.restore_connections(state, self._listener, kept, snapshot)
+        restore.drop_old_stops(state, snapshot)
         self.leases.restore(snapshot.leases)
         restore.restore_segments(state, self._segments, kept, snapshot)
         for node_id, connection in list(state.connections.items()):

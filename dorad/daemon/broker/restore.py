@@ -188,6 +188,14 @@ def restore_connections(
     return pending
 
 
+def drop_old_stops(state: BrokerState, snapshot: BrokerSnapshot) -> None:
+    """Drop the manual stops of processes that have lost their nodes' places to others."""
+    for node_id, pid in snapshot.attached.items():
+        connection = state.connections.get(node_id)
+        if connection is None or connection.pid != pid:
+            state.conditions_of(node_id).drop_manual_stop()
+
+
 def restore_listener(state: BrokerState, kept: Kept) -> int | None:
     """Adopt the socket that nodes connect to; return None if none was kept.
 
