@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from collections import deque
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dorad.shm.fence import fence
@@ -34,16 +33,30 @@ MAX_GROWTH = 64 << 20
 """Maximum bytes that one such segment adds."""
 DEFAULT_KEEP = 8 << 20
 TRIM_EVERY_NS = 5_000_000_000
+ORDERS = 64
+"""A sample has `1 << order` bytes; this is above all orders."""
 
 
-@dataclass(slots=True, eq=False)
-class Segment:
+@twin
+class SegmentState:
+    """The fields of a segment."""
+
+    __slots__ = ("idle", "mapping", "number", "samples")
+
+
+class Segment(SegmentState):
     """One shared-memory segment, cut into samples of one size."""
 
-    number: int
-    mapping: Mapping
-    samples: list[Sample] = field(default_factory=list)
-    idle: bool = False
+    __slots__ = ()
+
+    def __init__(self, number: int, mapping: Mapping, order: int) -> None:
+        self.number = number
+        self.mapping = mapping
+        self.samples = [
+            Sample(self, offset, order, sample_key(number, offset))
+            for offset in range(0, mapping.size - (1 << order) + 1, 1 << order)
+        ]
+        self.idle = False
 
 
 @twin
@@ -112,9 +125,9 @@ class Pool(PoolState):
         self._retire = retire
         self._keep = keep
         self._segments: list[Segment] = []
-        self._free: dict[int, list[Sample]] = {}
-        self._flying: dict[int, list[Sample]] = {}
-        """Those that were sent last come last."""
+        self._free: list[list[Sample]] = [[] for _ in range(ORDERS)]
+        self._flying: list[list[Sample]] = [[] for _ in range(ORDERS)]
+        """Both by order. Those that were sent last come last."""
         self.returned: list[Sample] = []
         """Samples that the node itself has released once. Any thread may append."""
         self._arrived: deque[tuple[int, Grown | None]] = deque()
@@ -136,7 +149,7 @@ class Pool(PoolState):
         Raises:
             OSError: there is no room for another segment.
         """
-        order = max(SMALLEST, (size - 1).bit_length())
+        order = min(max(SMALLEST, (size - 1).bit_length()), ORDERS - 1)
         if self.returned:
             self._collect_returned()
         if self._arrived:
@@ -245,9 +258,7 @@ class Pool(PoolState):
         The memory of one that was sent lately is still in the processor's caches. Without one, the
         free samples come next, then the oldest that was sent.
         """
-        flying = self._flying.get(order)
-        if flying is None:
-            return None
+        flying = self._flying[order]
         count = len(flying)
         oldest = max(count - RECENT, 0)
         for at in range(count - 1, oldest - 1, -1):
@@ -315,15 +326,9 @@ class Pool(PoolState):
         return self._free[order].pop()
 
     def _add(self, order: int, number: int, mapping: Mapping) -> None:
-        size = 1 << order
-        segment = Segment(number, mapping)
-        segment.samples = [
-            Sample(segment, offset, order, sample_key(number, offset))
-            for offset in range(0, mapping.size - size + 1, size)
-        ]
+        segment = Segment(number, mapping, order)
         self._segments.append(segment)
-        self._free.setdefault(order, []).extend(reversed(segment.samples))
-        self._flying.setdefault(order, [])
+        self._free[order].extend(reversed(segment.samples))
 
     def trim(self, now_ns: int) -> None:
         """Give back segments that have been idle since the last trim, beyond `keep` bytes."""
@@ -332,16 +337,16 @@ class Pool(PoolState):
         self._trimmed_ns = now_ns
         self._refused.clear()
         self._collect_returned()
-        for order, flying in self._flying.items():
+        for free, flying in zip(self._free, self._flying, strict=True):
             landed = [sample for sample in flying if not sample.reachable()]
             for sample in landed:
                 flying.remove(sample)
                 sample.marks = []
-            self._free[order].extend(landed)
+            free.extend(landed)
         excess = self.size - self._keep
-        free = {id(sample) for samples in self._free.values() for sample in samples}
+        unused = {id(sample) for free in self._free for sample in free}
         for segment in list(self._segments):
-            quiet = all(id(sample) in free for sample in segment.samples)
+            quiet = all(id(sample) in unused for sample in segment.samples)
             if quiet and segment.idle and excess > 0:
                 excess -= segment.mapping.size
                 self._drop(segment)

@@ -152,7 +152,7 @@ class Side:
         """What is in the heap, for comparison."""
         inlet, outlet, pool = self.edge.inlet, self.edge.outlet, self.sender.pool
         lines = [
-            {order: [(s.key, s.held) for s in line] for order, line in lines.items()}
+            [[(s.key, s.held) for s in line] for line in lines]
             for lines in (pool._free, pool._flying)
         ]
         return (

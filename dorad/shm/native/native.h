@@ -94,6 +94,13 @@ struct inlet {
     unsigned long long head_at, lane_head_at, tail_at, received_at, unreadable_at, waiting_at;
 };
 
+struct segment {
+    PyObject_HEAD
+    PyObject *mapping, *samples;
+    char idle;
+    unsigned long long number;
+};
+
 struct sample {
     PyObject_HEAD
     PyObject *segment, *marks;
@@ -187,6 +194,7 @@ enum kind {
     PEER,
     OUTLET,
     INLET,
+    SEGMENT,
     SAMPLE,
     POOL,
     CLOCK,
@@ -223,7 +231,7 @@ enum step {
 
 /* Strings that are used all the time. */
 #define NAMES(X)                                                                                   \
-    X(acquire) X(release) X(mapping) X(idle) X(sent) X(setflags)                                   \
+    X(acquire) X(release) X(sent) X(setflags)                                                      \
     X(saw) X(urgent) X(endings) X(take) X(wait) X(blocked) X(found) X(read_mail)                   \
     X(kind) X(dora) X(type) X(INPUT) X(id) X(value) X(metadata) X(timestamp) X(timed_out)          \
     X(_unreadable) X(_flush_deferred) X(_trim) X(_look_ahead) X(_export_to_c)

@@ -31,26 +31,24 @@ static int is_reachable(const struct state *state, const struct sample *sample)
 /* Return the mapping that a sample can be written in, or NULL. Its segment holds it. */
 static struct mapping *mapping_of(const struct state *state, const struct sample *sample)
 {
-    PyObject *mapping = PyObject_GetAttr(sample->segment, state->names.mapping);
-    Py_XDECREF(mapping);
-    if (mapping == NULL)
-        PyErr_Clear();
-    if (!is(state, mapping, MAPPING))
+    if (!is(state, sample->segment, SEGMENT))
         return NULL;
-    const struct words *words = &((struct mapping *)mapping)->words;
+    struct mapping *mapping = (struct mapping *)((struct segment *)sample->segment)->mapping;
+    if (!is(state, (PyObject *)mapping, MAPPING))
+        return NULL;
+    const struct words *words = &mapping->words;
     uint64_t length = words->count * WORD, size = UINT64_C(1) << sample->order;
     bool lies_there = words->at != NULL && !words->held.readonly && size <= length &&
                       sample->offset <= length - size;
-    return lies_there ? (struct mapping *)mapping : NULL;
+    return lies_there ? mapping : NULL;
 }
 
 static PyObject *list_of(PyObject *by_order, int order)
 {
-    PyObject *number = PyLong_FromLong(order), *found = NULL;
-    if (number != NULL && by_order != NULL && PyDict_Check(by_order))
-        found = PyDict_GetItem(by_order, number);
-    Py_XDECREF(number);
-    return found != NULL && PyList_Check(found) ? found : NULL;
+    if (by_order == NULL || !PyList_Check(by_order) || order < 0 || order >= PyList_Size(by_order))
+        return NULL;
+    PyObject *found = PyList_GetItem(by_order, order);
+    return PyList_Check(found) ? found : NULL;
 }
 
 /* Take an item out of a list, where it is at a place. */
@@ -109,7 +107,7 @@ static enum outcome look_at(const struct state *state, PyObject *list, Py_ssize_
                             struct mapping **mapping)
 {
     struct sample *sample = (struct sample *)PyList_GetItem(list, at);
-    if (!is(state, (PyObject *)sample, SAMPLE) || sample->segment == NULL || sample->order != order)
+    if (!is(state, (PyObject *)sample, SAMPLE) || sample->order != order)
         return NOT_MINE;
     int reachable = is_reachable(state, sample);
     if (reachable != 0)
@@ -165,12 +163,14 @@ enum outcome take_sample(const struct state *state, PyObject *object, uint64_t s
         Py_XDECREF(marks);
         return FAILED;
     }
+    ((struct segment *)sample->segment)->idle = false;
     put_in_place(&sample->marks, marks);
-    PyObject *number = PyLong_FromLong(order);
-    if (number == NULL || PyObject_SetAttr(sample->segment, state->names.idle, Py_False) < 0 ||
-        (is_scarce(state, free, flying) && !call(object, state->names._look_ahead, number)))
-        Py_CLEAR(sample);
-    Py_XDECREF(number);
+    if (is_scarce(state, free, flying)) {
+        PyObject *number = PyLong_FromLong(order);
+        if (number == NULL || !call(object, state->names._look_ahead, number))
+            Py_CLEAR(sample);
+        Py_XDECREF(number);
+    }
     *found = sample;
     return sample == NULL ? FAILED : DONE;
 }

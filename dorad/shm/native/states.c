@@ -112,6 +112,7 @@ LIFE(mapping, memory, memory, WORDS_OF(mapping))
 LIFE(peer, mapping, mapping, WORDS_OF(peer))
 LIFE(outlet, peer, hazards, WORDS_OF(outlet))
 LIFE(inlet, memory, latency_words, WORDS_OF(inlet))
+LIFE(segment, mapping, samples, (void)0)
 LIFE(sample, segment, marks, (void)0)
 LIFE(pool, free, returned, (void)0)
 LIFE(clock, on_refused, on_refused, (void)0)
@@ -225,6 +226,14 @@ static PyGetSetDef inlet_getset[] = {
 METHODS(inlet,
         {"take", METHOD(step_take_entry), "Take the next message; see Inlet.take."},
         {"take_copies", METHOD(step_take_copies), "Take copies of messages; see Inlet.take_copies."});
+
+static PyMemberDef segment_members[] = {
+    OBJECT(segment, mapping, "mapping"),
+    OBJECT(segment, samples, "samples"),
+    BOOL(segment, idle, "idle"),
+    COUNT(segment, number, "number"),
+    END,
+};
 
 static PyMemberDef sample_members[] = {
     OBJECT(sample, segment, "segment"),
@@ -387,6 +396,7 @@ static PyType_Spec specs[KINDS] = {
     [PEER] = TYPE(peer, "PeerState", peer_getset, no_methods),
     [OUTLET] = TYPE(outlet, "OutletState", outlet_getset, no_methods),
     [INLET] = TYPE(inlet, "InletState", inlet_getset, inlet_methods),
+    [SEGMENT] = TYPE(segment, "SegmentState", no_getset, no_methods),
     [SAMPLE] = TYPE(sample, "SampleState", no_getset, no_methods),
     [POOL] = TYPE(pool, "PoolState", no_getset, pool_methods),
     [CLOCK] = TYPE(clock, "ClockState", no_getset, no_methods),
