@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -31,12 +31,15 @@ class DescriptorStore:
 
     def __init__(self) -> None:
         self.kept: dict[str, tuple[int, ...]] = {}
+        self.on_drop: Callable[[str], None] = lambda _: None
 
     def store(self, name: str, fds: Sequence[int]) -> None:
         self.drop(name)
         self.kept[name] = tuple(os.dup(fd) for fd in fds)
 
     def drop(self, name: str) -> None:
+        if name in self.kept:
+            self.on_drop(name)
         for fd in self.kept.pop(name, ()):
             os.close(fd)
 
@@ -66,6 +69,10 @@ class BrokerSeries(Stage):
         self.events = events.events
         self.broker = Broker(self.flow, "test", self.path, events, store=self.store)
         return self.broker
+
+    def sent_to(self, name: str) -> int:
+        """Return how many packets the process of a node was sent, as its mailbox says."""
+        return self.broker._state.mailboxes[name].mail
 
     async def replace_broker(self, snapshot: BrokerSnapshot | None = None) -> Broker:
         """Kill this broker and open another one."""
@@ -359,12 +366,14 @@ async def test_a_snapshot_is_small_and_contains_no_observer() -> None:
 
 async def test_a_handover_continues_under_the_next_daemon(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
+    sent: list[int] = []
     flow = dataflow(
         node("a"), replace(node("b"), inputs=(Input("x", NodeOutput("a", "out"), 100),))
     )
     async with broker_series(flow) as on, Program(on, "a", COUNTER):
         async with Program(on, "b", WRITER, out) as old:
             await until(lambda: len(sequence(out)) > 5)
+            on.store.on_drop = lambda name: sent.append(on.sent_to("b")) if "/b/" in name else None
             on.broker.handovers.begin("b", flow.node("b"), flow)
             async with Program(on, "b", WRITER, out):
                 await until(lambda: ("waiting", "b") in on.events)
@@ -375,3 +384,6 @@ async def test_a_handover_continues_under_the_next_daemon(tmp_path: Path) -> Non
                 await until(lambda: len(sequence(out)) > goal)
                 found = sequence(out)
                 assert found == list(range(found[0], found[0] + len(found)))
+        # A daemon killed at one of these moments leaves no count of packets to another process.
+        assert len(sent) > 1
+        assert not any(sent)

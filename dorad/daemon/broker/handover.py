@@ -182,6 +182,9 @@ class Handovers:
         handover.pending = None
         old = handover.old
         state.connections.pop(node_id, None)
+        # Before the old connection is dropped: the next daemon must see that the other process has
+        # no welcome yet.
+        box.vacate()
         if old is not None:
             old.close("another process has taken its place")
             self._slots[old.pid] = (node_id, box.hazards())

@@ -232,12 +232,16 @@ class Mailbox:
 
     def attach(self) -> None:
         """Reset the mailbox for a process that connects: it has read no packets and is awake."""
+        self.vacate()
         words = self._words
-        words[layout.BOX_MAIL] = 0
-        words[layout.BOX_SEEN] = 0
         words[layout.BOX_ASLEEP] = 0
         words[layout.BOX_BUSY] = 0
         self._set_state(layout.STATE_ATTACHED)
+
+    def vacate(self) -> None:
+        """Reset the counts of packets, which are those of one process, before another one comes."""
+        self._words[layout.BOX_MAIL] = 0
+        self._words[layout.BOX_SEEN] = 0
 
     def detach(self) -> None:
         """Mark all rings as unread for now: full rings drop messages, producers do not wait."""

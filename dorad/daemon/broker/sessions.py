@@ -275,6 +275,9 @@ class Sessions:
     def on_end(self, connection: Connection) -> None:
         """Handle the end of a connection."""
         state = self._state
+        node_id = state.node_of(connection)
+        if node_id is not None:
+            state.mailboxes[node_id].vacate()
         if connection.kept_as is not None:
             state.store.drop(connection.kept_as)
         for deferred in self._deferred.values():
@@ -284,7 +287,6 @@ class Sessions:
         if pending is not None:
             self.handovers.release_pending(pending)
             return
-        node_id = state.node_of(connection)
         if node_id is None:
             return
         _log.debug("node %s has lost its process %d", node_id, connection.pid)
