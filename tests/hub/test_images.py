@@ -67,7 +67,8 @@ def test_split_images_are_jpeg_of_the_boxs_size(tap: Tap, image: str, size: int)
 
 
 def test_there_are_as_many_left_as_right(tap: Tap) -> None:
-    assert len(tap.inputs("left")) == len(tap.inputs("right"))
+    """The stop may come between the two images of the last pair."""
+    assert abs(len(tap.inputs("left")) - len(tap.inputs("right"))) <= 1
 
 
 def test_nothing_follows_the_manual_stop_but_what_was_queued(tap: Tap) -> None:
