@@ -71,7 +71,7 @@ class FakeLink:
         self.session = Session()
         self.connection: Any = SimpleNamespace(
             box=None if inlet_of is None else inlet_of.box,
-            segment=lambda _number: None,
+            segments={},
             spaces={},
             outlets={},
             late_outputs=set(),
