@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dorad.dataflow.document import MAX_DEPTH
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.nearest import did_you_mean
@@ -35,6 +37,11 @@ def check_key(key: str) -> None:
         raise TextError("the name of a parameter cannot contain a NUL character")
     if len(key.encode(errors="replace")) > MAX_KEY_SIZE:
         raise TextError(f"the name of a parameter is longer than {MAX_KEY_SIZE} bytes")
+
+
+def as_json(value: object) -> bytes:
+    """Return a value as JSON, for comparisons: for Python, 1 is True."""
+    return msgspec.json.encode(value, order="deterministic")
 
 
 def check(spec: ParamSpec | None, value: object) -> Any:

@@ -9,6 +9,7 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.dataflow.document import MAX_DEPTH
+from dorad.dataflow.params import as_json
 from dorad.phrases import shorten
 from dorafleet.coordinator.messages import Desired, DesiredList
 from dorafleet.coordinator.records import DESIRED, Wanted, desired_key
@@ -147,12 +148,10 @@ def _as_desired(robot: str, dataflow: str, content: Wanted, version: int) -> Des
 
 def _differences(wanted: DesiredSet, now: Desired) -> list[str]:
     """Return the differences of the content, in words."""
-    # Compared as JSON: for Python, 1 is True.
-    encode = msgspec.json.Encoder(order="deterministic").encode
     pairs = (
-        ("release", encode(now.release), encode(wanted.release)),
-        ("params", encode(now.params), encode(wanted.params)),
-        ("enabled", encode(now.enabled), encode(wanted.enabled)),
+        ("release", as_json(now.release), as_json(wanted.release)),
+        ("params", as_json(now.params), as_json(wanted.params)),
+        ("enabled", as_json(now.enabled), as_json(wanted.enabled)),
     )
     return [
         f"{field} is {_shown(there)}, not {_shown(own)}"

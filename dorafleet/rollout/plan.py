@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from msgspec.structs import replace
 
 from dorad.control.errors import ControlError
 from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.params import as_json
 from dorad.phrases import first_of, shorten
 from dorafleet.rollout.gates import impossible
 from dorafleet.rollout.model import FleetRobot, Member
@@ -112,7 +113,7 @@ def with_params(changes: Changes, before: Mapping[str, Any], after: Mapping[str,
     if not names:
         return changes
     nodes = {name.partition("/")[0] for name in names}
-    return msgspec.structs.replace(
+    return replace(
         changes,
         params=[
             f"{name}: {shorten(_encoded(before, name), MAX_VALUE)} → "
@@ -141,10 +142,8 @@ def _kept(params: Mapping[str, Any], nodes: Collection[str]) -> dict[str, Any]:
 
 
 def _encoded(params: Mapping[str, Any], name: str) -> str:
-    """Return a parameter as JSON: for Python, 1 is True."""
-    if name not in params:
-        return "default"
-    return msgspec.json.encode(params[name], order="deterministic").decode()
+    """Return a parameter as JSON, or that it has its default."""
+    return as_json(params[name]).decode() if name in params else "default"
 
 
 def _chosen(new: RolloutNew, fleet: Sequence[Candidate]) -> list[Candidate]:

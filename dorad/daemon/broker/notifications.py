@@ -6,9 +6,8 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from dorad.dataflow.model import LINK
+from dorad.dataflow.params import as_json
 from dorad.dataflow.recording import is_recorder
 from dorad.node.protocol import ProtocolError, encode
 
@@ -148,8 +147,7 @@ class Params:
         for key in known.keys() - params.keys():
             self.delete(node_id, key)
         for key, value in params.items():
-            # Compared as JSON: for Python, 1 is True.
-            if key not in known or msgspec.json.encode(known[key]) != msgspec.json.encode(value):
+            if key not in known or as_json(known[key]) != as_json(value):
                 self.update(node_id, key, value)
 
     def update(self, node_id: str, key: str, value: Any) -> bool:
