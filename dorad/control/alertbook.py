@@ -104,7 +104,7 @@ class AlertBook:
         self._counts: Counter[str] = Counter()
         """Episodes by robot."""
         self._over: dict[Key, tuple[int, float]] = {}
-        """The returns of alerts that are over, and when they ended, the first one first."""
+        """How often alerts that are over had come, and when they ended; the first one first."""
         self._full: set[str] = set()
         """Robots whose findings are left out; an empty name stands for all."""
 
@@ -147,7 +147,7 @@ class AlertBook:
                 _log.debug("alert %s is over", key)
                 if episode.raised:
                     ended.append(_single(str(key), key, episode))
-                    self._over[key] = (episode.returns, now)
+                    self._over[key] = (episode.returns + 1, now)
                 self._forget(key)
         if len(self._episodes) < MAX_EPISODES:
             self._full.discard("")
@@ -181,8 +181,8 @@ class AlertBook:
                 self._leave_out(key.robot, f"more than {MAX_OF_ROBOT} findings of `{key.robot}`")
                 return
             self._counts[key.robot] += 1
-            before, _ = self._over.pop(key, (-1, now))
-            self._episodes[key] = Episode(finding, now, now, returns=before + 1)
+            returns, _ = self._over.pop(key, (0, now))
+            self._episodes[key] = Episode(finding, now, now, returns=returns)
             return
         if not episode.present:
             episode.returns += 1

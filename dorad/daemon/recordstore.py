@@ -60,7 +60,7 @@ class RecordStore:
     def put_dataflow(self, record: Record, dataflow: Dataflow) -> None:
         """Store a record with its topology and the present state of its run, in one write.
 
-        They belong together: of a mixture of before and after, the next daemon could not go on.
+        They belong together: the next daemon cannot continue from a mixture of before and after.
         """
         if dataflow is not record.dataflow:
             _log.debug("dataflow %s has changed to %d nodes", record.uuid, len(dataflow.nodes))

@@ -275,7 +275,7 @@ class Registry:
         try:
             marker.touch()
         except OSError as error:
-            self._warn(f"cannot keep in mind that enabled dataflows were started: {error}")
+            self._warn(f"cannot record that enabled dataflows were started: {error}")
 
     def _start_enabled(self, record: Record) -> None:
         try:

@@ -176,6 +176,7 @@ class DataflowRun:
         stack.push_async_callback(self.subscriptions.close)
         stack.callback(self._store_throttle.close)
         found = None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
+        # Before the broker takes the descriptors that tell it.
         attached = set() if found is None else found.attached()
         await self.broker.open(found)
         if kept is not None:

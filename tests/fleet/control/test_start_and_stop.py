@@ -51,7 +51,7 @@ async def test_a_stop_ends_it_on_all_robots(tmp_path):
         assert (await fleet.call("dataflow.list")).dataflows == []
 
 
-async def test_whoever_waits_for_a_start_learns_which_robot_is_not_ready(tmp_path):
+async def test_a_client_that_waits_for_a_start_learns_which_robot_is_not_ready(tmp_path):
     async with leading(tmp_path) as fleet:
         await fleet.agent("arm1")
         arm2 = await fleet.agent("arm2")
