@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from dorad.dataflow.document import MAX_DEPTH
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.nearest import did_you_mean
@@ -41,6 +39,8 @@ def check_key(key: str) -> None:
 
 def as_json(value: object) -> bytes:
     """Return a value as JSON, for comparisons: for Python, 1 is True."""
+    import msgspec  # here, because a dataflow is loaded without it
+
     return msgspec.json.encode(value, order="deterministic")
 
 
