@@ -50,6 +50,7 @@ class FakeBroker:
         self.numbers: dict[str, int] = {}
         self.edges: list[Edge] = []
         self.nodes: dict[str, Vitals] = {}
+        self.pids: dict[str, int] = {}
         self.notifications = self.stats = self.topology = self.handovers = self
 
     def node_config(self, node_id: str) -> str:
@@ -84,6 +85,9 @@ class FakeBroker:
 
     def vitals(self, node_id: str) -> Vitals:
         return self.nodes.setdefault(node_id, Vitals())
+
+    def pid(self, node_id: str) -> int | None:
+        return self.pids.get(node_id)
 
     def ping(self, node_id: str) -> None:
         self.calls.append(("ping", node_id))

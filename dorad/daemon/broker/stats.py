@@ -30,6 +30,11 @@ class Stats:
         state = self._state
         return state.mailboxes[node_id].vitals(connected=node_id in state.connections)
 
+    def pid(self, node_id: str) -> int | None:
+        """Return the process that has a node's place; None if no process has it."""
+        connection = self._state.connections.get(node_id)
+        return None if connection is None else connection.pid
+
     def connected(self) -> frozenset[str]:
         """Return the nodes that have a process in the dataflow, the link process among them."""
         return frozenset(self._state.connections)

@@ -256,6 +256,9 @@ class Commands:
 
     async def resume(self, run: NodeRun) -> None:
         """Stop the process of a node that an earlier daemon was stopping or restarting."""
+        if run.node.is_dynamic:
+            await self._end_dynamic(run, GRACE_S if run.grace is None else run.grace)
+            return
         await self._state.bell.until(lambda: run.process is not None or run.result is not None)
         if run.process is not None:
             default = GRACE_S if run.stop_requested else RESTART_GRACE_S
@@ -321,19 +324,24 @@ class Commands:
 
     async def _end(self, run: NodeRun, grace: float) -> None:
         """Stop a node and wait until it has ended and will not restart."""
-        state, name = self._state, run.node.id
+        state = self._state
         run.stop_requested = True
         run.grace = grace
         run.wake.set()
         state.on_change()
         if run.node.is_dynamic:
-            state.broker.notifications.stop(name, StopReason.MANUAL)
-            await state.bell.until(lambda: not run.connected, grace)
-            state.carry_out(state.lifecycle.outputs_done(name))
+            await self._end_dynamic(run, grace)
             return
         if run.process is not None:
             await stop_process(state, run, run.process, grace)
         await state.bell.until(lambda: run.result is not None)
+
+    async def _end_dynamic(self, run: NodeRun, grace: float) -> None:
+        """Ask a dynamic node to leave; its consumers' inputs close in any case."""
+        state, name = self._state, run.node.id
+        state.broker.notifications.stop(name, StopReason.MANUAL)
+        await state.bell.until(lambda: not run.connected or state.finished, grace)
+        state.carry_out(state.lifecycle.outputs_done(name))
 
 
 def _refuse_unless_started(run: NodeRun) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import signal
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from dorad.daemon.rules.exits import RESTARTED, Result
 from dorad.daemon.rules.restart import RestartHistory
+from dorad.launch.model import Exit
 
 if TYPE_CHECKING:
-    from dorad.daemon.supervisor.ports import RunningProcess
+    from dorad.daemon.supervisor.ports import RunningProcess, Stats
     from dorad.dataflow.model import NodeSpec
 
 Status = Literal["starting", "running", "degraded", "restarting", "failed", "stopped"]
+
+_log = logging.getLogger(__name__)
 
 _STORED = (
     "restarts",
@@ -125,6 +130,12 @@ class NodeRun:
         self.forced_reason = self.watchdog_reason = ""
         self.resume_at = self.last_result = None
 
+    def process_joined(self, pid: int) -> None:
+        """Record that a process that somebody else has started is the node; it is dynamic."""
+        self.starts += 1
+        self.pid = self.api_pid = pid
+        self.connected = True
+
     def begin_again(self) -> None:
         """Forget that the node has ended: a command starts it again, with a new restart history."""
         self.result = None
@@ -192,3 +203,16 @@ class NodeRun:
         self.history = RestartHistory(*snapshot["history"])
         self.last_result = snapshot["ended_as"] and Result.from_json(snapshot["ended_as"])
         self.result = snapshot["result"] and Result.from_json(snapshot["result"])
+
+
+def adopted_process(
+    run: NodeRun, adopted: RunningProcess | Exit | None, stats: Stats
+) -> RunningProcess | Exit | None:
+    """Return the process of a node that an earlier daemon started, or how it exited."""
+    if adopted is None and run.spawned_at is not None:
+        _log.debug("node %s: its process has vanished", run.node.id)
+        run.watchdog_reason = "ended while no daemon was running"
+        return Exit(signal=signal.SIGKILL)
+    if adopted is not None and not isinstance(adopted, Exit):
+        run.connected = run.connected or stats.vitals(run.node.id).connected
+    return adopted

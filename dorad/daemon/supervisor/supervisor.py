@@ -14,7 +14,7 @@ from dorad.daemon.rules.lifecycle import Lifecycle
 from dorad.daemon.rules.links import Links
 from dorad.daemon.supervisor.commands import Commands
 from dorad.daemon.supervisor.idlewatch import IdleWatch
-from dorad.daemon.supervisor.noderun import NodeRun, NodeView
+from dorad.daemon.supervisor.noderun import NodeRun, NodeView, adopted_process
 from dorad.daemon.supervisor.noderunner import NodeRunner
 from dorad.daemon.supervisor.startdeadlines import StartDeadlines
 from dorad.daemon.supervisor.state import SupervisorState
@@ -205,13 +205,17 @@ class Supervisor:
                 runner = NodeRunner(self._state, start, tasks)
                 self.commands.open(runner)
                 for name, run in self._nodes.items():
-                    if run.result is None and not run.node.is_dynamic:
-                        process = self._adopted(run, (adopted or {}).get(name))
+                    if run.result is not None:
+                        continue
+                    if run.node.is_dynamic:
+                        present = adopted is not None and self._adopt_dynamic(run)
+                    else:
+                        process = adopted_process(run, (adopted or {}).get(name), self.broker.stats)
                         runner.start(run, process)
-                        ending = run.stop_requested or run.restart_requested
                         # Without a process, the next one is not the one to be ended.
-                        if ending and process is not None and not isinstance(process, Exit):
-                            tasks.create_task(self.commands.resume(run), name=f"end of {name}")
+                        present = process is not None and not isinstance(process, Exit)
+                    if present and (run.stop_requested or run.restart_requested):
+                        tasks.create_task(self.commands.resume(run), name=f"end of {name}")
                 background = (
                     tasks.create_task(self._ladder.run(), name="stop ladder"),
                     tasks.create_task(
@@ -236,17 +240,15 @@ class Supervisor:
                 run.cancel_drain()
         return self.results
 
-    def _adopted(
-        self, run: NodeRun, adopted: RunningProcess | Exit | None
-    ) -> RunningProcess | Exit | None:
-        """Return the process of a node that an earlier daemon started, or how it exited."""
-        if adopted is None and run.spawned_at is not None:
-            _log.debug("node %s: its process has vanished", run.node.id)
-            run.watchdog_reason = "ended while no daemon was running"
-            return Exit(signal=signal.SIGKILL)
-        if adopted is not None and not isinstance(adopted, Exit):
-            run.connected = run.connected or self.broker.stats.vitals(run.node.id).connected
-        return adopted
+    def _adopt_dynamic(self, run: NodeRun) -> bool:
+        """Catch up with a dynamic node that has come or left unnoticed; return True if it runs."""
+        name = run.node.id
+        pid = self.broker.stats.pid(name)
+        if pid is not None:
+            run.process_joined(pid)
+        elif run.connected:
+            self.on_disconnected(name)
+        return pid is not None
 
     def stop(self, grace: float | None = None) -> None:
         """Stop every node: SIGTERM after `grace` seconds, SIGKILL after half as many more.
@@ -297,8 +299,7 @@ class Supervisor:
             self.links.process_attached(pid)
         run.successor_connected = run.successor_waiting
         if run.node.is_dynamic:
-            run.starts += 1
-            run.pid = pid
+            run.process_joined(pid)
         self._carry_out(self._lifecycle.connected(node_id))
         self._state.changed()
 

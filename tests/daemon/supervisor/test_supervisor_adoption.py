@@ -300,3 +300,56 @@ async def test_an_unrecorded_change_does_not_stop_the_adoption() -> None:
         stage.processes["a"].end(FINE)
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
         stage.processes["b"].end(FINE)
+
+
+def with_dynamic() -> Stage:
+    """A stage with a dynamic node between two others."""
+    return Stage(dataflow(node("a"), node("d", "a", dynamic=True), node("b", "d")))
+
+
+async def test_a_dynamic_node_that_joined_unrecorded_runs_for_the_next_daemon() -> None:
+    before = with_dynamic()
+    async with lost(before) as stage:
+        before.connect("a", "b")
+    stage.broker.pids["d"] = 44
+    async with running(stage, kept(stage, "a", "b")):
+        await until(lambda: stage.status("d") == "running")
+        assert stage.supervisor.statuses()["d"].pid == 44
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_dynamic_node_keeps_its_pid_under_the_next_daemon() -> None:
+    before = with_dynamic()
+    async with lost(before) as stage:
+        before.connect("a", "b", "d")
+    stage.broker.pids["d"] = 1
+    async with running(stage, kept(stage, "a", "b")):
+        await until(lambda: stage.supervisor.statuses()["d"].pid == 1)
+        stage.supervisor.on_disconnected("d")
+        assert stage.status("d") == "stopped"
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_dynamic_node_that_left_unrecorded_has_left_for_the_next_daemon() -> None:
+    before = with_dynamic()
+    async with lost(before) as stage:
+        before.connect("a", "b", "d")
+    async with running(stage, kept(stage, "a", "b")):
+        await stage.called("close_input", "b", "d")
+        assert stage.status("d") == "stopped"
+        stage.supervisor.kill("was killed")
+
+
+async def test_a_stop_of_a_dynamic_node_continues_under_the_next_daemon() -> None:
+    before = with_dynamic()
+    async with lost(before) as stage:
+        before.connect("a", "b", "d")
+        stopping = asyncio.create_task(before.supervisor.commands.stop("d", grace=0.05))
+        await before.called("stop", "d", "MANUAL")
+        stopping.cancel()
+    stage.broker.pids["d"] = 1
+    async with running(stage, kept(stage, "a", "b")):
+        await stage.called("stop", "d", "MANUAL")
+        # It does not leave, and its consumers do not wait for it.
+        await stage.called("close_input", "b", "d")
+        stage.supervisor.kill("was killed")
