@@ -74,10 +74,16 @@ class HotReload(Struct, eq=False):
     _restarts: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _changed_again: set[str] = field(default_factory=set)
     """Nodes whose file changed once more during their restart."""
+    _outdated: dict[Path, Signature | None] = field(default_factory=dict)
+    """Changed files that nodes are being restarted for, as the old processes have loaded them."""
 
     def snapshot(self) -> dict[str, list[int]]:
-        """Return the signatures of the loaded files as JSON-able values, for the next daemon."""
-        return {str(path): [*each.loaded] for path, each in self._watched.items() if each.loaded}
+        """Return the signatures of the loaded files as JSON-able values, for the next daemon.
+
+        That daemon restarts the nodes again whose restart has not ended: two are better than none.
+        """
+        loaded = {path: each.loaded for path, each in self._watched.items()} | self._outdated
+        return {str(path): [*found] for path, found in loaded.items() if found}
 
     def begin(self, snapshot: Mapping[str, list[int]] | None = None) -> None:
         """Record the files before the nodes are started; `snapshot` is an earlier daemon's."""
@@ -101,7 +107,7 @@ class HotReload(Struct, eq=False):
                 for runner in dict.fromkeys(r for path in changed for r in files[path]):
                     self._reload(runner, next(p for p in changed if runner in files[p]))
                 if changed:
-                    self.on_change()
+                    self._drop_outdated()
         finally:
             for task in self._restarts.values():
                 task.cancel()
@@ -112,8 +118,10 @@ class HotReload(Struct, eq=False):
         for path, now in found.items():
             if path not in self._watched:  # a node was added
                 self._add(path, now)
-            self._watched[path], is_changed = self._watched[path].poll(now)
+            before = self._watched[path]
+            self._watched[path], is_changed = before.poll(now)
             if is_changed:
+                self._outdated.setdefault(path, before.loaded)
                 changed.append(path)
         for path in self._watched.keys() - found.keys():
             del self._watched[path]
@@ -128,7 +136,19 @@ class HotReload(Struct, eq=False):
         else:
             restart = asyncio.create_task(self._restart(runner.node, path))
             self._restarts[runner.node] = restart
-            restart.add_done_callback(lambda _: self._restarts.pop(runner.node, None))
+            restart.add_done_callback(lambda _: self._restarted(runner.node))
+
+    def _restarted(self, node_id: str) -> None:
+        self._restarts.pop(node_id, None)
+        self._drop_outdated()
+
+    def _drop_outdated(self) -> None:
+        """Forget the old files of nodes that are not being restarted, and store the new ones."""
+        files = self.files()
+        for path in list(self._outdated):
+            if not any(runner.node in self._restarts for runner in files.get(path, ())):
+                del self._outdated[path]
+        self.on_change()
 
     async def _restart(self, node_id: str, path: Path) -> None:
         """Restart a node if its file compiles; repeat if the file changes meanwhile."""

@@ -1,12 +1,16 @@
 """Hot reload: detection of changed files, and its effect in a running dataflow."""
 
+import asyncio
+import json
 from pathlib import Path
 
 import pytest
 
-from dorad.daemon.supervisor.hotreload import Signature, Watched, mistake_in, signature
+from dorad.daemon.supervisor.hotreload import HotReload, Signature, Watched, mistake_in, signature
+from dorad.launch.command import Runner
 from tests.harness.daemon import Daemon
 from tests.harness.flows import SINK, SOURCE, logged, seen, write_flow
+from tests.harness.waiting import until
 
 OLD, NEW, NEWER = (Signature(n, 1, n) for n in (1, 2, 3))
 
@@ -72,6 +76,50 @@ def test_a_syntax_error_is_found_before_the_node_is_stopped(tmp_path: Path) -> N
     assert mistake_in(file) is None
     file.unlink()
     assert mistake_in(file) is None
+
+
+class Restarts:
+    """The watch over the file of node `a`, whose restarts end when the test says so."""
+
+    def __init__(self, file: Path, snapshot: dict[str, list[int]] | None = None) -> None:
+        self.begun: list[str] = []
+        self.may_end = asyncio.Event()
+        self.watch = HotReload(
+            lambda: {file: (Runner("a", None),)},
+            self._restart,
+            lambda *_: None,
+            lambda *_: None,
+        )
+        self.watch.begin(snapshot)
+        self.task = asyncio.create_task(self.watch.watch())
+
+    async def _restart(self, node: str, _grace: float) -> None:
+        self.begun.append(node)
+        await self.may_end.wait()
+
+    def stored(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = json.loads(json.dumps(self.watch.snapshot()))
+        return found
+
+
+async def test_a_restart_that_a_killed_daemon_had_begun_is_done_by_the_next_one(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "a.py"
+    file.write_text("x = 1")
+    killed = Restarts(file)
+    old = killed.stored()
+    file.write_text("x = 1_000")
+    await until(lambda: killed.begun)
+    # Whenever it was killed until here, the next daemon finds the change.
+    assert killed.stored() == old
+    following = Restarts(file, killed.stored())
+    await until(lambda: following.begun)
+    following.may_end.set()
+    await until(lambda: following.stored() != old)
+    for each in (killed, following):
+        each.task.cancel()
+        await asyncio.wait({each.task})
 
 
 # -- with a real daemon ---------------------------------------------------------------------------
