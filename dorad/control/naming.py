@@ -112,5 +112,10 @@ def find(
     )
 
 
+def ended(entry: Named) -> ControlError:
+    """Return the error for a request about a run that has ended."""
+    return ControlError("not-found", f"dataflow {entry.uuid} has ended")
+
+
 def _describe(entry: Named) -> str:
     return f"{entry.name} ({entry.uuid})" if entry.name else entry.uuid

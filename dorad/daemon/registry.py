@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
-from dorad.control.naming import check_name, check_uuid, find
+from dorad.control.naming import check_name, check_uuid, ended, find
 from dorad.daemon.adoption import Adoption
 from dorad.daemon.record import Record, checked_dataflow
 from dorad.daemon.recordstore import RecordStore
@@ -107,7 +107,7 @@ class Registry:
         """Return a running dataflow. Raises ControlError."""
         record = self.find(wanted)
         if record.run is None or record.dataflow is None:
-            raise ControlError("not-found", f"dataflow {record.uuid} has ended")
+            raise ended(record)
         return record, record.run, record.dataflow
 
     def dataflow_of(self, record: Record) -> Dataflow:

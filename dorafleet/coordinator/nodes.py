@@ -11,6 +11,7 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_START_WAIT_S, time_allowed
 from dorad.control.messages import METHODS
+from dorad.control.naming import ended
 from dorad.control.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.nearest import did_you_mean
@@ -329,7 +330,7 @@ class NodeMethods:
         """Return the current form of a running dataflow. Raises ControlError."""
         record = self._fleet.get(found.key)
         if record is None or record.uuid != found.uuid or not record.running:
-            raise ControlError("not-found", f"dataflow {found.uuid} has ended")
+            raise ended(found)
         if (status := status_of(record)) != "running":
             hint = "try again when it runs" if status == "starting" else None
             raise ControlError("busy", f"the dataflow is {status}", hint)

@@ -10,6 +10,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.naming import ended
 from dorad.control.topparts import interval, reduction
 from dorad.control.wiring import topic_named, topics
 from dorad.dataflow.nearest import did_you_mean
@@ -55,15 +56,17 @@ class TopicMethods:
         return await self._measure(self._fleet.running, self._busy())
 
     async def watch_top(self, _call: Call, params: m.TopWatch) -> AsyncIterator[m.TopPart]:
-        """Yield the chosen part of each measurement."""
-        if params.dataflow is not None:
-            params.dataflow = self._fleet.find(params.dataflow).uuid
+        """Yield the chosen part of each measurement, until the dataflow has ended."""
+        wanted = None if params.dataflow is None else self._fleet.find(params.dataflow)
+        params.dataflow = None if wanted is None else wanted.uuid
         if params.machine is not None:
             self._robots.get(params.machine)
         reduce = reduction(params)
         while True:
             began = time.monotonic()
             records = [r for r in self._fleet.running if params.dataflow in (None, r.uuid)]
+            if wanted is not None and not records:
+                raise ended(wanted)
             if params.machine is not None:
                 robots = [params.machine]
             else:

@@ -153,3 +153,19 @@ def test_a_dataflow_of_too_many_nodes_is_refused_at_once(dorad: Daemon, flow: Pa
         with pytest.raises(ControlError, match="20000 nodes are too many"):
             client.call("dataflow.start", start, m.Started)
         assert client.status().dataflows == 1
+
+
+def test_a_measurement_of_one_dataflow_ends_with_it(dorad: Daemon, tmp_path: Path) -> None:
+    with dorad.client() as client, dorad.client() as other:
+        begun = client.start(counting(tmp_path, HZ), name="pick")
+        top = client.watch_top(dataflow="pick", interval=0.2)
+        assert next(top).nodes
+        # A restart has another UUID: whoever watches asks for the name again, and finds it.
+        again = other.restart(begun.uuid).new
+        with pytest.raises(ControlError, match=f"dataflow {begun.uuid} has ended"):
+            for _ in range(100):
+                next(top)
+        with dorad.client() as third:
+            nodes = next(third.watch_top(dataflow="pick", interval=0.2)).top.nodes
+        assert {node.dataflow for node in nodes} == {again}
+        other.stop(again)

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
+from dorad.control.naming import ended
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import interval, reduction
 
@@ -63,11 +64,13 @@ class FleetMethods:
         return self._watch.ack(params.id, who, undo=params.undo)
 
     async def top(self, _call: Call, params: m.TopWatch) -> AsyncIterator[m.TopPart]:
-        """Yield the chosen part of each measurement."""
-        if params.dataflow is not None:
-            params.dataflow = self._registry.find(params.dataflow).uuid
+        """Yield the chosen part of each measurement, until the dataflow has ended."""
+        record = None if params.dataflow is None else self._registry.find(params.dataflow)
+        params.dataflow = None if record is None else record.uuid
         params.machine = None
         reduce = reduction(params)
         while True:
+            if record is not None and not record.running:
+                raise ended(record)
             yield reduce(self._measure.top())
             await asyncio.sleep(interval(params))

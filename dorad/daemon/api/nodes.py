@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_START_WAIT_S
+from dorad.control.naming import ended
 from dorad.control.wiring import inputs_of, subscribers
 from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.dataflow import topology
@@ -253,7 +254,7 @@ def _check_running(record: Record) -> None:
 def _changed(record: Record, change: Callable[[Dataflow], Dataflow]) -> Dataflow:
     """Return the dataflow after a change. Raises ControlError if the change is not allowed."""
     if record.dataflow is None or not record.running:
-        raise ControlError("not-found", f"dataflow {record.uuid} has ended")
+        raise ended(record)
     refuse_share(record)
     _check_running(record)
     after = change(record.dataflow)

@@ -382,3 +382,14 @@ async def test_the_status_is_that_of_the_fleet(tmp_path):
         assert [each for each in status.notices if "`arm2`" in each]
         with pytest.raises(ControlError, match="1 dataflow runs: talk"):
             await fleet.call("daemon.shutdown", m.Shutdown())
+
+
+async def test_a_measurement_of_one_dataflow_ends_with_it(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        stream = fleet.stream("top.watch", m.TopWatch(dataflow="talk", interval=0.2))
+        assert (await anext(stream)).top.nodes
+        await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
+        with pytest.raises(ControlError, match=f"dataflow {seen['uuid']} has ended"):
+            for _ in range(50):
+                await anext(stream)
