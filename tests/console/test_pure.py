@@ -42,7 +42,7 @@ from dorafleet.console.view.graph import graph
 from dorafleet.console.view.graphlayout import layout
 from dorafleet.console.view.inspector import robot_lines
 from dorafleet.console.view.picture import picture
-from dorafleet.console.view.plot import plot
+from dorafleet.console.view.plot import MARGIN, plot
 from dorafleet.console.view.rows import (
     GAP,
     PREFIX,
@@ -129,6 +129,17 @@ def test_rows_keep_their_places_while_the_cursor_moves(orders: list[list[str]]) 
         assert [each for each in shown if each in kept] == kept
         before = shown
     assert list(resting.arrange(orders[-1], REST_S + 0.1)) == orders[-1]
+
+
+def test_a_curve_is_broken_where_nothing_was_read() -> None:
+    series = Series()
+    series.add(0.0, 1.0)
+    series.interrupt(10.0)
+    series.add(10.0, 2.0)
+    lines = [plain(line) for line in plot({"[0]": series.points}, 41, 9, 10.0)]
+    drawn = "".join(line[MARGIN + 1 :] for line in lines[:-1])
+    assert sum(char != " " for char in drawn) == 2, "only the two points"
+    assert "● [0] 2" in lines[-1]
 
 
 def test_a_series_is_bounded_in_time_and_number() -> None:

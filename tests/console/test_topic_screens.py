@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import re
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import pyarrow as pa
 from dorad.control.messages import TopicInfo
 from dorafleet.console.options import Options
 from dorafleet.console.screens.base import ConsoleScreen
+from dorafleet.console.screens.topic import TopicScreen
 from dorafleet.console.screens.topics import TopicsScreen
 from dorafleet.console.view.values import Message
 from dorafleet.console.widgets.grid import Grid
@@ -99,3 +101,17 @@ async def test_an_output_that_is_gone_is_painted_until_the_next_picture(tmp_path
         screen.query_one(Grid).on_blur()
         screen.bring()
         await driven.until("camera/depth")
+
+
+async def test_a_curve_is_broken_where_the_output_was_not_read(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    fleet.messages = [("camera/image", pa.array([1.0]), {})]
+    async with console(tmp_path, fleet, options=Options(start="topic pick camera/image")) as driven:
+        await driven.until("[0] 1")
+        screen = driven.app.screen
+        assert isinstance(screen, TopicScreen)
+        screen.feeds.restart()
+        fleet.messages += [("camera/image", pa.array([2.0]), {})]
+        await driven.until("[0] 2")
+        (curve, *_) = screen._series
+        assert any(math.isnan(value) for _, value in curve.points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,11 @@ class Series:
         self._points.append((at, value))
         while at - self._points[0][0] > self._seconds:
             self._points.popleft()
+
+    def interrupt(self, at: float) -> None:
+        """Break the curve before `at`: the values since the last one are not known."""
+        if self._points:
+            self.add(at, math.nan)
 
     def __len__(self) -> int:
         return len(self._points)

@@ -119,6 +119,8 @@ class TopicScreen(ConsoleScreen):
         last, self._last = self._last, message
         if header.sequence == 1 and last is not None:
             self._waiting.append(values.Gap(message.at - last.at))
+            for series in self._series:
+                series.interrupt(message.at)
         # Ten thousand messages are kept: their texts, not their pictures.
         self._waiting.append(message._replace(image=None))
         del self._waiting[:-200]
