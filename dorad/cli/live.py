@@ -1,17 +1,21 @@
 """Write live log lines to standard output in a thread.
 
 A paused terminal or a slow reader must not delay the handling of signals and deadlines. Lines wait
-in a queue. A full queue first slows the nodes down; after that, lines are dropped and counted.
+in a queue. A full queue first slows the nodes down; after that, lines are dropped and counted. So
+are lines that a full disk refuses: the nodes do not stop because nobody can read about them.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import select
 import threading
 from collections import deque
 from typing import TYPE_CHECKING
+
+from dorad.cli.reporting import print_warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,6 +29,7 @@ BACKLOG = 20_000
 """Maximum number of lines that wait for the reader."""
 ROOM_TIMEOUT_S = 0.2
 """Seconds that a batch waits for room before it is dropped."""
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSE_S = 5.0
 """Seconds that the last lines wait for the reader."""
 
@@ -80,6 +85,8 @@ class LiveLog:
         self._closing = False
         self._broken = False
         self._left_out = 0
+        self._unwritten = 0
+        """Number of lines that did not fit on the disk."""
         self._thread = threading.Thread(target=self._work, name="live log", daemon=True)
 
     def __enter__(self) -> LiveLog:
@@ -91,6 +98,8 @@ class LiveLog:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(CLOSE_S)
+        if self._unwritten:
+            print_warning(f"lines of the output that could not be written: {self._unwritten}")
 
     @property
     def stuck(self) -> bool:
@@ -131,10 +140,18 @@ class LiveLog:
                 self._changed.notify_all()
             try:
                 self._write(text)
-            except (OSError, ValueError):  # the reader or the stream has closed
+            except (OSError, ValueError) as error:  # the reader or the stream has closed
+                if isinstance(error, OSError) and error.errno in _FULL:
+                    self._drop(text, error)
+                    continue
                 with self._changed:
                     self._broken = True
                     self._changed.notify_all()
                 if self.on_broken is not None:
                     self.on_broken()
                 return
+
+    def _drop(self, text: str, error: OSError) -> None:
+        if not self._unwritten:
+            print_warning(f"cannot write the output: {error.strerror}; the dataflow runs on")
+        self._unwritten += text.count("\n")

@@ -41,7 +41,18 @@ def _known_answer(arguments: "Sequence[str]") -> str | None:
 
 def main() -> "NoReturn":
     """Run the `dora` command with the arguments of this process."""
+    open_standard_streams()
     exit_at_once(run_command(sys.argv[1:]))
+
+
+def open_standard_streams() -> None:
+    """Open /dev/null for each standard stream that the caller has closed, as `dora list >&-` does.
+
+    Python has None in its place, and the next file or socket would get its descriptor.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115 - until the process ends
 
 
 def exit_at_once(code: int) -> "NoReturn":

@@ -59,9 +59,12 @@ def run_group(
         _print_error(message)
         return 1
     except OSError as error:
-        if not _is_output(error):
-            raise
-        return output_failed(error)
+        if _is_output(error):
+            return output_failed(error)
+        if isinstance(error, FileNotFoundError) and not _has_folder():
+            _print_error("the current directory does not exist any more (change to another one)")
+            return 1
+        raise
     return result if isinstance(result, int) else 0
 
 
@@ -79,9 +82,18 @@ def _is_output(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None
 
 
+def _has_folder() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def _sentence(message: str) -> str:
     """Return click's text of a usage error in the style of dora's own messages."""
     message = message.strip().removesuffix(".").replace("a valid integer range", "a whole number")
+    message = message.replace("\n\t", " ")  # lists of choices
     is_a_word = not message[1:2].isupper()  # not JSON, not KEY
     return (message[:1].lower() if is_a_word else message[:1]) + message[1:]
 

@@ -8,6 +8,9 @@ from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import LINK
 from dorad.phrases import shorten
 
+MAX_NODE_ID = 200
+"""Characters of a node's id: its log files are named after it, and a file's name may have 255."""
+
 _IN_NODE_ID = frozenset(string.ascii_letters + string.digits + "_.-")
 _IN_DATA_ID = _IN_NODE_ID | {"/"}
 
@@ -20,6 +23,11 @@ def check_node_id(text: str) -> None:
         raise TextError(
             f"`{shorten(bad)}` is not allowed in the node id `{shorten(text)}`",
             "letters, digits, `_`, `-` and `.`",
+        )
+    if len(text) > MAX_NODE_ID:
+        raise TextError(
+            f"the node id `{shorten(text)}` has {len(text)} characters",
+            f"at most {MAX_NODE_ID}: log files are named after it",
         )
     if text.startswith("."):
         raise TextError(f"the node id `{text}` starts with a dot", f"write `{text.lstrip('.')}`")

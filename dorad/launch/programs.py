@@ -103,7 +103,7 @@ def find_program(name: str, working_dir: Path, path: str) -> Path:
         return Path(found).absolute()
     if here.is_file():
         raise LaunchError(f"{here} is not executable (`chmod +x` makes it so)")
-    if here.is_dir() and "/" in name:
+    if here.is_dir() and ("/" in name or is_script):
         raise LaunchError(f"{here} is a folder, not a program")
     raise NoFileError(_not_found(name, here, path))
 
@@ -146,12 +146,17 @@ def _not_found(name: str, here: Path, path: str) -> str:
     if "/" in name or here.suffix == ".py":
         where = f"no file `{here.name}` in {here.parent}"
         hint = did_you_mean(here.name, siblings)
-        if not here.parent.is_dir():
+        if here.is_symlink():
+            where = f"{here} is a link to {here.readlink()}, which does not exist"
+            hint = None
+        elif not here.parent.is_dir():
             where = f"no file {here}: there is no folder {here.parent}"
     else:
-        where = f"no command `{name}` on PATH and no file of that name in {here.parent}"
+        file = f"{here} is a folder" if here.is_dir() else f"no file of that name in {here.parent}"
+        where = f"no command `{name}` on PATH and {file}"
         commands = (n for folder in path.split(os.pathsep) for n in _names(Path(folder)))
-        hint = did_you_mean(name, [*siblings, *commands])
+        # `name` itself may be a folder, or a file on PATH that is not executable.
+        hint = did_you_mean(name, {*siblings, *commands} - {name})
     return f"{where} ({hint})" if hint else where
 
 

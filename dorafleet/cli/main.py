@@ -8,6 +8,7 @@ import click
 
 from dorad import __version__
 from dorad.cli.groups import CommandEntry, LazyGroup
+from dorad.cli.main import open_standard_streams
 from dorad.cli.outcome import run_group
 
 COMPLETE_VARIABLE = "_DORAFLEET_COMPLETE"
@@ -162,4 +163,5 @@ def _missing(error: ImportError) -> str | None:
 
 def main() -> NoReturn:
     """Run the `dorafleet` command with the arguments of this process."""
+    open_standard_streams()
     sys.exit(run_command(sys.argv[1:]))

@@ -1,5 +1,6 @@
 """The thread that writes live log lines."""
 
+import errno
 import io
 import os
 import threading
@@ -42,6 +43,34 @@ class Held(io.StringIO):
 class Broken(io.StringIO):
     def write(self, text: str) -> int:
         raise BrokenPipeError
+
+
+class Full(io.StringIO):
+    """A file on a disk that is full for the first line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = threading.Event()
+
+    def write(self, text: str) -> int:
+        if "first" in text:
+            self.refused.set()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return super().write(text)
+
+
+def test_a_full_disk_does_not_end_the_run(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = Full()
+    broken = threading.Event()
+    warned = "warning: cannot write the output: No space left on device; the dataflow runs on\n"
+    with log(stream, broken.set) as lines:
+        lines.take([record("first")])
+        assert stream.refused.wait(DEADLINE_S)
+        lines.take([record("second")])
+    assert stream.getvalue() == "second\n"
+    assert not broken.is_set()
+    last = "warning: lines of the output that could not be written: 1\n"
+    assert capsys.readouterr().err == warned + last
 
 
 def test_lines_are_written_in_order_to_the_last() -> None:

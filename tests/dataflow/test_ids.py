@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import string
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.ids import check_data_id, check_node_id
+from dorad.dataflow.ids import MAX_NODE_ID, check_data_id, check_node_id
+from dorad.logs.paths import MAX_ROTATED, current_name, rotated_names
 from tests.dataflow.reading import error, path_node, problem, unhurried
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _WORD = st.text(string.ascii_letters + string.digits + "_-.", min_size=1)
 
@@ -45,6 +50,13 @@ def test_ids_that_dora_accepts_are_accepted() -> None:
     assert node.outputs == (".a", "..", "-x")
 
 
+def test_the_longest_node_id_still_has_log_files(tmp_path: Path) -> None:
+    longest = "a" * MAX_NODE_ID
+    check_node_id(longest)
+    for name in (current_name(longest), rotated_names(longest, MAX_ROTATED)[-1]):
+        (tmp_path / name).touch()
+
+
 @pytest.mark.parametrize(
     ("written", "message"),
     [
@@ -54,6 +66,7 @@ def test_ids_that_dora_accepts_are_accepted() -> None:
         ("a/b", "`/` is not allowed in the node id `a/b`"),
         (".a", "the node id `.a` starts with a dot"),
         ("dora", "the node id `dora` is reserved"),
+        ("a" * 201, "has 201 characters"),
     ],
 )
 def test_an_invalid_node_id_is_reported_with_line_and_column(written: str, message: str) -> None:

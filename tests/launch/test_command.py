@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from dorad.dataflow.model import Dataflow, NodeKind, NodeSpec, Operator
 from dorad.dataflow.settings import Deploy
 from dorad.launch.command import LaunchContext, command_for
 from dorad.launch.environment import COMPAT_FOLDER
+from dorad.launch.holder import wire
+from dorad.launch.holder.errors import spawn_error
 from dorad.launch.model import Command, LaunchError
 from dorad.node.runtime.config import CONFIG, OperatorEntry, from_environment
 
@@ -203,6 +206,32 @@ def test_a_file_that_is_not_executable_is_an_error(bench: Bench, fails: Callable
 def test_a_folder_is_refused_as_a_program(bench: Bench, fails: Callable[..., str]) -> None:
     (bench.folder / "tool").mkdir()
     assert "is a folder" in fails("./tool")
+
+
+def test_a_folder_is_no_script_and_no_command(bench: Bench, fails: Callable[..., str]) -> None:
+    folder = bench.folder
+    (folder / "camera.py").mkdir()
+    assert fails("camera.py") == f"{folder / 'camera.py'} is a folder, not a program"
+    (folder / "camera").mkdir()
+    message = fails("camera")
+    assert message.startswith(f"no command `camera` on PATH and {folder / 'camera'} is a folder")
+    assert "did you mean `camera`" not in message
+
+
+def test_a_link_to_a_missing_file_is_called_that(bench: Bench, fails: Callable[..., str]) -> None:
+    (bench.folder / "camera.py").symlink_to("gone.py")
+    assert fails("camera.py") == (
+        f"{bench.folder / 'camera.py'} is a link to gone.py, which does not exist"
+    )
+
+
+def test_a_script_with_the_lines_of_windows_is_told_so(tmp_path: Path) -> None:
+    script = executable(tmp_path / "camera")
+    script.write_bytes(b"#!/bin/sh\r\necho hello\r\n")
+    command = Command((str(script),), tmp_path)
+    assert "`#!/bin/sh` ends with a carriage return" in str(
+        spawn_error(command, wire.STAGE_EXECUTE, errno.ENOENT)
+    )
 
 
 def test_a_shell_node_must_be_allowed(bench: Bench, fails: Callable[..., str]) -> None:

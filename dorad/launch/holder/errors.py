@@ -43,4 +43,7 @@ def _named_interpreter(program: str) -> str:
         return ""
     if not first.startswith(b"#!"):
         return " (its dynamic loader is missing)"
-    return f" (first line: {first.decode(errors='replace').strip()})"
+    line = first.decode(errors="replace").strip()
+    if first.endswith(b"\r\n"):
+        return f" (`{line}` ends with a carriage return, as on Windows: mend it with `dos2unix`)"
+    return f" (first line: {line})"
