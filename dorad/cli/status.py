@@ -32,6 +32,10 @@ more.
 """
 
 
+_WORDS = {"unavailable": "not running", "deadline": "not answering"}
+"""The state of a server, by the code of the error."""
+
+
 @click.command(epilog=EPILOG)
 @format_option
 @click.option("--dataflow", "path", type=DataflowFile(), help="Also check this dataflow file.")
@@ -40,19 +44,19 @@ def status(*, style: str, path: Path | None) -> int:
     from dorad.control.errors import ControlError
 
     found: DaemonStatus | Fleet | None = None
-    address, error = None, ""
+    address, error, word = None, "", "running"
     try:
         with connect() as client:
             address = client.server.address
             found = _ask(client)
     except ControlError as failure:
-        error = str(failure)
+        error, word = str(failure), _WORDS.get(failure.code, "not reachable")
     if style == "json":
-        print_object(_as_json(found, address, error))
+        print_object(_as_json(found, address, word, error))
     elif isinstance(found, Fleet):
         _show_fleet(found, address)
     else:
-        _show(found, address, error)
+        _show(found, address, word, error)
     if path is not None:
         from dorad.cli.files import load_dataflow
 
@@ -62,9 +66,9 @@ def status(*, style: str, path: Path | None) -> int:
     return 1 if found is None else 0
 
 
-def _show(found: DaemonStatus | None, address: str | None, error: str) -> None:
+def _show(found: DaemonStatus | None, address: str | None, word: str, error: str) -> None:
     if found is None:
-        click.echo(f"{click.style('✗', fg='red')} {_wanted()}: not running")
+        click.echo(f"{click.style('✗', fg='red')} {_wanted()}: {word}")
         click.echo(f"  {visible(error)}", err=True)
         return
     click.echo(f"{click.style('✓', fg='green')} dorad {visible(found.version)}: running")
@@ -123,7 +127,9 @@ def _show_fleet(found: Fleet, address: str | None) -> None:
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {visible(notice)}")
 
 
-def _as_json(found: DaemonStatus | Fleet | None, address: str | None, error: str) -> dict[str, Any]:
+def _as_json(
+    found: DaemonStatus | Fleet | None, address: str | None, word: str, error: str
+) -> dict[str, Any]:
     """Return the JSON result: dora's keys first; a daemon is its own coordinator."""
     from msgspec import to_builtins
 
@@ -139,7 +145,6 @@ def _as_json(found: DaemonStatus | Fleet | None, address: str | None, error: str
             "missing": dict(found.missing),
         }
 
-    word = "not running" if found is None else "running"
     result: dict[str, Any] = {
         "coordinator": {"status": word, "address": address},
         "daemon": {"status": word},

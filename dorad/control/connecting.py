@@ -140,12 +140,12 @@ def _open_unix(target: UnixSocket) -> Opened | None:
         raise faults.not_responding(faults.dorad_at(path, None), NEAR.connect) from None
     except OSError as error:
         sock.close()
-        raise ControlError(
-            "refused",
-            f"{path} cannot be opened: {error.strerror or error}",
-            "use the account that started that dorad; for the machine's own dorad, join the "
-            "group `dorad`",
-        ) from None
+        hint = "check the path of the socket"
+        if isinstance(error, PermissionError):
+            hint = "use the account that started that dorad; for the machine's own dorad, join the "
+            hint += "group `dorad`"
+        message = f"{path} cannot be opened: {error.strerror or error}"
+        raise ControlError("refused", message, hint) from None
 
 
 def _open_tcp(target: Tcp) -> Opened | None:

@@ -115,7 +115,8 @@ def connect_failed(server: Server, error: Exception, body: bytes = b"") -> Contr
             pass  # not an answer of dorad
     if server.path is not None:
         message = f"the process at {server.path} does not answer like dorad: {error}"
-        return ControlError("unavailable", message, "try again")
+        what = "check which program that is" if server.pid is None else f"see `ps {server.pid}`"
+        return ControlError("unavailable", message, f"{what}; DORA_SOCKET names another socket")
     return ControlError(
         "unavailable",
         f"{server.place} does not answer like one: {error}",

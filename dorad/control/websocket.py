@@ -28,6 +28,7 @@ _NO_MASK = b"\0\0\0\0"
 protocol requires a mask from clients, and zeros leave the data unchanged."""
 
 _NORMAL_CLOSURE, _PROTOCOL_ERROR, _INVALID_DATA, _TOO_BIG = 1000, 1002, 1007, 1009
+_HTTP = b"HTTP/1."
 _MAX_HEAD = 16 << 10
 _CHUNK, _MAX_CHUNK = 64 << 10, 1 << 20
 
@@ -96,18 +97,24 @@ class WebSocket:
         """
         deadline = time.monotonic() + timeout
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:
-            if len(self._buffer) > _MAX_HEAD or not self._fill(deadline, _CHUNK):
+            if (
+                len(self._buffer) > _MAX_HEAD
+                or not _HTTP.startswith(self._buffer[: len(_HTTP)])
+                or not self._fill(deadline, _CHUNK)
+            ):
                 raise NotOpenedError("it did not answer in HTTP")
         head = bytes(self._buffer[:end])
         del self._buffer[: end + 4]
         status = head.split(b"\r\n", 1)[0]
         if status.startswith(b"HTTP/1.1 101 "):
             return
-        if not status.startswith(b"HTTP/1."):
+        if not status.startswith(_HTTP):
             raise NotOpenedError("it did not answer in HTTP")
-        # After a refusal the server closes the connection.
-        while len(self._buffer) < _MAX_HEAD and self._fill(deadline, _CHUNK):
-            pass
+        # After a refusal dorad closes the connection. Another program may keep it open.
+        size = _body_size(head)
+        with suppress(OSError):
+            while len(self._buffer) < size and self._fill(deadline, _CHUNK):
+                pass
         raise NotOpenedError(f"it answered {status[:80].decode('latin-1')}", bytes(self._buffer))
 
     def send(self, data: bytes, *, text: bool) -> None:
@@ -262,6 +269,15 @@ class WebSocket:
             return b"".join((head, _NO_MASK, data))
         mask = os.urandom(4)
         return b"".join((head, mask, _apply(mask, data)))
+
+
+def _body_size(head: bytes) -> int:
+    """Return the size of the body that follows an HTTP answer, at most _MAX_HEAD."""
+    for line in head.split(b"\r\n"):
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and value.strip().isdigit():
+            return min(int(value), _MAX_HEAD)
+    return _MAX_HEAD
 
 
 def _apply(mask: bytes, data: bytes) -> bytes:

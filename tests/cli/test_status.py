@@ -46,6 +46,20 @@ def test_without_a_daemon_the_exit_code_is_1(tmp_path):
     assert "`dora up`" in found["error"]
 
 
+def test_a_daemon_that_hangs_or_refuses_is_not_called_ended(tmp_path):
+    path = tmp_path / "hung.sock"
+    with socket.socket(socket.AF_UNIX) as hung:
+        hung.bind(str(path))
+        hung.listen()
+        result = dora("status", env={"DORA_SOCKET": str(path)})
+        assert (result.returncode, result.stdout) == (1, "✗ dorad: not answering\n")
+        found = json.loads(dora("status", "-f", "json", env={"DORA_SOCKET": str(path)}).stdout)
+        assert found["daemon"] == {"status": "not answering"}
+    result = dora("status", env={"DORA_SOCKET": f"/{'x' * 200}"})
+    assert (result.returncode, result.stdout) == (1, "✗ dorad: not reachable\n")
+    assert result.stderr.endswith("path too long (check the path of the socket)\n")
+
+
 def test_a_dataflow_file_is_checked_as_well(daemon, tmp_path):
     (tmp_path / "bad.yml").write_text("nodes:\n  - id: a\n    inptus: {}\n")
     result = daemon.dora("status", "--dataflow", "bad.yml", cwd=tmp_path)

@@ -177,6 +177,36 @@ def test_a_server_without_websocket_is_refused(answer: bytes, words: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"SSH-2.0-OpenSSH\r\n", "did not answer in HTTP"),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\nbody", "it answered HTTP/1.1 404"),
+    ],
+)
+def test_a_server_that_keeps_the_connection_open_is_refused_at_once(
+    answer: bytes, words: str
+) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(answer)
+        connection = WebSocket(SocketTransport(ours), max_size=MAX_SIZE)
+        begun = time.monotonic()
+        with pytest.raises(NotOpenedError, match=words):
+            connection.open(DEADLINE_S)
+        assert time.monotonic() - begun < DEADLINE_S / 2
+
+
+def test_a_refusal_whose_body_never_comes_is_reported_in_time() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(b"HTTP/1.1 404 Not Found\r\n\r\nbo")
+        connection = WebSocket(SocketTransport(ours), max_size=MAX_SIZE)
+        with pytest.raises(NotOpenedError, match="it answered HTTP/1.1 404") as caught:
+            connection.open(0.2)
+        assert caught.value.body == b"bo"
+
+
+@pytest.mark.parametrize(
     "frame",
     [
         b"\xf1\x00",  # reserved bits
