@@ -24,9 +24,6 @@ MAX_REQUEST = 4 << 20
 MAX_REPLY = 64 << 20
 """Maximum bytes of a frame from the daemon."""
 
-MAX_NODES = 1000
-"""Maximum nodes of one dataflow. More would block the event loop for other dataflows."""
-
 MAX_START_WAIT_S = 30.0
 """Maximum seconds that a change of a dataflow waits until the dataflow has started."""
 

@@ -1,4 +1,4 @@
-"""Keys that are valid but not implemented: running such a dataflow is refused."""
+"""What is valid but cannot be run: keys that are not implemented, and too many nodes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import Dataflow, NodeSpec, Operator
+
+MAX_NODES = 1000
+"""Maximum nodes of one dataflow. More would block the daemon's event loop for other dataflows."""
+
+TOO_MANY_HINT = "split it into several dataflows"
 
 _KINDS = {
     NodeKind.ROS2: ("ros2", "use a node that speaks ROS 2"),
@@ -30,7 +35,9 @@ class _Unsupported(NamedTuple):
 
 
 def unsupported(dataflow: Dataflow, *, placed: bool = False) -> tuple[Problem, ...]:
-    """Return a problem for each key that is not implemented, in the order of the file.
+    """Return a problem for each key that is not implemented, and for too many nodes.
+
+    They are in the order of the file.
 
     `deploy` is implemented where a coordinator has `placed` the nodes on machines.
 
@@ -38,9 +45,16 @@ def unsupported(dataflow: Dataflow, *, placed: bool = False) -> tuple[Problem, .
     running it would ignore the key.
     """
     found = [] if placed else [*_deploys(dataflow)]
+    if len(dataflow.nodes) > MAX_NODES:
+        found.append(_Unsupported("nodes", TOO_MANY_HINT, too_many(len(dataflow.nodes))))
     for node in dataflow.nodes:
         found += _of_node(node)
     return in_order(dataflow.problem(each.key, each.text(), each.hint) for each in found)
+
+
+def too_many(nodes: int) -> str:
+    """Return the message about a dataflow with more than MAX_NODES nodes."""
+    return f"{nodes} nodes are too many for one dataflow; the maximum is {MAX_NODES}"
 
 
 def _deploys(dataflow: Dataflow) -> Iterator[_Unsupported]:

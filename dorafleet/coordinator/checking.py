@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.control.limits import MAX_NODES
 from dorad.dataflow.errors import DataflowError
-from dorad.dataflow.support import unsupported
+from dorad.dataflow.support import MAX_NODES, TOO_MANY_HINT, too_many, unsupported
 from dorad.dataflow.types.strict import change_problems
 from dorafleet.coordinator.reconcile import FINAL, current
 from dorafleet.coordinator.requirements import problems_of
@@ -29,11 +28,7 @@ def check_start(params: Start) -> None:
     """Raise ControlError for a start that is impossible in a fleet."""
     nodes = params.descriptor.get("nodes")
     if isinstance(nodes, list) and len(nodes) > MAX_NODES:
-        raise ControlError(
-            "refused",
-            f"{len(nodes)} nodes are too many for one dataflow; the maximum is {MAX_NODES}",
-            "split it into several dataflows",
-        )
+        raise ControlError("refused", too_many(len(nodes)), TOO_MANY_HINT)
     if not Path(params.path).is_absolute():
         raise ControlError("bad-request", f"path {params.path!r} is not absolute")
     if params.share is not None or params.uuid is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.dataflow.support import unsupported
+from dorad.dataflow.support import MAX_NODES, unsupported
 from tests.dataflow.reading import node_text, path_node_text, read
 
 
@@ -134,3 +134,13 @@ def test_all_unsupported_keys_are_reported_in_the_order_of_the_file() -> None:
         "deploy: {machine: m}"
     )
     assert [one.line for one in unsupported(flow)] == [2, 5, 6]
+
+
+def test_more_nodes_than_a_daemon_runs_are_refused_before_any_starts() -> None:
+    lines = [f"- {{id: n{number}, path: dynamic}}" for number in range(MAX_NODES + 1)]
+    (found,) = unsupported(read("\n".join(["nodes:", *lines])))
+    assert (found.line, found.message) == (
+        1,
+        "1001 nodes are too many for one dataflow; the maximum is 1000",
+    )
+    assert unsupported(read("\n".join(["nodes:", *lines[1:]]))) == ()

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.limits import MAX_NODES
 from dorad.daemon.api.nodes import refuse_share
 from dorad.daemon.logreads import read_logs
 from dorad.daemon.rules.ladder import GRACE_S
+from dorad.dataflow.support import MAX_NODES, TOO_MANY_HINT, too_many
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -77,11 +77,7 @@ class DataflowMethods:
         """Start a dataflow."""
         nodes = params.descriptor.get("nodes")
         if isinstance(nodes, list) and len(nodes) > MAX_NODES:
-            raise ControlError(
-                "refused",
-                f"{len(nodes)} nodes are too many for one dataflow; the maximum is {MAX_NODES}",
-                "split it into several dataflows",
-            )
+            raise ControlError("refused", too_many(len(nodes)), TOO_MANY_HINT)
         record = self._registry.start(params)
         await self._registry.store.sync()
         return m.Started(uuid=record.uuid, name=record.name)
