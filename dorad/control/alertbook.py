@@ -211,12 +211,33 @@ class AlertBook:
 
     def ack(self, id_: str, who: str, at: float, *, undo: bool = False) -> Alert:
         """Record who has acknowledged an alert. Raises ControlError if there is no such alert."""
-        alert = self.find(id_)
-        for key, episode in self._episodes.items():
-            if episode.raised and id_ in (str(key), f"*:{key.cause}:{key.subject}"):
-                episode.acked_by, episode.acked_at = ("", None) if undo else (who, at)
-        _log.debug("alert %s: acknowledged by %r, undo: %s", alert.id, who, undo)
+        for key in self._members(id_):
+            episode = self._episodes[key]
+            episode.acked_by, episode.acked_at = ("", None) if undo else (who, at)
+        _log.debug("alert %s: acknowledged by %r, undo: %s", id_, who, undo)
         return self.find(id_)
+
+    def stored_after_ack(
+        self, id_: str, who: str, at: float, *, undo: bool = False
+    ) -> dict[str, list[StoredAlert]]:
+        """Return what `stored` would have of the robots of an alert after `ack`. Raises as `ack`."""
+        members = self._members(id_)
+        robots = {key.robot for key in members}
+        found = {robot: each for robot, each in self.stored().items() if robot in robots}
+        for alerts in found.values():
+            for each in alerts:
+                if any(each.finding is self._episodes[key].finding for key in members):
+                    each.acked_by, each.acked_at = ("", None) if undo else (who, at)
+        return found
+
+    def _members(self, id_: str) -> list[Key]:
+        """Return the findings of an alert. Raises ControlError if there is no such alert."""
+        self.find(id_)
+        return [
+            key
+            for key, episode in self._episodes.items()
+            if episode.raised and id_ in (str(key), f"*:{key.cause}:{key.subject}")
+        ]
 
     def stored(self) -> dict[str, list[StoredAlert]]:
         """Return all alerts by robot, to be kept for the next server."""

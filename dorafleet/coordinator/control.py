@@ -94,6 +94,7 @@ class FleetControl:
         """Read everything from the store. Raises ProblemError."""
         await self.fleet.load()
         await self.releases.load()
+        await self.releases.forget_unfinished()
         await self.rollouts.load()
         await self.watching.load()
 

@@ -28,6 +28,7 @@ from dorafleet.coordinator.reconcile import (
 )
 from dorafleet.coordinator.records import End
 from dorafleet.coordinator.shares import end_of, share_of, share_set
+from dorafleet.coordinator.writing import COORDINATOR
 from dorafleet.store.errors import Code, StoreError
 
 if TYPE_CHECKING:
@@ -56,7 +57,6 @@ MAX_RETRY_S = 30.0
 _FOR_GOOD = ("refused", "bad-request", "unsupported", "too-large")
 """Errors that the same share meets again."""
 
-_ACTOR = {"client": "coordinator"}
 
 _log = logging.getLogger(__name__)
 
@@ -272,7 +272,7 @@ class Reconciler:
                 ports=plan.ports,
                 generation=self._fleet.next_generation,
             )
-            await self._fleet.put(placed, _ACTOR, "dataflow.place", moved=moved)
+            await self._fleet.put(placed, COORDINATOR, "dataflow.place", moved=moved)
         for node, robot in moved.items():
             self._event_bus.publish(record.uuid, "node-placed", node, f"on {robot}", robot=robot)
         self.mark(*placed.robots)
@@ -282,7 +282,7 @@ class Reconciler:
         end = record.end
         assert end is not None
         try:
-            await self._fleet.put(record, _ACTOR, "dataflow.ended", robots=(), status=end.status)
+            await self._fleet.put(record, COORDINATOR, "dataflow.ended", robots=(), status=end.status)
         except StoreError as error:
             if error.code is not Code.TOO_LARGE:
                 raise
@@ -310,7 +310,7 @@ class Reconciler:
             case Open():
                 _log.info("dataflow `%s` runs: all robots are ready", record.key)
                 opened = replace(record, opened=True)
-                await self._fleet.put(opened, _ACTOR, "dataflow.opened", robots=())
+                await self._fleet.put(opened, COORDINATOR, "dataflow.opened", robots=())
                 self._event_bus.publish(record.uuid, "dataflow-running")
             case Fail(reason):
                 _log.warning("dataflow `%s` is not started: %s", record.key, reason)
@@ -320,7 +320,7 @@ class Reconciler:
                     failure=f"the start failed: {reason}",
                     generation=self._fleet.next_generation,
                 )
-                await self._fleet.put(failed, _ACTOR, "dataflow.failed", reason=reason)
+                await self._fleet.put(failed, COORDINATOR, "dataflow.failed", reason=reason)
             case Finish(missing):
                 shares = self._robots.shares_of(record.key, record.robots)
                 status, results, failures = outcome_of(record, shares)

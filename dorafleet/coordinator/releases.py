@@ -13,6 +13,7 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.dataflow.nearest import did_you_mean
+from dorad.int64 import Int64
 from dorad.release.errors import ReleaseError
 from dorad.release.manifest import (
     MAX_MANIFEST,
@@ -24,6 +25,8 @@ from dorad.release.manifest import (
 )
 from dorad.release.signature import signing_key
 from dorafleet.coordinator.stored import read
+from dorafleet.coordinator.writing import COORDINATOR
+from dorafleet.store.errors import StoreError
 from dorafleet.rollout.messages import ReleaseContent, ReleaseInfo, ReleaseList
 
 if TYPE_CHECKING:
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 RELEASES = "release/"
 CONTENTS = "release-content/"
+UPLOADS = "release-upload/"
+"""By id: the number of parts of a release that is being registered. It goes with the last write."""
 
 PART = 256 << 10
 """Bytes of a manifest in one transaction."""
@@ -73,6 +78,19 @@ class Releases:
             entry.key.removeprefix(RELEASES): kept
             for entry, kept in await read(self._store, RELEASES, Kept)
         }
+
+    async def forget_unfinished(self) -> None:
+        """Remove the parts of releases that were not registered: a coordinator was killed meanwhile.
+
+        Call it before any `put`. What cannot be removed now stays until the next start.
+        """
+        for entry, parts in await read(self._store, UPLOADS, Int64):
+            id_ = entry.key.removeprefix(UPLOADS)
+            _log.info("release %.12s was not registered completely; its parts are removed", id_)
+            try:
+                await self._remove(id_, parts, COORDINATOR)
+            except StoreError as error:
+                _log.warning("the parts of release %.12s stay: %s", id_, error)
 
     @property
     def all(self) -> ReleaseList:
@@ -165,12 +183,16 @@ class Releases:
             parts = [packed[at : at + PART] for at in range(0, len(packed), PART)]
             audited = {**actor, "action": "release.put", "release": id_, "name": info.name}
             for number, part in enumerate(parts):
-                await self._fleet.put_orders(
-                    {}, {**audited, "part": number}, puts={f"{CONTENTS}{id_}/{number:04}": part}
-                )
+                puts = {f"{CONTENTS}{id_}/{number:04}": part}
+                if number == 0:
+                    puts[f"{UPLOADS}{id_}"] = str(len(parts)).encode()
+                await self._fleet.put_orders({}, {**audited, "part": number}, puts=puts)
             kept = Kept(info, params.signature, len(parts))
             await self._fleet.put_orders(
-                {}, audited, puts={f"{RELEASES}{id_}": msgspec.json.encode(kept)}
+                {},
+                audited,
+                puts={f"{RELEASES}{id_}": msgspec.json.encode(kept)},
+                deletes=[f"{UPLOADS}{id_}"],
             )
             self._known[id_] = kept
         _log.info(
@@ -187,17 +209,20 @@ class Releases:
         if not free:
             raise ControlError("refused", f"{MAX_RELEASES} releases are in use")
         id_ = free[0].id
-        parts = self._known[id_].parts
+        await self._remove(id_, self._known[id_].parts, actor)
+        del self._known[id_]
+        self._manifests.pop(id_, None)
+
+    async def _remove(self, id_: str, parts: int, actor: Mapping[str, Any]) -> None:
         await self._fleet.put_orders(
             {},
             {**actor, "action": "release.forget", "release": id_},
             deletes=[
                 f"{RELEASES}{id_}",
+                f"{UPLOADS}{id_}",
                 *(f"{CONTENTS}{id_}/{number:04}" for number in range(parts)),
             ],
         )
-        del self._known[id_]
-        self._manifests.pop(id_, None)
 
 
 def unpacked(content: bytes) -> bytes:

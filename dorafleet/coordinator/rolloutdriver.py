@@ -13,7 +13,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleasePhase
 from dorad.problems import ProblemError
 from dorafleet.coordinator.orders import Orders
-from dorafleet.coordinator.rollouts import COORDINATOR
+from dorafleet.coordinator.writing import COORDINATOR
 from dorafleet.rollout.decide import decide, is_over
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, FleetRobot, Seen, View

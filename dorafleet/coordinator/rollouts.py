@@ -18,6 +18,7 @@ from dorad.control.errors import ControlError
 from dorad.int64 import Int64
 from dorafleet.coordinator.records import Wanted
 from dorafleet.coordinator.stored import damaged, decoded, read
+from dorafleet.coordinator.writing import COORDINATOR
 from dorafleet.rollout.messages import JournalEntry
 from dorafleet.rollout.model import Member, Rollout
 from dorafleet.rollout.steps import Enter, Orders, Verdicts, apply
@@ -45,8 +46,6 @@ CHUNK = 30
 MAX_ROLLOUTS = 200
 MAX_FAILED = 20
 """Releases for each robot and dataflow that are remembered to have failed."""
-
-COORDINATOR = {"client": "coordinator"}
 
 _log = logging.getLogger(__name__)
 

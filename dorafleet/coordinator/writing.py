@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 MAX_CLIENT = 100
 """Characters of a client's name in the audit."""
+COORDINATOR = {"client": "coordinator"}
+"""The author of what no client has asked for, as `actor_of`."""
 
 
 def actor_of(call: Call) -> dict[str, Any]:
