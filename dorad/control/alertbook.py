@@ -221,12 +221,12 @@ class AlertBook:
         self, id_: str, who: str, at: float, *, undo: bool = False
     ) -> dict[str, list[StoredAlert]]:
         """Return what `stored` would have of the robots of an alert after `ack`. Raises as `ack`."""
-        members = self._members(id_)
+        members = set(self._members(id_))
         robots = {key.robot for key in members}
         found = {robot: each for robot, each in self.stored().items() if robot in robots}
-        for alerts in found.values():
+        for robot, alerts in found.items():
             for each in alerts:
-                if any(each.finding is self._episodes[key].finding for key in members):
+                if Key(robot, each.finding.cause, each.finding.subject) in members:
                     each.acked_by, each.acked_at = ("", None) if undo else (who, at)
         return found
 

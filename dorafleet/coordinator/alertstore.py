@@ -2,14 +2,14 @@
 
 `alerts/<robot>` is there for each robot that has ever connected, `past-alerts` has the last ones
 that are over, `robot-states` since when each robot is in its state. They are measured, not decided:
-they have no record in the audit.
+only an acknowledgement has a record in the audit.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -19,7 +19,7 @@ from dorad.problems import ProblemError
 from dorafleet.coordinator.stored import read
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from dorafleet.coordinator.writing import Writer
     from dorafleet.store.model import Store
@@ -110,20 +110,39 @@ class AlertStore:
             if await self._put({STATES: msgspec.json.encode(states)}):
                 self._states = dict(states)
 
+    async def keep_acknowledged(
+        self, alerts: Mapping[str, Sequence[StoredAlert]], record: Mapping[str, Any]
+    ) -> None:
+        """Store the alerts of these robots, with a record in the audit. Hold `writer.changing`.
+
+        Those of many robots take several transactions; the first one has the record.
+
+        Raises:
+            ControlError: another coordinator leads now.
+            StoreError: they cannot be written.
+        """
+        kept = {robot: _worst(each) for robot, each in alerts.items()}
+        first, *rest = [*_chunks(kept)] or [{}]
+        await self._writer.commit(record, puts=first)
+        self._stored(first, kept)
+        for puts in rest:
+            await self._writer.keep(puts)
+            self._stored(puts, kept)
+
     async def keep(
-        self, alerts: Mapping[str, Sequence[StoredAlert]], seen: Collection[str], *, now: bool
+        self, alerts: Mapping[str, Sequence[StoredAlert]], seen: Collection[str]
     ) -> None:
         """Store the alerts of the robots that were `seen`, if they have changed.
 
-        Without `now` it is done every two seconds at most. What cannot be stored is tried again.
+        It is done every two seconds at most. What cannot be stored is tried again.
         """
-        if not now and time.monotonic() < self._due:
+        if time.monotonic() < self._due:
             return
         kept = {robot: _worst(alerts.get(robot, ())) for robot in seen}
         changed = {
             robot: each
             for robot, each in kept.items()
-            if (now or time.monotonic() >= self._written.get(robot, float("-inf")) + ROBOT_S)
+            if time.monotonic() >= self._written.get(robot, float("-inf")) + ROBOT_S
             and self._kept.get(robot) != identity(each)
         }
         if not changed:
@@ -132,9 +151,13 @@ class AlertStore:
         for puts in _chunks(changed):
             if not await self._put(puts):
                 return
-            robots = [key.removeprefix(PREFIX) for key in puts]
-            self._kept.update((each, identity(changed[each])) for each in robots)
-            self._written.update(dict.fromkeys(robots, time.monotonic()))
+            self._stored(puts, changed)
+
+    def _stored(self, puts: Iterable[str], alerts: Mapping[str, Sequence[StoredAlert]]) -> None:
+        """Remember what the store has now under the keys of a transaction."""
+        robots = [key.removeprefix(PREFIX) for key in puts]
+        self._kept.update((each, identity(alerts[each])) for each in robots)
+        self._written.update(dict.fromkeys(robots, time.monotonic()))
 
     async def _put(self, puts: Mapping[str, bytes]) -> bool:
         """Write to the store; return False if it fails, which is reported once."""

@@ -87,6 +87,8 @@ class FleetWatching:
         self.past = PastAlertBook(MAX_PAST_OF_ROBOT)
         self._bell = Bell()
         """Rings when a row or an alert has changed."""
+        self._keeping = asyncio.Lock()
+        """What is stored while an alert is acknowledged must not lack that."""
 
     async def load(self) -> None:
         """Take over the alerts of the coordinator before. Raises StoreError."""
@@ -222,13 +224,19 @@ class FleetWatching:
             if robot.id not in self._own and not robot.daemon and robot.id in self._kept.robots
         }
 
-    async def _keep(self, *, now: bool = False) -> None:
-        seen = {robot.id for robot in self._robots.all if robot.attached is not None}
-        await self._kept.keep(self.book.stored(), seen | set(self._kept.robots), now=now)
+    async def _keep(self) -> None:
+        async with self._keeping:
+            await self._kept.keep(self.book.stored(), self._seen)
         await self._kept.keep_past(self.past.latest(MAX_PAST))
         await self._kept.keep_states(
             {id_: self._states[id_] for id_ in self._states.keys() & self.rows.keys()}
         )
+
+    @property
+    def _seen(self) -> set[str]:
+        """The robots that have ever connected."""
+        now = {robot.id for robot in self._robots.all if robot.attached is not None}
+        return now | set(self._kept.robots)
 
     def _known(self, robot: Robot) -> Known:
         away = robot.away_since
@@ -294,15 +302,16 @@ class FleetWatching:
         return m.PastAlerts(alerts=self.past.latest(params.limit))
 
     async def ack(self, call: Call, params: m.AlertAck) -> m.Alert:
-        """Store the user who acknowledges an alert, in the audit and in the store."""
-        who = call.peer.name or f"user {call.peer.uid}"
-        self.book.find(params.id)
+        """Store the user who acknowledges an alert, and the record in the audit, at once."""
+        who, at = call.peer.name or f"user {call.peer.uid}", time.time()
         record = {**actor_of(call), "action": call.method, "alert": params.id[:MAX_ID]}
-        async with self._writer.changing:
-            await self._writer.commit({**record, "undo": params.undo})
-        alert = self.book.ack(params.id, who, time.time(), undo=params.undo)
+        async with self._writer.changing, self._keeping:
+            after = self.book.stored_after_ack(params.id, who, at, undo=params.undo)
+            seen = self._seen
+            kept = {robot: alerts for robot, alerts in after.items() if robot in seen}
+            await self._kept.keep_acknowledged(kept, {**record, "undo": params.undo})
+            alert = self.book.ack(params.id, who, at, undo=params.undo)
         self._bell.ring()
-        await self._keep(now=True)
         return alert
 
 

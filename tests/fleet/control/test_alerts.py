@@ -15,6 +15,7 @@ from dorad.control.errors import ControlError
 from dorafleet.coordinator.alertstore import MAX_KEPT, PAST, STATES
 from dorafleet.coordinator.audit import read_rows, verify
 from dorafleet.coordinator.rows import Software
+from dorafleet.store.errors import Code, StoreError
 from dorafleet.store.sqlite import SqliteStore
 
 from .serving import leading
@@ -98,6 +99,47 @@ async def test_alerts_and_who_looks_after_them_outlive_a_coordinator(tmp_path):
         # By the coordinator's clock, which is nearly that of the robot.
         assert alert.since == pytest.approx(1000.0, abs=5.0)
         assert fleet.control.watching.rows["arm1"].since == alert.since
+
+
+class EndingStore:
+    """Makes no more changes about alerts `after` or before the acknowledgement, as if killed."""
+
+    def __init__(self, store, when):
+        self.ended = False
+        self._commit = store.commit
+        self._when = when
+        store.commit = self.commit
+
+    async def commit(self, transaction):
+        acks = any(b"alerts.ack" in value for value in transaction.puts.values())
+        if self.ended or (acks and self._when == "before"):
+            self.ended = True
+            raise StoreError(Code.UNAVAILABLE, "gone")
+        self.ended = acks
+        return await self._commit(transaction)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_an_acknowledgement_is_stored_and_in_the_audit_or_neither(tmp_path, when):
+    daemon = Daemon()
+    daemon.find(CRASH)
+    async with leading(tmp_path) as fleet:
+        await connect(fleet, "arm1", daemon)
+        await fleet.until(lambda: ID in alerts(fleet))
+        # What is measured is stored before.
+        await fleet.until(lambda: "arm1" in fleet.control.watching._kept.robots)
+        EndingStore(fleet.store, when)
+        if when == "before":
+            with pytest.raises(StoreError, match="gone"):
+                await fleet.call("alerts.ack", m.AlertAck(id=ID))
+        else:
+            await fleet.call("alerts.ack", m.AlertAck(id=ID))
+        acked_by = alerts(fleet)[ID].acked_by
+        assert acked_by == ("ann" if when == "after" else "")
+    async with leading(tmp_path) as fleet:
+        assert alerts(fleet)[ID].acked_by == acked_by
+        records = [row.record async for row in read_rows(fleet.store)]
+        assert sum(b"alerts.ack" in each for each in records) == (when == "after")
 
 
 async def test_an_alert_that_is_over_can_still_be_read_also_from_the_next_coordinator(

@@ -22,6 +22,9 @@ class Writer:
     async def keep(self, puts: dict[str, bytes]) -> None:
         self.keys += puts
 
+    async def commit(self, record: dict[str, Any], *, puts: dict[str, bytes]) -> None:
+        self.keys += [record["action"], *puts]
+
 
 def alert(subject: str) -> StoredAlert:
     finding = Finding(cause="c", subject=subject, text="t", severity="fail", since=0.0)
@@ -38,7 +41,22 @@ async def test_a_robot_whose_alerts_change_all_the_time_does_not_fill_the_store(
         alerts = {"liar": [alert(f"s{number}")]}
         if number == 50:
             alerts["arm1"] = [alert("real")]
-        await store.keep(alerts, alerts.keys(), now=False)
+        await store.keep(alerts, alerts.keys())
     assert writer.keys == ["alerts/liar", "alerts/arm1"]
-    await store.keep({"liar": [alert("acknowledged")]}, ["liar"], now=True)
-    assert writer.keys[2:] == ["alerts/liar"]
+    await store.keep_acknowledged({"liar": [alert("acknowledged")]}, {"action": "ack"})
+    assert writer.keys[2:] == ["ack", "alerts/liar"]
+
+
+async def test_an_acknowledgement_of_many_robots_has_one_record(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(alertstore, "MAX_ROBOTS", 2)
+    writer: Any = Writer()
+    store = AlertStore(writer, writer)
+    alerts = {f"r{number}": [alert("same")] for number in range(5)}
+    await store.keep_acknowledged(alerts, {"action": "ack"})
+    assert writer.keys == ["ack", *(f"alerts/r{number}" for number in range(5))]
+    # Nothing has changed since.
+    monkeypatch.setattr(alertstore, "ROBOT_S", 0.0)
+    await store.keep(alerts, alerts.keys())
+    assert len(writer.keys) == 6
