@@ -181,6 +181,15 @@ def mark_run(record: ShareRecord, uuid: str) -> ShareRecord:
     return msgspec.structs.replace(record, begun=msgspec.structs.replace(record.begun, ran=True))
 
 
+def mark_seen(record: ShareRecord, runs: Runs) -> ShareRecord:
+    """Return the record once dorad runs what was begun: a kill may have come before `mark_run`."""
+    begun = record.begun
+    if begun is None or begun.ran:
+        return record
+    run = runs.get(begun.uuid)
+    return mark_run(record, begun.uuid) if run is not None and run.active else record
+
+
 def follow(record: ShareRecord, order: ShareSet, now: Present, trouble: str = "") -> ShareRecord:
     """Return the record of a run that was changed to an order, or could not be: `trouble`.
 

@@ -71,6 +71,14 @@ class ShareActions:
             case rules.Conclude():
                 self._conclude(record, action.status, "", runs)
 
+    def keep_seen(self, record: ShareRecord, runs: Mapping[str, Run]) -> ShareRecord:
+        """Store that dorad has accepted a run, if a kill kept the agent from it."""
+        seen = rules.mark_seen(record, runs)
+        if seen is not record:
+            _log.debug("share of %s: dorad has accepted it before", record.order.dataflow)
+            self._keep(seen)
+        return seen
+
     def _keep(self, record: ShareRecord) -> None:
         """Store the progress of an order; a full disk must not keep the robot from its work."""
         try:

@@ -232,9 +232,10 @@ class Shares:
     def _decide(self, tasks: asyncio.TaskGroup, busy: set[str]) -> None:
         """Begin the next action of each share that has none."""
         now = asyncio.get_running_loop().time()
-        for name, record in self._store.records.items():
+        for name, known in self._store.records.items():
             if name in busy or name in self._acting:
                 continue
+            record = self._actions.keep_seen(known, self._runs)
             if name in self._retries and now < self._retries[name][1]:
                 continue
             action = rules.decide(record, self._runs, self._actions.present)

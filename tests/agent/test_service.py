@@ -7,6 +7,7 @@ import socket
 import time
 from contextlib import AsyncExitStack
 
+import apsw
 import pytest
 
 from dorad.control import messages as m
@@ -85,6 +86,40 @@ async def test_a_share_that_ran_before_is_tried_again_until_dorad_can_start_it(f
         dorad.refusal = None
         await control.reaches("running")
         assert pending.outcome is None
+        await control.close()
+
+
+def forget_that_it_ran(agent):
+    """Leave the file as a kill does that comes before the agent has stored dorad's answer."""
+    database = apsw.Connection(str(agent.folder / "shares.db"))
+    [content] = database.execute("SELECT record FROM share").fetchone()
+    changed = content.replace(b'"ran":true', b'"ran":false')
+    assert changed != content
+    database.execute("UPDATE share SET record = ?", (changed,))
+    database.close()
+
+
+async def test_a_share_whose_start_was_not_stored_is_tried_again_after_a_boot(folder):
+    async with robot(folder) as (coordinator, agent, dorad):
+        control = await coordinator.attach()
+        await send(control, order())
+        await control.reaches("running")
+        agent.kill()
+        await control.close()
+        forget_that_it_ran(agent)
+        agent.start()
+        control = await coordinator.attach()
+        await control.reaches("running")
+        agent.kill()
+        await control.close()
+        dorad.runs.clear()
+        dorad.refusal = ControlError("refused", "nodes cannot be started: no D-Bus")
+        agent.start()
+        control = await coordinator.attach()
+        await until(lambda: "no D-Bus" in control.shares["flow"].reason)
+        assert control.shares["flow"].status == "pending"
+        dorad.refusal = None
+        await control.reaches("running")
         await control.close()
 
 
