@@ -13,11 +13,8 @@ import datetime
 import hashlib
 import logging
 import os
-import shutil
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cryptography import x509
@@ -26,13 +23,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from dorad.atomicfile import atomic_file
+from dorad.atomicfile import atomic_file, temporary_folder
 from dorad.control.errors import ControlError
 from dorad.control.privatefile import check_private
 from dorad.control.tls import Certificate, Identity
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from dorafleet.inventory.model import Address
 
@@ -202,14 +200,12 @@ def _make(folder: Path) -> None:
         content[f"{issuer}.pem"] = _pem(builder.sign(root_key, hashes.SHA256()))
         content[f"{issuer}.key"] = _key_pem(key)
     try:
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))  # mode 0700
-        try:
+        with temporary_folder(folder.parent, f".{folder.name}.") as above:
+            made = above / folder.name
+            made.mkdir(mode=0o700)
             for file, text in content.items():
                 write_secret(made / file, text)
             made.rename(folder)
-        except BaseException:
-            shutil.rmtree(made, ignore_errors=True)
-            raise
     except OSError as error:
         raise ControlError("refused", f"{folder} cannot be made: {error.strerror}") from None
     _log.info("made the fleet's authority in %s; %s may be kept elsewhere", folder, ROOT_KEY)

@@ -7,8 +7,10 @@ header either, so no web page reaches the coordinator.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import stat
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
@@ -19,21 +21,36 @@ if TYPE_CHECKING:
 
 
 def make_token(path: Path) -> str:
-    """Return the token in the file at `path`; write a new one if there is no file.
+    """Return the token in the file at `path`; write a new one if there is none.
+
+    A coordinator that was killed may have left its file empty.
 
     Raises:
         ControlError: the file can be read by others, or does not hold a token.
     """
+    new = os.O_CREAT | os.O_EXCL
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        if os.path.lexists(path):
+            if not _is_unfinished(path.lstat()):
+                return read_token(path)
+            new = 0
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | new, 0o600)
+        try:
+            # Another process may start now, and find the empty file.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_unfinished(os.fstat(descriptor)):
+                os.write(descriptor, f"{secrets.token_hex(TOKEN_BYTES)}\n".encode())
+                os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except FileExistsError:
-        return read_token(path)
+        return make_token(path)
     except OSError as error:
         raise ControlError("refused", f"{path} cannot be written: {error.strerror}") from None
-    token = secrets.token_hex(TOKEN_BYTES)
-    try:
-        os.write(descriptor, f"{token}\n".encode())
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return token
+    return read_token(path)
+
+
+def _is_unfinished(found: os.stat_result) -> bool:
+    """Return True for an empty file that is this user's alone."""
+    private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
+    return stat.S_ISREG(found.st_mode) and private and not found.st_size

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import stat
 import subprocess
+import sys
 import time
 from ipaddress import ip_address
 
@@ -35,6 +37,27 @@ def test_its_files_are_for_this_user_alone(tmp_path):
     files = list((tmp_path / "ca").iterdir())
     assert len(files) == 6
     assert {stat.S_IMODE(each.stat().st_mode) for each in files} == {0o600}
+    assert [each.name for each in tmp_path.iterdir()] == ["ca"]
+
+
+def test_the_keys_that_a_killed_process_was_making_are_removed(tmp_path):
+    ended = subprocess.run(
+        [
+            *(sys.executable, "-c"),
+            "import os, signal, sys\n"
+            "from pathlib import Path\n"
+            "from dorafleet.ca.authority import open_authority\n"
+            "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+            "open_authority(Path(sys.argv[1]))\n",
+            tmp_path / "ca",
+        ],
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    [left] = tmp_path.iterdir()
+    assert left.name.startswith(".ca.")
+    open_authority(tmp_path / "ca")
     assert [each.name for each in tmp_path.iterdir()] == ["ca"]
 
 

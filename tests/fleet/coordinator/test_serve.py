@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from dorad.control.errors import ControlError
+from dorad.control.token import read_token
 from dorafleet.coordinator.audit import Head
+from dorafleet.coordinator.token import make_token
 from tests.fleet.coordinator.running import (
     DEADLINE_S,
     RefusedError,
@@ -420,6 +423,24 @@ def test_files_that_cannot_be_used_are_named(tmp_path, prepare, words):
     said = refused(folder)
     assert words in said
     assert str(folder) in said
+
+
+def test_a_token_that_a_killed_coordinator_has_not_written_is_made_again(tmp_path):
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    secret(folder / "token", "")
+    token = make_token(folder / "token")
+    assert read_token(folder / "token") == token
+    assert make_token(folder / "token") == token
+    assert stat.S_IMODE((folder / "token").stat().st_mode) == 0o600
+
+
+def test_an_empty_file_that_others_may_read_gets_no_token(tmp_path):
+    path = tmp_path / "token"
+    path.touch(mode=0o644)
+    with pytest.raises(ControlError, match="others may use"):
+        make_token(path)
+    assert path.read_text() == ""
 
 
 def secret(path, text):
