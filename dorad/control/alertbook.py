@@ -220,7 +220,7 @@ class AlertBook:
     def stored_after_ack(
         self, id_: str, who: str, at: float, *, undo: bool = False
     ) -> dict[str, list[StoredAlert]]:
-        """Return what `stored` would have of the robots of an alert after `ack`. Raises as `ack`."""
+        """Return what `stored` has of the robots of an alert after `ack`. Raises as that."""
         members = set(self._members(id_))
         robots = {key.robot for key in members}
         found = {robot: each for robot, each in self.stored().items() if robot in robots}

@@ -33,6 +33,7 @@ from dorafleet.coordinator.rolloutdriver import RolloutDriver
 from dorafleet.coordinator.rolloutmethods import RolloutMethods
 from dorafleet.coordinator.rollouts import Rollouts
 from dorafleet.coordinator.software import software_of
+from dorafleet.coordinator.starting import Starter
 from dorafleet.coordinator.supplying import Supplying
 from dorafleet.coordinator.topics import TopicMethods
 from dorafleet.coordinator.watching import FleetWatching
@@ -81,7 +82,10 @@ class FleetControl:
             self.robots, self._attach, self._on_attached, self._on_audit, sign
         )
         self._planner = Planner(self.fleet, self.robots, peer)
-        self._reconciler = Reconciler(self.fleet, self.robots, self._planner, self._event_bus, peer)
+        self._starter = Starter(self.fleet, self.robots, self._planner, self._event_bus)
+        self._reconciler = Reconciler(
+            self.fleet, self.robots, self._planner, self._starter, self._event_bus, peer
+        )
         self.releases = Releases(store, self.fleet)
         self.rollouts = Rollouts(store, self.fleet)
         self.watching = FleetWatching(
@@ -103,7 +107,7 @@ class FleetControl:
         """The handlers of the methods about robots and dataflows."""
         views = DataflowViews(self.fleet, self.robots, self._planner)
         dataflows = DataflowMethods(
-            self.fleet, self.robots, self._planner, self._reconciler, self._event_bus, views
+            self.fleet, self.robots, self._planner, self._starter, self._reconciler, views
         )
         nodes = NodeMethods(
             self.fleet, self.robots, self._planner, self._reconciler, self._event_bus

@@ -117,6 +117,10 @@ class Fleet:
         """Return the dataflow with this key, or None."""
         return self._records.get(key)
 
+    def run(self, uuid: str) -> Record | None:
+        """Return the dataflow with this UUID, or None."""
+        return next((each for each in self._records.values() if each.uuid == uuid), None)
+
     def dataflow(self, record: Record) -> Dataflow:
         """Return the checked dataflow of a record. Raises DataflowError."""
         known = self._parsed.get(record.key)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robot import Robot
     from dorafleet.coordinator.robots import Robots
+    from dorafleet.coordinator.starting import Starter
 
 EVERY_S = 30.0
 """Seconds between two passes over everything."""
@@ -65,12 +66,19 @@ class Reconciler:
     """Converges robots that are dirty at once, and all of them every `EVERY_S`."""
 
     def __init__(
-        self, fleet: Fleet, robots: Robots, planner: Planner, event_bus: EventBus, peer: str | None
+        self,
+        fleet: Fleet,
+        robots: Robots,
+        planner: Planner,
+        starter: Starter,
+        event_bus: EventBus,
+        peer: str | None,
     ) -> None:
         """`peer` is the endpoint that all links connect to, if there is one."""
         self._fleet = fleet
         self._robots = robots
         self._planner = planner
+        self._starter = starter
         self._event_bus = event_bus
         self._peer = peer
         self._dirty = {robot.id for robot in robots.all}
@@ -119,7 +127,9 @@ class Reconciler:
             for record in self._fleet.running
             if record.uuid in self._starting
         ]
-        if any(record.pending for record in self._fleet.running):
+        if any(
+            record.pending if record.running else record.again for record in self._fleet.records
+        ):
             ends.append(REPLAN_S)
         ends.append(self._full_pass + EVERY_S - now)
         return max(MIN_PAUSE_S, min((end for end in ends if end > 0), default=0.0))
@@ -240,6 +250,12 @@ class Reconciler:
                     await self._replan(record.key, lost)
             except ProblemError as error:
                 _log.warning("dataflow `%s`: %s", record.key, error)
+        for record in self._fleet.records:
+            if record.again is not None and not record.running:
+                try:
+                    self.mark(*await self._starter.start_again(record.key))
+                except ProblemError as error:
+                    _log.warning("dataflow `%s`: %s", record.key, error)
 
     async def _settle(self, record: Record) -> None:
         if self._judge(record) is None:
@@ -282,7 +298,9 @@ class Reconciler:
         end = record.end
         assert end is not None
         try:
-            await self._fleet.put(record, COORDINATOR, "dataflow.ended", robots=(), status=end.status)
+            await self._fleet.put(
+                record, COORDINATOR, "dataflow.ended", robots=(), status=end.status
+            )
         except StoreError as error:
             if error.code is not Code.TOO_LARGE:
                 raise

@@ -41,6 +41,16 @@ class End(msgspec.Struct, frozen=True):
     """Robots that could not be reached, where it may still run."""
 
 
+class Again(msgspec.Struct, frozen=True):
+    """The run that a restart starts once the present one has ended."""
+
+    uuid: str
+    params: dict[str, dict[str, Any]]
+    """Parameters that were set since the start, by node and key."""
+    actor: dict[str, Any]
+    """Who has asked for it, for the audit."""
+
+
 class Record(msgspec.Struct, frozen=True):
     """A dataflow of the fleet. Its key is `dataflow/<key>`."""
 
@@ -76,6 +86,8 @@ class Record(msgspec.Struct, frozen=True):
     params: dict[str, dict[str, Any]] = {}
     """Parameters that were set, by node and key: what a machine that gets a node begins with."""
     end: End | None = None
+    again: Again | None = None
+    """Whether it is started again when it has ended."""
 
     @property
     def key(self) -> str:

@@ -26,8 +26,8 @@ from dorad.release.manifest import (
 from dorad.release.signature import signing_key
 from dorafleet.coordinator.stored import read
 from dorafleet.coordinator.writing import COORDINATOR
-from dorafleet.store.errors import StoreError
 from dorafleet.rollout.messages import ReleaseContent, ReleaseInfo, ReleaseList
+from dorafleet.store.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -80,7 +80,7 @@ class Releases:
         }
 
     async def forget_unfinished(self) -> None:
-        """Remove the parts of releases that were not registered: a coordinator was killed meanwhile.
+        """Remove the parts of releases whose registration a kill has interrupted.
 
         Call it before any `put`. What cannot be removed now stays until the next start.
         """

@@ -41,19 +41,15 @@ def test_its_files_are_for_this_user_alone(tmp_path):
 
 
 def test_the_keys_that_a_killed_process_was_making_are_removed(tmp_path):
-    ended = subprocess.run(
-        [
-            *(sys.executable, "-c"),
-            "import os, signal, sys\n"
-            "from pathlib import Path\n"
-            "from dorafleet.ca.authority import open_authority\n"
-            "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
-            "open_authority(Path(sys.argv[1]))\n",
-            tmp_path / "ca",
-        ],
-        timeout=60,
-        check=False,
+    program = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from dorafleet.ca.authority import open_authority\n"
+        "Path.rename = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "open_authority(Path(sys.argv[1]))\n"
     )
+    command = [sys.executable, "-c", program, tmp_path / "ca"]
+    ended = subprocess.run(command, timeout=60, check=False)
     assert ended.returncode == -signal.SIGKILL
     [left] = tmp_path.iterdir()
     assert left.name.startswith(".ca.")

@@ -101,7 +101,7 @@ async def stop_talk(fleet):
 async def test_what_was_started_after_the_backup_runs_on_and_pauses_its_robot(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("dorafleet.coordinator.dataflows.COMING_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.starting.COMING_S", 0.1)
     async with restored(tmp_path, changed=start_later) as (fleet, arm1, _):
         await fleet.until(lambda: fleet.control.robots.get("arm1").conflicts)
         found = await robot(fleet, "arm1")

@@ -158,7 +158,7 @@ async def test_a_name_is_given_once(tmp_path):
 
 
 async def test_a_robot_that_was_never_seen_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("dorafleet.coordinator.dataflows.COMING_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.starting.COMING_S", 0.1)
     async with leading(tmp_path) as fleet:
         arm1 = await fleet.agent("arm1")
         with pytest.raises(ControlError, match="`arm2`: it has never connected") as caught:
