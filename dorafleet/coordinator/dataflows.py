@@ -153,6 +153,8 @@ class DataflowMethods:
         A restart that is in progress stays what it is.
         """
         async with self._fleet.writer.changing:
+            if again is not None and self._fleet.run(again.uuid) is not None:
+                return found  # it was started again meanwhile
             record = self._now(found)
             again = again and (record.again or again)
             stops = record.running and (record.enabled or params.force > record.force)

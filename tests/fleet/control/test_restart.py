@@ -111,6 +111,19 @@ async def test_a_second_restart_meanwhile_has_the_same_result(tmp_path):
         await until_again(fleet, before)
 
 
+async def test_a_second_restart_that_comes_too_late_has_the_same_result(tmp_path, monkeypatch):
+    async with leading(tmp_path) as fleet:
+        before = await running(fleet)
+        async with restarting(fleet) as call:
+            (stale,) = fleet.control.fleet.records
+            fleet.agents["arm1"].begins.set()
+            first = await call
+        # It waited for its turn while the first one was finished.
+        monkeypatch.setattr(fleet.control.fleet, "find", lambda *_, **__: stale)
+        second = await fleet.call("dataflow.restart", m.Stop(dataflow="talk"))
+        assert (second.old, second.new) == (before, first.new)
+
+
 async def test_a_stop_ends_a_restart(tmp_path):
     async with leading(tmp_path) as fleet:
         await running(fleet)
