@@ -243,16 +243,20 @@ class Database:
 def copy_to_spare(source: Path, spare: Path) -> None:
     """Copy the readable parts of `source` to `spare`, unless a spare exists.
 
+    The file itself comes last and all at once: a spare that exists is whole.
+
     Raises:
         OSError: there is no room in memory either.
     """
     if spare.exists():
         return
     for part in reversed(_PARTS):
+        target = spare.with_name(spare.name + part)
+        target.unlink(missing_ok=True)  # a killed daemon may have left it
+        partial = spare.with_name(f"{spare.name}{part}.new")
         with contextlib.suppress(FileNotFoundError):  # SQLite makes the other files on demand
-            shutil.copyfile(
-                source.with_name(source.name + part), spare.with_name(spare.name + part)
-            )
+            shutil.copyfile(source.with_name(source.name + part), partial)
+            partial.replace(target)
 
 
 def _restore_spare(spare: Path, connection: apsw.Connection) -> None:

@@ -140,9 +140,10 @@ class State:
         self._database.execute("UPDATE dataflow SET snapshot = ? WHERE uuid = ?", (text, uuid))
 
     def forget(self, uuids: Iterable[str]) -> None:
-        """Delete dataflows and their parameters. Raises StateError."""
-        for uuid in uuids:
-            self._database.execute("DELETE FROM dataflow WHERE uuid = ?", (uuid,))
+        """Delete dataflows and their parameters, all or none. Raises StateError."""
+        with self._database.atomically():
+            for uuid in uuids:
+                self._database.execute("DELETE FROM dataflow WHERE uuid = ?", (uuid,))
 
     def params(self, uuid: str) -> dict[str, dict[str, Any]]:
         """Return the parameters that were set, by node and key. Raises StateError."""
