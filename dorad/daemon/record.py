@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow, NodeSpec
 
 
+_LOST = "lost"
+"""The key that the snapshot of a lost dataflow has."""
+
+
 @dataclass(slots=True, eq=False)
 class Record:
     """One dataflow. `run` is set while it runs."""
@@ -49,7 +53,8 @@ class Record:
     bell: Bell = field(default_factory=Bell)
     """Rings at every change of this record."""
     lost: bool = False
-    """Whether it ran under a previous daemon and could not be adopted; see `lose`."""
+    """Whether it ran under a previous daemon and could not be adopted; see `lose`. It is stored,
+    because a daemon may be killed before it has started an enabled one again."""
     restarting: bool = False
     """Whether it is being stopped in order to start again."""
     changing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -136,8 +141,20 @@ class Record:
     def end(self) -> None:
         """Record that the dataflow ends now."""
         self.row.ended_at = time.time()
-        self.row.snapshot = {}
+        self.row.snapshot = {_LOST: True} if self.lost else {}
         self.run = None
+
+    def enable(self, *, enabled: bool) -> None:
+        """Set whether it starts at boot. A lost one then waits for the boot, too."""
+        self.row.enabled = enabled
+        if self.lost:
+            self.lost = False
+            self.row.snapshot = {}
+
+
+def is_lost(row: Row) -> bool:
+    """Return True if an ended dataflow could not be adopted and was not started again since."""
+    return row.ended_at is not None and _LOST in row.snapshot
 
 
 def checked_dataflow(descriptor: dict[str, Any], path: str, part: Share | None = None) -> Dataflow:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
 from dorad.daemon.database import StateError
-from dorad.daemon.record import Record
+from dorad.daemon.record import Record, is_lost
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,6 +31,8 @@ class RecordStore:
         self._warn = warn
         self._write_failed = False
         self._sync_failed = False
+        self._block_errors: list[StateError] | None = None
+        """The failures within the block of `atomically`; None outside of it."""
 
     @property
     def path(self) -> Path:
@@ -39,13 +41,26 @@ class RecordStore:
 
     def load(self) -> list[Record]:
         """Return the records of all dataflows, the oldest first. Raises StateError."""
-        return [Record(row, params=self._state.params(row.uuid)) for row in self._state.rows()]
+        return [
+            Record(row, params=self._state.params(row.uuid), lost=is_lost(row))
+            for row in self._state.rows()
+        ]
 
     @contextmanager
     def atomically(self) -> Iterator[None]:
-        """Store the changes of the block all at once, or none if it raises or the disk fails."""
+        """Store the changes of the block all at once, or none if it raises or the disk fails.
+
+        The whole block runs in any case.
+        """
         with self._reporting(), self._state.atomically():
-            yield
+            outer, errors = self._block_errors, list[StateError]()
+            self._block_errors = errors
+            try:
+                yield
+            finally:
+                self._block_errors = outer
+            for error in errors:
+                raise error
 
     def put(self, record: Record) -> None:
         """Store a record, or its changes."""
@@ -128,6 +143,9 @@ class RecordStore:
             yield
             self._write_failed = False
         except StateError as error:
+            if self._block_errors is not None:
+                self._block_errors.append(error)
+                return
             if not self._write_failed:
                 self._warn(f"the state cannot be written, so a restart would lose it: {error}")
             self._write_failed = True

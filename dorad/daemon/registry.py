@@ -249,7 +249,7 @@ class Registry:
                 "a dataflow needs a name to be started at boot",
                 "start it with --name",
             )
-        record.row.enabled = enabled
+        record.enable(enabled=enabled)
         with self.store.atomically():
             self.store.put(record)
             self._disable_namesakes(record)

@@ -119,6 +119,28 @@ def test_what_a_killed_daemon_has_not_started_at_boot_the_next_one_starts(
     assert started == ["killed", "second"]
 
 
+def test_a_lost_dataflow_that_a_killed_daemon_has_not_started_again_the_next_one_starts(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(Registry, "start_again", lambda _, old: started.append(old.uuid) or old)
+    registry.autostart()
+    started.clear()
+    (lost,) = [each for each in registry.records if each.row.enabled]
+    lost.lose("its nodes ended together with their host")
+    lost.end()
+    registry.store.put(lost)
+    # Killed here.
+    registry._records = registry.store.load()
+    registry.autostart()
+    assert started == ["second"]
+    (lost,) = [each for each in registry.records if each.row.enabled]
+    registry.enable(lost, enabled=True)
+    registry._records = registry.store.load()
+    registry.autostart()
+    assert started == ["second"], "what is enabled later waits for the boot"
+
+
 def test_of_dataflows_with_one_name_one_is_enabled_at_any_moment(
     registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import apsw
@@ -12,6 +13,8 @@ import pytest
 
 from dorad.daemon import database as database_module
 from dorad.daemon.database import StateError, copy_to_spare
+from dorad.daemon.record import Record
+from dorad.daemon.recordstore import RecordStore
 from dorad.daemon.state import Options, Row, State
 
 
@@ -141,6 +144,38 @@ def test_forgetting_a_dataflow_forgets_its_params(tmp_path: Path) -> None:
     state.set_param("u1", "a", "gain", 1.5)
     state.forget(["u1"])
     assert (state.rows(), state.params("u1")) == ([], {})
+    state.close()
+
+
+def test_dataflows_are_forgotten_all_or_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = State(tmp_path / "state.db", never)
+    for uuid in ("a", "b"):
+        state.put(row(uuid))
+
+    def uuids() -> Iterator[str]:
+        yield "a"
+        raise KeyboardInterrupt  # stands for SIGKILL
+
+    with pytest.raises(KeyboardInterrupt):
+        state.forget(uuids())
+    assert {each.uuid for each in state.rows()} == {"a", "b"}
+    state.close()
+
+
+def test_in_a_block_where_one_write_fails_none_is_stored(tmp_path: Path) -> None:
+    state, warnings = State(tmp_path / "state.db", never), list[str]()
+    store = RecordStore(state, warnings.append)
+    refused = Record(row("b", descriptor={"x": object()}))
+    with store.atomically():
+        store.put(Record(row("a")))
+        store.put(refused)
+        store.put(Record(row("c")))
+    assert state.rows() == []
+    assert len(warnings) == 1
+    store.put(Record(row("a")))
+    assert len(state.rows()) == 1
     state.close()
 
 
@@ -298,6 +333,31 @@ def test_an_existing_spare_state_is_not_overwritten(tmp_path: Path) -> None:
     spare = State(tmp_path / "spare.db", never)
     assert spare.rows() == [row()]
     spare.close()
+
+
+def test_a_spare_state_that_a_killed_daemon_had_half_copied_is_copied_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, spare = State(tmp_path / "state.db", never), tmp_path / "spare.db"
+    state.put(row("old"))
+    copy_to_spare(tmp_path / "state.db", spare)
+    spare.unlink()  # of the copy before, only the write-ahead log is left
+    state.forget(["old"])
+    state.put(row())
+    state.close()  # which empties the log
+
+    def killed(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:100])
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "copyfile", killed)
+        with pytest.raises(KeyboardInterrupt):
+            copy_to_spare(tmp_path / "state.db", spare)
+    copy_to_spare(tmp_path / "state.db", spare)
+    again = State(spare, never)
+    assert again.rows() == [row()]
+    again.close()
 
 
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
