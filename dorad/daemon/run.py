@@ -131,6 +131,7 @@ class DataflowRun:
             self.broker.params.replace(node_id, values)
         # Set only now: the initial parameters are not a change.
         self.broker.on_change = self._store_throttle.changed
+        self.broker.when_stored = self.commands.when_stored = self._store_throttle.when_stored
         self.link.use(self.link.of(context.dataflow))
         self.subscriptions = Subscriptions(self.broker, services.helpers)
         self._router = Router(dataflow_id, self.broker.emitter)

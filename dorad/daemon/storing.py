@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+WhenStored = Callable[[Callable[[], None]], None]
+"""Calls a function once all changes so far are stored; see `StoreThrottle.when_stored`."""
 
 PAUSE_FACTOR = 4
 """Pause after storing, as a multiple of the time that storing took. Storing a large dataflow takes
 milliseconds, and each start and stop brings a burst of changes."""
+
+
+def call_now(call: Callable[[], None]) -> None:
+    """Call a function at once: nothing is stored."""
+    call()
 
 
 class StoreThrottle:
@@ -28,12 +33,24 @@ class StoreThrottle:
         """When `store` may be called again, on the monotonic clock."""
         self._timer: asyncio.TimerHandle | None = None
         """Set while changes wait to be stored."""
+        self._waiting: list[Callable[[], None]] = []
         self._closed = False
 
     def changed(self) -> None:
         """Call `store` after the current callback, or once the pause is over."""
         if self._timer is None and not self._closed:
             self._timer = asyncio.get_running_loop().call_at(self._next_at, self._store_now)
+
+    def when_stored(self, call: Callable[[], None]) -> None:
+        """Call `call` once all changes so far are stored.
+
+        For packets that nodes cannot take back: a daemon killed after such a packet must have
+        stored why it was sent.
+        """
+        if self._timer is None:
+            call()
+        else:
+            self._waiting.append(call)
 
     def close(self) -> None:
         """Call `store` a last time."""
@@ -48,3 +65,6 @@ class StoreThrottle:
         self._store()
         ended_at = time.monotonic()
         self._next_at = ended_at + PAUSE_FACTOR * (ended_at - started_at)
+        waiting, self._waiting = self._waiting, []
+        for call in waiting:
+            call()

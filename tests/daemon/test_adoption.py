@@ -117,6 +117,31 @@ def sequence(path: Path) -> list[int]:
     return [int(line.split()[1]) for line in lines(path, "x")]
 
 
+@pytest.mark.parametrize("stored", [False, True])
+async def test_a_killed_disconnect_is_done_or_not_done(tmp_path: Path, *, stored: bool) -> None:
+    """Killed before it was stored, a daemon left an input that its node did not read."""
+    out = tmp_path / "b.txt"
+    entry = Input("x", NodeOutput("a", "out"), 1000)
+    flow = dataflow(node("a"), replace(node("b"), inputs=(entry,)))
+    async with broker_series(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
+        await until(lambda: len(sequence(out)) > 10)
+        before = on.broker.snapshot()
+        waiting: list[Callable[[], None]] = []
+        on.broker.when_stored = waiting.append
+        on.broker.topology.remove_edge("b", "x")
+        assert waiting, "the node gets packets although nothing is stored"
+        if stored:
+            on.flow = dataflow(node("a"), node("b"))
+            await on.replace_broker()
+            await until(lambda: lines(out, "INPUT_CLOSED"))
+            assert on.broker.stats.counters() == []
+        else:
+            await on.replace_broker(before)
+            mark = len(sequence(out))
+            await until(lambda: len(sequence(out)) > mark + 10)
+            assert lines(out, "INPUT_CLOSED") == []
+
+
 async def test_data_and_counters_continue(tmp_path: Path) -> None:
     out = tmp_path / "b.txt"
     flow = dataflow(

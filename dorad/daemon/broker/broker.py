@@ -28,6 +28,7 @@ from dorad.daemon.broker.state import BrokerState
 from dorad.daemon.broker.stats import Stats
 from dorad.daemon.broker.topology import Topology
 from dorad.daemon.broker.wiring import PeerSetup, Wiring
+from dorad.daemon.storing import call_now
 from dorad.dataflow.model import LINK
 from dorad.launch.host import NoStore
 from dorad.shm import create
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.admission import Admission
     from dorad.daemon.broker.restore import Kept
     from dorad.daemon.broker.sessions import BrokerEvents
+    from dorad.daemon.storing import WhenStored
     from dorad.dataflow.model import Dataflow
     from dorad.launch.host import FdStore
 
@@ -79,10 +81,13 @@ class Broker:
         """Called when the result of `snapshot` changes."""
         self.on_note: Callable[[str, str], None] = lambda _node, _text: None
         """Called with a node's id and one line that its process reports to the user."""
+        self.when_stored: WhenStored = call_now
+        """Calls a function once the result of `snapshot` is stored."""
         self._path = socket_path
         self._state = state = BrokerState(
             dataflow, dataflow_id, store or NoStore(), lambda: self.on_change()
         )
+        state.when_stored = lambda call: self.when_stored(call)
         self._segments = segments = Segments(state)
         self._peer_setup = peer_setup = PeerSetup(state, segments)
         self._wiring = wiring = Wiring(state, segments, peer_setup)
@@ -177,6 +182,8 @@ class Broker:
         for edge in unknown:
             self._wiring.announce(edge.consumer, edge.ring, edge)
         for node_id, input_id, ring in lost:
+            if input_id not in state.mailboxes[node_id].inputs:
+                state.send(node_id, "closed", {"input": input_id})
             state.send(node_id, "input_gone", {"id": input_id, "ring": ring})
         self._segments.drop_observers(list(state.connections))
         self.handovers.restore(snapshot.handovers, pending, state.dataflow)

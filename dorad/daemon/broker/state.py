@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dorad.daemon.broker.conditions import Conditions
 from dorad.daemon.broker.edges import EdgeTable, is_observer
 from dorad.daemon.broker.nodeconfig import configuration
+from dorad.daemon.storing import call_now
 from dorad.dataflow.model import LINK
 from dorad.dataflow.recording import is_recorder
 from dorad.node.payload import pack
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.connection import Connection
     from dorad.daemon.broker.edges import Edge, EdgeKey
     from dorad.daemon.broker.mailbox import Mailbox
+    from dorad.daemon.storing import WhenStored
     from dorad.dataflow.model import Dataflow
     from dorad.launch.host import FdStore
     from dorad.shm.counters import Counters
@@ -50,6 +52,8 @@ class BrokerState:
         self.params: dict[str, dict[str, Any]] = {}
         self.epoch_ns: int | None = None
         """When the start barrier opened, on CLOCK_MONOTONIC."""
+        self.when_stored: WhenStored = call_now
+        """Calls a function once the snapshot is stored."""
         self.link: dict[str, Any] | None = None
         """The configuration of the link process, if the dataflow has one; it holds its key."""
         self.abort_reason: str | None = None

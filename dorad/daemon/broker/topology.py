@@ -175,26 +175,27 @@ class Topology:
 
     def _remove_input(self, consumer: str, input_id: str) -> None:
         del self._state.mailboxes[consumer].inputs[input_id]
-        self.remove_rings(consumer, input_id)
         self._drop_conditions(consumer, input_id)
-        self._state.send(consumer, "closed", {"input": input_id})
+        self.remove_rings(consumer, input_id, closes=True)
 
     def _drop_conditions(self, consumer: str, input_id: str) -> None:
         conditions = self._state.conditions_of(consumer)
         conditions.drop("closed", input_id)
         conditions.drop("broken", input_id)
 
-    def remove_rings(self, consumer: str, input_id: str, *, but: str | None = None) -> None:
-        """Retire all rings of an input except `but`."""
+    def remove_rings(
+        self, consumer: str, input_id: str, *, but: str | None = None, closes: bool = False
+    ) -> None:
+        """Retire all rings of an input except `but`; with `closes` the input closes."""
         for name, ring in list(self._state.mailboxes[consumer].rings.items()):
             if ring.input == input_id and name != but:
-                self.remove_ring(consumer, name)
+                self.remove_ring(consumer, name, closes=closes)
 
-    def remove_ring(self, consumer: str, name: str) -> None:
+    def remove_ring(self, consumer: str, name: str, *, closes: bool = False) -> None:
         """Retire a ring and its edge; an unknown ring has no effect."""
         if name in self._state.mailboxes[consumer].rings:
             fed = {edge.ring: edge for edge in self._state.edges.received_by(consumer)}
-            self._wiring.retire_ring(consumer, name, fed.get(name))
+            self._wiring.retire_ring(consumer, name, fed.get(name), closes=closes)
 
     def update(self, dataflow: Dataflow) -> None:
         """Use a new description of the dataflow; inputs that it does not have are removed."""

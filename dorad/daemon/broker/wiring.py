@@ -99,6 +99,8 @@ class _RetiringRing:
     ring: str
     edge: Edge | None
     producer: Receipt
+    closes: bool
+    """Whether the consumer's input closes with it."""
     announced: bool = False
     reader: Receipt = None
 
@@ -181,8 +183,14 @@ class Wiring:
             if same and other.key != edge.key and not other.daemon:
                 yield self._state.mailboxes[other.consumer].outlet(other.ring)
 
-    def retire_ring(self, consumer: str, name: str, edge: Edge | None) -> None:
-        """Remove a ring from a node after its queued messages were received."""
+    def retire_ring(
+        self, consumer: str, name: str, edge: Edge | None, *, closes: bool = False
+    ) -> None:
+        """Remove a ring from a node after its queued messages were received.
+
+        With `closes` its input closes. The node gets no packet before that is stored: it would not
+        read the ring under a next daemon that knows nothing of its end.
+        """
         state = self._state
         ring = state.mailboxes[consumer].rings[name]
         if ring.retiring:
@@ -195,7 +203,18 @@ class Wiring:
             state.edges.retiring.append(edge)
             producer = self._receipt(edge.producer)
         _log.debug("ring %s of node %s is retiring", name, consumer)
-        self._retiring.append(_RetiringRing(consumer, name, edge, producer))
+        retiring = _RetiringRing(consumer, name, edge, producer, closes)
+        state.changed()
+        state.when_stored(lambda: self._begin(retiring))
+
+    def _begin(self, retiring: _RetiringRing) -> None:
+        """Take the first step of retiring a ring."""
+        state, box = self._state, self._state.mailboxes.get(retiring.consumer)
+        if retiring.closes and box is not None and retiring.ring in box.rings:
+            input_id = box.rings[retiring.ring].input
+            if input_id not in box.inputs:  # else it has been connected again
+                state.send(retiring.consumer, "closed", {"input": input_id})
+        self._retiring.append(retiring)
         self._advance()
 
     def _receipt(self, node_id: str) -> Receipt:

@@ -12,6 +12,7 @@ from dorad.daemon.errors import CommandError
 from dorad.daemon.rules.actions import StopReason
 from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.daemon.rules.restart import RestartHistory
+from dorad.daemon.storing import call_now
 from dorad.daemon.supervisor.noderun import NodeRun
 from dorad.daemon.supervisor.replacement import replace_process
 from dorad.daemon.supervisor.startagain import start_again
@@ -20,6 +21,7 @@ from dorad.daemon.supervisor.stopladder import stop_process
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
+    from dorad.daemon.storing import WhenStored
     from dorad.daemon.supervisor.noderunner import NodeRunner
     from dorad.daemon.supervisor.ports import CheckProgram
     from dorad.daemon.supervisor.state import SupervisorState
@@ -86,6 +88,8 @@ class Commands:
     ) -> None:
         """`on_topology` is called with the dataflow after each change of its nodes or edges."""
         self.detached = DetachedTasks()
+        self.when_stored: WhenStored = call_now
+        """Calls a function once all changes so far are stored for the next daemon."""
         self._state = state
         self._check_program = check_program
         self._on_topology = on_topology
@@ -146,6 +150,8 @@ class Commands:
         run.grace = grace
         run.wake.set()
         state.on_change()
+        # A process that has got STOP and ends would have ended for good.
+        await self._until_stored()
         if run.process is not None:
             await stop_process(state, run, run.process, grace)
         await state.bell.until(lambda: run.starts > starts or run.result is not None)
@@ -265,6 +271,12 @@ class Commands:
             grace = default if run.grace is None else run.grace
             await stop_process(self._state, run, run.process, grace)
 
+    async def _until_stored(self) -> None:
+        """Wait until what a command does is stored, before a process gets a packet for it."""
+        stored = asyncio.get_running_loop().create_future()
+        self.when_stored(lambda: None if stored.done() else stored.set_result(None))
+        await stored
+
     async def _make_mailbox(self, node: NodeSpec, after: Dataflow) -> None:
         state = self._state
         try:
@@ -329,6 +341,8 @@ class Commands:
         run.grace = grace
         run.wake.set()
         state.on_change()
+        # A process that has got STOP and ends would be restarted, if that is its policy.
+        await self._until_stored()
         if run.node.is_dynamic:
             await self._end_dynamic(run, grace)
             return

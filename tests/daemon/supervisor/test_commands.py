@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -42,6 +42,26 @@ def refused(code: str, words: str) -> Iterator[None]:
 
 def with_(flow: Dataflow, *nodes: NodeSpec) -> Dataflow:
     return replace(flow, nodes=(*flow.nodes, *nodes))
+
+
+@pytest.mark.parametrize("command", ["restart", "stop", "remove"])
+async def test_a_node_is_asked_to_end_only_once_the_next_daemon_would_know_why(
+    command: str,
+) -> None:
+    flow = chain("a", "b")
+    stage = Stage(flow)
+    async with running(stage):
+        stage.connect("a", "b")
+        commands, waiting = stage.supervisor.commands, list[Callable[[], None]]()
+        commands.when_stored = waiting.append
+        after = (replace(flow, nodes=flow.nodes[1:]),) if command == "remove" else ()
+        task = asyncio.create_task(getattr(commands, command)("a", *after))
+        await until(lambda: waiting)
+        assert ("stop", "a", "MANUAL") not in stage.broker.calls
+        waiting.pop()()
+        await ends(stage, "a")
+        await within(task)
+        stage.supervisor.kill("was killed")
 
 
 # -- restart -----------------------------------------------------------------------------------
