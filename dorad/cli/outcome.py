@@ -13,6 +13,11 @@ from dorad.problems import ProblemError
 INTERRUPTED = 130
 """The exit code of a command ended by Ctrl-C: 128 + SIGINT, as shells report it."""
 
+_OF_THE_MACHINE = frozenset(
+    (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+)
+"""Errors about a file for which the machine or its user is the cause, not this program."""
+
 
 def run_group(
     group: click.Group,
@@ -64,7 +69,10 @@ def run_group(
         if isinstance(error, FileNotFoundError) and not _has_folder():
             _print_error("the current directory does not exist any more (change to another one)")
             return 1
-        raise
+        if error.errno not in _OF_THE_MACHINE or error.filename is None:
+            raise
+        _print_error(f"cannot use {os.fsdecode(error.filename)}: {error.strerror}")
+        return 1
     return result if isinstance(result, int) else 0
 
 
@@ -83,8 +91,10 @@ def _is_output(error: OSError) -> bool:
 
 
 def _has_folder() -> bool:
+    from pathlib import Path  # imported late: help must be fast
+
     try:
-        os.getcwd()
+        Path.cwd()
     except FileNotFoundError:
         return False
     return True

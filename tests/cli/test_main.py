@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -337,3 +338,31 @@ def test_the_choices_of_a_missing_option_are_on_one_line():
         "error: missing option '--to'. Choose from: parquet, arrow, csv, rrd, lerobot"
         " (see `dora record export --help`)\n"
     )
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root reads all")
+@pytest.mark.parametrize("words", [("list",), ("status",), ("up",)])
+def test_a_home_that_belongs_to_another_user_is_reported(words: tuple[str, ...], tmp_path: Path):
+    # As after `sudo -u`, which may keep HOME.
+    home = tmp_path / "home"
+    home.mkdir(mode=0)
+    drop = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("XDG_", "DORA_"))}
+    env = {**kept, "HOME": str(home), "XDG_RUNTIME_DIR": str(tmp_path)}
+    try:
+        result = subprocess.run(
+            [*drop, *DORA, *words],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
+    finally:
+        home.chmod(0o700)
+    if result.stderr.startswith("setpriv"):
+        pytest.skip("setpriv cannot take rights away here")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"error: cannot use {home}/.")
+    assert result.stderr.endswith(": Permission denied\n")
+    assert result.stderr.count("\n") == 1

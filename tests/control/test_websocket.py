@@ -201,7 +201,7 @@ def test_a_refusal_whose_body_never_comes_is_reported_in_time() -> None:
     with ours, theirs:
         theirs.sendall(b"HTTP/1.1 404 Not Found\r\n\r\nbo")
         connection = WebSocket(SocketTransport(ours), max_size=MAX_SIZE)
-        with pytest.raises(NotOpenedError, match="it answered HTTP/1.1 404") as caught:
+        with pytest.raises(NotOpenedError, match="it answered") as caught:
             connection.open(0.2)
         assert caught.value.body == b"bo"
 
