@@ -42,7 +42,11 @@ def _known_answer(arguments: "Sequence[str]") -> str | None:
 def main() -> "NoReturn":
     """Run the `dora` command with the arguments of this process."""
     open_standard_streams()
-    exit_at_once(run_command(sys.argv[1:]))
+    try:
+        code = run_command(sys.argv[1:])
+    except KeyboardInterrupt:  # while modules were imported
+        code = 130
+    exit_at_once(code)
 
 
 def open_standard_streams() -> None:

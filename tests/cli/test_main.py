@@ -194,6 +194,26 @@ def test_a_full_disk_under_its_output_is_one_line():
     assert result.stderr == b"error: cannot write the output: No space left on device\n"
 
 
+INTERRUPTED_IMPORT = """
+import sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == "click":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Finder())
+sys.argv = ["dora", "list"]
+from dorad.cli.main import main
+main()
+"""
+
+
+def test_control_c_before_a_command_has_begun_is_no_traceback():
+    result = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT], capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
+
+
 def test_control_c_ends_it_with_130_and_no_traceback(tmp_path):
     (tmp_path / "flow.yml").write_text(
         "nodes:\n  - id: a\n    path: dynamic\n    build: sleep 60\n"
