@@ -47,11 +47,19 @@ class DataflowFile(PathType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Complete directories and *.yml / *.yaml files."""
-        return [CompletionItem(text) for text in complete_path(incomplete, SUFFIXES)]
+        return path_items(incomplete, SUFFIXES)
 
 
-def complete_path(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
-    """Return the completions of a path: directories (with a slash), and files by suffix."""
+def path_items(incomplete: str, suffixes: tuple[str, ...] | None = None) -> list[CompletionItem]:
+    """Return the completions of a path, marked as such: a shell quotes blanks in them."""
+    return [CompletionItem(text, path=True) for text in complete_path(incomplete, suffixes)]
+
+
+def complete_path(incomplete: str, suffixes: tuple[str, ...] | None) -> list[str]:
+    """Return the completions of a path: directories (with a slash), and files by suffix.
+
+    None stands for any suffix.
+    """
     head, slash, tail = incomplete.rpartition("/")
     directory = Path(f"{head}{slash}" or ".").expanduser()
     try:
@@ -65,7 +73,7 @@ def complete_path(incomplete: str, suffixes: tuple[str, ...]) -> list[str]:
             continue
         if entry.is_dir():
             found.append(f"{head}{slash}{entry.name}/")
-        elif entry.suffix in suffixes:
+        elif suffixes is None or entry.suffix in suffixes:
             found.append(f"{head}{slash}{entry.name}")
     return found
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from dorad.cli.files import SUFFIXES, complete_path
+from dorad.cli.files import SUFFIXES, path_items
 from dorad.cli.groups import CommandEntry, LazyGroup
 from dorad.cli.instance import add_options
 
@@ -95,7 +95,7 @@ class Record(LazyGroup):
             start = self.get_command(ctx, _START)
             assert start is not None
             return start.shell_complete(ctx, incomplete)
-        files = [CompletionItem(text) for text in complete_path(incomplete, SUFFIXES)]
+        files = path_items(incomplete, SUFFIXES)
         return [*super().shell_complete(ctx, incomplete), *files]
 
 

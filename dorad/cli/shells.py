@@ -2,11 +2,13 @@
 
 The protocol is click's: the shell sets `_DORA_COMPLETE` and passes its words; the answer has one
 completion per line. zsh and fish use click's scripts. bash has its own script here, so that no
-space follows a directory. elvish and PowerShell have theirs because click does not support them.
+space follows a directory, and blanks in paths are quoted. elvish and PowerShell have theirs because
+click does not support them.
 """
 
 import json
 import os
+import re
 from typing import ClassVar
 
 from click.shell_completion import (
@@ -17,11 +19,17 @@ from click.shell_completion import (
     add_completion_class,
 )
 
+from dorad.cli.files import path_items
+
 BASH = """\
 %(complete_func)s() {
     local line IFS=$'\\n'
     COMPREPLY=()
     while IFS= read -r line; do
+        if [[ $line == *$'\\t' ]]; then
+            compopt -o filenames
+            line=${line%%$'\\t'} line=${line%%/}
+        fi
         [[ $line == */ ]] && compopt -o nospace
         [[ -n $line ]] && COMPREPLY+=("$line")
     done < <(env _DORA_WORDS="${COMP_WORDS[*]:1:COMP_CWORD}" \\
@@ -76,16 +84,42 @@ class LineComplete(ShellComplete):
         *words, incomplete = os.environ.get("_DORA_WORDS", "").split("\n")
         return words, incomplete
 
+    def get_completions(self, args: list[str], incomplete: str) -> list[CompletionItem]:
+        """Return the completions; these shells do not find files by themselves."""
+        found: list[CompletionItem] = []
+        for item in super().get_completions(args, incomplete):
+            if item.type not in ("file", "dir"):
+                found.append(item)
+                continue
+            paths = path_items(str(item.value))
+            found += [p for p in paths if item.type == "file" or p.value.endswith("/")]
+        return found
+
 
 class BashComplete(LineComplete):
-    """Completion for bash: values only, because bash shows no help texts."""
+    """Completion for bash: values only, because bash shows no help texts.
+
+    A tab follows a path. Words come as they were typed, with their quotes.
+    """
 
     name: ClassVar[str] = "bash"
     source_template: ClassVar[str] = BASH
 
     def format_completion(self, item: CompletionItem) -> str:
-        """Return the value."""
-        return str(item.value)
+        """Return the value, with a tab after a path."""
+        return f"{item.value}\t" if item.path else str(item.value)
+
+    def get_completion_args(self) -> tuple[list[str], str]:
+        """Return the words without their quotes."""
+        words, incomplete = super().get_completion_args()
+        return [_unquoted(word) for word in words], _unquoted(incomplete)
+
+
+def _unquoted(word: str) -> str:
+    """Return a word of bash without its quotes, of which the last one may not be typed yet."""
+    if word[:1] in ("'", '"'):
+        return word[1:].removesuffix(word[0])
+    return re.sub(r"\\(.)", r"\1", word)
 
 
 class ElvishComplete(LineComplete):

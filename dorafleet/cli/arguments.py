@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.shell_completion import CompletionItem
 
-from dorad.cli.files import complete_path
+from dorad.cli.files import path_items
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ class File(PathType):
         self, ctx: click.Context, param: click.Parameter, incomplete: str
     ) -> list[CompletionItem]:
         """Complete directories, and files with one of the suffixes."""
-        return [CompletionItem(text) for text in complete_path(incomplete, self._suffixes)]
+        return path_items(incomplete, self._suffixes)
 
 
 def machine_ids(

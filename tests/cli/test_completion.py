@@ -15,7 +15,7 @@ from tests.cli.dora import dora
 def complete(shell, *words, cwd):
     """Return the completions of the last of the words."""
     env = {"_DORA_COMPLETE": f"{shell}_complete", "_DORA_WORDS": "\n".join(words)}
-    return dora(cwd=cwd, env=env).stdout.splitlines()
+    return [line.rstrip("\t") for line in dora(cwd=cwd, env=env).stdout.splitlines()]
 
 
 @pytest.fixture
@@ -68,6 +68,26 @@ def test_dataflow_files_and_folders_are_completed(folder):
     assert complete("bash", "graph", "./fl", cwd=folder)[-1] == "./flows/"
 
 
+def test_any_file_is_completed_where_any_is_allowed(folder):
+    everything = ["flow.txt", "flow.yaml", "flow.yml", "flows/"]
+    assert complete("bash", "replay", "fl", cwd=folder) == everything
+    assert complete("elvish", "record", "info", "fl", cwd=folder) == everything
+    assert complete("bash", "record", "list", "fl", cwd=folder) == ["flows/"]
+
+
+def test_only_paths_are_marked_for_bash(folder):
+    env = {"_DORA_COMPLETE": "bash_complete", "_DORA_WORDS": "graph\nflows"}
+    assert dora(cwd=folder, env=env).stdout == "flows/\t\n"
+    env["_DORA_WORDS"] = "completion\nba"
+    assert dora(cwd=folder, env=env).stdout == "bash\n"
+
+
+@pytest.mark.parametrize("word", ["my\\ f", "'my f", '"my f'])
+def test_a_quoted_path_is_completed(folder, word):
+    (folder / "my flow.yml").touch()
+    assert complete("bash", "graph", word, cwd=folder) == ["my flow.yml"]
+
+
 def test_elvish_gets_the_help_after_a_tab(folder):
     assert complete("elvish", "valid", cwd=folder) == [f"validate\t{COMMANDS['validate'].summary}"]
 
@@ -90,7 +110,7 @@ def test_a_script_is_valid_for_its_shell(tmp_path, shell, check):
 
 @pytest.mark.parametrize(
     ("word", "offered"),
-    [("flow.ym", "flow.yml\n1"), ("none", "\n0"), ("''", "flow.yaml\nflow.yml\nflows/\n3")],
+    [("flow.ym", "flow.yml\n1"), ("none", "\n0"), ("''", "flow.yaml\nflow.yml\nflows\n3")],
 )
 def test_bash_itself_completes_with_the_script(folder, word, offered):
     words = (
