@@ -52,8 +52,8 @@ class Trouble:
             )
 
     def end(self) -> None:
-        """Report the missing lines, if the files still cannot be written."""
-        if self.text is not None:
+        """Report the missing lines, if there are any and the files still cannot be written."""
+        if self.text is not None and self._missing:
             self._report("error", f"log files were not written; {_count(self._missing)} missing")
 
     def worked(self) -> None:

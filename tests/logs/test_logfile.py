@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -142,6 +143,15 @@ def test_trouble_is_reported_once_and_its_end_with_the_number_of_missing_lines(
     assert facts.reports[1:] == [("warn", "log files are written again; 3 lines are missing")]
     assert facts.trouble.text is None
     assert facts.contents() == [b"y\n"]
+
+
+def test_at_the_end_only_lines_that_there_were_are_missing(facts: LogFixture) -> None:
+    facts.trouble.failed(facts.file.path, OSError(errno.EROFS, "Read-only file system"))
+    facts.trouble.end()
+    assert len(facts.reports) == 1
+    facts.trouble.missing(1)
+    facts.trouble.end()
+    assert facts.reports[1:] == [("error", "log files were not written; 1 line is missing")]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
