@@ -129,10 +129,11 @@ class IdentityStore:
         fleet = hashlib.sha256(authority).hexdigest()
         return Identity(self._link, *checked(config.robot, config.coordinators), fleet)
 
-    def request(self, robot: str, *, replace: bool = False) -> str:
+    def request(self, robot: str, *, replace: bool = False, same_key: bool = False) -> str:
         """Make a new key, and return a request for a certificate of it (PEM).
 
-        The present identity stays in use until `certify`.
+        The present identity stays in use until `certify`. With `same_key`, a key whose certificate
+        has not arrived is used again.
 
         Raises:
             ControlError: the robot is enrolled, possibly under another id, and not to be replaced.
@@ -142,9 +143,13 @@ class IdentityStore:
         if not is_name(robot):
             raise ControlError("bad-request", f"{robot[:MAX_NAME]!r} is not a valid robot id")
         self._check_replace(robot, replace=replace)
+        path = self._pending / "key.pem"
+        if same_key and path.exists():
+            _log.debug("the key for robot %s waits for its certificate", robot)
+            return keys.request_for(robot, path.read_text(encoding="ascii"))
         key = keys.new_key()
         self._pending.mkdir(mode=0o700, exist_ok=True)
-        write_secret(self._pending / "key.pem", key.encode())
+        write_secret(path, key.encode())
         _log.debug("made a new key for robot %s", robot)
         return keys.request_for(robot, key)
 

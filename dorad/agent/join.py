@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 _METHODS = {"enrol.sign": Method(EnrolSign, Certificates, "Sign the certificate of a robot.")}
 
+_LOST = ("unavailable", "deadline", "busy")
+"""Codes of errors after which another coordinator is asked; this one may have signed, too."""
+
 _HINT = (
     "copy the whole command that `dorafleet enrol CLUSTER.yml ROBOT --token` prints; each is good "
     "once, for 15 minutes"
@@ -43,7 +46,7 @@ def join(
     """Ask the first coordinator that answers for a certificate, and use it.
 
     `authority` is the certificate of the fleet's authority (PEM): only a coordinator that it has
-    signed gets the token.
+    signed gets the token. Call it again if the answer is lost: the token is good for the same key.
 
     Raises:
         ControlError: none answers, or one refuses.
@@ -51,15 +54,16 @@ def join(
     _, addresses = checked(robot, list(coordinators))
     if not is_token(token):
         raise ControlError("bad-request", "`--token` is not a token", _HINT)
-    csr = identities.request(robot, replace=replace)
+    csr = identities.request(robot, replace=replace, same_key=True)
     try:
         certificates = _sign(addresses, EnrolSign(robot=robot, csr=csr), token, authority)
         if certificates.authority.strip() != authority.strip():
             raise ControlError("refused", "the coordinator's answer names another authority")
         enrolment = Enrolment(robot, list(coordinators), certificates.chain, authority)
         return identities.enrol(enrolment, replace=replace)
-    except ControlError:
-        identities.cancel()
+    except ControlError as error:
+        if error.code not in _LOST:
+            identities.cancel()
         raise
 
 
@@ -102,7 +106,7 @@ def _sign(
                 if error.code == "refused":
                     # The hint is for clients that have a token in a file.
                     raise ControlError(error.code, error.message, _HINT) from error
-                if error.code not in ("unavailable", "deadline", "busy"):
+                if error.code not in _LOST:
                     raise
                 failures.append(error)
     raise failures[-1]

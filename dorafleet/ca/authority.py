@@ -257,6 +257,15 @@ def _name(text: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text[:64])])
 
 
+def key_digest(csr: str) -> str:
+    """Return the SHA-256 of the key in a request, whose sender owns it. Raises as `issue`."""
+    return hashlib.sha256(
+        _key_in(csr).public_bytes(
+            serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    ).hexdigest()
+
+
 def _key_in(csr: str) -> ec.EllipticCurvePublicKey:
     """Return the key of a request whose sender has proved to own it. Raises ControlError."""
     if len(csr) > MAX_CSR:

@@ -151,10 +151,6 @@ class Access:
         if found is None:
             raise _no_token("the token is wrong")
         name, record = found
-        if isinstance(record, EnrolmentRecord) and record.used:
-            raise ControlError(
-                "refused", f"the token for `{name}` was used already", "make a new one"
-            )
         if record.expires < self._grants.clock():
             raise ControlError("refused", f"the token of `{name}` has expired", "make a new one")
         if isinstance(record, EnrolmentRecord):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Certificates
 from dorad.control.tls import Identity, is_name
+from dorafleet.ca.authority import key_digest
 from dorafleet.coordinator import accessmessages as m
 from dorafleet.coordinator.access import revoked_reason
 from dorafleet.coordinator.grants import EnrolmentRecord, TokenRecord, digest
@@ -32,6 +36,8 @@ ENROLMENT_S = 15 * 60.0
 MAX_DAYS = 3650
 MAX_TOKENS = 1000
 _DAY_S = 86400.0
+
+_log = logging.getLogger(__name__)
 
 
 class Enrolling:
@@ -91,7 +97,8 @@ class Enrolling:
             if call.peer.role == "enrolling":
                 enrolment = self._usable_enrolment(call.peer.name, params)
             holder = self._grants.holder("robot", robot)
-            if holder is not None and not holder.revoked and not params.again:
+            again = params.again or (enrolment is not None and enrolment.used)
+            if holder is not None and not holder.revoked and not again:
                 raise ControlError(
                     "exists",
                     f"robot `{robot}` is enrolled already, with another key",
@@ -106,17 +113,25 @@ class Enrolling:
         return self._answer(issued)
 
     def _usable_enrolment(self, name: str, params: EnrolSign) -> EnrolmentRecord:
-        """Return the token of a robot, which is still unused. Raises ControlError."""
+        """Return the token of a robot for the key in its request. Raises ControlError.
+
+        One that was used is good for the same key once more: the answer may have been lost.
+        """
         enrolment = self._grants.enrolment(name)
         if params.robot != name:
             raise ControlError("refused", f"the token is for robot `{name}`")
         if params.again:
             raise ControlError("refused", "a token enrols only a robot that has no certificate")
-        if enrolment is None or enrolment.used or enrolment.expires < self._grants.clock():
-            raise ControlError(
-                "refused", f"the token for `{name}` was used already, or has expired"
-            )
-        return enrolment
+        key = key_digest(params.csr)
+        if enrolment is None or enrolment.expires < self._grants.clock():
+            raise ControlError("refused", f"the token for `{name}` has expired")
+        if enrolment.used:
+            holder = self._grants.holder("robot", name)
+            valid = {} if holder is None or holder.revoked else holder.serials
+            if enrolment.key != key or enrolment.serial not in valid:
+                raise ControlError("refused", f"the token for `{name}` was used already")
+            _log.info("robot `%s` asks again for its certificate", name)
+        return msgspec.structs.replace(enrolment, key=key)
 
     async def _make_enrolment(self, call: Call, params: m.EnrolRef) -> m.EnrolToken:
         robot = self._checked_robot(params.robot)

@@ -57,6 +57,10 @@ class EnrolmentRecord(msgspec.Struct, frozen=True):
     hash: str
     expires: float
     used: bool = False
+    key: str = ""
+    """The digest of the key that it was used for: the same robot may ask again, see `key_digest`."""
+    serial: str = ""
+    """Of the certificate that it was used for."""
 
 
 Value = Holder | TokenRecord | EnrolmentRecord
@@ -150,20 +154,21 @@ class Grants:
     ) -> None:
         """Store a new certificate; `replace` revokes the earlier ones of its owner.
 
-        `used` is the token that it was signed for, which is used up. Hold `writer.changing`.
+        `used` is the token that it was signed for, with the key; it is used up. Hold
+        `writer.changing`.
         """
         identity = certificate.identity
         now = self._current(self.holder(identity.kind, identity.name))
         serials = {} if replace else now.serials
         refused = {**now.refused, **now.serials} if replace else now.refused
-        holder = Holder(
-            {**serials, f"{certificate.serial:x}": certificate.not_after}, refused, identity.role
-        )
+        serial = f"{certificate.serial:x}"
+        holder = Holder({**serials, serial: certificate.not_after}, refused, identity.role)
         changed: dict[tuple[str, str], Value] = {(identity.kind, identity.name): holder}
         if used is not None:
-            changed["enrolment", identity.name] = msgspec.structs.replace(used, used=True)
+            after = msgspec.structs.replace(used, used=True, serial=serial)
+            changed["enrolment", identity.name] = after
         record = {**actor, "action": "access.certificate", "owner": str(identity)}
-        await self._put(changed, {**record, "serial": f"{certificate.serial:x}"})
+        await self._put(changed, {**record, "serial": serial})
 
     async def put_token(
         self, kind: str, name: str, value: TokenRecord | EnrolmentRecord, actor: Mapping[str, Any]

@@ -12,6 +12,7 @@ import pytest
 
 from dorad.agent.identity import IdentityStore
 from dorad.agent.join import authority_of, join
+from dorad.control.client import Client
 from dorad.control.errors import ControlError
 from dorafleet.ca.authority import open_authority
 from tests.agent.fleet import DEADLINE_S, Agent
@@ -137,6 +138,25 @@ def test_a_robot_joins_whose_agent_shares_its_identity_with_the_group_of_dorad(
     coordinators = [f"127.0.0.1:{operator.port}"]
     assert join(identities, "arm1", coordinators, token, authority_of(authority)).robot == "arm1"
     assert (folder / "identity/key.pem").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_join_whose_answer_was_lost_is_done_by_the_same_command(operator, folder, monkeypatch):
+    words = operator.command_for("arm1")
+    token, authority = words[words.index("--token") + 1], words[words.index("--authority") + 1]
+    identities = IdentityStore(folder)
+    given = ([f"127.0.0.1:{operator.port}"], token, authority_of(authority))
+    call = Client.call
+
+    def lost(*arguments):
+        call(*arguments)
+        raise ControlError("unavailable", "the connection was lost")
+
+    monkeypatch.setattr(Client, "call", lost)
+    with pytest.raises(ControlError, match="was lost"):
+        join(identities, "arm1", *given)
+    monkeypatch.setattr(Client, "call", call)
+    assert join(identities, "arm1", *given).robot == "arm1"
+    assert not (folder / "pending").exists()
 
 
 def test_a_damaged_authority_uses_up_no_token(operator, agent):

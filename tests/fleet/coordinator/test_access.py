@@ -119,13 +119,48 @@ async def test_a_token_enrols_the_robot_that_it_was_made_for_once(tmp_path):
             with pytest.raises(RefusedError, match="not a request for a certificate"):
                 await robot.call("enrol.sign", robot="arm1", csr="x")
             found = await robot.call("enrol.sign", robot="arm1", csr=csr_of(key))
-            with pytest.raises(RefusedError, match="used already"):
-                await robot.call("enrol.sign", robot="arm1", csr=csr_of(key))
         assert found["authority"] == made["authority"]
-        assert "used already" in await refusal(process, **bearer)
+        async with client(process, **bearer) as other:
+            with pytest.raises(RefusedError, match="used already"):
+                await other.call("enrol.sign", robot="arm1", csr=csr_of(new_key()))
         tls = holding(tmp_path / "robot", key, found["chain"], found["authority"])
         async with connected(process, tls, "/agent"):
             pass
+
+
+async def test_a_robot_whose_certificate_got_lost_gets_another_one_for_its_key(tmp_path):
+    with coordinator(tmp_path / "state", "--tls") as process:
+        made = await token_for(process, "arm1")
+        bearer = {"Authorization": f"Bearer {made['token']}"}
+        key = new_key()
+        async with client(process, **bearer) as robot:
+            lost = await robot.call("enrol.sign", robot="arm1", csr=csr_of(key))
+            found = await robot.call("enrol.sign", robot="arm1", csr=csr_of(key))
+        tls = holding(tmp_path / "robot", key, found["chain"], found["authority"])
+        async with connected(process, tls, "/agent"):
+            pass
+        tls = holding(tmp_path / "lost", key, lost["chain"], lost["authority"])
+        assert "was revoked" in await refusal(process, tls, "/agent")
+
+
+@pytest.mark.parametrize("method", ["access.revoke", "enrol.sign"])
+async def test_a_used_token_gives_nothing_after_the_robot_was_revoked_or_enrolled_again(
+    tmp_path, method
+):
+    with coordinator(tmp_path / "state", "--tls") as process:
+        made = await token_for(process, "arm1")
+        bearer = {"Authorization": f"Bearer {made['token']}"}
+        key = new_key()
+        async with client(process, **bearer) as robot:
+            await robot.call("enrol.sign", robot="arm1", csr=csr_of(key))
+        async with admin(process) as one:
+            if method == "access.revoke":
+                await one.call(method, kind="robot", name="arm1")
+            else:
+                await one.call(method, robot="arm1", csr=csr_of(new_key()), again=True)
+        async with client(process, **bearer) as robot:
+            with pytest.raises(RefusedError, match="used already"):
+                await robot.call("enrol.sign", robot="arm1", csr=csr_of(key))
 
 
 async def test_a_token_that_many_use_at_once_enrols_one(tmp_path):
