@@ -238,21 +238,23 @@ class DataflowMethods:
         await self._fleet.bell.until(decided, _stop_seconds(params) + AGAIN_S)
         new = self._fleet.run(run)
         if new is None:
-            raise await self._not_restarted(call, self._now(old), params)
+            raise self._not_restarted(self._now(old), params)
         return m.Restarted(
             old=old.uuid, new=new.uuid, name=new.name, changes=self._fleet.changes(old)
         )
 
-    async def _not_restarted(self, call: Call, record: Record, params: m.Stop) -> ControlError:
-        """Return why a dataflow was not restarted; from now on it will not be."""
-        if record.again is not None:
-            await self._order_stop(call, record, params)
-            if record.running:
-                return self._not_ended(record, params)
-        elif record.running:
+    def _not_restarted(self, record: Record, params: m.Stop) -> ControlError:
+        """Return why a dataflow has not been started again."""
+        if record.running and record.again is not None:
+            error = self._not_ended(record, params)
+            hint = "it is started again once it has ended; `dora stop` gives that up" + (
+                "" if params.force else ", `dora restart --force` does not wait"
+            )
+            return ControlError(error.code, error.message, hint)
+        if record.running:
             return ControlError("conflict", f"dataflow {record.key} was stopped meanwhile")
         failures = [] if record.end is None else record.end.failures
-        why = failures[-1].headline if failures else "it was not started again in time"
+        why = failures[-1].headline if failures else "it is not started again yet"
         return ControlError(
             "unavailable", f"dataflow {record.key} has ended: {why}", "`dora start` starts it again"
         )

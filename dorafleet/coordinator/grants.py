@@ -58,7 +58,7 @@ class EnrolmentRecord(msgspec.Struct, frozen=True):
     expires: float
     used: bool = False
     key: str = ""
-    """The digest of the key that it was used for: the same robot may ask again, see `key_digest`."""
+    """The digest of the key that it was used for, which may ask again; see `key_digest`."""
     serial: str = ""
     """Of the certificate that it was used for."""
 

@@ -124,6 +124,18 @@ async def test_a_second_restart_that_comes_too_late_has_the_same_result(tmp_path
         assert (second.old, second.new) == (before, first.new)
 
 
+async def test_a_robot_that_is_away_for_a_moment_is_restarted_when_it_is_back(tmp_path):
+    async with leading(tmp_path) as fleet:
+        before = await running(fleet)
+        arm1 = fleet.agents["arm1"]
+        async with restarting(fleet) as call:
+            await arm1.stop()
+            with pytest.raises(ControlError, match=r"arm1.*is started again once it has ended"):
+                await call
+        await fleet.connect(arm1)
+        await until_again(fleet, before)
+
+
 async def test_a_stop_ends_a_restart(tmp_path):
     async with leading(tmp_path) as fleet:
         await running(fleet)
