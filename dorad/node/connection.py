@@ -83,6 +83,7 @@ class DaemonConnection(ConnectionState):
         self.catch_up: Callable[[], bool] = lambda: True
         """Sends the last messages of `late_outputs`; returns False if it must be called again."""
         self._requests = PendingRequests()
+        self._ended: list[str] = []
         self._draining = False
         self.lost = False
         self._segment_timeout_s = SEGMENT_TIMEOUT_S
@@ -340,6 +341,8 @@ class DaemonConnection(ConnectionState):
         _log.debug("a new daemon has taken over: %d requests again", len(self._requests))
         if self.epoch_ns is None:
             self.ready()
+        for operator in self._ended:
+            self._send("ended", {"operator": operator})
         for request in self._requests.all():
             self._send(*request)
 
@@ -371,7 +374,8 @@ class DaemonConnection(ConnectionState):
         self._send("retire", {"segment": segment})
 
     def ended(self, operator: str) -> None:
-        """Notify the daemon that one operator of this node has ended."""
+        """Notify the daemon, and each next one, that one operator of this node has ended."""
+        self._ended.append(operator)
         self._send("ended", {"operator": operator})
 
     def done(self) -> None:

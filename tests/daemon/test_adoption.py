@@ -292,6 +292,24 @@ async def test_a_parameter_that_a_snapshot_lacks_is_sent_to_its_node() -> None:
             assert broker.snapshot().params == {"a": {"same": 1, "number": True}}
 
 
+async def test_a_silent_input_whose_silence_was_not_stored_is_not_silent_for_the_node() -> None:
+    entries = tuple(Input(name, NodeOutput("a", "out"), input_timeout=1.0) for name in "xyz")
+    flow = dataflow(node("a"), replace(node("b"), inputs=entries))
+    async with broker_series(flow) as on:
+        with on.client() as client:
+            await client.attach("b")
+            on.broker.notifications.input_broken("b", "x")
+            on.broker.notifications.close_input("b", "y")
+            before = on.broker.snapshot()
+            on.broker.notifications.input_broken("b", "z")
+            await on.replace_broker(before)
+            await client.packet_of("adopted")
+            found = [await client.packet() for _ in range(3)]
+            assert [each for each in found if each["t"] == "recovered"] == [
+                {"t": "recovered", "input": "z"}
+            ]
+
+
 async def test_a_node_that_ended_meanwhile_is_detected(tmp_path: Path) -> None:
     async with broker_series(dataflow(node("a"), node("b", x="a/out"))) as on:
         async with Program(on, "a", COUNTER), Program(on, "b", WRITER, tmp_path / "b") as b:

@@ -155,6 +155,16 @@ def test_a_node_at_the_barrier_reports_ready_to_a_new_daemon(daemon: FakeDaemon)
     connection.done()
 
 
+def test_the_end_of_an_operator_is_repeated_to_a_new_daemon(daemon: FakeDaemon) -> None:
+    with attached(daemon) as node:
+        node.connection.ended("op")
+        assert daemon.receive("ended").fields == {"operator": "op"}
+        daemon.send("adopted")
+        node.connection.refresh()
+        node.connection.read_mail()
+        assert daemon.receive("ended").fields == {"operator": "op"}
+
+
 def test_a_request_is_repeated_to_a_new_daemon(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.connection.grow(1000)) as grown:
         first = daemon.receive("grow")

@@ -188,11 +188,24 @@ class Sessions:
         connection.send("adopted", {})
         if node_id == LINK and state.link is not None:
             connection.send("link", state.link)
+        self._send_recovered(node_id)
         self._send_present(node_id)
         if state.abort_reason is not None:
             connection.send("refused", {"error": state.abort_reason})
         elif state.epoch_ns is not None:
             connection.send("start", {"epoch_ns": state.epoch_ns})
+
+    def _send_recovered(self, node_id: str) -> None:
+        """Let a node take inputs as silent only if this daemon knows that they are."""
+        conditions = {
+            (kind, fields.get("input")) for kind, fields in self._state.conditions_of(node_id)
+        }
+        for item in self._state.mailboxes[node_id].inputs.values():
+            if item.input_timeout is not None and not conditions & {
+                ("broken", item.id),
+                ("closed", item.id),
+            }:
+                self._state.send(node_id, "recovered", {"input": item.id})
 
     def on_packet(self, connection: Connection, packet: Packet) -> None:
         """Handle a packet of a welcomed node.

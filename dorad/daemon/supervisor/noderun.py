@@ -214,5 +214,8 @@ def adopted_process(
         run.watchdog_reason = "ended while no daemon was running"
         return Exit(signal=signal.SIGKILL)
     if adopted is not None and not isinstance(adopted, Exit):
+        if run.spawned_at is None:
+            # It is the process that the restart has started, not the one that it was to end.
+            run.restart_requested = False
         run.connected = run.connected or stats.vitals(run.node.id).connected
     return adopted

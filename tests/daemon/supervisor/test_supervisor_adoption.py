@@ -302,6 +302,21 @@ async def test_an_unrecorded_change_does_not_stop_the_adoption() -> None:
         stage.processes["b"].end(FINE)
 
 
+async def test_a_restart_whose_new_process_was_not_recorded_is_done() -> None:
+    before = Stage(chain("a", "b"))
+    async with lost(before) as stage:
+        before.connect("a", "b")
+    assert stage.restored is not None
+    stage.restored["nodes"]["a"] |= {"spawned_at": None, "restart_requested": True}
+    stage.__post_init__()
+    async with running(stage, kept(stage, "a", "b")):
+        await until(lambda: stage.supervisor.statuses()["b"].pid is not None)
+        assert stage.supervisor.statuses()["a"].pid is not None
+        await asyncio.sleep(0)
+        assert ("stop", "a", "MANUAL") not in stage.broker.calls
+        stage.supervisor.kill("was killed")
+
+
 def with_dynamic() -> Stage:
     """A stage with a dynamic node between two others."""
     return Stage(dataflow(node("a"), node("d", "a", dynamic=True), node("b", "d")))
