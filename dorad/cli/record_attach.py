@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from dorad.record.items import Outcome, Progress
     from dorad.record.settings import Settings
 
+NEXT_DAEMON_S = 10.0
+"""Seconds that the next daemon may need to start, after the one before was killed."""
+
+POLL_S = 0.2
+
 _log = logging.getLogger(__name__)
 
 
@@ -73,7 +78,6 @@ def _joined(
     client: Client, dataflow: str, topics: Sequence[str], queue_size: int
 ) -> Iterator[DaemonConnection]:
     """Add a node to the dataflow, and attach this process as that node."""
-    from dorad.control.errors import ControlError
     from dorad.node import attach
     from dorad.record.arguments import recorder_inputs
     from dorad.shm import rendezvous
@@ -86,9 +90,9 @@ def _joined(
         "path": "dynamic",
         "inputs": recorder_inputs(topics, queue_size),
     }
-    client.add_node(definition, dataflow=dataflow)
-    _log.debug("joined %s as %s", dataflow, node_id)
     try:
+        client.add_node(definition, dataflow=dataflow)
+        _log.debug("joined %s as %s", dataflow, node_id)
         connection = attach.connect(attach.Dynamic(node_id, rendezvous.port()))
         try:
             yield connection
@@ -97,8 +101,34 @@ def _joined(
     except RuntimeError as error:
         raise click.ClickException(f"cannot join the dataflow: {error}") from error
     finally:
-        with contextlib.suppress(ControlError):  # the dataflow has ended, and the node with it
-            client.remove_node(node_id, dataflow=dataflow)
+        remove_added(client, node_id, dataflow)
+
+
+def remove_added(client: Client, node: str, dataflow: str) -> None:
+    """Remove a node that this command has added, even if a new daemon has taken over since.
+
+    The node stays if the dataflow has ended, or no daemon comes.
+    """
+    from dorad.control.errors import ControlError
+
+    try:
+        client.remove_node(node, dataflow=dataflow)
+        return
+    except ControlError as error:
+        _log.debug("%s is not removed: %s", node, error)
+        if error.code != "unavailable" or client.server.path is None:
+            return
+    end = time.monotonic() + NEXT_DAEMON_S
+    while True:
+        try:
+            with connect() as again:
+                again.remove_node(node, dataflow=dataflow)
+        except ControlError as error:
+            _log.debug("%s is not removed from the next daemon: %s", node, error)
+            if error.code == "unavailable" and time.monotonic() < end:
+                time.sleep(POLL_S)
+                continue
+        return
 
 
 def recorders(client: Client, dataflow: str) -> list[NodeInfo]:

@@ -135,6 +135,7 @@ def _ask(
     client: Client, run: str, nodes: Mapping[str, str | None], definition: Mapping[str, Any]
 ) -> dict[str | None, tuple[bool, str]]:
     """Let each node make its incident; return whether it did, and its words."""
+    from dorad.cli.record_attach import remove_added
     from dorad.control.errors import ControlError
     from dorad.record.outcome import MARK_WORD
 
@@ -150,10 +151,7 @@ def _ask(
             answers[node] = (False, str(error))
 
     def remove(node: str) -> None:
-        try:
-            client.remove_node(node, dataflow=run)
-        except ControlError as error:  # it was not added, or the dataflow has ended
-            _log.debug("%s is not removed: %s", node, error)
+        remove_added(client, node, run)
 
     # Before there are nodes that answer: lines that come live do not depend on log files, which
     # cannot be written while the disk is full.

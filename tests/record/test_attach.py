@@ -79,6 +79,21 @@ def test_a_killed_recorder_is_removed_by_the_next(dorad, tmp_path):
     until_more_seen(tmp_path / "flow", 5)
 
 
+def test_a_recorder_leaves_the_daemon_that_took_over_from_a_killed_one(own_daemon, tmp_path):
+    run = "demo"
+    own_daemon.dora_ok("start", counting(tmp_path / "flow"), "--name", run, "--detach")
+    for ended_by_its_command in (True, False):
+        process = until_recorded(own_daemon, run, tmp_path / f"{ended_by_its_command}.mcap")
+        own_daemon.kill()
+        own_daemon.start()
+        if ended_by_its_command:
+            process.send_signal(signal.SIGINT)
+        else:
+            assert "ended __dora_record" in own_daemon.dora("record", "stop", run).stdout
+        assert process.wait(DEADLINE_S) == 0
+        assert "__dora_record" not in own_daemon.dora("node", "list", "-q").stdout
+
+
 def test_a_recorder_that_still_joins_is_not_taken_for_one_that_was_killed(dorad, tmp_path):
     run = "demo"
     dorad.dora_ok("start", counting(tmp_path / "flow"), "--name", run, "--detach")
