@@ -69,11 +69,19 @@ def pub(
 
 
 def _read(file: Path | None) -> str:
+    from dorad.control.limits import MAX_REQUEST
+
     assert file is not None
-    if str(file) == "-":
-        return sys.stdin.read()
+    # Read no more than a request may have: a device, or a pipe, may never end.
     try:
-        return file.read_text(encoding="utf-8")
+        if str(file) == "-":
+            data = sys.stdin.buffer.read(MAX_REQUEST + 1)
+        else:
+            with file.open("rb") as opened:
+                data = opened.read(MAX_REQUEST + 1)
+        if len(data) > MAX_REQUEST:
+            raise click.ClickException(f"{file} is larger than {MAX_REQUEST >> 20} MiB")
+        return data.decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise click.ClickException(f"cannot read {file}: {reason}") from error

@@ -17,7 +17,7 @@ from dorad.cli.topic_echo import brief, milliseconds, to_json
 from dorad.cli.topic_hz import rows
 from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
-from tests.cli.dora import DORA
+from tests.cli.dora import DEADLINE_S, DORA, dora
 from tests.cli.fakedaemon import UUID
 
 TOPICS = m.TopicList(
@@ -283,6 +283,24 @@ def test_pub_reads_a_file_and_takes_metadata(daemon, tmp_path):
     assert daemon.dora("topic", "pub", "a/b", *words, cwd=tmp_path).returncode == 0
     (sent,) = daemon.asked("topic.publish")
     assert (sent.data, sent.metadata, sent.dataflow) == ([{"x": -1}], {"request_id": "7"}, "demo")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [(b"\xff", "cannot read -: it is not UTF-8"), (b" " * (5 << 20), "- is larger than 4 MiB")],
+)
+def test_pub_reads_only_text_of_a_bounded_size(given, message):
+    result = subprocess.run(
+        [*DORA, "topic", "pub", "a/b", "--file", "-"],
+        input=given,
+        capture_output=True,
+        check=False,
+        timeout=DEADLINE_S,
+    )
+    assert (result.returncode, result.stderr.decode()) == (1, f"error: {message}\n")
+    assert dora("topic", "pub", "a/b", "--file", "/dev/zero").stderr == (
+        "error: /dev/zero is larger than 4 MiB\n"
+    )
 
 
 @pytest.mark.parametrize(
