@@ -89,8 +89,6 @@ class Record(LazyGroup):
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Complete the name of a command, a dataflow file, or an option of `start`."""
-        from click.shell_completion import CompletionItem
-
         if incomplete.startswith("-"):
             start = self.get_command(ctx, _START)
             assert start is not None

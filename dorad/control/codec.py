@@ -11,6 +11,7 @@ import msgspec
 from dorad.control.errors import ControlError
 from dorad.control.messages import Cancel, Error, Method, Nothing, Request, TopicHeader
 from dorad.int64 import Int64
+from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,13 +72,20 @@ def encode_request(id_: int, method: str, params: Struct) -> bytes:
     """Return a request as JSON, without the parameters that have their default.
 
     So an older daemon understands a newer client's request, unless it uses a new parameter.
+
+    Raises:
+        ControlError: a text is not UTF-8, such as a path in the letters of an old terminal.
     """
     given = {
         field.encode_name: value
         for field in _fields(type(params))
         if (value := getattr(params, field.name)) != _default(field)
     }
-    return _encoder.encode({"id": id_, "method": method, "params": given})
+    try:
+        return _encoder.encode({"id": id_, "method": method, "params": given})
+    except UnicodeEncodeError as error:
+        message = f"`{shorten(error.object)}` is not UTF-8"
+        raise ControlError("bad-request", message, "rename it, or use a terminal in UTF-8") from None
 
 
 @cache

@@ -160,8 +160,9 @@ def _open_tcp(target: Tcp) -> Opened | None:
         return None
     except TimeoutError:
         raise faults.not_responding(server, FAR.connect) from None
-    except OSError as error:
-        message = f"{server.name} cannot be reached: {error.strerror or error}"
+    except (OSError, UnicodeError) as error:  # the latter for a name that no host can have
+        reason = getattr(error, "strerror", None) or "that is not a host's name"
+        message = f"{server.name} cannot be reached: {reason}"
         raise ControlError("unavailable", message, "check the address and the network") from None
     if unencrypted:
         sock.close()

@@ -99,6 +99,6 @@ def is_here(host: str) -> bool:
         socket.inet_pton(family, host)
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
             probe.bind((host, 0))
-    except OSError:
+    except (OSError, UnicodeError):
         return False
     return True

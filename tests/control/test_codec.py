@@ -27,6 +27,13 @@ def test_a_request_omits_default_values() -> None:
     }
 
 
+def test_a_text_that_is_not_utf8_is_named() -> None:
+    params = m.Start(descriptor={}, path="/home/b\udce4r/flow.yml")
+    with pytest.raises(ControlError, match=r"`/home/b\\udce4r/flow.yml` is not UTF-8") as caught:
+        codec.encode_request(1, "dataflow.start", params)
+    assert caught.value.code == "bad-request"
+
+
 def test_a_result_may_have_fields_that_we_do_not_know() -> None:
     started = codec.decode('{"uuid": "u", "colour": "red"}', m.Started, "it")
     assert started == m.Started(uuid="u")

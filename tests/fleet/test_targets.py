@@ -23,7 +23,7 @@ from dorad.control.limits import MAX_REPLY, Limits
 from dorad.control.messages.agent import AGENT_METHODS, AgentReport, AgentWatch
 from dorad.control.peer import Peer
 from dorad.control.session import ClientSession
-from dorad.control.target import FAR, Accepted, Tcp, TlsFiles
+from dorad.control.target import FAR, Accepted, Tcp, TlsFiles, is_here
 from dorad.control.tls import Identity, server_context
 from dorad.control.transport import SocketTransport
 from dorad.control.websocket import WebSocket
@@ -339,6 +339,14 @@ async def test_the_coordinator_that_leads_is_found_beside_others(monkeypatch, to
         with pytest.raises(ControlError, match="no coordinator is running at") as caught:
             Client(places[:2])
         assert caught.value.code == "unavailable"
+
+
+@pytest.mark.parametrize("host", ["fleet..local", "b\udce4r", "x" * 70])
+def test_a_name_that_no_host_can_have_is_reported(host, tmp_path):
+    assert not is_here(host)
+    tls = TlsFiles(tmp_path / "ca", None, None)
+    with pytest.raises(ControlError, match="cannot be reached: that is not a host's name"):
+        Client(Tcp(host, 6013, None, tls))
 
 
 async def test_what_is_no_coordinator_is_named(token):
