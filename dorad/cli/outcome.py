@@ -63,6 +63,9 @@ def run_group(
             raise
         _print_error(message)
         return 1
+    except UnicodeEncodeError as error:
+        _print_error(f"cannot write the output: `{error.object}` is not {error.encoding.upper()}")
+        return 1
     except OSError as error:
         if _is_output(error):
             return output_failed(error)

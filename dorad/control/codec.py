@@ -85,7 +85,7 @@ def encode_request(id_: int, method: str, params: Struct) -> bytes:
         return _encoder.encode({"id": id_, "method": method, "params": given})
     except UnicodeEncodeError as error:
         message = f"`{shorten(error.object)}` is not UTF-8"
-        raise ControlError("bad-request", message, "rename it, or use a terminal in UTF-8") from None
+        raise ControlError("bad-request", message, "rename it") from None
 
 
 @cache

@@ -97,10 +97,19 @@ def load_node(
     return node, in_order(problems.warnings)
 
 
+def _check_path(path: Path, problems: Problems) -> None:
+    """Report a path that cannot be stored or sent, because it is not text."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        problems.at(0, 0, "its path is not UTF-8", "rename the file or its folder")
+
+
 def _read_dataflow(
     root: Value | None, path: Path, environ: Mapping[str, str] | None, problems: Problems
 ) -> Dataflow:
     """Return the dataflow in the tree. Raises DataflowError with all `problems`."""
+    _check_path(path.absolute(), problems)
     root, fields = _checked_root(root, problems)
     env = read_env(fields.take("env"), environ, problems)
     read = [(read_node(item, env, environ, problems), item) for item in fields.items("nodes")]

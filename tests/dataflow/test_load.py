@@ -227,3 +227,11 @@ def test_a_dataflow_may_have_no_nodes_yet() -> None:
     assert flow.descriptor["nodes"] == []
     assert [warning.message for warning in flow.warnings] == ["the dataflow has no nodes"]
     assert flow.ignored == ()
+
+
+def test_a_folder_whose_name_is_not_text_is_reported(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"b\xe4r")
+    folder.mkdir()
+    (folder / "flow.yml").write_text("nodes: [{id: a, path: dynamic}]\n")
+    with pytest.raises(DataflowError, match="its path is not UTF-8"):
+        load(folder / "flow.yml")
