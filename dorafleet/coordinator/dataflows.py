@@ -138,12 +138,17 @@ class DataflowMethods:
 
     async def stop(self, call: Call, params: m.Stop) -> m.DataflowState:
         """Stop a dataflow on all its machines at once, and wait for its end."""
-        found = await self._order_stop(call, self._fleet.find(params.dataflow), params)
+        found = await self._order_stop(call, self._find(params.dataflow), params)
         await self._fleet.bell.until(lambda: self._has_stopped(found), _stop_seconds(params))
         record = self._now(found)
         if record.running:
             raise self._not_ended(record, params)
         return self._state(record)
+
+    def _find(self, dataflow: str | None) -> Record:
+        """Return a dataflow that runs, or is to be started again. Raises ControlError."""
+        found = self._fleet.find(dataflow, ended_too=True)
+        return self._fleet.find(dataflow) if found.again is None else found
 
     async def _order_stop(
         self, call: Call, found: Record, params: m.Stop, again: Again | None = None
@@ -217,10 +222,9 @@ class DataflowMethods:
 
         The reconciler starts it, also if this call or this coordinator ends before.
         """
-        found = self._fleet.find(params.dataflow, ended_too=True)
+        found = self._find(params.dataflow)
         again = found.again
         if again is None:
-            found = self._fleet.find(params.dataflow)
             # Ask first: if a robot does not answer, nothing has changed.
             set_before = await self._params(found, force=params.force)
             again = Again(str(uuid.uuid4()), set_before, actor_of(call))

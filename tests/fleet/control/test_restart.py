@@ -11,6 +11,7 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorafleet.coordinator.audit import read_rows, verify
 from dorafleet.coordinator.records import Wanted
+from dorafleet.coordinator.starting import Starter
 
 from .serving import leading
 
@@ -149,6 +150,28 @@ async def test_a_stop_ends_a_restart(tmp_path):
             assert (await stop).status == "finished"
         (flow,) = (await fleet.call("dataflow.list")).dataflows
         assert flow.status == "finished"
+
+
+async def test_a_stop_also_ends_the_restart_of_what_has_ended(tmp_path, monkeypatch):
+    async with leading(tmp_path) as fleet:
+        await running(fleet)
+        begin = asyncio.Event()
+        again = Starter.start_again
+
+        async def wait(starter, key):
+            await begin.wait()
+            return await again(starter, key)
+
+        monkeypatch.setattr(Starter, "start_again", wait)
+        async with restarting(fleet) as call:
+            fleet.agents["arm1"].begins.set()
+            await fleet.until(lambda: not fleet.control.fleet.running)
+            stopped = await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
+            assert stopped.status == "finished"
+            begin.set()
+            with pytest.raises(ControlError, match="has ended"):
+                await call
+        assert not fleet.control.fleet.running
 
 
 async def test_what_cannot_be_started_again_stays_ended_with_the_reason(tmp_path):
