@@ -143,15 +143,25 @@ class IdentityStore:
         if not is_name(robot):
             raise ControlError("bad-request", f"{robot[:MAX_NAME]!r} is not a valid robot id")
         self._check_replace(robot, replace=replace)
-        path = self._pending / "key.pem"
-        if same_key and path.exists():
+        waiting = self._waiting_key() if same_key else None
+        if waiting is not None:
             _log.debug("the key for robot %s waits for its certificate", robot)
-            return keys.request_for(robot, path.read_text(encoding="ascii"))
+            return keys.request_for(robot, waiting)
         key = keys.new_key()
         self._pending.mkdir(mode=0o700, exist_ok=True)
-        write_secret(path, key.encode())
+        write_secret(self._pending / "key.pem", key.encode())
         _log.debug("made a new key for robot %s", robot)
         return keys.request_for(robot, key)
+
+    def _waiting_key(self) -> str | None:
+        """Return the key whose certificate has not arrived, or None."""
+        waiting, used = (
+            path.read_text(encoding="ascii") if path.exists() else None
+            for path in (self._pending / "key.pem", self._link / "key.pem")
+        )
+        # A kill at the end of `enrol` leaves the key that is in use; others may know that one, and
+        # it is to be replaced therefore.
+        return None if waiting == used else waiting
 
     def cancel(self) -> None:
         """Forget the key of the last request: no certificate will come for it."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 
+import msgspec
 import pytest
 
-from dorad.agent.identity import address_of
+from dorad.agent.identity import Enrolment, IdentityStore, address_of
 from dorad.control.errors import ControlError
 from dorad.control.tls import Identity
-from dorafleet.ca.authority import open_authority
+from dorafleet.ca.authority import key_digest, open_authority
 from tests.agent.fleet import Agent
 
 
@@ -46,6 +48,19 @@ def refused(agent, stdin, *words):
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     return done.stderr
+
+
+def test_a_key_that_waits_is_used_again_but_never_one_that_is_in_use(folder, authority):
+    store = IdentityStore(folder)
+    first = store.request("arm1")
+    assert key_digest(store.request("arm1", same_key=True)) == key_digest(first)
+    csr = store.request("arm1")
+    assert key_digest(csr) != key_digest(first)
+    store.enrol(msgspec.json.decode(answer(authority, csr), type=Enrolment))
+    # As a kill leaves it.
+    shutil.copytree(folder / "identity", folder / "pending")
+    again = store.request("arm1", replace=True, same_key=True)
+    assert key_digest(again) != key_digest(csr)
 
 
 def test_a_robot_is_enrolled_and_its_key_stays_secret(agent, authority):
