@@ -24,6 +24,7 @@ from dorafleet.coordinator.records import (
     puts_for,
 )
 from dorafleet.coordinator.stored import damaged, read
+from dorafleet.coordinator.writing import uninterrupted
 from dorafleet.store.backup import RESTORED
 from dorafleet.store.errors import Code, StoreError
 
@@ -274,7 +275,7 @@ class Fleet:
         except StoreError as error:
             if error.code is Code.UNKNOWN:
                 _log.warning("a change may not have been written; reading the store")
-                await self.load()
+                await uninterrupted(self.load())
             raise
         _log.debug("revision %d: %s", self._revision, audited["action"])
 

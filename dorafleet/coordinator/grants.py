@@ -16,6 +16,7 @@ from dorad.control.errors import ControlError
 from dorad.control.tls import GRACE_S, Role
 from dorafleet.coordinator.accessmessages import Grant
 from dorafleet.coordinator.stored import damaged, decoded
+from dorafleet.coordinator.writing import uninterrupted
 from dorafleet.store.errors import Code, StoreError
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ class Grants:
         except StoreError as error:
             if error.code is Code.UNKNOWN:
                 _log.warning("a grant may not have been written; reading the store")
-                await self.load()
+                await uninterrupted(self.load())
             raise
 
     def _remember(self, kind: str, name: str, value: Value) -> None:

@@ -20,7 +20,7 @@ from dorafleet.coordinator.checking import check_going, check_names, check_runna
 from dorafleet.coordinator.folding import pending_nodes, status_of
 from dorafleet.coordinator.reconcile import current
 from dorafleet.coordinator.recorded import values_of, write_record
-from dorafleet.coordinator.writing import actor_of
+from dorafleet.coordinator.writing import actor_of, uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -125,17 +125,22 @@ class NodeMethods:
 
     async def set_param(self, call: Call, params: m.ParamSet) -> m.Param:
         """Set a parameter of a node, and keep it for another machine that runs the node later."""
-        return await self._change_param(
-            call, params, m.Param, lambda known, param: known | {params.key: param.value}
+        # The robot may have done it when the client goes away: that is in the audit, too.
+        return await uninterrupted(
+            self._change_param(
+                call, params, m.Param, lambda known, param: known | {params.key: param.value}
+            )
         )
 
     async def delete_param(self, call: Call, params: m.ParamRef) -> m.Nothing:
         """Delete a parameter of a node, so that another machine does not set it again later."""
-        return await self._change_param(
-            call,
-            params,
-            m.Nothing,
-            lambda known, _: {key: value for key, value in known.items() if key != params.key},
+        return await uninterrupted(
+            self._change_param(
+                call,
+                params,
+                m.Nothing,
+                lambda known, _: {key: value for key, value in known.items() if key != params.key},
+            )
         )
 
     async def _change_param(

@@ -199,10 +199,13 @@ class Rollouts:
             step=rollout.steps, at=time.time(), what=act, by=by, reason=reason or rollout.reason
         )
         audited = {**actor, "action": f"rollout.{act}", "rollout": rollout.number, "reason": reason}
+        members = self._members.get(rollout.number)
+        if members is None and not rollout.over:
+            members = await self._read_members(rollout.number)
         await self._fleet.put_orders({}, audited, puts=_head_puts(rollout, entry))
         self.heads[rollout.number] = rollout
-        if rollout.number not in self._members and not rollout.over:
-            self._members[rollout.number] = await self._read_members(rollout.number)
+        if members is not None:
+            self._members[rollout.number] = members
         _log.info("rollout %d: %s by %s", rollout.number, act, by)
 
     async def put_over(self, number: int, counts: dict[str, int]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -14,12 +14,14 @@ from dorafleet.store.errors import ConflictError
 from dorafleet.store.model import LEADER, Transaction
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Coroutine, Mapping
 
     from dorad.control.server import Call
     from dorafleet.coordinator.audit import Head
     from dorafleet.store.model import Store, Term
 
+
+T = TypeVar("T")
 
 MAX_CLIENT = 100
 """Characters of a client's name in the audit."""
@@ -35,6 +37,26 @@ def actor_of(call: Call) -> dict[str, Any]:
         "role": call.peer.role,
         "client": call.client[:MAX_CLIENT],
     }
+
+
+async def uninterrupted(work: Coroutine[Any, Any, T]) -> T:
+    """Return the result of work that is not given up half way.
+
+    A cancellation comes at the next wait of the caller, which may first do what belongs to it.
+    """
+    task = asyncio.create_task(work)
+    caller = asyncio.current_task()
+    assert caller is not None
+    cancellations = 0
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            cancellations += 1
+            caller.uncancel()
+    for _ in range(cancellations):
+        caller.cancel()
+    return task.result()
 
 
 class Writer:
@@ -82,7 +104,8 @@ class Writer:
 
     async def _commit(self, transaction: Transaction) -> int:
         try:
-            return await self._store.commit(transaction)
+            # A caller whose client goes away meanwhile must know what the store has.
+            return await uninterrupted(self._store.commit(transaction))
         except ConflictError as error:
             if LEADER in error.found:
                 raise ControlError(
