@@ -42,7 +42,7 @@ class StoreThrottle:
             self._timer = asyncio.get_running_loop().call_at(self._next_at, self._store_now)
 
     def when_stored(self, call: Callable[[], None]) -> None:
-        """Call `call` once all changes so far are stored.
+        """Call `call` once all changes are stored of which `changed` knows.
 
         For packets that nodes cannot take back: a daemon killed after such a packet must have
         stored why it was sent.

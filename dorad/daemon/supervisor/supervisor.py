@@ -242,12 +242,11 @@ class Supervisor:
 
     def _adopt_dynamic(self, run: NodeRun) -> bool:
         """Catch up with a dynamic node that has come or left unnoticed; return True if it runs."""
-        name = run.node.id
-        pid = self.broker.stats.pid(name)
+        pid = self.broker.stats.pid(run.node.id)
         if pid is not None:
             run.process_joined(pid)
         elif run.connected:
-            self.on_disconnected(name)
+            self.on_disconnected(run.node.id)
         return pid is not None
 
     def stop(self, grace: float | None = None) -> None:
@@ -380,7 +379,8 @@ class Supervisor:
                     self._nodes[node].wake.set()
                 case actions.StopAll():
                     self._ladder.start(self._grace)
-                    self._send_stop()
+                    self._state.on_change()
+                    self.commands.when_stored(self._send_stop)
                 case actions.Finish():
                     for node in self._lifecycle.dynamic:
                         broker.notifications.stop(node, actions.StopReason.MANUAL)

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -132,6 +133,25 @@ async def test_a_stop_sends_the_event_to_all_and_waits() -> None:
         for process in stage.processes.values():
             process.end(Exit(code=0))
     assert all(result.ok for result in task.result())
+
+
+async def test_no_node_gets_a_stop_before_the_next_daemon_would_stop_all() -> None:
+    """A daemon that was killed after the first of three left the others running."""
+    stage = Stage(chain("a", "b"))
+    waiting: list[Callable[[], None]] = []
+    stored: list[bool] = []
+    async with running(stage):
+        stage.connect("a", "b")
+        stage.supervisor._state.on_change = lambda: stored.append(True)
+        stored.clear()
+        stage.supervisor.commands.when_stored = waiting.append
+        stage.supervisor.stop()
+        assert stored
+        assert ("stop", "a", "MANUAL") not in stage.broker.calls
+        waiting.pop()()
+        for name in "ab":
+            await stage.called("stop", name, "MANUAL")
+            stage.processes[name].end(Exit(code=0))
 
 
 async def test_a_stop_may_ask_for_more_grace_than_usual() -> None:
