@@ -87,10 +87,13 @@ def busy(seconds: float, rng: Random) -> Outcome:
             if not testbed.signal(testbed.daemon_pid(), signal.SIGKILL):
                 raise DamageError("the daemon has exited already")
             kills[verb] += 1
-            command.wait(TIMEOUT_S)
             testbed.dora("up")
-            if verb.startswith("node") and testbed.statuses(flow) != ["running"]:
-                raise DamageError(f"killed during `dora {verb}`, then {testbed.statuses(flow)}")
+            command.wait(TIMEOUT_S)
+            if verb not in _ENDING:
+                if testbed.statuses(flow) != ["running"]:
+                    raise DamageError(f"killed during `dora {verb}`, then {testbed.statuses(flow)}")
+                if left := testbed.nodes(flow).keys() - {node["id"] for node in flow.nodes}:
+                    raise DamageError(f"killed during `dora {verb}`, then {left} are left")
             if "starting" in testbed.statuses(flow) or "running" in testbed.statuses(flow):
                 survived += 1
                 testbed.wait_for_data(flow)
@@ -110,6 +113,10 @@ def busy(seconds: float, rng: Random) -> Outcome:
     return Outcome(summary, testbed.faults)
 
 
+_ENDING = ("start", "stop", "stop --force", "restart")
+"""Commands after which, or instead of which, a dataflow may have ended."""
+
+
 def _commands(flow: Flow) -> dict[str, tuple[str, ...]]:
     """Return commands about a dataflow with the chain `brief`, by their names."""
     replacement = flow.folder / "pass.yml"
@@ -122,6 +129,12 @@ def _commands(flow: Flow) -> dict[str, tuple[str, ...]]:
         "restart": ("restart", flow.name),
         "node restart": ("node", "restart", *node),
         "node replace": ("node", "replace", *node, "--from-yaml", str(replacement)),
+        "param set": ("param", "set", "brief_pass", "speed", "0.5", *node[1:]),
+        "enable": ("enable", flow.name),
+        "record": (
+            *("record", "--attach", flow.name, "--duration", "1s"),
+            *("-o", str(flow.folder / "run.mcap")),
+        ),
     }
 
 

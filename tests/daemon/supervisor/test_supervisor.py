@@ -2,8 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,6 +15,9 @@ from dorad.link.reports import PeerStatus, Status
 from tests.daemon.fakes import DEADLINE_S, Edge, FakeProcess, Stage, running
 from tests.daemon.flows import chain, dataflow, node
 from tests.harness.waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 async def test_all_nodes_are_started_and_the_barrier_opens_with_the_last() -> None:
