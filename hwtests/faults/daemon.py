@@ -92,8 +92,8 @@ def busy(seconds: float, rng: Random) -> Outcome:
             if verb not in _ENDING:
                 if testbed.statuses(flow) != ["running"]:
                     raise DamageError(f"killed during `dora {verb}`, then {testbed.statuses(flow)}")
-                if left := testbed.nodes(flow).keys() - {node["id"] for node in flow.nodes}:
-                    raise DamageError(f"killed during `dora {verb}`, then {left} are left")
+                if extra := testbed.nodes(flow).keys() - {node["id"] for node in flow.nodes}:
+                    raise DamageError(f"killed during `dora {verb}`, then {extra} are left")
             if "starting" in testbed.statuses(flow) or "running" in testbed.statuses(flow):
                 survived += 1
                 testbed.wait_for_data(flow)
