@@ -8,6 +8,7 @@ import os
 import sys
 
 from dorad.cli.commands import COMPLETE_VARIABLE, page
+from dorad.cli.streams import open_standard_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,20 +48,6 @@ def main() -> "NoReturn":
     except KeyboardInterrupt:  # while modules were imported
         code = 130
     exit_at_once(code)
-
-
-def open_standard_streams() -> None:
-    """Open /dev/null for each standard stream that the caller has closed, as `dora list >&-` does.
-
-    Python has None in its place, and the next file or socket would get its descriptor.
-
-    Characters that a terminal of another encoding than UTF-8 lacks are written as `\\u2717`.
-    """
-    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:
-            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
-    if sys.stdout.encoding.lower() not in ("utf-8", "ascii"):  # click replaces an ASCII stream
-        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def exit_at_once(code: int) -> "NoReturn":

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import click
 
+from dorad.cli.streams import abandon_stdout
 from dorad.problems import ProblemError
 
 INTERRUPTED = 130
@@ -81,7 +82,7 @@ def run_group(
 
 def output_failed(error: OSError) -> int:
     """Report that output cannot be written, unless its reader closed it; return the exit code."""
-    _abandon_stdout()
+    abandon_stdout()
     if not isinstance(error, BrokenPipeError):
         _print_error(f"cannot write the output: {error.strerror}")
     return 1
@@ -120,8 +121,3 @@ def _print_error(message: str) -> None:
 
 def _colour() -> bool | None:
     return False if os.environ.get("NO_COLOR") else None
-
-
-def _abandon_stdout() -> None:
-    """Redirect stdout to /dev/null, so that the interpreter's last flush does not fail, too."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

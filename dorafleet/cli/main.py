@@ -8,8 +8,8 @@ import click
 
 from dorad import __version__
 from dorad.cli.groups import CommandEntry, LazyGroup
-from dorad.cli.main import open_standard_streams
 from dorad.cli.outcome import run_group
+from dorad.cli.streams import open_standard_streams
 
 COMPLETE_VARIABLE = "_DORAFLEET_COMPLETE"
 """The environment variable with which a shell requests completions."""

@@ -169,3 +169,10 @@ def test_a_measurement_of_one_dataflow_ends_with_it(dorad: Daemon, tmp_path: Pat
             nodes = next(third.watch_top(dataflow="pick", interval=0.2)).top.nodes
         assert {node.dataflow for node in nodes} == {again}
         other.stop(again)
+
+
+def test_a_measurement_of_another_robot_is_refused(dorad: Daemon) -> None:
+    with dorad.client() as client:
+        assert next(client.watch_top(machine=socket.gethostname())).nodes == 0
+        with pytest.raises(ControlError, match="no robot is called 'arm9'; this one is `"):
+            next(client.watch_top(machine="arm9"))

@@ -7,6 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
+from dorad.control.errors import ControlError
 from dorad.control.naming import ended
 from dorad.control.rowdeltas import RowDeltas
 from dorad.control.topparts import interval, reduction
@@ -67,6 +68,9 @@ class FleetMethods:
         """Yield the chosen part of each measurement, until the dataflow has ended."""
         record = None if params.dataflow is None else self._registry.find(params.dataflow)
         params.dataflow = None if record is None else record.uuid
+        if params.machine not in (None, own := self._watch.robot):
+            message = f"no robot is called {params.machine!r}; this one is `{own}`"
+            raise ControlError("not-found", message)
         params.machine = None
         reduce = reduction(params)
         while True:

@@ -47,9 +47,10 @@ class SelfWatch:
         self._crashes = CrashHistory()
         self.book = AlertBook()
         self.past = PastAlertBook()
-        self._robot = socket.gethostname()
+        self.robot = socket.gethostname()
+        """The name of this machine."""
         stored = registry.store.load_alerts()
-        self.book.restore(time.monotonic(), {self._robot: stored})
+        self.book.restore(time.monotonic(), {self.robot: stored})
         self._since = {(x.finding.cause, x.finding.subject): x.finding.since for x in stored}
         self._stored = identity(stored)
         self.row: FleetRow | None = None
@@ -104,7 +105,7 @@ class SelfWatch:
         keep_since(found, self._since)
         self._since = {(each.cause, each.subject): each.since for each in found}
         fresh = row(
-            self._robot,
+            self.robot,
             top.nodes,
             top.edges,
             found,
@@ -117,13 +118,13 @@ class SelfWatch:
             _log.debug("this machine is %s: %s", fresh.state, fresh.why)
         since = state_since(fresh, before, now)
         self.row = msgspec.structs.replace(fresh, since=since, seen_at=now)
-        self.past.add(self.book.observe(time.monotonic(), {self._robot: found}), now)
+        self.past.add(self.book.observe(time.monotonic(), {self.robot: found}), now)
         self._store()
         self.bell.ring()
 
     def _fail(self, error: Exception) -> None:
         """Report that nothing is known now, beside what was wrong before."""
-        now, before = time.time(), self.row or FleetRow(robot=self._robot, known=False)
+        now, before = time.time(), self.row or FleetRow(robot=self.robot, known=False)
         found = [unmeasured(now, str(error)), *(x for x in before.findings if x.node is not None)]
         if before.why != found[0].text:
             _log.warning("this machine cannot be measured, trying again: %r", error)
@@ -131,7 +132,7 @@ class SelfWatch:
         self._since = {(each.cause, each.subject): each.since for each in found}
         fields = {"state": "fail", "why": found[0].text, "since": found[0].since, "known": False}
         self.row = msgspec.structs.replace(before, findings=found, **fields)
-        self.past.add(self.book.observe(time.monotonic(), {self._robot: found}), now)
+        self.past.add(self.book.observe(time.monotonic(), {self.robot: found}), now)
         self.bell.ring()
 
     def ack(self, id_: str, who: str, *, undo: bool) -> Alert:
@@ -142,7 +143,7 @@ class SelfWatch:
         return alert
 
     def _store(self) -> None:
-        alerts = self.book.stored().get(self._robot, [])
+        alerts = self.book.stored().get(self.robot, [])
         if identity(alerts) != self._stored:
             self._registry.store.put_alerts(alerts)
             self._stored = identity(alerts)
