@@ -105,19 +105,22 @@ class _Tree:
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
         self._left = MAX_VALUES
-        self._depth = 0
+        self._open: list[YamlNode] = []
+        """The nodes around the present one."""
 
     def value(self, node: YamlNode, key: str, name: YamlNode) -> Value:
         self._left -= 1
         if self._left < 0:
             raise _TooMuchError(node, f"more than {MAX_VALUES} values once aliases are expanded")
-        if self._depth > MAX_DEPTH:
+        if len(self._open) > MAX_DEPTH:
+            if any(each is node for each in self._open):
+                raise _TooMuchError(node, "contains itself, through an alias")
             raise _TooMuchError(node, f"nested more than {MAX_DEPTH} deep")
         start, named = node.start_mark, name.start_mark
         value = Value(
             None, "", key, start.line + 1, start.column + 1, named.line + 1, named.column + 1
         )
-        self._depth += 1
+        self._open.append(node)
         if isinstance(node, ScalarNode):
             value.text = node.value
             value.data = self._scalar(node, value)
@@ -127,7 +130,7 @@ class _Tree:
             value.data = [self.value(n, f"{key}[{i}]", n) for i, n in enumerate(node.value)]
         if not isinstance(node, ScalarNode) and node.tag not in ("", f"{_TAG}map", f"{_TAG}seq"):
             self._problems.error(value, f"the tag {node.tag} has no meaning here", "remove it")
-        self._depth -= 1
+        self._open.pop()
         return value
 
     def _mapping(self, node: MappingNode, owner: Value) -> dict[str, Value]:
