@@ -154,6 +154,10 @@ def test_aliases_cannot_grow_without_bound() -> None:
     assert "once aliases are expanded" in problem("\n".join(lines)).message
 
 
+def test_lists_cannot_be_nested_without_bound() -> None:
+    assert problem(f"nodes: {'[' * 40}{']' * 40}").message == "nested more than 32 deep"
+
+
 def test_an_alias_inside_its_own_anchor_ends() -> None:
     assert problem("nodes: &a [*a]").message == "contains itself, through an alias"
 
