@@ -84,8 +84,9 @@ class ShareActions:
         try:
             self._store.put(record)
         except ControlError as error:
-            _log.warning("kept in memory only: %s", error)
-            self._store.records[record.order.dataflow] = record
+            name = record.order.dataflow
+            _log.warning("the share of %s is kept in memory only: %s", name, error)
+            self._store.records[name] = record
 
     async def _start(
         self, record: ShareRecord, action: rules.Start, runs: Mapping[str, Run]

@@ -99,12 +99,12 @@ class Releases:
         if known is None and share is not None:
             self._store.remove(name)
         if record != known:
+            self._store.put_release(record)
             _log.info(
                 "release %.12s of %s is ordered: epoch %d, generation %d, switch: %s, enabled: %s",
                 *(order.release or "none", name, order.epoch, order.generation),
                 *(order.switch, order.enabled),
             )
-            self._store.put_release(record)
         # What was wrong may be repaired: a key that is trusted now, room on the disk.
         kept: set[str] = set().union(*(each.kept for each in self._store.releases.values()))
         self._observations.forget_refusals(kept - {order.release or ""})

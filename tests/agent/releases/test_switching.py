@@ -282,7 +282,8 @@ async def test_a_robot_that_is_cut_off_after_the_switch_goes_back(robot, folder,
     assert state.running == first
 
 
-async def test_a_full_disk_keeps_no_robot_from_going_back(robot, folder, monkeypatch):
+async def test_a_full_disk_keeps_no_robot_from_going_back(robot, folder, monkeypatch, caplog):
+    caplog.set_level("INFO", "dorad.agent")
     first = await confirmed(robot, folder)
     before = await robot.pids()
     crash = folder / "crash"
@@ -301,8 +302,12 @@ async def test_a_full_disk_keeps_no_robot_from_going_back(robot, folder, monkeyp
         crash.touch()
         await robot.reaches("reverted", 2, running=first)
         assert (await robot.pids())["source"] == before["source"]
+        kept = [text for text in caplog.messages if "kept in memory only" in text]
+        assert {text.partition(" is ")[0] for text in kept} == {"the share of flow"}
+        caplog.clear()
         with pytest.raises(ControlError, match="full"):
             robot.order(first, 3)
+        assert "is ordered" not in caplog.text
     third = robot.library.add("flow", flow(folder), source=SOURCE, sink=NEW_SINK, sequence=3)
     robot.order(third, 3)
     await robot.reaches("confirmed", 3, running=third)
