@@ -16,7 +16,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "disable": CommandEntry("dorad.cli.enable:disable", "Stop starting a dataflow at boot."),
     "list": CommandEntry("dorad.cli.list:list_dataflows", "List running and ended dataflows."),
     "logs": CommandEntry("dorad.cli.logs:logs", "Show and follow the output of nodes."),
-    "clean": CommandEntry("dorad.cli.list:clean", "Remove ended dataflows and their logs."),
+    "clean": CommandEntry("dorad.cli.list:clean", "Remove ended dataflows from the list."),
     "status": CommandEntry("dorad.cli.status:status", "Show whether the daemon runs."),
     "doctor": CommandEntry(
         "dorad.cli.doctor:doctor", "Check this machine, the daemon and its nodes."

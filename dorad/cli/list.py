@@ -134,7 +134,10 @@ This also removes their descriptors, parameters and log files.
 @format_option
 @click.option("-q", "--quiet", is_flag=True, help="Print UUIDs only.")
 def clean(*, style: str, quiet: bool) -> None:
-    """Remove finished and failed dataflows from the list, with their log files."""
+    """Remove finished and failed dataflows from the list, with their parameters.
+
+    Their log files stay until they are the oldest and room is needed.
+    """
     with connect() as client:
         cleaned = client.clean()
     if quiet:

@@ -140,7 +140,7 @@ async def test_a_stop_in_progress_continues_with_a_new_ladder_of_the_same_grace(
     before = Stage(chain("a", "b"), grace=600)
     async with lost(before) as stage:
         before.connect("a", "b")
-        before.supervisor.stop(grace=0.05)
+        before.supervisor.stop(grace=1.0)
     async with running(stage, kept(stage, "a", "b")) as task:
         await stage.called("stop", "a", "MANUAL")
     assert stage.processes["a"].signals == [signal.SIGTERM]
