@@ -163,6 +163,19 @@ class IdentityStore:
         # it is to be replaced therefore.
         return None if waiting == used else waiting
 
+    def refuse_other(self, robot: str) -> None:
+        """Raise ControlError if this robot is enrolled under another id than `robot`."""
+        try:
+            present = self.load().robot
+        except ControlError:
+            return  # not enrolled, or its identity is damaged
+        if present != robot:
+            raise ControlError(
+                "exists",
+                f"this robot is enrolled already as {present}",
+                f"run the command on {robot}; `dorad-agent leave` forgets what this robot is",
+            )
+
     def cancel(self) -> None:
         """Forget the key of the last request: no certificate will come for it."""
         if self._pending.exists():

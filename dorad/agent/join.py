@@ -46,7 +46,9 @@ def join(
     """Ask the first coordinator that answers for a certificate, and use it.
 
     `authority` is the certificate of the fleet's authority (PEM): only a coordinator that it has
-    signed gets the token. Call it again if the answer is lost: the token is good for the same key.
+    signed gets the token. `replace` replaces an identity of the same id only: the command may have
+    been copied to the wrong robot. Call it again if the answer is lost: the token is good for the
+    same key.
 
     Raises:
         ControlError: none answers, or one refuses.
@@ -54,6 +56,7 @@ def join(
     _, addresses = checked(robot, list(coordinators))
     if not is_token(token):
         raise ControlError("bad-request", "`--token` is not a token", _HINT)
+    identities.refuse_other(robot)
     csr = identities.request(robot, replace=replace, same_key=True)
     try:
         certificates = _sign(addresses, EnrolSign(robot=robot, csr=csr), token, authority)

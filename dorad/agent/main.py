@@ -145,7 +145,7 @@ Example:
     help="Good for one enrolment; `-` reads it from stdin.",
 )
 @click.option("--authority", required=True, help="Certificate of the fleet's authority in base64.")
-@click.option("--replace", is_flag=True, help="Also if this robot is enrolled already.")
+@click.option("--replace", is_flag=True, help="Also if it is enrolled already, under this id.")
 @click.pass_obj
 def join(
     folder: Path,

@@ -88,6 +88,19 @@ async def test_a_robot_joins_with_its_token_once(operator, agent, folder):
     assert {path.name for path in other.folder.iterdir()} <= {"lock"}
 
 
+def test_a_command_that_is_run_on_another_robot_does_not_replace_that_one(operator, agent):
+    joined = agent.command(*operator.command_for("arm1"))
+    assert joined.returncode == 0, joined.stderr
+    words = operator.command_for("arm2")
+    wrong = agent.command(*words, "--replace")
+    assert wrong.returncode == 1
+    assert "enrolled already as arm1 (run the command on arm2" in wrong.stderr
+    left = agent.command("leave")
+    assert left.returncode == 0, left.stderr
+    right = agent.command(*words)
+    assert right.returncode == 0, right.stderr
+
+
 def test_a_token_is_good_for_its_robot_only(operator, agent):
     words = operator.command_for("arm1")
     words[words.index("arm1")] = "arm2"
