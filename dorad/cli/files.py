@@ -34,6 +34,8 @@ class DataflowFile(PathType):
         text = os.fspath(value)
         if text.startswith(("http://", "https://")):
             return fetch(text, Path.cwd())
+        if not text:
+            raise click.ClickException("the path of the dataflow file is empty")
         path = Path(text)
         if path.is_dir():
             raise click.ClickException(

@@ -163,6 +163,12 @@ def test_a_directory_is_not_a_dataflow(tmp_path):
     assert result.stderr.startswith(f"error: {tmp_path} is a directory")
 
 
+def test_an_empty_path_is_not_the_current_directory(tmp_path):
+    result = dora("expand", "", cwd=tmp_path)
+    assert result.returncode == 1
+    assert result.stderr == "error: the path of the dataflow file is empty\n"
+
+
 def test_each_problem_of_a_dataflow_is_one_line(tmp_path):
     (tmp_path / "bad.yml").write_text(
         "nodes:\n  - id: a\n    path: a.py\n    inptus: {}\n  - id: a\n"
