@@ -159,8 +159,8 @@ class IdentityStore:
             path.read_text(encoding="ascii") if path.exists() else None
             for path in (self._pending / "key.pem", self._link / "key.pem")
         )
-        # A kill at the end of `enrol` leaves the key that is in use; others may know that one, and
-        # it is to be replaced therefore.
+        # A kill at the end of `enrol` leaves the key that is in use. It is not used again: it may
+        # have become known to others.
         return None if waiting == used else waiting
 
     def refuse_other(self, robot: str) -> None:

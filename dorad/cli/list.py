@@ -125,8 +125,6 @@ CLEAN_EPILOG = """\b
 Examples:
   dora clean
   dora clean -q | wc -l
-
-This also removes their descriptors, parameters and log files.
 """
 
 

@@ -7,7 +7,6 @@ are lines that a full disk refuses: the nodes do not stop because nobody can rea
 
 from __future__ import annotations
 
-import errno
 import io
 import os
 import select
@@ -29,7 +28,6 @@ BACKLOG = 20_000
 """Maximum number of lines that wait for the reader."""
 ROOM_TIMEOUT_S = 0.2
 """Seconds that a batch waits for room before it is dropped."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 CLOSE_S = 5.0
 """Seconds that the last lines wait for the reader."""
 
@@ -141,7 +139,7 @@ class LiveLog:
             try:
                 self._write(text)
             except (OSError, ValueError) as error:  # the reader or the stream has closed
-                if isinstance(error, OSError) and error.errno in _FULL:
+                if isinstance(error, OSError) and _is_full(error):
                     self._drop(text, error)
                     continue
                 with self._changed:
@@ -155,3 +153,9 @@ class LiveLog:
         if not self._unwritten:
             print_warning(f"cannot write the output: {error.strerror}; the dataflow runs on")
         self._unwritten += text.count("\n")
+
+
+def _is_full(error: OSError) -> bool:
+    from dorad.atomicfile import DISK_FULL  # here, because few runs need it
+
+    return error.errno in DISK_FULL

@@ -46,7 +46,7 @@ def main() -> "NoReturn":
     try:
         code = run_command(sys.argv[1:])
     except KeyboardInterrupt:  # while modules were imported
-        code = 130
+        code = 130  # as INTERRUPTED, whose module takes long to import
     exit_at_once(code)
 
 

@@ -5,13 +5,13 @@ Parts of an object stay when the connection is cut, and the next transfer contin
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import select
 import time
 from typing import TYPE_CHECKING, TypeVar
 
+from dorad.atomicfile import DISK_FULL
 from dorad.release import frames
 from dorad.release.errors import ReleaseError
 from dorad.release.frames import Begin, Hello, Lacking, Offer, Received, Refusal
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 MAX_PARTIAL_PATCHES = 1000
 IDLE_S = 900.0
 """Seconds in which a sender may prepare the next object, and say only that it is alive."""
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ class Receiver:
                 trees.put_manifest(content, signature)
                 self._receive_objects(trees.lacking(manifest))
             except OSError as error:
-                if error.errno not in _FULL:
+                if error.errno not in DISK_FULL:
                     raise
                 trees.objects.forget_partials()
                 message = f"{trees.folder} is full: {error.strerror}"

@@ -58,7 +58,6 @@ MAX_RETRY_S = 30.0
 _FOR_GOOD = ("refused", "bad-request", "unsupported", "too-large")
 """Errors that the same share meets again."""
 
-
 _log = logging.getLogger(__name__)
 
 

@@ -160,7 +160,7 @@ def test_a_measurement_of_one_dataflow_ends_with_it(dorad: Daemon, tmp_path: Pat
         begun = client.start(counting(tmp_path, HZ), name="pick")
         top = client.watch_top(dataflow="pick", interval=0.2)
         assert next(top).nodes
-        # A restart has another UUID: whoever watches asks for the name again, and finds it.
+        # A restart has another UUID: a client that watches asks for the name again, and finds it.
         again = other.restart(begun.uuid).new
         with pytest.raises(ControlError, match=f"dataflow {begun.uuid} has ended"):
             for _ in range(100):

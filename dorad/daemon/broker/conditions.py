@@ -41,6 +41,10 @@ class Conditions:
         self._all[key] = condition
         return True
 
+    def holds(self, kind: str, subject: str = "") -> bool:
+        """Return True if a condition of an input or a source holds."""
+        return (kind, subject) in self._all
+
     def drop(self, kind: str, subject: str = "") -> bool:
         """Remove a condition of an input or a source; return False if it did not hold."""
         return self._all.pop((kind, subject), None) is not None

@@ -197,14 +197,10 @@ class Sessions:
 
     def _send_recovered(self, node_id: str) -> None:
         """Let a node take inputs as silent only if this daemon knows that they are."""
-        conditions = {
-            (kind, fields.get("input")) for kind, fields in self._state.conditions_of(node_id)
-        }
+        conditions = self._state.conditions_of(node_id)
         for item in self._state.mailboxes[node_id].inputs.values():
-            if item.input_timeout is not None and not conditions & {
-                ("broken", item.id),
-                ("closed", item.id),
-            }:
+            known = conditions.holds("broken", item.id) or conditions.holds("closed", item.id)
+            if item.input_timeout is not None and not known:
                 self._state.send(node_id, "recovered", {"input": item.id})
 
     def on_packet(self, connection: Connection, packet: Packet) -> None:

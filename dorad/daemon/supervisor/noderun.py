@@ -131,7 +131,7 @@ class NodeRun:
         self.resume_at = self.last_result = None
 
     def process_joined(self, pid: int) -> None:
-        """Record that a process that somebody else has started is the node; it is dynamic."""
+        """Record the process of a dynamic node, which a user has started."""
         self.starts += 1
         self.pid = self.api_pid = pid
         self.connected = True

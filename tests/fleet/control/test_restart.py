@@ -1,4 +1,4 @@
-"""A restart of a dataflow is finished once it was begun, whoever ends meanwhile."""
+"""A restart that was begun is finished, even if its client or the coordinator ends meanwhile."""
 
 from __future__ import annotations
 
