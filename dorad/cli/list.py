@@ -64,10 +64,16 @@ def list_dataflows(
     elif style == "json":
         print_lines(map(_as_json, found))
     else:
+        columns = list(COLUMNS)
+        rows = [_as_row(info) for info in found]
         # A daemon's dataflows all run on its own machine.
-        of_fleet = any(info.machines for info in answer.dataflows)
-        columns = (*COLUMNS, "Machines") if of_fleet else COLUMNS
-        print_table(columns, (_as_row(info)[: len(columns)] for info in found))
+        if any(info.machines for info in answer.dataflows):
+            columns.append("Machines")
+            rows = [(*row, _machines(info.machines)) for row, info in zip(rows, found, strict=True)]
+        if any(info.enabled for info in answer.dataflows):
+            columns.append("At boot")
+            rows = [(*row, _at_boot(info)) for row, info in zip(rows, found, strict=True)]
+        print_table(columns, rows)
 
 
 def chosen(
@@ -97,8 +103,11 @@ def _as_row(info: DataflowInfo) -> tuple[str, ...]:
         str(info.nodes),
         percent(info.cpu),
         megabytes(info.memory),
-        _machines(info.machines),
     )
+
+
+def _at_boot(info: DataflowInfo) -> str:
+    return "enabled" if info.enabled else "-"
 
 
 def _machines(found: Sequence[str]) -> str:
@@ -117,6 +126,7 @@ def _as_json(info: DataflowInfo) -> dict[str, Any]:
         "memory": round(info.memory / (1 << 30), 5),
         "started_at": info.started_at,
         "ended_at": info.ended_at,
+        "enabled": info.enabled,
         **({"machines": info.machines} if info.machines else {}),
     }
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from dorad.control import messages as m
 
 UUID = "0b5e1d4e-0000-0000-0000-000000000000"
@@ -21,10 +23,40 @@ def info(*, enabled: bool) -> m.DataflowInfo:
 
 
 def test_a_dataflow_is_enabled_and_disabled(daemon):
-    daemon.answers["dataflow.enable"] = info(enabled=True)
+    """The answer is what was asked for, so that a wrong request is not hidden by it."""
+    daemon.answers["dataflow.enable"] = lambda asked: info(enabled=asked.enabled)
     assert daemon.dora("enable", "nav").stdout == "nav is enabled: it is started at boot\n"
-    daemon.answers["dataflow.enable"] = info(enabled=False)
     assert daemon.dora("disable", "nav").stdout == "nav is disabled: it is not started at boot\n"
+    assert daemon.asked("dataflow.enable") == [
+        m.Enable(dataflow="nav", enabled=True),
+        m.Enable(dataflow="nav", enabled=False),
+    ]
+
+
+def test_a_real_daemon_remembers_over_its_death_what_is_enabled(own_daemon, tmp_path):
+    flow = tmp_path / "flow.yml"
+    flow.write_text("nodes:\n  - id: a\n    path: dynamic\n")
+    for name, more in (("nav", []), ("arm", ["--enable"]), ("cam", [])):
+        own_daemon.dora_ok("start", flow, "--name", name, "--detach", *more)
+    assert enabled(own_daemon) == {"arm"}
+    own_daemon.dora_ok("enable", "nav")
+    own_daemon.dora_ok("disable", "arm")
+    assert enabled(own_daemon) == {"nav"}
+    own_daemon.kill()
+    own_daemon.start()
+    assert enabled(own_daemon) == {"nav"}
+    own_daemon.dora_ok("stop", "nav")
+    # Also of one that has ended.
+    assert enabled(own_daemon) == {"nav"}
+    own_daemon.dora_ok("disable", "nav")
+    own_daemon.dora_ok("enable", "cam")
+    assert enabled(own_daemon) == {"cam"}
+
+
+def enabled(daemon):
+    """Return the names that `dora list` shows as enabled."""
+    rows = json.loads(f"[{','.join(daemon.dora_ok('list', '--format', 'json').splitlines())}]")
+    return {each["name"] for each in rows if each["enabled"]}
 
 
 def test_a_daemon_that_is_not_started_at_boot_is_warned_of(daemon, tmp_path):

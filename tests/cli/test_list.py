@@ -42,8 +42,21 @@ def test_json_is_one_object_a_line_with_the_memory_in_gib(two):
         "memory": 0.02515,
         "started_at": 1000.0,
         "ended_at": None,
+        "enabled": False,
     }
     assert second["status"] == "Failed"
+
+
+def test_what_is_enabled_has_a_column_of_its_own(two):
+    enabled = dataflow("arm", "failed", uuid=OTHER, nodes=0, cpu=0.0, memory=0, enabled=True)
+    two.answers["dataflow.list"] = m.DataflowList(dataflows=[dataflow(), enabled])
+    assert two.dora("list").stdout.splitlines() == [
+        "UUID                                  Name  Status   Nodes  CPU   Memory  At boot",
+        f"{UUID}  demo  Running  2      1.2%  27 MB   -",
+        f"{OTHER}  arm   Failed   0      0.0%  0 MB    enabled",
+    ]
+    rows = [json.loads(line) for line in two.dora("list", "-f", "json").stdout.splitlines()]
+    assert [each["enabled"] for each in rows] == [False, True]
 
 
 def test_quiet_prints_uuids_only(two):
