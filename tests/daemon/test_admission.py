@@ -19,10 +19,8 @@ from dorad.daemon.broker.connection import Connection
 from dorad.daemon.broker.listener import own_socket
 from dorad.daemon.run import DataflowRun
 from dorad.dataflow.load import load
-from dorad.launch import membership
 from dorad.launch.command import LaunchContext
 from dorad.launch.holder.client import HolderClient
-from dorad.launch.spawner import Process
 from dorad.node.protocol import VERSION
 from tests.cli.running import write
 from tests.daemon.flows import node
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.launch.model import Command
+    from dorad.launch.spawner import Process
     from dorad.logrecord import LogRecord
 
 pytestmark = pytest.mark.timeout(120)
@@ -299,54 +298,3 @@ async def test_the_pid_of_an_exited_process_admits_no_other() -> None:
         connection.close("the test has ended")
         client.close()
         listener.close()
-
-
-# -- control groups ----------------------------------------------------------------------------
-
-GROUP = "/dorad.slice/dorad-a-1.service"
-TEXTS = {
-    "unified": f"0::{GROUP}\n",
-    "hybrid": f"5:memory:/elsewhere\n1:name=systemd:{GROUP}\n0::{GROUP}\n",
-    "v1": f"9:name=systemd:{GROUP}\n8:pids:/\n0::/\n",
-    "unified in a container on a hybrid host": f"9:name=systemd:/\n8:pids:/\n0::{GROUP}\n",
-}
-
-
-@pytest.mark.parametrize("kind", TEXTS)
-def test_the_control_group_is_found_as_systemd_names_it(kind: str) -> None:
-    assert GROUP in membership.groups_in(TEXTS[kind])
-
-
-def test_other_hierarchies_are_ignored() -> None:
-    assert membership.groups_in(f"8:pids:{GROUP}\n0::/other\n") == ["/other"]
-
-
-def test_an_exited_process_has_no_control_group() -> None:
-    process = subprocess.Popen([sys.executable, "-c", ""])
-    process.wait()
-    assert membership.control_groups(process.pid) == []
-
-
-@pytest.mark.parametrize(
-    ("group", "inside"),
-    [
-        (GROUP, True),
-        (f"{GROUP}/below", True),
-        (f"{GROUP}2", False),
-        (f"/user.slice/user@1.service{GROUP}", False),
-        ("", False),
-    ],
-)
-def test_a_unit_has_the_processes_of_its_control_group_and_no_others(
-    group: str, inside: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(membership, "control_groups", lambda _pid: [group])
-    process = Process(1, 1, lambda *_: None)
-    process.control_group = GROUP
-    assert membership.belongs(7, process, ("", "")) is inside
-
-
-def test_a_unit_without_a_known_control_group_has_no_processes() -> None:
-    process = Process(1, 1, lambda *_: None)
-    process.control_group = ""
-    assert not membership.belongs(os.getpid(), process, ("", ""))
