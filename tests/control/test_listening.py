@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import stat
@@ -25,6 +26,50 @@ def test_the_mode_follows_from_the_group(tmp_path: Path, group: int | None, mode
     assert stat.S_IMODE(found.st_mode) == mode
     assert found.st_ino == inode
     assert found.st_gid == os.getgid()
+
+
+def other_group() -> int | None:
+    """Return a group, not the one of new files, to which this user may give a file."""
+    if os.geteuid() == 0:
+        return os.getgid() + 4711
+    return next((each for each in os.getgroups() if each != os.getgid()), None)
+
+
+@pytest.mark.skipif(other_group() is None, reason="this user is in one group only")
+def test_the_socket_belongs_to_the_group(tmp_path: Path) -> None:
+    sock, _ = listening.bind(tmp_path / "s", other_group())
+    with sock:
+        found = (tmp_path / "s").stat()
+    assert (found.st_uid, found.st_gid) == (os.getuid(), other_group())
+    assert stat.S_IMODE(found.st_mode) == 0o660
+
+
+def test_the_socket_is_closed_to_its_first_group_until_it_belongs_to_the_right_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only the call is replaced: a user may have no second group."""
+    given = []
+
+    def chown(path: Path, uid: int, gid: int) -> None:
+        given.append((path, uid, gid, stat.S_IMODE(path.stat().st_mode)))
+
+    monkeypatch.setattr(os, "chown", chown)
+    sock, _ = listening.bind(tmp_path / "s", os.getgid() + 1)
+    with sock:
+        assert given == [(tmp_path / "s", -1, os.getgid() + 1, 0o600)]
+        assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o660
+
+
+def test_a_group_that_the_daemon_may_not_use_leaves_no_open_socket(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def chown(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "chown", chown)
+    with pytest.raises(ControlError, match="cannot be used: Operation not permitted"):
+        listening.bind(tmp_path / "s", os.getgid() + 1)
+    assert stat.S_IMODE((tmp_path / "s").stat().st_mode) == 0o600
 
 
 def test_no_client_connects_before_the_mode_is_set(tmp_path: Path) -> None:
