@@ -1,0 +1,1 @@
+"""The mutation test: pure cores are changed in one place each, and their tests must notice."""

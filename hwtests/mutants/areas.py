@@ -1,0 +1,114 @@
+"""The pure cores, and the tests that cover each of them.
+
+A core's modules decide, and reach no process, socket or clock. Its tests are ordered from the
+nearest to the widest: a run of them ends at the first that fails.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Area:
+    """Some modules, as patterns of paths, and the files or folders of their tests."""
+
+    name: str
+    modules: tuple[str, ...]
+    tests: tuple[str, ...]
+
+    def paths(self, root: Path) -> list[str]:
+        """Return its modules as paths below `root`.
+
+        Raises:
+            ValueError: a pattern fits no file.
+        """
+        paths: list[str] = []
+        for pattern in self.modules:
+            files = [each for each in sorted(root.glob(pattern)) if each.name != "__init__.py"]
+            if not files:
+                raise ValueError(f"area {self.name}: no module fits {pattern}")
+            paths += [str(each.relative_to(root)) for each in files]
+        return paths
+
+    def tests_of(self, module: str, root: Path) -> list[str]:
+        """Return its tests, first those that are named after the module."""
+        files: list[str] = []
+        for name in self.tests:
+            path = root / name
+            below = sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
+            files += [str(each.relative_to(root)) for each in below]
+        own = f"/test_{module.rpartition('/')[2]}"
+        return sorted(dict.fromkeys(files), key=lambda each: not each.endswith(own))
+
+
+def _modules(folder: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}/{name}.py" for name in names.split())
+
+
+AREAS = (
+    Area("rules", ("dorad/daemon/rules/*.py",), ("tests/daemon/rules",)),
+    Area(
+        "rollout",
+        ("dorafleet/rollout/*.py",),
+        (
+            "tests/fleet/rollout/test_decide.py",
+            "tests/fleet/rollout/test_machine.py",
+            "tests/fleet/rollout/test_plan.py",
+            "tests/fleet/rollout/test_shown.py",
+            "tests/fleet/rollout/test_rollouts.py",
+            "tests/fleet/rollout/test_gates.py",
+            "tests/fleet/rollout/test_catch_up.py",
+            "tests/fleet/rollout/test_commands.py",
+        ),
+    ),
+    Area(
+        "placement",
+        _modules("dorafleet/coordinator", "placement requirements"),
+        ("tests/fleet/coordinator/test_placement.py", "tests/fleet/test_explain.py"),
+    ),
+    Area(
+        "reconcile",
+        _modules("dorafleet/coordinator", "reconcile"),
+        (
+            "tests/fleet/coordinator/test_reconcile_cases.py",
+            "tests/fleet/coordinator/test_reconcile.py",
+        ),
+    ),
+    Area(
+        "releases",
+        (
+            *_modules("dorad/agent/releases", "compose decide health model orders steps switch"),
+            *_modules("dorad/release", "changes frames machine manifest"),
+        ),
+        ("tests/agent/releases", "tests/release"),
+    ),
+    Area(
+        "link",
+        _modules(
+            "dorad/link",
+            "access arrivals channels delivery forward frames greeting hello incoming numbering"
+            " outgoing reports",
+        ),
+        (
+            "tests/link/test_frames.py",
+            "tests/link/test_greeting.py",
+            "tests/link/test_channels.py",
+            "tests/link/test_identity.py",
+            "tests/link/test_session.py",
+        ),
+    ),
+    Area(
+        "record",
+        _modules(
+            "dorad/record",
+            "check chunk clock compare diff encoding items outcome receive recorded rewire"
+            " settings small ticks triggers",
+        ),
+        ("tests/record",),
+    ),
+)
