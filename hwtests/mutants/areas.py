@@ -36,14 +36,17 @@ class Area:
         return paths
 
     def tests_of(self, module: str, root: Path) -> list[str]:
-        """Return its tests, first those that are named after the module."""
+        """Return its tests, first those named after the module, then those that import it."""
         files: list[str] = []
         for name in self.tests:
             path = root / name
             below = sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
             files += [str(each.relative_to(root)) for each in below]
         own = f"/test_{module.rpartition('/')[2]}"
-        return sorted(dict.fromkeys(files), key=lambda each: not each.endswith(own))
+        dotted = module.removesuffix(".py").replace("/", ".")
+        imports = {each: dotted in (root / each).read_text(encoding="utf-8") for each in files}
+        # sorted() is stable, and `imports` has each file once.
+        return sorted(imports, key=lambda each: (not each.endswith(own), not imports[each]))
 
 
 def _modules(folder: str, names: str) -> tuple[str, ...]:
@@ -51,7 +54,19 @@ def _modules(folder: str, names: str) -> tuple[str, ...]:
 
 
 AREAS = (
-    Area("rules", ("dorad/daemon/rules/*.py",), ("tests/daemon/rules",)),
+    Area(
+        "rules",
+        ("dorad/daemon/rules/*.py",),
+        (
+            "tests/daemon/rules",
+            "tests/daemon/test_operator_ends.py",
+            "tests/daemon/measuring/test_troubles.py",
+            "tests/daemon/supervisor/test_supervisor.py",
+            "tests/daemon/supervisor/test_supervisor_restarts.py",
+            "tests/daemon/supervisor/test_supervisor_adoption.py",
+            "tests/daemon/supervisor/test_watchdogs.py",
+        ),
+    ),
     Area(
         "rollout",
         ("dorafleet/rollout/*.py",),
@@ -69,7 +84,11 @@ AREAS = (
     Area(
         "placement",
         _modules("dorafleet/coordinator", "placement requirements"),
-        ("tests/fleet/coordinator/test_placement.py", "tests/fleet/test_explain.py"),
+        (
+            "tests/fleet/coordinator/test_placement.py",
+            "tests/fleet/coordinator/test_requirements.py",
+            "tests/fleet/test_explain.py",
+        ),
     ),
     Area(
         "reconcile",
@@ -109,6 +128,23 @@ AREAS = (
             "check chunk clock compare diff encoding items outcome receive recorded rewire"
             " settings small ticks triggers",
         ),
-        ("tests/record",),
+        (
+            "tests/record/test_encoding.py",
+            "tests/record/test_compare.py",
+            "tests/record/test_small.py",
+            "tests/record/test_replay_plan.py",
+            "tests/record/test_edit.py",
+            "tests/record/test_file.py",
+            "tests/record/test_recorder.py",
+            "tests/record/test_ring.py",
+            "tests/record/test_ranges.py",
+            "tests/record/test_record_block.py",
+            "tests/record/test_hostile.py",
+            "tests/record/test_incidents.py",
+            "tests/record/test_ticks.py",
+            "tests/record/test_times.py",
+            "tests/record/test_attach.py",
+            "tests/record/test_commands.py",
+        ),
     ),
 )
