@@ -13,10 +13,11 @@ EXPLORE_EXAMPLES ?= 1000
 AGENT_FRAMES ?= 100000
 FLEET_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
+MUTANTS ?= 200
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
 .PHONY: help native demo demo-fleet test test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console soak-console \
-    bench-record bench-rollout check-record torture explore fuzz fuzz-agent fuzz-fleet litmus faults model \
+    bench-record bench-rollout check-record torture explore mutants fuzz fuzz-agent fuzz-fleet litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
 help: ## List the targets
@@ -94,6 +95,10 @@ torture: $(VENV)/.dev native ## Kill native and pure nodes at random and look fo
 explore: $(VENV)/.dev native ## Draw new examples for every property test, and more of them (EXPLORE_EXAMPLES=1000)
 	EXPLORE_EXAMPLES=$(EXPLORE_EXAMPLES) $(BIN)/pytest -n $(WORKERS) --dist worksteal \
 	    $$(grep -rlE '@given|RuleBasedStateMachine' tests --include 'test_*.py') $(PYTEST_ARGS)
+
+# MUTANTS_ARGS='--seed 7' repeats a run; `python -m hwtests.mutants --help` names all options.
+mutants: $(VENV)/.dev native ## Change the pure cores in one place each, and count the changes that their tests notice (MUTANTS=200, half an hour)
+	$(BIN)/python -m hwtests.mutants --count $(MUTANTS) --jobs $$(nproc) $(MUTANTS_ARGS)
 
 fuzz: $(VENV)/.dev native ## Let native and pure receivers read random entries, and compare them (FUZZ_ENTRIES=1000000)
 	$(BIN)/python -m hwtests.fuzz --entries $(FUZZ_ENTRIES)

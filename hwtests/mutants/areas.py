@@ -61,10 +61,6 @@ AREAS = (
             "tests/daemon/rules",
             "tests/daemon/test_operator_ends.py",
             "tests/daemon/measuring/test_troubles.py",
-            "tests/daemon/supervisor/test_supervisor.py",
-            "tests/daemon/supervisor/test_supervisor_restarts.py",
-            "tests/daemon/supervisor/test_supervisor_adoption.py",
-            "tests/daemon/supervisor/test_watchdogs.py",
         ),
     ),
     Area(

@@ -1,0 +1,289 @@
+"""The mutation test: its changes, its samples, its list of survivors, and a run of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from hwtests.mutants import survivors
+from hwtests.mutants.areas import AREAS, Area
+from hwtests.mutants.changes import changes
+from hwtests.mutants.sample import all_mutants, sample
+
+ROOT = Path(__file__).parents[2]
+SURVIVORS = ROOT / "hwtests/mutants/survivors.toml"
+
+
+def made(text: str) -> list[str]:
+    """Return the changes of a module, as they are shown."""
+    return [each.what for each in changes(dedent(text).encode())]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("f(a < b)", ["f(a < b) -> pass", "a < b -> a <= b"]),
+        ("f(a is not None)", ["f(a is not None) -> pass", "a is not None -> a is None"]),
+        ("f(a < b == c)", ["f(a < b == c) -> pass", "a < b == c -> a <= b == c",
+                           "a < b == c -> a < b != c"]),
+        ("x = a and not b", ["a and not b -> a or not b", "not b -> b"]),
+        ("x = (a) + (b)", ["(a) + (b) -> (a) - (b)"]),
+        ("x += 1", ["x += 1 -> x -= 1", "1 -> 2"]),
+        ("x.y = False", ["x.y = False -> pass", "False -> True"]),
+        ("x = 2 if a else b", ["2 -> 3", "a -> False", "a -> True"]),
+        ("x = [b for b in c if b]", ["b -> False", "b -> True"]),
+        ("x = min(a)", ["min(a) -> max(a)"]),
+        ("x = replace(a, b=c, d=e)", ["replace(a, b=c, d=e) -> replace(a, d=e)",
+                                      "replace(a, b=c, d=e) -> replace(a, b=c, )"]),
+        ("raise x", ["raise x -> pass"]),
+        ("del x", ["del x -> pass"]),
+    ],
+)  # fmt: skip
+def test_a_line_is_changed_in_one_place_at_a_time(line: str, expected: list[str]) -> None:
+    assert [" ".join(each.replace(" , ", ", ").split()) for each in made(line)] == expected
+
+
+def test_texts_log_lines_annotations_and_bounds_stay() -> None:
+    assert (
+        made(
+            '''
+            """A text: 1 < 2."""
+            from typing import TYPE_CHECKING
+
+            if TYPE_CHECKING:
+                import x
+            LIMIT = 10
+            SECONDS: float = 2.5
+            Alias: "A | B"
+
+
+            def f(a: int | None) -> list[1]:
+                """Another: a and b."""
+                assert a is not None
+                _log.debug("so many: %d", a + 1)
+            '''
+        )
+        == []
+    )
+    assert made('x = f"{a + 1} and {b:.2f}" + c') == []
+
+
+def test_every_change_of_every_core_is_another_valid_module() -> None:
+    for area in AREAS:
+        module = area.paths(ROOT)[-1]
+        source = (ROOT / module).read_bytes()
+        for each in changes(source):
+            changed = each.apply(source)
+            assert changed != source
+            compile(changed, f"{module}: {each.what}", "exec", dont_inherit=True)
+
+
+def test_a_change_names_its_line_and_its_function() -> None:
+    text = b"class A:\n    def f(self):\n        if self.x:\n            return 1\n"
+    found = changes(text)
+    assert {(each.line, each.function) for each in found} == {(3, "A.f"), (4, "A.f")}
+    assert [each.source for each in found] == ["if self.x:", "if self.x:", "return 1"]
+
+
+def test_every_area_has_modules_and_tests() -> None:
+    names = Counter(module for area in AREAS for module in area.paths(ROOT))
+    assert max(names.values()) == 1
+    for area in AREAS:
+        for module in area.paths(ROOT):
+            assert all((ROOT / each).is_file() for each in area.tests_of(module, ROOT))
+    with pytest.raises(ValueError, match=r"no module fits dorad/none/\*.py"):
+        Area("a", ("dorad/none/*.py",), ()).paths(ROOT)
+
+
+def test_the_tests_of_a_module_begin_with_its_own() -> None:
+    rules = next(each for each in AREAS if each.name == "rules")
+    tests = rules.tests_of("dorad/daemon/rules/pace.py", ROOT)
+    assert tests[0] == "tests/daemon/rules/test_pace.py"
+    assert len(tests) == len(set(tests))
+
+
+def test_a_seed_chooses_the_same_mutants_again_as_many_of_each_area() -> None:
+    mutants = all_mutants(AREAS, ROOT)
+    first, again, other = (sample(mutants, seed, 140) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    counts = Counter(each.area.name for each in first)
+    assert set(counts.values()) == {20}
+    places = [(each.module, each.change.line) for each in first]
+    assert len(set(places)) == len(places)
+    few = [each for each in mutants if each.area.name == "reconcile"]
+    assert len(sample(few, 1, 10_000)) == len(few)
+
+
+def test_the_list_of_survivors_is_that_of_todays_modules() -> None:
+    assert survivors.stale(survivors.read(SURVIVORS), all_mutants(AREAS, ROOT)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[[survivor]]\nmodule = "a.py"\n', "needs change, function, module, reason"),
+        (
+            '[[survivor]]\nmodule = "a.py"\nfunction = ""\nchange = "1 -> 2"\nreason = "so"\n',
+            "`a.py in the module: 1 -> 2` has no reason",
+        ),
+        ("[[survivor", "Expected"),
+    ],
+)
+def test_a_survivor_without_an_explanation_is_an_error(
+    tmp_path: Path, text: str, problem: str
+) -> None:
+    file = tmp_path / "survivors.toml"
+    file.write_text(text)
+    with pytest.raises(survivors.SurvivorsError, match=problem):
+        survivors.read(file)
+
+
+CORE = """
+def larger(a, b):
+    return a if a > b else b
+
+
+def unused(a):
+    return a + 1
+"""
+TEST = """
+import os
+import subprocess
+import sys
+
+from dorad.core import larger
+
+
+def test_larger():
+    assert larger(1, 2) == 2
+    assert larger(2, 1) == 2
+    # Also processes that a test starts run the mutant.
+    code = "from dorad.core import larger; print(larger(2, 1))"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "2\\n"
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A copy of the mutation test whose only area is a module that is tested by half."""
+    root = tmp_path / "p"
+    (root / "hwtests").mkdir(parents=True)
+    shutil.copytree(ROOT / "hwtests/mutants", root / "hwtests/mutants")
+    (root / "hwtests/mutants/areas.py").write_text(
+        (ROOT / "hwtests/mutants/areas.py").read_text().partition("AREAS = ")[0]
+        + 'AREAS = (Area("core", ("dorad/core.py",), ("test_core.py",)),)\n'
+    )
+    (root / "hwtests/mutants/survivors.toml").write_text("")
+    (root / "dorad").mkdir()
+    (root / "dorad/core.py").write_text(CORE)
+    (root / "test_core.py").write_text(TEST)
+    (root / "pyproject.toml").write_text("[project.scripts]\n")
+    return root
+
+
+def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "hwtests.mutants", "--seed", "1", *arguments],
+        cwd=root,
+        env={**os.environ, "TMPDIR": str(root.parent)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+
+
+def test_a_run_counts_what_the_tests_notice_and_leaves_the_tree_as_it_was(project: Path) -> None:
+    before = {path: path.read_bytes() for path in project.rglob("*") if path.is_file()}
+    done = run(project, "--json", "--jobs", "2", "--at-least", "60")
+    result = json.loads(done.stdout)
+    lived = [(each["function"], each["change"]) for each in result["mutants"]
+             if each["verdict"] == "survived"]  # fmt: skip
+    assert lived == [
+        # Both are the larger one of equals.
+        ("larger", "a > b -> a >= b"),
+        ("unused", "1 -> 2"),
+        ("unused", "a + 1 -> a - 1"),
+        ("unused", "return a + 1 -> return None"),
+    ]
+    assert result["areas"]["core"]["mutants"] == result["count"] == 7
+    assert (result["killed"], result["percent"]) == (3, 42.9)
+    assert done.returncode == 1
+    assert "fewer than 60 % were killed" in done.stderr
+    assert "--seed 1" in done.stderr
+    after = {path: path.read_bytes() for path in before}
+    assert after == before
+    assert not [*project.parent.glob("mt-*")]
+    assert run(project, "--at-least", "40").returncode == 0
+
+
+def entry(function: str, change: str) -> str:
+    fields = {"module": "dorad/core.py", "function": function, "change": change}
+    fields["reason"] = "of equals, either is the larger one"
+    return "[[survivor]]\n" + "".join(f"{key} = {json.dumps(fields[key])}\n" for key in fields)
+
+
+def test_an_explanation_of_what_is_noticed_or_of_no_change_is_an_error(project: Path) -> None:
+    file = project / "hwtests/mutants/survivors.toml"
+    file.write_text(entry("larger", "a > b -> a >= b"))
+    done = run(project, "--at-least", "0")
+    assert done.returncode == 0, done.stderr
+    assert "1 survivors explained" in done.stdout
+    assert "a > b -> a >= b" not in done.stdout
+    file.write_text(entry("larger", "a > b -> True"))
+    done = run(project, "--at-least", "0")
+    assert done.returncode == 1
+    assert "tests notice this one, remove it: dorad/core.py:3: a > b -> True" in done.stderr
+    file.write_text(entry("larger", "a > c -> a >= c"))
+    done = run(project, "--at-least", "0")
+    assert done.returncode == 1
+    assert "there is no such change: dorad/core.py in larger: a > c -> a >= c" in done.stderr
+
+
+def test_tests_that_fail_or_that_notice_nothing_end_the_run_at_once(project: Path) -> None:
+    (project / "test_core.py").write_text("def test_nothing():\n    pass\n")
+    done = run(project)
+    assert done.returncode == 2
+    assert "tests of core pass although dorad/core.py cannot be imported" in done.stderr
+    (project / "test_core.py").write_text("def test_something():\n    assert False\n")
+    done = run(project)
+    assert done.returncode == 2
+    assert "tests of core fail without a mutant" in done.stderr
+    assert "assert False" in done.stderr
+    assert run(project, "--only", "dorad/other.py").returncode == 2
+
+
+def test_an_interrupted_run_removes_its_copies_and_ends_its_processes(project: Path) -> None:
+    mark = project / "began"
+    (project / "test_core.py").write_text(
+        "import pathlib, time\nimport dorad.core\n\n\ndef test_long():\n"
+        f"    pathlib.Path({str(mark)!r}).touch()\n    time.sleep(600)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hwtests.mutants", "--seed", "1"],
+        cwd=project,
+        env={**os.environ, "TMPDIR": str(project.parent)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    end = time.monotonic() + 100
+    while not mark.exists():
+        assert process.poll() is None
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    assert "interrupted: the copies are removed" in err
+    assert not [*project.parent.glob("mt-*")]
