@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from dorad.launch.descendants import children as children_of
 from dorad.shm import native
@@ -45,7 +45,13 @@ if examples := os.environ.get("EXPLORE_EXAMPLES"):
     settings.register_profile(
         "explore", settings.get_profile("same"), derandomize=False, max_examples=int(examples)
     )
-settings.load_profile("explore" if examples else "same")
+# With a mutant, that a test fails is enough: the smallest example takes a minute to find.
+settings.register_profile(
+    "mutant", settings.get_profile("same"), phases=(Phase.explicit, Phase.generate)
+)
+settings.load_profile(
+    "mutant" if "MUTATION_TEST" in os.environ else "explore" if examples else "same"
+)
 
 
 def _descriptors() -> dict[int, str]:
