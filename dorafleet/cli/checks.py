@@ -14,10 +14,13 @@ if TYPE_CHECKING:
     from dorad.control.messages import NodeInfo
     from dorad.control.messages.agent import ShareState
     from dorafleet.coordinator.accessmessages import Grant
-    from dorafleet.coordinator.messages import Robot
+    from dorafleet.coordinator.messages import AlertReceiver, Robot
 
 SOON_S = 30 * 86400.0
 """Seconds before the end of a certificate or token from which on it is a problem."""
+
+DROPPED_S = 86400.0
+"""Seconds for which a notification that was dropped is a problem."""
 
 START_S = 10.0
 """Seconds after which a start without links is a problem."""
@@ -126,6 +129,27 @@ def _check_links(name: str, share: ShareState) -> Iterator[Check]:
             yield Check("WARN", name, f"starting, no link to {machine} yet: {reason}", hint)
         else:
             yield Check("FAIL", name, f"no link to {machine}: {reason}", hint)
+
+
+def check_receivers(receivers: Iterable[AlertReceiver], now: float) -> Iterator[Check]:
+    """Check whether alerts reach the webhook and the mail server."""
+    for each in receivers:
+        name = f"alerts by {each.name}"
+        waiting = f"; {each.waiting} wait" if each.waiting else ""
+        hint = "see [alerts] in `dorafleet.toml`; `dorafleet alerts --test` tries it again"
+        if each.failing_since is not None:
+            since = age(max(now - each.failing_since, 0.0))
+            text = f"{each.place} has not taken any for {since}: {each.error}{waiting}"
+            yield Check("FAIL", name, text, hint)
+        elif not each.stored:
+            text = "what waits is not stored, a restart of the coordinator would lose it"
+            yield Check("FAIL", name, text, "is the disk of the coordinator full?")
+        else:
+            yield Check("PASS", name, f"go to {each.place}{waiting}")
+        if each.dropped_at is not None and now - each.dropped_at < DROPPED_S:
+            since = age(max(now - each.dropped_at, 0.0))
+            text = f"{each.dropped} were dropped, the last one {since} ago: {each.why}"
+            yield Check("WARN", name, text, "`dorafleet alerts --past` lists what is over")
 
 
 def check_nodes(nodes: Iterable[NodeInfo]) -> Iterator[Check]:

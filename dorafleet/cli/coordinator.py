@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorad.control.target import Tcp
-    from dorafleet.coordinator.messages import Robot
+    from dorafleet.coordinator.messages import AlertReceiver, Robot
     from dorafleet.inventory.model import Cluster, Machine
 
 
@@ -65,6 +65,20 @@ def list_robots(client: Client) -> list[Robot]:
     from dorafleet.coordinator.messages import RobotList
 
     return client.call("robot.list", Nothing(), RobotList).robots
+
+
+def list_receivers(client: Client) -> list[AlertReceiver]:
+    """Return where the server sends alerts; none if it is a daemon, or of an older version."""
+    from dorad.control.errors import ControlError
+    from dorad.control.messages import Nothing
+    from dorafleet.coordinator.messages import AlertReceivers
+
+    try:
+        return client.call("alerts.receivers", Nothing(), AlertReceivers).receivers
+    except ControlError as error:
+        if error.code != "unknown-method":
+            raise
+        return []
 
 
 def check_known(client: Client, machines: Sequence[Machine]) -> None:

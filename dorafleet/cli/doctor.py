@@ -38,8 +38,9 @@ Examples:
   dorafleet doctor cluster.yml        also ask the machines over SSH whether their units are enabled
   dorafleet doctor --json | jq '.checks[] | select(.level != "PASS")'
 \b
-It checks connections, clocks, versions, certificates, dataflows and links of robots, and lists
-pending nodes. Exit code 1 if a check fails; warnings do not count as failures.
+It checks connections, clocks, versions, certificates, dataflows and links of robots, whether alerts
+reach the webhook and the mail server, and lists pending nodes. Exit code 1 if a check fails;
+warnings do not count as failures.
 """
 
 
@@ -96,7 +97,7 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     from dorad.control.errors import ControlError
     from dorad.control.messages import NodeList, Nothing, Ref
     from dorafleet.cli import checks
-    from dorafleet.cli.coordinator import list_robots
+    from dorafleet.cli.coordinator import list_receivers, list_robots
     from dorafleet.coordinator.accessmessages import GrantList
     from dorafleet.coordinator.messages import CoordinatorStatus
 
@@ -109,6 +110,7 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     yield from checks.check_shares(robots, now)
     nodes = client.call("node.list", Ref(), NodeList)
     yield from checks.check_nodes(nodes.nodes)
+    yield from checks.check_receivers(list_receivers(client), now)
     try:
         grants = client.call("access.list", Nothing(), GrantList).grants
     except ControlError as error:

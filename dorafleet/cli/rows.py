@@ -10,6 +10,8 @@ import click
 from dorad.cli.instance import add_options
 from dorad.cli.tables import plain, print_object
 from dorad.terminal import visible
+from dorafleet.cli.checks import check_receivers
+from dorafleet.cli.coordinator import list_receivers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -38,6 +40,7 @@ Examples:
   dorafleet alerts --filter 'state=fail ack='
   dorafleet alerts --past
   dorafleet alerts --ack '*:unreachable:robot'
+  dorafleet alerts --test               send a test to the webhook and by mail
 """
 
 
@@ -79,19 +82,31 @@ def robots(*, text: str, order: str, as_json: bool) -> None:
 @click.option("--past", is_flag=True, help="List the last 200 that are over, newest first.")
 @click.option("--ack", metavar="ID", help="Acknowledge an alert.")
 @click.option("--unack", metavar="ID", help="Take that back.")
+@click.option("--test", is_flag=True, help="Send a test to all receivers of alerts.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
-def alerts(*, text: str, past: bool, ack: str | None, unack: str | None, as_json: bool) -> None:
+def alerts(
+    *,
+    text: str,
+    past: bool,
+    ack: str | None,
+    unack: str | None,
+    test: bool,
+    as_json: bool,
+) -> int:
     """List alerts, or acknowledge one."""
     from dorad.control.client import Client
     from dorafleet.console.view import alertrows
+    from dorafleet.coordinator.messages import METHODS
 
-    if (ack is not None) + (unack is not None) + past > 1:
-        raise click.UsageError("give only one of --past, --ack, --unack")
+    if (ack is not None) + (unack is not None) + past + test > 1:
+        raise click.UsageError("give only one of --past, --ack, --unack, --test")
+    if test:
+        return _send_test(as_json=as_json)
     wanted = _parse(text, alertrows.KEYS)
     if past:
         _print_past(wanted, as_json=as_json)
-        return
-    with Client() as client:
+        return 0
+    with Client(methods=METHODS) as client:
         found: list[Alert]
         if ack is not None:
             found = [client.ack_alert(ack)]
@@ -100,6 +115,7 @@ def alerts(*, text: str, past: bool, ack: str | None, unack: str | None, as_json
         else:
             with client.watch_alerts() as events:
                 found = next(iter(events)).alerts
+        receivers = list_receivers(client)
     now = time.time()
     found = [each for each in found if wanted.matches(alertrows.cells(each, now))]
     if as_json:
@@ -108,6 +124,27 @@ def alerts(*, text: str, past: bool, ack: str | None, unack: str | None, as_json
         _print(alertrows.COLUMNS[:-1], [alertrows.row(each, now) for each in found], ids=True)
     else:
         click.echo("no alerts")
+    for check in check_receivers(receivers, now):
+        if check.level != "PASS":
+            click.echo(f"{check.name}: {visible(check.text)}", err=True)
+    return 0
+
+
+def _send_test(*, as_json: bool) -> int:
+    from dorad.control.client import Client
+    from dorad.control.messages import Nothing
+    from dorafleet.coordinator.messages import METHODS, AlertTest
+
+    with Client(methods=METHODS) as client:
+        errors = client.call("alerts.test", Nothing(), AlertTest).errors
+        if as_json:
+            print_object(errors)
+        else:
+            places = {each.name: each.place for each in list_receivers(client)}
+            for name, error in errors.items():
+                result = f"failed: {error}" if error else "delivered"
+                click.echo(visible(f"{name} at {places.get(name, '?')}: {result}"))
+    return 1 if any(errors.values()) else 0
 
 
 def _print_past(wanted: Filter, *, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -21,7 +22,6 @@ from dorafleet.cli.releaseoptions import store_option
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
 EPILOG = """\b
 Examples:
@@ -40,6 +40,8 @@ with the same folder `ca`: one leads, the others wait for its end.
 Releases in --store are sent over SSH to robots that wait for their files while no command sends
 them: robots that were off are caught up. Its user needs a key that the robots accept, and their
 host keys in known_hosts.
+\b
+Alerts go to a webhook and by mail if `dorafleet.toml` beside FILE says so: see docs/alerts.md.
 \b
 SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk. Dataflows run on.
 """
@@ -70,6 +72,11 @@ SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk.
     is_flag=True,
     help="Accept another authority in `ca` than the fleet had: all robots must be enrolled again.",
 )
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The configuration.  [default: `dorafleet.toml` beside FILE, if there is one]",
+)
 @store_option
 def serve(
     file: Path,
@@ -83,6 +90,7 @@ def serve(
     port: int | None,
     tls: bool,
     new_authority: bool,
+    config: Path | None,
     store: Path | None,
 ) -> None:
     """Run the coordinator of the machines in the cluster FILE."""
@@ -91,10 +99,14 @@ def serve(
     from dorafleet.coordinator.service import Coordinator
     from dorafleet.coordinator.storing import open_store
     from dorafleet.inventory.load import load
+    from dorafleet.notify import settings
     from dorafleet.release.store import Store, default_folder
     from dorafleet.release.supply import Supply
 
     cluster = load(file)
+    if config is not None and not config.exists():
+        raise click.BadParameter(f"{config} does not exist", param_hint="--config")
+    notify = settings.load(config or file.parent / settings.FILE)
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -113,6 +125,7 @@ def serve(
             zenoh_peer=cluster.zenoh_peer,
             new_authority=new_authority,
             supply=Supply(Store(store or default_folder())),
+            notify=notify,
         ).run()
 
     asyncio.run(run())

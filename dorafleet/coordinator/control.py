@@ -22,6 +22,7 @@ from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.incidents import IncidentMethods
 from dorafleet.coordinator.logs import LogMethods
 from dorafleet.coordinator.nodes import NodeMethods
+from dorafleet.coordinator.notifications import Notifications
 from dorafleet.coordinator.onerobot import alone, with_robots
 from dorafleet.coordinator.planning import Planner
 from dorafleet.coordinator.reconciler import Reconciler
@@ -37,6 +38,7 @@ from dorafleet.coordinator.starting import Starter
 from dorafleet.coordinator.supplying import Supplying
 from dorafleet.coordinator.topics import TopicMethods
 from dorafleet.coordinator.watching import FleetWatching
+from dorafleet.notify.settings import NotifySettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -68,10 +70,12 @@ class FleetControl:
         end: Callable[[], None],
         sign: Sign | None = None,
         supply: Supply | None = None,
+        notify: NotifySettings = NotifySettings(),  # noqa: B008  # it is frozen
     ) -> None:
         """`peer` is the endpoint that all links connect to; `end` lets the process end.
 
-        `sign` renews the certificates of robots; `supply` has files of releases to send.
+        `sign` renews the certificates of robots; `supply` has files of releases to send. `notify`
+        says where alerts are sent.
         """
         self._store = store
         self._end = end
@@ -91,6 +95,7 @@ class FleetControl:
         self.watching = FleetWatching(
             self.robots, self._planner, writer, AlertStore(store, writer), self._software
         )
+        self.notifications = Notifications(notify, store, writer, self.watching.book.stored)
         self.driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
         self._supplying = Supplying(supply, self.robots, self.rollouts, self.driver)
 
@@ -101,6 +106,7 @@ class FleetControl:
         await self.releases.forget_unfinished()
         await self.rollouts.load()
         await self.watching.load()
+        await self.notifications.load()
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -121,6 +127,7 @@ class FleetControl:
             **LogMethods(self.fleet, self.robots, self._event_bus).table,
             **IncidentMethods(self.fleet, self.robots).table,
             **self.watching.table,
+            **self.notifications.table,
             **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
             **RolloutMethods(
                 self.fleet,
@@ -139,6 +146,7 @@ class FleetControl:
         """Reconcile robots with the store, until cancelled. Call `load` before."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.watching.run(), name="rows and alerts")
+            tasks.create_task(self.notifications.run(), name="notifications")
             tasks.create_task(self.driver.run(), name="rollouts")
             tasks.create_task(self._supplying.run(), name="files of releases")
             await self._reconciler.run()

@@ -56,6 +56,43 @@ class BackedUp(Struct):
     """Number of keys in it."""
 
 
+class AlertReceiver(Struct):
+    """Where alerts are sent, and what became of them."""
+
+    name: str
+    """`webhook` or `mail`."""
+    place: str
+    """The server, without secrets."""
+    waiting: Int64 = 0
+    """Number of notifications that are not delivered yet."""
+    dropped: Int64 = 0
+    """Number of those that never will be."""
+    dropped_at: float | None = None
+    """When the last of them was dropped."""
+    why: str = ""
+    """Why it was."""
+    delivered_at: float | None = None
+    failing_since: float | None = None
+    """None if the last attempt has succeeded."""
+    error: str = ""
+    """Why the last attempt failed."""
+    stored: bool = True
+    """Whether what waits is stored, and outlives the coordinator."""
+
+
+class AlertReceivers(Struct):
+    """All receivers of alerts; none if the coordinator sends alerts nowhere."""
+
+    receivers: list[AlertReceiver]
+
+
+class AlertTest(Struct):
+    """The result of a test that was sent to all receivers."""
+
+    errors: dict[str, str]
+    """Why it failed, by the name of the receiver; empty if it was delivered."""
+
+
 RobotStatus = Literal["never-seen", "connected", "unreachable", "refused", "conflict-paused"]
 
 
@@ -231,6 +268,8 @@ METHODS: dict[str, Method] = {
     "coordinator.shutdown": Method(
         Nothing, Nothing, "End the coordinator; dataflows run on without it."
     ),
+    "alerts.receivers": Method(Nothing, AlertReceivers, "Return where alerts are sent."),
+    "alerts.test": Method(Nothing, AlertTest, "Send a test to all receivers of alerts."),
     "robot.list": Method(Nothing, RobotList, "List the robots."),
     "robot.label": Method(RobotLabel, Robot, "Change labels of a robot."),
     "robot.adopt": Method(RobotRef, Robot, "Copy a paused robot's state into the store."),

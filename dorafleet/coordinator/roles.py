@@ -21,6 +21,8 @@ ROLES: Mapping[str, Needed] = {
     "access.revoke": "admin",
     "alerts.ack": "operator",
     "alerts.past": "viewer",
+    "alerts.receivers": "viewer",
+    "alerts.test": "operator",
     "alerts.watch": "viewer",
     "audit.read": "viewer",
     "audit.verify": "viewer",

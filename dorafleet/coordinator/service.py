@@ -33,6 +33,7 @@ from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
 from dorafleet.coordinator.roles import with_role_check
 from dorafleet.coordinator.token import make_token
 from dorafleet.coordinator.writing import Writer
+from dorafleet.notify.settings import NotifySettings
 from dorafleet.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -74,12 +75,13 @@ class Coordinator:
         zenoh_peer: str | None = None,
         new_authority: bool = False,
         supply: Supply | None = None,
+        notify: NotifySettings = NotifySettings(),  # noqa: B008  # it is frozen
     ) -> None:
         """Prepare a coordinator with its files in `folder`; `open_store` connects to its store.
 
         All links between machines connect to `zenoh_peer`, if there is one. `new_authority` takes
         the authority in the folder, whatever the fleet had before. Robots that wait for files of a
-        release get them from `supply`.
+        release get them from `supply`. Alerts are sent as `notify` says.
         """
         self._folder = folder
         self._open_store = open_store
@@ -88,6 +90,7 @@ class Coordinator:
         self._zenoh_peer = zenoh_peer
         self._new_authority = new_authority
         self._supply = supply
+        self._notify = notify
         self._started_at = time.time()
         self._ending = asyncio.Event()
         self._doing = "starting"
@@ -178,6 +181,7 @@ class Coordinator:
             self._ending.set,
             enrolling.renew,
             self._supply,
+            self._notify,
         )
         access.on_refused = control.robots.refuse
         await control.load()

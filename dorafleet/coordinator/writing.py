@@ -98,9 +98,9 @@ class Writer:
         )
         return revision, tail.head.followed_by(entry)
 
-    async def keep(self, puts: Mapping[str, bytes]) -> None:
+    async def keep(self, puts: Mapping[str, bytes], deletes: Collection[str] = ()) -> None:
         """Store what was measured, not decided: without a record. Raises as `commit`."""
-        await self._commit(Transaction(self._term.compares, puts))
+        await self._commit(Transaction(self._term.compares, puts, deletes))
 
     async def _commit(self, transaction: Transaction) -> int:
         try:

@@ -1,0 +1,258 @@
+"""Send alerts to a webhook and by mail, and answer the methods about that. Only the leader does.
+
+What waits is in the store, so that it outlives a coordinator: `notify/told/<robot>` has the alerts
+that people have been told of, `notify/waiting/<id>` the notifications that are not delivered yet,
+`notify/receivers` what was dropped. After a crash a notification may arrive twice, with one id.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import time
+import uuid
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from dorad.bell import Bell
+from dorad.control.errors import ControlError
+from dorad.problems import ProblemError
+from dorafleet.coordinator.messages import AlertReceiver, AlertReceivers, AlertTest
+from dorafleet.coordinator.stored import read
+from dorafleet.notify.delivery import Delivery, DeliveryError
+from dorafleet.notify.notification import Notification
+from dorafleet.notify.queue import DeliveryQueue, Receiver, Waiting
+from dorafleet.notify.tracker import Told, Tracker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import NoReturn
+
+    from dorad.control.alertbook import StoredAlert
+    from dorad.control.messages import Nothing
+    from dorad.control.server import Call, Handler
+    from dorafleet.coordinator.writing import Writer
+    from dorafleet.notify.settings import NotifySettings
+    from dorafleet.store.model import Store
+
+TOLD = "notify/told/"
+WAITING = "notify/waiting/"
+RECEIVERS = "notify/receivers"
+LOOK_S = 1.0
+"""Time between two looks at the alerts."""
+MAX_KEYS = 50
+"""Keys of one transaction."""
+CHUNK = 256 << 10
+"""Bytes of one transaction, approximately."""
+
+_log = logging.getLogger(__name__)
+
+
+class Notifications:
+    """The receivers of notifications, and their queue."""
+
+    def __init__(
+        self,
+        settings: NotifySettings,
+        store: Store,
+        writer: Writer,
+        alerts: Callable[[], Mapping[str, Sequence[StoredAlert]]],
+    ) -> None:
+        """`alerts` returns all alerts that last, by robot."""
+        given = {"webhook": settings.webhook, "mail": settings.mail}
+        self._receivers = {name: each for name, each in given.items() if each is not None}
+        self._store = store
+        self._writer = writer
+        self._alerts = alerts
+        self._tracker = Tracker(settings.severity)
+        self._queue = DeliveryQueue(self._receivers)
+        self._bell = Bell()
+        """Rings when there is something to deliver."""
+        self._stored_waiting: dict[str, list[str]] = {}
+        """The receivers of each notification in the store."""
+        self._stored_receivers = b""
+        self._unsaved: dict[str, list[Told]] = {}
+        self._failed = False
+        self._saving = asyncio.Lock()
+        self._testing = asyncio.Lock()
+
+    @property
+    def table(self) -> Mapping[str, Handler]:
+        """The handler of each method."""
+        return {"alerts.receivers": self._list, "alerts.test": self._test}
+
+    async def load(self) -> None:
+        """Take over from the coordinator before. Raises StoreError."""
+        told = await read(self._store, TOLD, list[Told])
+        waiting = [each for _, each in await read(self._store, WAITING, Waiting)]
+        stored = await read(self._store, RECEIVERS, dict[str, Receiver])
+        receivers = stored[0][1] if stored else {}
+        self._stored_waiting = {each.notification.id: each.receivers for each in waiting}
+        if gone := self._queue.restore(receivers, waiting):
+            _log.warning("%d notifications waited for receivers that are not configured now", gone)
+        for name, each in self._receivers.items():
+            _log.info("alerts go to the %s at %s", name, each.place)
+        if self._receivers and self._receivers.keys() <= receivers.keys():
+            self._tracker.restore({entry.key.removeprefix(TOLD): each for entry, each in told})
+        else:
+            # A receiver that is new is told of all alerts, and so is the other one.
+            self._unsaved = {entry.key.removeprefix(TOLD): [] for entry, _ in told}
+
+    async def run(self) -> NoReturn:
+        """Send notifications until cancelled. Call `load` before."""
+        async with asyncio.TaskGroup() as tasks:
+            for name, receiver in self._receivers.items():
+                work = self._deliver(name, Delivery(receiver))
+                tasks.create_task(work, name=f"notifications to the {name}")
+            while True:
+                if self._receivers:
+                    self.look()
+                await self._save()
+                await asyncio.sleep(LOOK_S)
+
+    def look(self) -> None:
+        """Queue what people must be told."""
+        now = time.time()
+        self._tracker.observe(now, self._alerts())
+        notification = self._tracker.take(now, str(uuid.uuid4()), socket.gethostname())
+        if notification is not None:
+            _log.debug("notification %s is queued: %s", notification.id, notification.text)
+            self._queue.add(notification, now)
+            self._bell.ring()
+
+    async def _deliver(self, name: str, delivery: Delivery) -> NoReturn:
+        while True:
+            notification = self._queue.due(name, time.time(), time.monotonic())
+            if notification is None:
+                await self._bell.wait(LOOK_S)
+                continue
+            # It is in the store before it is sent: what has been told is known to the next one.
+            await self._save()
+            await self._attempt(name, delivery, notification)
+            await self._save()
+
+    async def _attempt(self, name: str, delivery: Delivery, notification: Notification) -> None:
+        _log.debug("notification %s goes to the %s at %s", notification.id, name, delivery.place)
+        try:
+            await delivery.send(notification)
+        except DeliveryError as error:
+            self._queue.failed(
+                name,
+                notification,
+                str(error),
+                time.time(),
+                time.monotonic(),
+                refused=error.refused,
+                pause=error.pause,
+            )
+        else:
+            _log.debug("notification %s is delivered to the %s", notification.id, name)
+            self._queue.delivered(name, notification, time.time())
+
+    async def _save(self) -> None:
+        """Store what has changed; what cannot be stored is tried again."""
+        async with self._saving:
+            waiting = {id_: [*each.receivers] for id_, each in self._queue.waiting.items()}
+            deletes = [WAITING + id_ for id_ in self._stored_waiting if id_ not in waiting]
+            puts = {
+                WAITING + id_: msgspec.json.encode(self._queue.waiting[id_])
+                for id_, names in waiting.items()
+                if self._stored_waiting.get(id_) != names
+            }
+            receivers = msgspec.json.encode(self._queue.receivers)
+            if receivers != self._stored_receivers:
+                puts[RECEIVERS] = receivers
+            self._unsaved.update(self._tracker.take_unsaved())
+            for robot, told in self._unsaved.items():
+                if told:
+                    puts[TOLD + robot] = msgspec.json.encode(told)
+                else:
+                    deletes.append(TOLD + robot)
+            if not puts and not deletes:
+                return
+            if await self._put(puts, deletes):
+                self._stored_waiting, self._stored_receivers = waiting, receivers
+                self._unsaved.clear()
+
+    async def _put(self, puts: Mapping[str, bytes], deletes: Sequence[str]) -> bool:
+        try:
+            for some in _chunks(puts):
+                await self._writer.keep(some)
+            for start in range(0, len(deletes), MAX_KEYS):
+                await self._writer.keep({}, deletes[start : start + MAX_KEYS])
+        except ProblemError as error:
+            if not self._failed:
+                _log.warning("notifications are not stored, a restart would lose them: %s", error)
+            self._failed = True
+            return False
+        self._failed = False
+        return True
+
+    async def _list(self, _call: Call, _params: Nothing) -> AlertReceivers:
+        """Return what became of the notifications to each receiver."""
+        return AlertReceivers(
+            receivers=[
+                AlertReceiver(
+                    name=name,
+                    place=receiver.place,
+                    waiting=len(self._queue.of(name)),
+                    dropped=state.dropped,
+                    dropped_at=state.dropped_at,
+                    why=state.why,
+                    delivered_at=state.delivered_at,
+                    failing_since=state.failing_since,
+                    error=state.error,
+                    stored=not self._failed,
+                )
+                for name, receiver in self._receivers.items()
+                for state in [self._queue.receivers[name]]
+            ]
+        )
+
+    async def _test(self, call: Call, _params: Nothing) -> AlertTest:
+        """Send one notification to each receiver now, whatever waits."""
+        if not self._receivers:
+            raise ControlError(
+                "refused",
+                "this coordinator sends alerts to nobody: it has no receiver",
+                "name a webhook or a mail server in `dorafleet.toml` beside the cluster file",
+            )
+        if self._testing.locked():
+            raise ControlError("busy", "a test is sent at the moment", "try again in a moment")
+        who = call.peer.name or f"user {call.peer.uid}"
+        _log.info("`%s` sends a test to all receivers of alerts", who)
+        notification = Notification(
+            id=str(uuid.uuid4()),
+            coordinator=socket.gethostname(),
+            at=time.time(),
+            text="a test of dorafleet: alerts of the fleet arrive here",
+            open=self._tracker.open,
+            kind="test",
+        )
+        async with self._testing:
+            tries = (_try(Delivery(each), notification) for each in self._receivers.values())
+            errors = await asyncio.gather(*tries)
+        return AlertTest(errors=dict(zip(self._receivers, errors, strict=True)))
+
+
+async def _try(delivery: Delivery, notification: Notification) -> str:
+    try:
+        await delivery.send(notification)
+    except DeliveryError as error:
+        return str(error)
+    return ""
+
+
+def _chunks(puts: Mapping[str, bytes]) -> list[dict[str, bytes]]:
+    """Return what each transaction puts, notifications before what they have told."""
+    found: list[dict[str, bytes]] = [{}]
+    size = 0
+    for key, value in sorted(puts.items(), key=lambda each: each[0].startswith(TOLD)):
+        if found[-1] and (size + len(value) > CHUNK or len(found[-1]) >= MAX_KEYS):
+            found.append({})
+            size = 0
+        found[-1][key] = value
+        size += len(value)
+    return [each for each in found if each]

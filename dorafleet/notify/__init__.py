@@ -1,0 +1,1 @@
+"""Notifications about alerts, by webhook and by mail."""
