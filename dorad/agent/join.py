@@ -29,8 +29,8 @@ _LOST = ("unavailable", "deadline", "busy")
 """Codes of errors after which another coordinator is asked; this one may have signed, too."""
 
 _HINT = (
-    "copy the whole command that `dorafleet enrol CLUSTER.yml ROBOT --token` prints; each is good "
-    "once, for 15 minutes"
+    "copy the whole command, and the token, that `dorafleet enrol CLUSTER.yml ROBOT --token` "
+    "prints; each is good once, for 15 minutes"
 )
 
 
@@ -55,7 +55,7 @@ def join(
     """
     _, addresses = checked(robot, list(coordinators))
     if not is_token(token):
-        raise ControlError("bad-request", "`--token` is not a token", _HINT)
+        raise ControlError("bad-request", "what was given is not a token", _HINT)
     identities.refuse_other(robot)
     csr = identities.request(robot, replace=replace, same_key=True)
     try:

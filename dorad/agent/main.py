@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from dorad.control.messages.releases import ReleaseState
 
 STDIN = "-"
-"""Instead of a token: read it from standard input."""
+"""Instead of a file: standard input."""
+
+MAX_TOKEN_INPUT = 4096
+"""Bytes that are read of a token and what surrounds it."""
 
 MAX_INPUT = 1 << 20
 """Bytes that `certify` reads."""
@@ -30,7 +34,7 @@ EPILOG = """\b
 Examples:
   dorad-agent                  follow the coordinator of this robot's fleet
   dorad-agent status           show whether it is connected, and what runs here
-  dorad-agent join 192.0.2.1 --robot arm1 --token TOKEN --authority BASE64
+  dorad-agent join 192.0.2.1 --robot arm1 --authority BASE64
                                enrol this robot; `dorafleet enrol --token` prints the command
 
 \b
@@ -129,21 +133,40 @@ def certify(folder: Path, *, replace: bool) -> None:
     click.echo(f"this robot is {identity.robot}", err=True)
 
 
+def _refuse_argument(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """Refuse a token on the command line, which every user of this machine can read."""
+    if value in (None, STDIN):
+        return value
+    raise click.BadParameter(
+        "a token on the command line can be read by every user of this machine, so it is not "
+        "used. Leave the option out: the command asks for the token, or reads it from standard "
+        "input or from `--token-file`. Make a new token: `dorafleet enrol CLUSTER.yml ROBOT "
+        "--token`",
+        ctx,
+        param,
+    )
+
+
 @command.command(
     context_settings=CONTEXT,
     epilog="""\b
-Example:
-  dorad-agent join 192.0.2.1 --robot arm1 --token TOKEN --authority BASE64
+Examples:
+  dorad-agent join 192.0.2.1 --robot arm1 --authority BASE64            asks for the token
+  dorad-agent join 192.0.2.1 --robot arm1 --authority BASE64 --token-file arm1.token
+\b
+The token is not an argument, because every user of this machine can read arguments. Without
+--token-file it is asked for at a terminal, and read from standard input elsewhere.
 """,
 )
 @click.argument("coordinators", nargs=-1, required=True, metavar="COORDINATOR...")
 @click.option("--robot", required=True, help="Id of this robot in the cluster file.")
 @click.option(
-    "--token",
-    required=True,
-    envvar="DORAD_AGENT_TOKEN",
-    help="Good for one enrolment; `-` reads it from stdin.",
+    "--token-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="File with the token, good for one enrolment; `-` reads it from standard input.",
 )
+@click.option("--token", "argument", metavar="-", callback=_refuse_argument, hidden=True)
 @click.option("--authority", required=True, help="Certificate of the fleet's authority in base64.")
 @click.option("--replace", is_flag=True, help="Also if it is enrolled already, under this id.")
 @click.pass_obj
@@ -152,22 +175,52 @@ def join(
     *,
     coordinators: tuple[str, ...],
     robot: str,
-    token: str,
+    token_file: Path | None,
+    argument: str | None,
     authority: str,
     replace: bool,
 ) -> None:
-    """Enrol this robot with a token, which `dorafleet enrol --token` prints with this command."""
+    """Enrol this robot with a token; `dorafleet enrol --token` prints this command and a token."""
     from dorad.agent import join as joining
 
-    if token == STDIN:
-        token = sys.stdin.readline(MAX_INPUT).strip()
-    identities = _identities(folder)
     pem = joining.authority_of(authority)
+    token = _read_token(Path(STDIN) if argument else token_file)
+    identities = _identities(folder)
     identity = joining.join(identities, robot, coordinators, token, pem, replace=replace)
     click.echo(
         f"this robot is {identity.robot}; `systemctl enable --now dorad-agent` starts the agent",
         err=True,
     )
+
+
+def _read_token(file: Path | None) -> str:
+    """Return the token of an enrolment: from the environment, a file, standard input or a prompt.
+
+    Raises:
+        ControlError: the file cannot be read, or others can read it, too.
+    """
+    from dorad.control.errors import ControlError
+
+    if file is not None and str(file) != STDIN:
+        try:
+            with file.open("rb") as content:
+                mode = os.fstat(content.fileno()).st_mode
+                # A pipe of the shell belongs to this command alone.
+                if stat.S_ISREG(mode) and mode & 0o077:
+                    raise ControlError(
+                        "refused",
+                        f"others may read the token in {file}: its mode is {mode & 0o777:04o}",
+                        "make a new token, in a file of mode 0600",
+                    )
+                return content.read(MAX_TOKEN_INPUT).decode("ascii", "replace").strip()
+        except OSError as error:
+            raise ControlError("refused", f"{file} cannot be read: {error.strerror}") from None
+    if file is None and (given := os.environ.get("DORAD_AGENT_TOKEN")):
+        return given.strip()
+    if file is None and sys.stdin.isatty():
+        found: str = click.prompt("Token", hide_input=True, err=True)
+        return found.strip()
+    return sys.stdin.buffer.readline(MAX_TOKEN_INPUT).decode("ascii", "replace").strip()
 
 
 @command.command(

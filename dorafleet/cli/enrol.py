@@ -44,7 +44,8 @@ Examples:
 Each robot creates a key, which never leaves it. The coordinator signs its certificate, and the
 robot's agent connects. A machine that is enrolled and connected is not changed. A failure on one
 machine does not affect the others.
-With --token the command uses no SSH: it prints a command to run on the robot within 15 minutes.
+With --token the command uses no SSH: it prints a command to run on the robot within 15 minutes, and
+on the next line the token that the command asks for there.
 Exit code 0: all machines are enrolled and connected. 1: some are not.
 """
 
@@ -66,7 +67,7 @@ def _checked(ctx: click.Context, param: click.Parameter, addresses: Sequence[str
 @file_argument
 @click.argument("machine", nargs=-1, shell_complete=machine_ids)
 @click.option("--again", is_flag=True, help="Replace a robot's key and certificate.")
-@click.option("--token", "by_token", is_flag=True, help="Print the command that enrols MACHINE.")
+@click.option("--token", "by_token", is_flag=True, help="Print a command and a token for MACHINE.")
 @click.option(
     "--coordinator",
     "addresses",
@@ -233,14 +234,17 @@ def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> Non
         authority = base64.b64encode(ssl.PEM_cert_to_DER_cert(made.authority)).decode()
     except ValueError:
         raise ControlError("bad-request", "the coordinator sent no certificate") from None
+    # The token is no argument: every user of the robot could read it there, and be faster.
     words = ["sudo", "dorad-agent", "join", *coordinators, "--robot", robot]
-    words += ["--token", made.token, "--authority", authority]
+    words += ["--authority", authority]
     if known == "revoked":
         words.append("--replace")  # it still has the key that was revoked
     until = local_time(made.expires, "%H:%M")
     click.echo(f"Run this on {robot}, once and before {until}:", err=True)
     start = ("sudo", *ENABLE_AGENT)
     click.echo(visible(f"{shlex.join(words)} && {shlex.join(start)}"))
+    click.echo("It asks for this token; paste it only there:", err=True)
+    click.echo(visible(made.token))
 
 
 def address_of(cluster: Cluster, port: int | None) -> str:

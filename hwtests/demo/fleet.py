@@ -57,9 +57,9 @@ class Fleet:
         for name, robot in self.robots.items():
             robot.start()
             printed = self.dorafleet("enrol", str(self.cluster), name, "--token")
-            words = printed.split("dorad-agent ", 1)[1].split()
-            join = words[: words.index("&&")] if "&&" in words else words
-            self._run(robot, *AGENT, *join)
+            command, token = printed.splitlines()
+            words = command.split("dorad-agent ", 1)[1].split()
+            self._run(robot, *AGENT, *words[: words.index("&&")], given=token)
             robot.begin(sys.executable, *AGENT, "run", "--socket", str(robot.socket))
 
     def connected(self) -> bool:
@@ -101,8 +101,8 @@ class Fleet:
         for robot in (*self.robots.values(), self.operator):
             robot.end()
 
-    def _run(self, robot: LocalRobot, *words: str) -> str:
-        done = self._attempt(robot, *words)
+    def _run(self, robot: LocalRobot, *words: str, given: str = "") -> str:
+        done = self._attempt(robot, *words, given=given)
         if done.returncode:
             command = " ".join(words)
             raise MeasurementError(
@@ -110,13 +110,15 @@ class Fleet:
             )
         return done.stdout
 
-    def _attempt(self, robot: LocalRobot, *words: str) -> subprocess.CompletedProcess[str]:
+    def _attempt(
+        self, robot: LocalRobot, *words: str, given: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         try:
             return subprocess.run(
                 [*robot.enter, sys.executable, *words],
                 env=robot.env,
                 cwd=robot.folder,
-                stdin=subprocess.DEVNULL,
+                input=given,
                 capture_output=True,
                 text=True,
                 timeout=COMMAND_S,

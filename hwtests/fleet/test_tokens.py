@@ -41,9 +41,11 @@ class Joining:
     def command(self, **changed: str) -> list[str]:
         """Return the command that the operator is told to run there, with other options."""
         printed = self._robots.dorafleet("enrol", CLUSTER, self._machine, "--token")
-        words = shlex.split(printed.partition("&&")[0])
+        command, token = printed.splitlines()
+        words = shlex.split(command.partition("&&")[0])
         assert words[:3] == ["sudo", "dorad-agent", "join"]
-        return changed_in(words[1:], **changed)
+        assert token not in command
+        return changed_in(typing(words[1:], token), **changed)
 
     def refused(self, words: list[str]) -> str:
         """Run a command that must fail and change nothing; return the error."""
@@ -68,9 +70,16 @@ def left(robots: EnrolledFleet, machine: str) -> Iterator[None]:
         raise
 
 
-def changed_in(words: list[str], **changed: str) -> list[str]:
-    """Return a command with other values of options."""
+def typing(words: list[str], token: str) -> list[str]:
+    """Return a command of a shell that gives `words` a token on standard input."""
+    return ["sh", "-c", 'token=$1; shift; printf "%s\\n" "$token" | "$@"', "sh", token, *words]
+
+
+def changed_in(words: list[str], token: str | None = None, **changed: str) -> list[str]:
+    """Return a command with another token, or other values of options."""
     words = [*words]
+    if token is not None:
+        words[words.index("dorad-agent") - 1] = token
     for option, value in changed.items():
         words[words.index(f"--{option}") + 1] = value
     return words

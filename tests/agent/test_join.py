@@ -7,6 +7,9 @@ import grp
 import os
 import shlex
 import ssl
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -36,7 +39,7 @@ class Operator:
         self.serving.wait_until_printed("ready")
 
     def command_for(self, robot):
-        """Return the words of the command that the operator is told to run on a robot."""
+        """Return the words that the operator is told to run on a robot, and the token to type."""
         done = run_command(
             "dorafleet",
             ["enrol", self.file, robot, "--token", "--port", str(self.port)],
@@ -44,9 +47,11 @@ class Operator:
             timeout=DEADLINE_S,
         )
         assert done.returncode == 0, done.stderr
-        words = shlex.split(done.stdout.partition("&&")[0])
+        command, token = done.stdout.splitlines()
+        words = shlex.split(command.partition("&&")[0])
         assert words[:3] == ["sudo", "dorad-agent", "join"]
-        return words[2:]
+        assert token not in command
+        return words[2:], token
 
     def end(self):
         self.serving.terminate()
@@ -72,49 +77,49 @@ def agent(folder):
 
 
 async def test_a_robot_joins_with_its_token_once(operator, agent, folder):
-    words = operator.command_for("arm1")
-    done = agent.command(*words)
+    words, token = operator.command_for("arm1")
+    done = agent.command(*words, stdin=token)
     assert done.returncode == 0, done.stderr
     agent.start()
     found = await agent.connection("connected")
     assert (found.robot, found.connection.coordinator) == ("arm1", f"127.0.0.1:{operator.port}")
-    again = agent.command(*words)
+    again = agent.command(*words, stdin=token)
     assert "enrolled already" in again.stderr
     other = Agent(folder / "other", folder / "dorad.sock")
     other.folder.parent.mkdir()
-    used = other.command(*words)
+    used = other.command(*words, stdin=token)
     assert used.returncode == 1
     assert "was used already" in used.stderr
     assert {path.name for path in other.folder.iterdir()} <= {"lock"}
 
 
 def test_a_command_that_is_run_on_another_robot_does_not_replace_that_one(operator, agent):
-    joined = agent.command(*operator.command_for("arm1"))
+    words, token = operator.command_for("arm1")
+    joined = agent.command(*words, stdin=token)
     assert joined.returncode == 0, joined.stderr
-    words = operator.command_for("arm2")
-    wrong = agent.command(*words, "--replace")
+    words, token = operator.command_for("arm2")
+    wrong = agent.command(*words, "--replace", stdin=token)
     assert wrong.returncode == 1
     assert "enrolled already as arm1 (run the command on arm2" in wrong.stderr
     left = agent.command("leave")
     assert left.returncode == 0, left.stderr
-    right = agent.command(*words)
+    right = agent.command(*words, stdin=token)
     assert right.returncode == 0, right.stderr
 
 
 def test_a_token_is_good_for_its_robot_only(operator, agent):
-    words = operator.command_for("arm1")
+    words, token = operator.command_for("arm1")
     words[words.index("arm1")] = "arm2"
-    done = agent.command(*words)
+    done = agent.command(*words, stdin=token)
     assert done.returncode == 1
     assert "the token is for robot `arm1`" in done.stderr
 
 
 def test_a_wrong_token_is_refused(operator, agent):
-    words = operator.command_for("arm1")
-    words[words.index("--token") + 1] = "0" * 64
-    done = agent.command(*words)
+    words, _ = operator.command_for("arm1")
+    done = agent.command(*words, stdin="0" * 64)
     assert done.returncode == 1
-    assert "the token is wrong (copy the whole command that `dorafleet enrol" in done.stderr
+    assert "the token is wrong (copy the whole command, and the token, that" in done.stderr
 
 
 @pytest.mark.parametrize("token", ["", "0" * 60, "nonsense", "\udcff"])
@@ -122,22 +127,23 @@ def test_a_text_that_is_no_token_is_reported_before_anything_is_asked(folder, to
     authority = authority_of(
         base64.b64encode(ssl.PEM_cert_to_DER_cert(open_authority(folder / "ca").certificate))
     )
-    with pytest.raises(ControlError, match="`--token` is not a token"):
+    with pytest.raises(ControlError, match="what was given is not a token"):
         join(IdentityStore(folder / "agent"), "arm1", ["127.0.0.1:9"], token, authority)
     assert not (folder / "agent").exists()
 
 
 def test_a_coordinator_of_another_fleet_does_not_get_the_token(operator, agent, folder):
-    words = operator.command_for("arm1")
+    words, token = operator.command_for("arm1")
     other = open_authority(folder / "other-ca").certificate
     words[words.index("--authority") + 1] = base64.b64encode(
         ssl.PEM_cert_to_DER_cert(other)
     ).decode()
-    done = agent.command(*words)
+    done = agent.command(*words, stdin=token)
     assert done.returncode == 1
     assert "certificate" in done.stderr
     # It was not used up.
-    done = agent.command(*operator.command_for("arm1"))
+    words, token = operator.command_for("arm1")
+    done = agent.command(*words, stdin=token)
     assert done.returncode == 0, done.stderr
 
 
@@ -145,8 +151,8 @@ def test_a_robot_joins_whose_agent_shares_its_identity_with_the_group_of_dorad(
     operator, folder, monkeypatch
 ):
     monkeypatch.setattr("dorad.agent.folder.GROUP", grp.getgrgid(os.getegid()).gr_name)
-    words = operator.command_for("arm1")
-    token, authority = words[words.index("--token") + 1], words[words.index("--authority") + 1]
+    words, token = operator.command_for("arm1")
+    authority = words[words.index("--authority") + 1]
     identities = IdentityStore(folder)
     coordinators = [f"127.0.0.1:{operator.port}"]
     assert join(identities, "arm1", coordinators, token, authority_of(authority)).robot == "arm1"
@@ -154,8 +160,8 @@ def test_a_robot_joins_whose_agent_shares_its_identity_with_the_group_of_dorad(
 
 
 def test_a_join_whose_answer_was_lost_is_done_by_the_same_command(operator, folder, monkeypatch):
-    words = operator.command_for("arm1")
-    token, authority = words[words.index("--token") + 1], words[words.index("--authority") + 1]
+    words, token = operator.command_for("arm1")
+    authority = words[words.index("--authority") + 1]
     identities = IdentityStore(folder)
     given = ([f"127.0.0.1:{operator.port}"], token, authority_of(authority))
     call = Client.call
@@ -173,29 +179,76 @@ def test_a_join_whose_answer_was_lost_is_done_by_the_same_command(operator, fold
 
 
 def test_a_damaged_authority_uses_up_no_token(operator, agent):
-    words = operator.command_for("arm1")
+    words, token = operator.command_for("arm1")
     at = words.index("--authority") + 1
     damaged = bytearray(base64.b64decode(words[at]))
     damaged[-10] ^= 1  # of its own signature, which TLS does not check
-    done = agent.command(*words[:at], base64.b64encode(damaged).decode(), *words[at + 1 :])
+    wrong = [*words[:at], base64.b64encode(damaged).decode(), *words[at + 1 :]]
+    done = agent.command(*wrong, stdin=token)
     assert done.returncode == 1
     assert "`--authority` is damaged" in done.stderr
-    done = agent.command(*words)
+    done = agent.command(*words, stdin=token)
     assert done.returncode == 0, done.stderr
 
 
 def test_the_coordinator_that_is_away_is_reported(agent, folder):
     pem = open_authority(folder / "ca").certificate
     authority = base64.b64encode(ssl.PEM_cert_to_DER_cert(pem)).decode()
-    words = ["join", f"127.0.0.1:{free_port()}", "--robot", "arm1", "--token", "0" * 64]
-    done = agent.command(*words, "--authority", authority)
+    words = ["join", f"127.0.0.1:{free_port()}", "--robot", "arm1"]
+    done = agent.command(*words, "--authority", authority, stdin="0" * 64)
     assert done.returncode == 1
     assert "no coordinator is running" in done.stderr
 
 
 @pytest.mark.parametrize("authority", ["???", "\udcff", "", base64.b64encode(b"x").decode()])
 def test_an_authority_that_is_no_certificate_is_refused(agent, authority):
-    words = ["join", f"127.0.0.1:{free_port()}", "--robot", "arm1", "--token", "0" * 64]
-    done = agent.command(*words, "--authority", authority)
+    words = ["join", f"127.0.0.1:{free_port()}", "--robot", "arm1"]
+    done = agent.command(*words, "--authority", authority, stdin="0" * 64)
     assert done.returncode == 1
     assert "is not a certificate" in done.stderr
+
+
+def test_a_token_is_taken_from_no_argument_where_every_user_could_read_it(operator, agent):
+    words, token = operator.command_for("arm1")
+    for more in (["--token", token], [f"--token={token}"]):
+        done = agent.command(*words, *more)
+        assert done.returncode == 2
+        assert "can be read by every user of this machine" in done.stderr
+        assert token not in done.stderr
+        assert not (agent.folder / "identity").exists()
+    done = agent.command(*words, "--token", "-", stdin=f"{token}\n")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_token_in_a_file_enrols_unless_others_may_read_it(operator, agent, folder):
+    words, token = operator.command_for("arm1")
+    file = folder / "arm1.token"
+    file.write_text(f"{token}\n")
+    file.chmod(0o640)
+    refused = agent.command(*words, "--token-file", str(file))
+    assert refused.returncode == 1
+    assert "others may read the token" in refused.stderr
+    file.chmod(0o600)
+    done = agent.command(*words, "--token-file", str(file))
+    assert done.returncode == 0, done.stderr
+
+
+def test_at_a_terminal_the_token_is_asked_for_and_not_shown(operator, agent):
+    words, token = operator.command_for("arm1")
+    main, side = os.openpty()
+    command = [sys.executable, "-m", "dorad.agent.main", "--state-dir", str(agent.folder), *words]
+    process = subprocess.Popen(
+        command, stdin=side, stdout=side, stderr=side, start_new_session=True
+    )
+    os.close(side)
+    shown = b""
+    while b"Token: " not in shown:
+        shown += os.read(main, 4096)
+    arguments = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    os.write(main, f"{token}\n".encode())
+    assert process.wait(DEADLINE_S) == 0
+    os.set_blocking(main, False)
+    shown += os.read(main, 1 << 16)
+    os.close(main)
+    assert b"this robot is arm1" in shown
+    assert token.encode() not in shown + arguments

@@ -214,15 +214,17 @@ def test_a_robot_without_ssh_is_enrolled_by_the_printed_command_once(fleet, serv
     assert run("enrol", str(path), "arm1", "--token") == 0
     shown = capsys.readouterr()
     assert "once and before" in shown.err
-    join, start = shown.out.split(" && ")
-    assert start == "sudo systemctl enable --now dorad-agent.service\n"
+    command, token = shown.out.splitlines()
+    join, start = command.split(" && ")
+    assert start == "sudo systemctl enable --now dorad-agent.service"
+    assert token not in command
     words = shlex.split(join)
     assert words[:2] == ["sudo", "dorad-agent"]
     one, two = Machine(stack), Machine(stack)
-    code, _, errors = one.run(words[2:], b"")
+    code, _, errors = one.run(words[2:], token.encode())
     assert code == 0, errors
     one.systemctl(["enable", "--now", "dorad-agent.service"], b"")
-    code, _, errors = two.run(words[2:], b"")
+    code, _, errors = two.run(words[2:], token.encode())
     assert code == 1
     assert b"the token for `arm1` was used already" in errors
     end = time.monotonic() + DEADLINE_S
@@ -234,8 +236,9 @@ def test_a_robot_without_ssh_is_enrolled_by_the_printed_command_once(fleet, serv
     assert run("revoke", "arm1") == 0
     capsys.readouterr()
     assert run("enrol", str(path), "arm1", "--token") == 0
-    join, _ = capsys.readouterr().out.split(" && ")
-    code, _, errors = one.run(shlex.split(join)[2:], b"")
+    command, token = capsys.readouterr().out.splitlines()
+    words = shlex.split(command.split(" && ")[0])
+    code, _, errors = one.run(words[2:], token.encode())
     assert code == 0, errors
 
 

@@ -124,9 +124,10 @@ class Robot:
             "dorad-agent",
             [
                 *("--state-dir", self.folder / "agent", "join", f"127.0.0.1:{port}"),
-                *("--robot", robot, "--token", token.token),
+                *("--robot", robot),
                 *("--authority", b64encode(ssl.PEM_cert_to_DER_cert(token.authority)).decode()),
             ],
+            given=token.token,
             timeout=DEADLINE_S,
         )
         assert done.returncode == 0, done.stderr
