@@ -10,6 +10,7 @@ import click
 from dorad.cli.instance import add_options
 from dorad.cli.tables import plain, print_object
 from dorad.terminal import visible
+from dorafleet.cli.coordinator import connect_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,12 +57,11 @@ def _parse(text: str, keys: Sequence[str] = ()) -> Filter:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def robots(*, text: str, order: str, as_json: bool) -> None:
     """List robots in brief, the worst first."""
-    from dorad.control.client import Client
     from dorafleet.console.model.order import FLEET_ORDERS
     from dorafleet.console.view import tables
 
     _parse(text)
-    with Client() as client, client.watch_fleet() as events:
+    with connect_to() as client, client.watch_fleet() as events:
         rows = next(iter(events)).rows
     labels = {name.lower() for row in rows for name in row.labels}
     wanted = _parse(text, (*tables.FLEET_KEYS, *sorted(labels)))
@@ -82,7 +82,6 @@ def robots(*, text: str, order: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def alerts(*, text: str, past: bool, ack: str | None, unack: str | None, as_json: bool) -> None:
     """List alerts, or acknowledge one."""
-    from dorad.control.client import Client
     from dorafleet.console.view import alertrows
 
     if (ack is not None) + (unack is not None) + past > 1:
@@ -91,7 +90,7 @@ def alerts(*, text: str, past: bool, ack: str | None, unack: str | None, as_json
     if past:
         _print_past(wanted, as_json=as_json)
         return
-    with Client() as client:
+    with connect_to() as client:
         found: list[Alert]
         if ack is not None:
             found = [client.ack_alert(ack)]
@@ -112,10 +111,9 @@ def alerts(*, text: str, past: bool, ack: str | None, unack: str | None, as_json
 
 def _print_past(wanted: Filter, *, as_json: bool) -> None:
     from dorad.control.alertbook import MAX_PAST
-    from dorad.control.client import Client
     from dorafleet.console.view import alertrows
 
-    with Client() as client:
+    with connect_to() as client:
         past = client.past_alerts(limit=MAX_PAST).alerts
     now = time.time()
     past = [each for each in past if wanted.matches(alertrows.cells(each, now))]
