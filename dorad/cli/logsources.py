@@ -67,11 +67,11 @@ def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
     if local:
         yield from _from_files(wanted, find_here(wanted.dataflow))
         return
-    from dorad.control.client import Client
+    from dorad.cli.select import connect
     from dorad.control.errors import ControlError, NoDaemonError
 
     try:
-        client = Client()
+        client = connect()
     except NoDaemonError as error:
         found = _find_instead(wanted, error)
     else:

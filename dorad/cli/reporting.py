@@ -11,6 +11,7 @@ from dorad.terminal import visible
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from dorad.control.client import Client
     from dorad.control.messages import DataflowState
 
 
@@ -32,6 +33,12 @@ def print_note(text: str) -> None:
 def print_line(head: str, colour: str, text: str) -> None:
     """Write a line with a coloured head; control characters in `text` are escaped."""
     click.echo(f"{click.style(head, fg=colour, bold=True)} {visible(text)}", err=True)
+
+
+def print_leader(client: Client) -> None:
+    """Report which of several coordinators leads, if those that were asked first did not answer."""
+    if client.skipped:
+        print_note(f"the coordinator at {client.target} leads: {'; '.join(client.skipped)}")
 
 
 def print_changes(changes: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.complete import dataflow_names, machine_names
-from dorad.cli.reporting import print_warning
+from dorad.cli.reporting import print_leader, print_warning
 from dorad.natural import natural_item
 from dorad.terminal import visible
 
@@ -44,7 +44,9 @@ def connect() -> Client:
     """Connect to the daemon, or to the coordinator that is used. Raises ControlError."""
     from dorad.control.client import Client
 
-    return Client()
+    client = Client()
+    print_leader(client)
+    return client
 
 
 def load_running(given: str | None) -> Dataflow:

@@ -19,7 +19,7 @@ from dorad.control.arrays import to_message
 from dorad.control.asyncmethods import AsyncMethods
 from dorad.control.asyncstream import AsyncArrays, AsyncFrames, AsyncStream
 from dorad.control.client import targets_of
-from dorad.control.connecting import OPTIONS, Deadline, open_failed, open_socket
+from dorad.control.connecting import OPTIONS, Attempts, Deadline, open_failed, open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import time_allowed
 from dorad.control.messages import METHODS, Struct
@@ -111,12 +111,26 @@ class AsyncClient(AsyncMethods):
         if isinstance(self._target, Accepted):
             self.server, self._timing = faults.agent_of(self._target.robot), ROBOT
             self._connection = self._target.connection
-            deadline = Deadline(self.server, self._timing.connect)
-        else:
-            opened = await asyncio.to_thread(_open_socket, self._target)
-            self.server, self._timing = opened.server, opened.timing
-            deadline = Deadline(self.server, self._timing.connect)
-            self._connection = await _open(opened, deadline)
+            await self._shake_hands(Deadline(self.server, self._timing.connect))
+            return self
+        targets = await asyncio.to_thread(targets_of, self._target)
+        attempts = Attempts(targets)
+        for target in targets:
+            try:
+                opened = await asyncio.to_thread(open_socket, target)
+                if opened is not None:
+                    self.server, self._timing = opened.server, opened.timing
+                    deadline = Deadline(self.server, self._timing.connect)
+                    self._connection = await _open(opened, deadline)
+                    await self._shake_hands(deadline)
+                    return self
+            except ControlError as error:
+                attempts.failed(target, error)
+            else:
+                attempts.failed(target, None)
+        raise attempts.error()
+
+    async def _shake_hands(self, deadline: Deadline) -> None:
         try:
             await self._connection.send(hello(self._name), text=True)
             frame = await _within(deadline, self._connection.recv())
@@ -129,7 +143,6 @@ class AsyncClient(AsyncMethods):
             if isinstance(error, ConnectionClosed):
                 raise faults.connection_closed(self.server, _code(error)) from None
             raise
-        return self
 
     @property
     def connected(self) -> bool:
@@ -280,10 +293,6 @@ class _Coordinator(ClientConnection):
 
         check_coordinator(self.transport.get_extra_info("ssl_object"))
         await super().handshake(*args, **kwargs)
-
-
-def _open_socket(target: str | Path | UnixSocket | Tcp | Targets | None) -> Opened:
-    return open_socket(targets_of(target))
 
 
 async def _within(deadline: Deadline, answer: Awaitable[T]) -> T:

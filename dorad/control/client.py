@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
-from dorad.control.connecting import Deadline, open_failed, open_socket
+from dorad.control.connecting import Attempts, Deadline, open_failed, open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY, time_allowed
 from dorad.control.messages import METHODS, Struct
@@ -28,8 +28,10 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dorad.control.connecting import Opened
+    from dorad.control.faults import Server
     from dorad.control.messages import Method, TopicSubscribe
     from dorad.control.pending import PendingRequest
+    from dorad.control.target import Timing
     from dorad.control.transport import Transport
 
 __all__ = ["Arrays", "Client", "ControlError", "NoDaemonError", "Stream"]
@@ -57,7 +59,7 @@ class Client(Methods):
     ) -> None:
         """Connect to a server: a daemon's socket, a coordinator, or by default as `chosen` says.
 
-        Of several, the first that runs is used.
+        Of several, the first that answers is used.
 
         `name` identifies this client to the server; `timeout` limits calls whose parameters do not
         request more. `methods` are those of the server.
@@ -75,15 +77,15 @@ class Client(Methods):
         """When the last ping was sent."""
         self._answer_by: Deadline | None = None
         """When it must be answered."""
-        opened = open_socket(targets_of(target))
-        self.server = opened.server
+        self.server: Server
         """Where the server is, for messages."""
-        self._timing = opened.timing
-        self._timeout = self._timing.call if timeout is None else timeout
-        deadline = Deadline(self.server, self._timing.connect)
-        self._connection = _open(opened, deadline)
-        self.daemon = self._shake_hands(name, deadline)
+        self._timing: Timing
+        self._connection: WebSocket
+        self.daemon: str
         """The server's name and version, such as `dorad 0.1.0`."""
+        self.target, self.skipped = self._connect(targets_of(target), name)
+        """The server that has answered, and why coordinators before it did not."""
+        self._timeout = self._timing.call if timeout is None else timeout
 
     def __enter__(self) -> Self:
         return self
@@ -130,6 +132,24 @@ class Client(Methods):
     def _open_stream(self, method: str, params: Struct, convert: Callable[[Any], T]) -> Stream[T]:
         request = self._send_request(method, params)
         return Stream(request, self._wait_for, self._cancel, convert)
+
+    def _connect(self, targets: Targets, name: str) -> tuple[UnixSocket | Tcp, tuple[str, ...]]:
+        """Connect to the first of these servers that answers. Raises ControlError."""
+        attempts = Attempts(targets)
+        for target in targets:
+            try:
+                opened = open_socket(target)
+                if opened is not None:
+                    self.server, self._timing = opened.server, opened.timing
+                    deadline = Deadline(self.server, self._timing.connect)
+                    self._connection = _open(opened, deadline)
+                    self.daemon = self._shake_hands(name, deadline)
+                    return target, attempts.skipped(target)
+            except ControlError as error:
+                attempts.failed(target, error)
+            else:
+                attempts.failed(target, None)
+        raise attempts.error()
 
     def _shake_hands(self, name: str, deadline: Deadline) -> str:
         try:

@@ -23,11 +23,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.faults import Server
+    from dorad.control.messages import ErrorCode
 
 _log = logging.getLogger(__name__)
 
 MAX_BUSY_S: Final = 20.0
 """How long a daemon that computes, or waits for a processor, may leave a client unanswered."""
+_SILENCE: Final = frozenset({"unavailable", "deadline"})
+"""Codes of errors of a server that did not answer."""
+
 _MORE_S: Final = 0.5
 """By how much its deadline is postponed each time."""
 
@@ -83,31 +87,70 @@ class Deadline:
         return True
 
 
-def open_socket(targets: Sequence[UnixSocket | Tcp]) -> Opened:
-    """Connect to the first of these servers that runs.
+class Attempts:
+    """The servers that a client tries one after another, until one has answered its hello."""
+
+    def __init__(self, targets: Sequence[UnixSocket | Tcp]) -> None:
+        """`targets` are in the order in which they are tried."""
+        self._targets = targets
+        self._errors: list[tuple[UnixSocket | Tcp, ControlError]] = []
+
+    def failed(self, target: UnixSocket | Tcp, error: ControlError | None) -> None:
+        """Keep why a server did not answer, None if nothing listens there.
+
+        Raises:
+            ControlError: no other server may answer instead. A daemon that hangs is an error,
+                independently of other tasks; of several coordinators another one may lead.
+        """
+        if error is None:
+            _log.debug("nothing listens at %s", target)
+            return
+        if isinstance(target, UnixSocket):
+            raise error
+        _log.debug("%s does not answer: %s", target, error)
+        self._errors.append((target, error))
+
+    def skipped(self, answered: UnixSocket | Tcp) -> tuple[str, ...]:
+        """Return why coordinators before the one that has answered did not, one text for each."""
+        before = self._targets[: self._targets.index(answered)]
+        return tuple(self._why(each) for each in before if isinstance(each, Tcp))
+
+    def error(self) -> ControlError:
+        """Return the error for a client that no server has answered."""
+        if not self._errors:
+            return _not_running(self._targets)
+        # A refusal says more than silence: the coordinator that leads has refused this client.
+        refusals = [error for _, error in self._errors if error.code not in _SILENCE]
+        coordinators = [each for each in self._targets if isinstance(each, Tcp)]
+        if refusals or len(coordinators) == 1:
+            return (refusals or [error for _, error in self._errors])[0]
+        # Of a machine that does not answer it is not known whether a coordinator runs there.
+        code: ErrorCode = "unavailable"
+        if any(error.code == "deadline" for _, error in self._errors):
+            code = "deadline"
+        hint = "check the network, and each one with `systemctl status dorafleet` there; after the "
+        hint += "leader is lost, another one leads within 10 s"
+        message = f"none of the coordinators answers: {'; '.join(map(self._why, coordinators))}"
+        return ControlError(code, message, hint)
+
+    def _why(self, target: Tcp) -> str:
+        for other, error in self._errors:
+            if other == target:
+                return error.message
+        return f"nothing listens at {target}"
+
+
+def open_socket(target: UnixSocket | Tcp) -> Opened | None:
+    """Connect to a server; return None if nothing listens there.
 
     Raises:
-        NoDaemonError: none of them runs, and a daemon was among them.
         ControlError: with code `unavailable`, `refused`, or `deadline` for a server that does not
             accept its pending connections.
     """
-    away: ControlError | None = None
-    for target in targets:
-        try:
-            opened = _open_unix(target) if isinstance(target, UnixSocket) else _open_tcp(target)
-        except ControlError as error:
-            # Another coordinator may lead while this one's machine is off. A daemon that hangs is
-            # an error, independently of other tasks.
-            if isinstance(target, UnixSocket) or error.code not in ("unavailable", "deadline"):
-                raise
-            _log.debug("%s is away: %s", target, error)
-            away = away or error
-            continue
-        if opened is not None:
-            _log.debug("connected to %s", opened.server.place)
-            return opened
-        _log.debug("nothing listens at %s", target)
-    raise away or _not_running(targets)
+    opened = _open_unix(target) if isinstance(target, UnixSocket) else _open_tcp(target)
+    if opened is not None:
+        _log.debug("connected to %s", opened.server.place)
+    return opened
 
 
 def open_failed(opened: Opened, error: Exception, body: bytes) -> ControlError:

@@ -21,7 +21,7 @@ def robot_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     del ctx, param
     return matching(
         incomplete,
-        _connect,
+        connect_briefly,
         lambda client: (CompletionItem(each.id, help=each.state) for each in list_robots(client)),
     )
 
@@ -36,7 +36,7 @@ def label_pairs(
         found = {pair for each in list_robots(client) for pair in each.labels.items()}
         return (CompletionItem(f"{name}={value}") for name, value in sorted(found))
 
-    return matching(incomplete, _connect, pairs)
+    return matching(incomplete, connect_briefly, pairs)
 
 
 labels_option = click.option(
@@ -60,7 +60,7 @@ def label_changes(
             if each.id == ctx.params.get("machine"):
                 yield from (CompletionItem(f"{name}-", help="remove it") for name in each.labels)
 
-    return [*label_pairs(ctx, param, incomplete), *matching(incomplete, _connect, removals)]
+    return [*label_pairs(ctx, param, incomplete), *matching(incomplete, connect_briefly, removals)]
 
 
 def dataflow_names(
@@ -68,10 +68,11 @@ def dataflow_names(
 ) -> list[CompletionItem]:
     """Complete the dataflows that run in the fleet."""
     del ctx, param
-    return matching(incomplete, _connect, running_dataflows)
+    return matching(incomplete, connect_briefly, running_dataflows)
 
 
-def _connect() -> Client:
+def connect_briefly() -> Client:
+    """Connect to the coordinator of the user for completions. Raises ControlError."""
     from dorad.control.choosing import chosen, coordinator_folder, encrypts, in_folder
     from dorad.control.client import Client
     from dorad.control.target import COORDINATOR_PORT, Tcp
@@ -79,5 +80,5 @@ def _connect() -> Client:
 
     folder = coordinator_folder()
     own = in_folder(folder, COORDINATOR_PORT, encrypts=encrypts(folder))
-    target = next((each for each in chosen() if isinstance(each, Tcp)), own)
-    return Client(target, methods=METHODS, timeout=DEADLINE_S)
+    targets = tuple(each for each in chosen() if isinstance(each, Tcp)) or (own,)
+    return Client(targets, methods=METHODS, timeout=DEADLINE_S)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from dorad.cli.reporting import print_leader
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.client import Client
-    from dorad.control.target import Tcp
+    from dorad.control.target import Targets, Tcp
     from dorafleet.coordinator.messages import AlertReceiver, Robot
     from dorafleet.inventory.model import Cluster, Machine
 
@@ -26,10 +27,10 @@ def folder_of(state: Path) -> Path:
     return state if _is_given("state") else coordinator_folder()
 
 
-def target_of(state: Path, port: int) -> Tcp:
-    """Return where the coordinator is that `--state` and `--port` name.
+def targets_of(state: Path, port: int) -> tuple[Tcp, ...]:
+    """Return the coordinators to try, of which one leads; `--state` and `--port` name a single one.
 
-    Without those options it is the one in the variables or in the settings of the user, else the
+    Without those options they are those in the variables or in the settings of the user, else the
     one of this machine.
     """
     from dorad.control.choosing import chosen, encrypts, in_folder
@@ -38,8 +39,8 @@ def target_of(state: Path, port: int) -> Tcp:
     folder = folder_of(state)
     own = in_folder(folder, port, encrypts=encrypts(folder))
     if _is_given("state", "port"):
-        return own
-    return next((each for each in chosen() if isinstance(each, Tcp)), own)
+        return (own,)
+    return tuple(each for each in chosen() if isinstance(each, Tcp)) or (own,)
 
 
 def port_of(cluster: Cluster | None, port: int) -> int:
@@ -48,15 +49,28 @@ def port_of(cluster: Cluster | None, port: int) -> int:
 
 
 def connect(state: Path, port: int) -> Client:
-    """Connect to the coordinator at `target_of`.
+    """Connect to the coordinator that leads, of those in `targets_of`.
 
     Raises:
-        ControlError: it does not run, or refuses this client.
+        ControlError: none answers, or one refuses this client.
+    """
+    return connect_to(targets_of(state, port))
+
+
+def connect_to(targets: Targets | None = None) -> Client:
+    """Connect to the first of these servers that answers, by default of those of the user.
+
+    It reports which coordinator leads if another one was asked first.
+
+    Raises:
+        ControlError: none answers, or one refuses this client.
     """
     from dorad.control.client import Client
     from dorafleet.coordinator.messages import METHODS
 
-    return Client(target_of(state, port), methods=METHODS)
+    client = Client(targets, methods=METHODS)
+    print_leader(client)
+    return client
 
 
 def list_robots(client: Client) -> list[Robot]:

@@ -10,7 +10,7 @@ import click
 from dorad.cli.tables import print_object
 from dorad.terminal import visible
 from dorafleet.cli.arguments import json_option, port_option, state_option
-from dorafleet.cli.coordinator import connect, target_of
+from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dorad.control.client import Client
     from dorad.control.errors import ControlError
     from dorad.control.messages import DataflowState
-    from dorad.control.target import Tcp
+    from dorad.control.target import Tcp, UnixSocket
 
 
 EXIT_S = 30.0
@@ -52,7 +52,6 @@ def down(*, force: bool, keep_dataflows: bool, as_json: bool, state: Path, port:
 
     if force and keep_dataflows:
         raise click.UsageError("--force does not go with --keep-dataflows")
-    target = target_of(state, port)
     with connect(state, port) as client:
         ends = {} if keep_dataflows else _stop_all(client, force=force)
         problems = {name: _problems(end) for name, end in ends.items()}
@@ -61,7 +60,7 @@ def down(*, force: bool, keep_dataflows: bool, as_json: bool, state: Path, port:
         ended = force or not any(isinstance(end, ControlError) for end in ends.values())
         if ended:
             client.call("coordinator.shutdown", Nothing(), Nothing)
-        where = client.server.name
+        where, target = client.server.name, client.target
     if ended:
         _wait_for_end(target, where)
     if as_json:
@@ -108,7 +107,7 @@ def _report(problems: Mapping[str, Sequence[str]]) -> None:
             click.echo(f"{click.style('✓', fg='green')} {visible(name)}: stopped")
 
 
-def _wait_for_end(target: Tcp, where: str) -> None:
+def _wait_for_end(target: UnixSocket | Tcp, where: str) -> None:
     """Wait until the coordinator no longer answers."""
     from dorad.control.client import Client
     from dorad.control.errors import ControlError

@@ -15,7 +15,7 @@ from dorafleet.cli.rolloutdisplay import Display
 
 if TYPE_CHECKING:
     from dorad.control.asyncclient import AsyncClient
-    from dorad.control.target import Tcp
+    from dorad.control.target import Targets
     from dorafleet.cli.rolloutsend import Sender
     from dorafleet.rollout.messages import RolloutSummary
 
@@ -38,7 +38,7 @@ ENDS = frozenset(
 """Phases in which nothing more is to be followed."""
 
 
-async def follow(target: Tcp, number: int, sender: Sender, display: Display) -> RolloutSummary:
+async def follow(targets: Targets, number: int, sender: Sender, display: Display) -> RolloutSummary:
     """Follow a rollout to its end, over lost connections, and send what robots wait for.
 
     Raises:
@@ -49,25 +49,25 @@ async def follow(target: Tcp, number: int, sender: Sender, display: Display) -> 
     try:
         while True:
             try:
-                return await _follow_once(target, number, sender, display)
+                return await _follow_once(targets, number, sender, display)
             except ControlError as error:
                 if error.code not in ("unavailable", "deadline") or display.summary is None:
                     raise
                 display.report(f"{error.message}; trying again; the rollout continues")
-                await _until_back(target)
+                await _until_back(targets, display)
     finally:
         await sender.close()
 
 
 async def _follow_once(
-    target: Tcp, number: int, sender: Sender, display: Display
+    targets: Targets, number: int, sender: Sender, display: Display
 ) -> RolloutSummary:
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.errors import ControlError
     from dorafleet.coordinator.messages import METHODS
     from dorafleet.rollout.messages import RolloutUpdate, RolloutWatch
 
-    async with AsyncClient(target, methods=METHODS) as client:
+    async with AsyncClient(targets, methods=METHODS) as client:
         watch = RolloutWatch(rollout=number, sends=sender.can_send)
         async with client.stream("rollout.watch", watch, RolloutUpdate) as stream:
             coming = asyncio.ensure_future(anext(stream, None))
@@ -123,8 +123,8 @@ def has_ended(summary: RolloutSummary) -> bool:
     return summary.phase in ENDS and (summary.phase != "settled" or is_open)
 
 
-async def _until_back(target: Tcp) -> None:
-    """Wait until the coordinator answers again."""
+async def _until_back(targets: Targets, display: Display) -> None:
+    """Wait until a coordinator answers again, and report which one."""
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.errors import ControlError
     from dorafleet.coordinator.messages import METHODS
@@ -132,14 +132,17 @@ async def _until_back(target: Tcp) -> None:
     while True:
         await asyncio.sleep(RECONNECT_S)
         try:
-            async with AsyncClient(target, methods=METHODS):
+            async with AsyncClient(targets, methods=METHODS) as client:
+                display.report(f"{client.server.name} answers")
                 return
         except ControlError as error:
             if error.code not in ("unavailable", "deadline"):
                 raise
 
 
-def run(target: Tcp, number: int, sender: Sender, *, as_json: bool, good: frozenset[str]) -> int:
+def run(
+    targets: Targets, number: int, sender: Sender, *, as_json: bool, good: frozenset[str]
+) -> int:
     """Follow a rollout; return 0 if it ends in one of the `good` phases, 1 if in another one.
 
     One that has settled has not ended well if robots have failed.
@@ -150,7 +153,7 @@ def run(target: Tcp, number: int, sender: Sender, *, as_json: bool, good: frozen
         display = Display(sender, as_json=as_json)
         stack.enter_context(display.rows)
         try:
-            summary = asyncio.run(follow(target, number, sender, display))
+            summary = asyncio.run(follow(targets, number, sender, display))
         except KeyboardInterrupt:
             stack.close()
             click.echo(

@@ -9,7 +9,7 @@ import click
 from dorad.cli.tables import plain, print_object, print_table
 from dorad.terminal import visible
 from dorafleet.cli.arguments import File, json_option, port_option, state_option
-from dorafleet.cli.coordinator import connect, target_of
+from dorafleet.cli.coordinator import connect, targets_of
 from dorafleet.cli.releaseoptions import release_argument, store_option
 from dorafleet.cli.rolloutoptions import request_of, rollout_options
 from dorafleet.cli.rolloutstatus import act_on, number_argument, read_status, reason_option
@@ -146,8 +146,8 @@ def start(
         if as_json:
             print_object(plain(summary))
         return 0
-    target = target_of(state, port)
-    return run(target, summary.rollout, sender, as_json=as_json, good=REACHED)
+    targets = targets_of(state, port)
+    return run(targets, summary.rollout, sender, as_json=as_json, good=REACHED)
 
 
 @click.command(epilog=FOLLOW_EPILOG)
@@ -175,7 +175,7 @@ def follow(
     sender = sender_for(store, summary.release, cluster)
     undone = summary.phase in ("reverting", "revert_incomplete", "reverted")
     good = BACK if undone and _is_undone(summary) else REACHED
-    return run(target_of(state, port), summary.rollout, sender, as_json=as_json, good=good)
+    return run(targets_of(state, port), summary.rollout, sender, as_json=as_json, good=good)
 
 
 @click.command(epilog=UNDO_EPILOG)
@@ -209,7 +209,7 @@ def undo(
     if detach:
         return 0
     sender = Sender(None, "", {}, "their former release is no longer on them: roll it out")
-    return run(target_of(state, port), found.rollout, sender, as_json=as_json, good=BACK)
+    return run(targets_of(state, port), found.rollout, sender, as_json=as_json, good=BACK)
 
 
 def print_plan(found: RolloutPlan, *, as_json: bool) -> None:

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from dorad.cli.complete import matching
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
 from dorafleet.cli.arguments import json_option, port_option, state_option
+from dorafleet.cli.complete import connect_briefly
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     from dorad.control.client import Client
@@ -63,20 +65,13 @@ reason_option = click.option("--reason", default="", help="For the journal and t
 
 def _numbers(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Complete the rollouts that the coordinator knows; none if it does not answer."""
-    from dorad.problems import ProblemError
-    from dorafleet.cli.arguments import default_state
+    del ctx, param
 
-    del param
-    try:
-        with connect(ctx.params.get("state") or default_state(), 6013) as client:
-            found = _list(client, None)
-    except ProblemError:
-        return []
-    return [
-        CompletionItem(str(each.rollout), help=f"{each.name}: {each.state}")
-        for each in found
-        if str(each.rollout).startswith(incomplete)
-    ]
+    def rollouts(client: Client) -> Iterable[CompletionItem]:
+        for each in _list(client, None):
+            yield CompletionItem(str(each.rollout), help=f"{each.name}: {each.state}")
+
+    return matching(incomplete, connect_briefly, rollouts)
 
 
 number_argument = click.argument(

@@ -11,7 +11,7 @@ from dorad.cli.instance import add_options
 from dorad.cli.tables import plain, print_object
 from dorad.terminal import visible
 from dorafleet.cli.checks import check_receivers
-from dorafleet.cli.coordinator import list_receivers
+from dorafleet.cli.coordinator import connect_to, list_receivers
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -59,12 +59,11 @@ def _parse(text: str, keys: Sequence[str] = ()) -> Filter:
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON array.")
 def robots(*, text: str, order: str, as_json: bool) -> None:
     """List robots in brief, the worst first."""
-    from dorad.control.client import Client
     from dorafleet.console.model.order import FLEET_ORDERS
     from dorafleet.console.view import tables
 
     _parse(text)
-    with Client() as client, client.watch_fleet() as events:
+    with connect_to() as client, client.watch_fleet() as events:
         rows = next(iter(events)).rows
     labels = {name.lower() for row in rows for name in row.labels}
     wanted = _parse(text, (*tables.FLEET_KEYS, *sorted(labels)))
@@ -94,9 +93,7 @@ def alerts(
     as_json: bool,
 ) -> int:
     """List alerts, or acknowledge one."""
-    from dorad.control.client import Client
     from dorafleet.console.view import alertrows
-    from dorafleet.coordinator.messages import METHODS
 
     if (ack is not None) + (unack is not None) + past + test > 1:
         raise click.UsageError("give only one of --past, --ack, --unack, --test")
@@ -106,7 +103,7 @@ def alerts(
     if past:
         _print_past(wanted, as_json=as_json)
         return 0
-    with Client(methods=METHODS) as client:
+    with connect_to() as client:
         found: list[Alert]
         if ack is not None:
             found = [client.ack_alert(ack)]
@@ -131,11 +128,10 @@ def alerts(
 
 
 def _send_test(*, as_json: bool) -> int:
-    from dorad.control.client import Client
     from dorad.control.messages import Nothing
-    from dorafleet.coordinator.messages import METHODS, AlertTest
+    from dorafleet.coordinator.messages import AlertTest
 
-    with Client(methods=METHODS) as client:
+    with connect_to() as client:
         errors = client.call("alerts.test", Nothing(), AlertTest).errors
         if as_json:
             print_object(errors)
@@ -149,10 +145,9 @@ def _send_test(*, as_json: bool) -> int:
 
 def _print_past(wanted: Filter, *, as_json: bool) -> None:
     from dorad.control.alertbook import MAX_PAST
-    from dorad.control.client import Client
     from dorafleet.console.view import alertrows
 
-    with Client() as client:
+    with connect_to() as client:
         past = client.past_alerts(limit=MAX_PAST).alerts
     now = time.time()
     past = [each for each in past if wanted.matches(alertrows.cells(each, now))]

@@ -21,7 +21,7 @@ from dorafleet.cli.arguments import (
     select_machines,
     state_option,
 )
-from dorafleet.cli.coordinator import check_known, connect, target_of
+from dorafleet.cli.coordinator import check_known, connect
 from dorafleet.cli.enrol import Enroller, address_of, as_plain
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def up(
     started = _ensure(file, cluster, listen, chosen, state)
     with connect(state, chosen) as client:
         status = _status(client)
-        _check_tls(state, chosen)
+        _check_tls(client)
         check_known(client, machines)
         word = "started" if started else "is running already"
         click.echo(f"coordinator {word} (pid {status.pid}, port {chosen})", err=as_json)
@@ -164,9 +164,11 @@ def _status(client: Client) -> CoordinatorStatus:
     return client.call("coordinator.status", Nothing(), CoordinatorStatus)
 
 
-def _check_tls(state: Path, port: int) -> None:
+def _check_tls(client: Client) -> None:
     """Refuse a coordinator that runs without TLS."""
-    if target_of(state, port).tls is None:
+    from dorad.control.target import Tcp
+
+    if isinstance(client.target, Tcp) and client.target.tls is None:
         raise click.ClickException(
             "the coordinator runs without TLS, which robots need: end it with `dorafleet down "
             "--keep-dataflows` and repeat this command, or start it with `dorafleet serve --tls`"

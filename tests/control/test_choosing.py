@@ -8,6 +8,7 @@ import pytest
 
 from dorad.control import listening
 from dorad.control.choosing import Asked, LocalServers, choose, chosen, chosen_daemons
+from dorad.control.client import Client
 from dorad.control.connecting import open_socket
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.settings import Settings
@@ -120,14 +121,14 @@ def test_the_variable_is_the_only_place(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("DORA_SOCKET", str(tmp_path / "s"))
     assert chosen() == (UnixSocket(tmp_path / "s"),)
     with pytest.raises(NoDaemonError, match="no dorad is running") as caught:
-        open_socket(chosen())
+        Client()
     assert caught.value.code == "unavailable"
     assert str(tmp_path / "s") in caught.value.message
     assert caught.value.hint == "start one with `dora up`"
     (tmp_path / "dorafleet").mkdir()
     (tmp_path / "dorafleet/token").touch()
     with pytest.raises(NoDaemonError) as caught:
-        open_socket(chosen())
+        Client()
     assert "this machine's coordinator is at `--coordinator-addr 127.0.0.1`" in caught.value.hint
 
 
@@ -139,7 +140,8 @@ def test_the_users_daemon_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path
     sock, _ = listening.bind(tmp_path / "dora" / "control.sock", None)
     with sock:
         sock.listen()
-        opened = open_socket(chosen())
+        opened = open_socket(chosen()[0])
+        assert opened is not None
         opened.sock.close()
         assert opened.server.path == tmp_path / "dora" / "control.sock"
 
@@ -149,7 +151,7 @@ def test_a_port_without_a_server_names_both_kinds(
 ) -> None:
     monkeypatch.setenv("DORA_COORDINATOR_PORT", "7001")
     with pytest.raises(NoDaemonError) as caught:
-        open_socket(chosen())
+        Client()
     assert caught.value.message.startswith("no dorad is running at ")
     end = "/7001/control.sock, and no coordinator at 127.0.0.1 port 7001"
     assert caught.value.message.endswith(end)
@@ -163,7 +165,7 @@ def test_a_coordinator_that_does_not_run_is_no_missing_daemon(
     monkeypatch.setenv("DORA_COORDINATOR_ADDR", "127.0.0.1")
     monkeypatch.setenv("DORA_COORDINATOR_PORT", "1")
     with pytest.raises(ControlError, match="no coordinator is running") as caught:
-        open_socket(chosen())
+        Client()
     assert not isinstance(caught.value, NoDaemonError)
 
 
@@ -186,7 +188,7 @@ def test_what_concerns_this_machine_never_goes_to_a_coordinator(
 def test_another_machine_needs_tls(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setenv("DORA_COORDINATOR_ADDR", "192.0.2.1")
     with pytest.raises(ControlError, match="needs TLS, and no `ca` is set") as caught:
-        open_socket(chosen())
+        Client()
     assert "config.yml" in str(caught.value.hint)
 
 
@@ -197,7 +199,7 @@ def test_a_coordinator_at_an_address_of_this_machine_may_only_not_run_yet(
     monkeypatch.setenv("DORA_COORDINATOR_ADDR", "0.0.0.0")
     monkeypatch.setenv("DORA_COORDINATOR_PORT", str(free_port()))
     with pytest.raises(ControlError, match=r"no coordinator is running at 0\.0\.0\.0") as caught:
-        open_socket(chosen())
+        Client()
     assert "`dorafleet up cluster.yml`" in str(caught.value.hint)
 
 
