@@ -18,7 +18,7 @@ from websockets.exceptions import (
 )
 
 from dorad import __version__
-from dorad.agent.backoff import Backoff
+from dorad.agent.backoff import Backoff, bounded, fleet_backoff
 from dorad.agent.model import ConnectionStatus
 from dorad.control import codec
 from dorad.control.errors import ControlError
@@ -29,12 +29,14 @@ from dorad.control.peer import Peer
 from dorad.control.privatefile import check_private
 from dorad.control.session import ClientSession
 from dorad.control.tls import check_coordinator, client_context
+from dorad.jitter import between
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping
 
     from websockets.asyncio.client import ClientConnection
+    from websockets.datastructures import Headers
 
     from dorad.agent.identity import Identity, IdentityStore
     from dorad.agent.model import ConnectionState
@@ -81,6 +83,10 @@ class Dialer:
         self._connection: ClientConnection | None = None
         self._check: asyncio.Task[None] | None = None
         self._attached = False
+        self._pause = 0.0
+        """Seconds over which the coordinator that attached last wants its fleet to spread."""
+        self._retry_after = 0.0
+        """Minimum seconds until the next try, for a coordinator that is too busy."""
         self._last: tuple[str, int] | None = None
         self._address = ""
         self._version = ""
@@ -110,12 +116,17 @@ class Dialer:
                 refused = await self._try(identity, *address) or refused
                 if self._attached:
                     self._last = address
-                    quick, refused = Backoff(), False
+                    quick, refused = fleet_backoff(self._pause), False
                     slow = Backoff(first=REFUSED_S, longest=LONG_REFUSED_S)
                     break
             self._now.clear()
+            delay = (slow if refused else quick).next()
+            if self._retry_after:
+                delay = max(delay, between(self._retry_after / 2, self._retry_after))
+                self._retry_after = 0.0
+            _log.debug("the next try is in %.1f s", delay)
             try:
-                async with asyncio.timeout((slow if refused else quick).next()):
+                async with asyncio.timeout(delay):
                     await self._now.wait()
                 quick = Backoff()
             except TimeoutError:
@@ -145,9 +156,9 @@ class Dialer:
                 if self._connection is not None:
                     await self._connection.close()
 
-    def attached(self) -> None:
-        """Record that the coordinator has attached."""
-        self._attached = True
+    def attached(self, pause: float) -> None:
+        """Record that the coordinator has attached, and the pause that it asks its fleet for."""
+        self._attached, self._pause = True, bounded(pause)
         self._set("connected", "")
 
     async def answers(self) -> bool:
@@ -175,6 +186,8 @@ class Dialer:
             ControlError: it cannot be reached, or refuses this robot, or must not be obeyed.
         """
         context = await asyncio.to_thread(_context, identity.tls)
+        # A coordinator of many robots lets them wait for their handshakes.
+        timeout = max(CONNECT_S, self._pause)
         _log.debug("connecting to %s as %s", self._address, identity.robot)
         try:
             async with connect(
@@ -182,7 +195,7 @@ class Dialer:
                 host=host,
                 port=port,
                 ssl=context,
-                open_timeout=CONNECT_S,
+                open_timeout=timeout,
                 ping_interval=PING_S,
                 ping_timeout=PING_S,
                 close_timeout=1.0,
@@ -195,9 +208,10 @@ class Dialer:
             ) as connection:
                 await self._serve(connection)
         except InvalidStatus as error:
+            self._retry_after = max(self._retry_after, retry_after(error.response.headers))
             raise _refusal(error) from None
         except TimeoutError:
-            raise ControlError("deadline", f"no answer within {CONNECT_S:g} s") from None
+            raise ControlError("deadline", f"no answer within {timeout:g} s") from None
         except (OSError, InvalidHandshake) as error:
             raise ControlError("unavailable", _reason(error)) from None
         except WebSocketException as error:
@@ -258,6 +272,14 @@ async def _check(connection: ClientConnection) -> None:
         connection.transport.abort()
     except ConnectionClosed:
         return
+
+
+def retry_after(headers: Headers) -> float:
+    """Return the seconds that a server asks to wait before the next try, within bounds."""
+    for value in headers.get_all("Retry-After"):
+        if value.isascii() and value.isdigit():
+            return bounded(float(value[:9]))
+    return 0.0
 
 
 def _refusal(error: InvalidStatus) -> ControlError:

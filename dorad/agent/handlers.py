@@ -60,12 +60,13 @@ class AgentMethods:
         releases: Releases,
         changed: Bell,
         boot: str,
-        on_attached: Callable[[], None],
+        on_attached: Callable[[float], None],
         room: Callable[[], int | None],
     ) -> None:
         """`changed` rings when the state of a share or a release has changed.
 
-        `room` returns the bytes that are free for releases.
+        `on_attached` gets the pause between tries that the coordinator asks for; `room` returns
+        the bytes that are free for releases.
         """
         self._identity = identity
         self._store = store
@@ -85,7 +86,7 @@ class AgentMethods:
             self._releases.forget_epochs()
         self._shares.obey(identity.fleet, params.epoch, params.audit)
         _log.info("coordinator %.80s attaches, epoch %d", params.coordinator, params.epoch)
-        self._on_attached()
+        self._on_attached(params.pause)
         machine = this_machine()
         return a.Attached(
             robot=identity.robot,

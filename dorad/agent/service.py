@@ -188,8 +188,8 @@ class Service:
             self._shares.wake()
             await asyncio.sleep(backoff.next())
 
-    def _attached(self) -> None:
-        self._dialer.attached()
+    def _attached(self, pause: float) -> None:
+        self._dialer.attached(pause)
         self._contact.heard()
         self._releases.wake()
 

@@ -72,7 +72,8 @@ class AsyncClient(AsyncMethods):
         self._name = name
         self._timeout = timeout
         self._timing = NEAR
-        self._requests = PendingRequests(methods)
+        self._pace = target.pace if isinstance(target, Accepted) else None
+        self._requests = PendingRequests(methods, self._pace)
         self._reading = False
         self._arrival = asyncio.Event()
         self._broken: ControlError | None = None
@@ -250,6 +251,9 @@ class AsyncClient(AsyncMethods):
         Raises:
             ControlError: the connection has ended, or the server does not respond.
         """
+        if self._pace is not None and (seconds := self._pace.pause()):
+            # Before a frame is taken: a task that is cancelled now loses none.
+            await asyncio.sleep(seconds)
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._timing.silence):

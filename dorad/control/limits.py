@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dorad.control.errors import ControlError
 from dorad.control.messages import (
     EdgeNew,
     EdgeRef,
@@ -17,6 +19,7 @@ from dorad.control.messages import (
 
 if TYPE_CHECKING:
     from dorad.control.messages import Struct
+    from dorad.control.peer import Peer
 
 MAX_REQUEST = 4 << 20
 """Maximum bytes of a frame from a client. A larger one closes its connection with code 1009."""
@@ -26,6 +29,9 @@ MAX_REPLY = 64 << 20
 
 MAX_START_WAIT_S = 30.0
 """Maximum seconds that a change of a dataflow waits until the dataflow has started."""
+
+_RESERVES = {"viewer": 2, "enrolling": 2, "operator": 1}
+"""How many of the reserves are not for a role."""
 
 _DEFAULT_GRACE = 10.0
 """Seconds from a stop's beginning to SIGTERM when a request gives none."""
@@ -37,20 +43,82 @@ class Limits:
 
     connections: int = 128
     """Maximum number of clients; a further one is answered with HTTP status 503."""
+    connections_each: int | None = None
+    """Maximum number of clients with one name."""
+    accepted_each: int = 4
+    """Maximum number of open connections of one peer that is a server itself: a robot. One is in
+    use, one takes its place, and others are being closed."""
+    reserve: int = 0
+    """How many of `connections` are for admins only, and as many more for admins and operators."""
     opening: int = 512
     """Maximum number of open sockets, including those that have sent no request yet."""
     calls: int = 64
     """Maximum number of calls that run at a time for one client."""
     streams: int = 32
     """Maximum number of streams that run at a time for one client."""
+    calls_each: int | None = None
+    streams_each: int | None = None
+    """The same for all clients with one name."""
     hello: float = 5.0
     """Time from the connection to the HTTP request, and from there to the `hello` frame."""
     call: float = 60.0
     """Time for a call whose parameters do not request more."""
     reply: int = MAX_REPLY
     """Maximum bytes of a frame to the client."""
+    retry_after: int = 1
+    """Seconds to wait before the next try, for who is answered with HTTP status 503."""
     slow: float = 120.0
     """Time for a client to read one frame; then its stream, or its connection, is ended."""
+
+
+class Usage:
+    """What the clients of a server use at the moment, by the owner of their connections."""
+
+    def __init__(self) -> None:
+        self.connections: Counter[str] = Counter()
+        self.calls: Counter[str] = Counter()
+        self.streams: Counter[str] = Counter()
+
+
+class Held:
+    """One of the things that an owner has, counted until `release`."""
+
+    def __init__(self, counts: Counter[str], owner: str) -> None:
+        self._counts: Counter[str] | None = counts
+        self._owner = owner
+        counts[owner] += 1
+
+    def release(self) -> None:
+        """Stop counting it. Releasing it twice does nothing."""
+        counts, self._counts = self._counts, None
+        if counts is None:
+            return
+        counts[self._owner] -= 1
+        if not counts[self._owner]:
+            del counts[self._owner]
+
+
+def check_client(limits: Limits, server: str, peer: Peer, usage: Usage) -> None:
+    """Check that one more client of this owner may connect.
+
+    Raises:
+        ControlError: with code `busy`.
+    """
+    own, total = usage.connections[peer.owner], usage.connections.total()
+    if limits.connections_each is not None and own >= limits.connections_each:
+        raise ControlError(
+            "busy",
+            f"`{peer}` has {own} connections to this {server}, the maximum for one name",
+            "end some of its programs, or give each program a token of its own",
+        )
+    kept = _RESERVES.get(peer.role, 0) * limits.reserve
+    if total >= limits.connections - kept:
+        others = f"; {kept} more are for higher roles" if kept else ""
+        raise ControlError(
+            "busy",
+            f"{server} has {total} clients, the maximum{others}",
+            "try again when some of them have disconnected",
+        )
 
 
 def time_allowed(params: Struct, usual: float) -> float | None:

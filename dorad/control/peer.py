@@ -45,6 +45,11 @@ class Peer(NamedTuple):
     certificate: Certificate | None = None
     """What it has shown in the TLS handshake."""
 
+    @property
+    def owner(self) -> str:
+        """Who it belongs to: limits by name count all connections of one owner."""
+        return f"{self.role} {self.name}" if self.name else f"user {self.uid}"
+
     def __str__(self) -> str:
         return self.name or f"process {self.pid}"
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from dorad.control.faults import Server
     from dorad.control.messages import Method, Struct, TopicHeader
+    from dorad.control.pace import Pace
 
 MAX_WAITING = 1024
 """Maximum number of events queued for a stream that is not being read."""
@@ -82,9 +83,10 @@ class PendingRequest:
 class PendingRequests:
     """The requests of one connection by their ids."""
 
-    def __init__(self, methods: Mapping[str, Method] = METHODS) -> None:
-        """`methods` are those of the server."""
+    def __init__(self, methods: Mapping[str, Method] = METHODS, pace: Pace | None = None) -> None:
+        """`methods` are those of the server; `pace` counts its frames."""
         self._methods = methods
+        self._pace = pace
         self._ids = count(1)
         self._requests: dict[int, PendingRequest] = {}
 
@@ -129,6 +131,7 @@ class PendingRequests:
         if isinstance(frame, bytes):
             header, data = codec.decode_data(frame)
             request = self._requests.get(header.stream)
+            self._count(request, frame)
             if request is None:
                 return None
             event: Arrival = (header, data) if request.method.binary else _misplaced(request)
@@ -137,6 +140,7 @@ class PendingRequests:
         if arrived.id is None:
             raise unexpected(arrived)
         request = self._requests.get(arrived.id)
+        self._count(request, frame)
         if request is None:
             return None
         if len(arrived.event):
@@ -153,6 +157,10 @@ class PendingRequests:
         else:
             request.put(_misplaced(request))
         return None
+
+    def _count(self, request: PendingRequest | None, frame: str | bytes) -> None:
+        if self._pace is not None:
+            self._pace.took("" if request is None else request.name, len(frame))
 
     def _event(self, request: PendingRequest, event: Arrival, size: int) -> bytes | None:
         if request.full:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+from collections import Counter
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -12,7 +13,7 @@ from websockets.asyncio.server import Server, ServerConnection, serve, unix_serv
 
 from dorad.control import codec, listening
 from dorad.control.errors import ControlError, as_message
-from dorad.control.limits import MAX_REQUEST, Limits
+from dorad.control.limits import MAX_REQUEST, Held, Limits, Usage, check_client
 from dorad.control.messages import METHODS
 from dorad.control.peer import Peer, may_command, peer_of
 from dorad.control.session import Call, ClientSession, Handler, StreamHandler
@@ -88,12 +89,14 @@ class ControlServer:
         self._inode = 0
         self._server: Server | None = None
         self._open: set[ServerConnection] = set()
-        self._admitted: set[ServerConnection] = set()
+        self._usage = Usage()
+        self._accepted: Counter[str] = Counter()
+        """Open connections of peers that are servers themselves, by their owner."""
 
     @property
     def connections(self) -> int:
         """Number of connected clients."""
-        return len(self._admitted)
+        return self._usage.connections.total()
 
     async def serve(self, path: Path, *, group: int | None = None) -> None:
         """Listen at `path` until `close`.
@@ -172,34 +175,45 @@ class ControlServer:
             def connection_lost(self, exc: Exception | None) -> None:
                 super().connection_lost(exc)
                 server._open.discard(self)
-                server._admitted.discard(self)
+                if self.held is not None:
+                    self.held.release()
 
         return Connection
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Admit a client, or answer its HTTP request with the reason of the refusal."""
         assert isinstance(connection, _Connection)
+        if connection not in self._open:
+            # It ended meanwhile: nothing would stop counting it.
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "")
         try:
             peer = self._authenticate(connection, request)
         except ControlError as error:
             return _answer(connection, HTTPStatus.FORBIDDEN, error)
         connection.peer = peer
-        if request.path in self._accept:
-            _log.debug("admitted a peer at %s", request.path)
-            return None
-        if len(self._admitted) >= self._limits.connections:
-            return _answer(
-                connection,
-                HTTPStatus.SERVICE_UNAVAILABLE,
-                ControlError(
-                    "busy",
-                    f"{self._name} has {len(self._admitted)} clients, the maximum",
-                    "try again when some of them have disconnected",
-                ),
-            )
-        _log.debug("admitted process %d of user %d", peer.pid, peer.uid)
-        self._admitted.add(connection)
+        try:
+            if request.path in self._accept:
+                self._check_accepted(peer)
+                connection.held = Held(self._accepted, peer.owner)
+            else:
+                check_client(self._limits, self._name, peer, self._usage)
+                connection.held = Held(self._usage.connections, peer.owner)
+        except ControlError as error:
+            _log.debug("refused %s: %s", peer, error)
+            answer = _answer(connection, HTTPStatus.SERVICE_UNAVAILABLE, error)
+            answer.headers["Retry-After"] = str(self._limits.retry_after)
+            return answer
+        _log.debug("admitted %s at %s", peer, request.path)
         return None
+
+    def _check_accepted(self, peer: Peer) -> None:
+        """Check that a peer that is a server itself may connect once more. Raises ControlError."""
+        if self._accepted[peer.owner] >= self._limits.accepted_each:
+            raise ControlError(
+                "busy",
+                f"`{peer}` has {self._limits.accepted_each} open connections, the maximum",
+                "try again when they have ended",
+            )
 
     def _authenticate_peer(self, connection: ServerConnection, request: HttpRequest) -> Peer:
         """Return the process at the other end of a Unix socket. Raises ControlError."""
@@ -229,6 +243,7 @@ class ControlServer:
             self._methods,
             self._program,
             self._limits,
+            self._usage,
         )
         await session.run()
 
@@ -237,6 +252,8 @@ class _Connection(ServerConnection):
     """A WebSocket connection that knows its peer."""
 
     peer: Peer
+    held: Held | None = None
+    """Its place among those of its owner, once it is admitted."""
 
     def eof_received(self) -> None:
         """Abort the connection: the client has disconnected and reads nothing more.

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosed
 
 from dorad.control import codec
 from dorad.control.errors import ControlError, as_message
-from dorad.control.limits import MAX_REPLY, time_allowed
+from dorad.control.limits import MAX_REPLY, Held, Usage, time_allowed
 from dorad.control.messages import (
     PROTOCOL,
     Cancel,
@@ -73,10 +73,11 @@ class ClientSession:
         methods: Mapping[str, Method],
         program: str,
         limits: Limits,
+        usage: Usage | None = None,
     ) -> None:
         """`methods` are those that the protocol has; `program` is the server's name and version.
 
-        Either side may have opened the connection.
+        Either side may have opened the connection. `usage` is that of all clients of the server.
         """
         self._connection = connection
         self._peer = peer
@@ -85,6 +86,7 @@ class ClientSession:
         self._program = program
         self._name = program.partition(" ")[0]
         self._limits = limits
+        self._usage = Usage() if usage is None else usage
         self._client = ""
         self._running: dict[int, asyncio.Task[None]] = {}
         self._streams: set[int] = set()
@@ -172,15 +174,7 @@ class ClientSession:
                 "unsupported", f"this {self._name} does not support `{request.method}`"
             )
         params = codec.decode_params(request.method, method, request.params)
-        running = len(self._streams) if method.stream else len(self._running) - len(self._streams)
-        maximum = self._limits.streams if method.stream else self._limits.calls
-        if running >= maximum:
-            kind = "streams" if method.stream else "calls"
-            raise ControlError(
-                "busy",
-                f"this client has {maximum} running {kind}, the maximum",
-                "wait until some of them have ended",
-            )
+        self._check_room(stream=method.stream)
         call = Call(request.id, request.method, self._peer, self._client)
         _log.debug("%s starts request %d: %s", self._peer, call.id, call.method)
         if method.stream:
@@ -188,9 +182,36 @@ class ClientSession:
             work = self._run_stream(call, cast("StreamHandler", handler), params)
         else:
             work = self._run_call(call, cast("Handler", handler), params)
-        self._running[request.id] = tasks.create_task(self._run(call, work))
+        counts = self._usage.streams if method.stream else self._usage.calls
+        held = Held(counts, self._peer.owner)
+        task = self._running[request.id] = tasks.create_task(self._run(call, work, held))
+        # Also one that is cancelled before its first step.
+        task.add_done_callback(lambda _: held.release())
 
-    async def _run(self, call: Call, work: Awaitable[Reply]) -> None:
+    def _check_room(self, *, stream: bool) -> None:
+        """Check that one more stream, or one more call, may run. Raises ControlError."""
+        limits, owner = self._limits, self._peer.owner
+        if stream:
+            kind, running, maximum = "streams", len(self._streams), limits.streams
+            of_all, each = self._usage.streams[owner], limits.streams_each
+        else:
+            kind, maximum = "calls", limits.calls
+            running = len(self._running) - len(self._streams)
+            of_all, each = self._usage.calls[owner], limits.calls_each
+        if running >= maximum:
+            raise ControlError(
+                "busy",
+                f"this client has {maximum} running {kind}, the maximum",
+                "wait until some of them have ended",
+            )
+        if each is not None and of_all >= each:
+            raise ControlError(
+                "busy",
+                f"`{self._peer}` has {each} running {kind}, the maximum for one name",
+                "wait until some of them have ended",
+            )
+
+    async def _run(self, call: Call, work: Awaitable[Reply], held: Held) -> None:
         """Run a call or a stream to its end, and send its last reply."""
         try:
             reply = await work
@@ -208,6 +229,7 @@ class ClientSession:
             self._running.pop(call.id, None)
             self._streams.discard(call.id)
             self._cancelled.discard(call.id)
+            held.release()
         await self._finish(reply)
 
     def _cancelled_reply(self, id_: int) -> Reply:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.connection import Connection
 
+    from dorad.control.pace import Pace
+
 COORDINATOR_PORT = 6013
 """The port of a coordinator, unless another one is given."""
 
@@ -50,6 +52,8 @@ class Accepted(NamedTuple):
 
     connection: Connection
     robot: str
+    pace: Pace | None = None
+    """How fast its frames are read; None as fast as they come."""
 
 
 Targets: TypeAlias = tuple[UnixSocket | Tcp, ...]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary
 
 from websockets.protocol import State
 
 from dorad.control.errors import ControlError
 from dorad.control.peer import Peer
-from dorad.control.tls import certificate_of, judge
+from dorad.control.tls import GRACE_S, certificate_of, judge
 from dorafleet.coordinator.grants import EnrolmentRecord
 from dorafleet.coordinator.robot import unknown_robot
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterable
 
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request as HttpRequest
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 AGENT_PATH = "/agent"
 """Where only robots connect."""
 
+CHECK_S = 1.0
+"""Seconds between two looks for connections whose token or certificate has ended."""
+
 REPORT_S = 1.0
 """Minimum seconds between two refusals in the log."""
 
@@ -39,8 +43,18 @@ _MAX_TOKEN = 256
 _log = logging.getLogger(__name__)
 
 
+class _Admitted(NamedTuple):
+    """A peer that was admitted."""
+
+    peer: Peer
+    token: str
+    """What it has sent; empty for one with a certificate."""
+    ends: float
+    """When its certificate or its token ends, by the coordinator's clock."""
+
+
 class Access:
-    """Admits clients and robots, and closes the connections of those that are revoked."""
+    """Admits clients and robots, and closes the connections of those that are not any more."""
 
     def __init__(
         self,
@@ -61,8 +75,7 @@ class Access:
         """Called with the id of a robot whose certificate is refused, and the reason."""
         self._reported_at = -REPORT_S
         self._unreported = 0
-        self._open: WeakKeyDictionary[ServerConnection, tuple[Peer, str]] = WeakKeyDictionary()
-        """Each admitted connection with its peer, and the token that it has sent."""
+        self._open: WeakKeyDictionary[ServerConnection, _Admitted] = WeakKeyDictionary()
 
     def __call__(self, connection: ServerConnection, request: HttpRequest) -> Peer:
         """Return who connects. Raises ControlError to refuse the client."""
@@ -73,7 +86,7 @@ class Access:
             self._report(f"refused a client at {connection.remote_address}: {error.message}")
             raise
         _log.debug("admitted %s, %s, at %s", peer.name, peer.role, connection.remote_address)
-        self._open[connection] = (peer, token)
+        self._open[connection] = _Admitted(peer, token, self._end_of(peer, token))
         self._admitted(connection.remote_address)
         return peer
 
@@ -88,13 +101,25 @@ class Access:
         _log.warning("%s%s", refusal, more)
         self._reported_at, self._unreported = now, 0
 
+    async def run(self) -> NoReturn:
+        """Close the connections, with their calls and streams, whose token or certificate ends."""
+        while True:
+            await asyncio.sleep(CHECK_S)
+            now = self._grants.clock()
+            self._close_refused([each for each, of in self._open.items() if of.ends <= now])
+
     def close_revoked(self) -> int:
         """Close the connections of peers that would be refused now; return their number."""
+        return self._close_refused(list(self._open))
+
+    def _close_refused(self, connections: Iterable[ServerConnection]) -> int:
         closed = 0
-        for connection, (peer, token) in list(self._open.items()):
-            if connection.state is not State.OPEN or self._is_accepted(peer, token):
+        for connection in connections:
+            admitted = self._open[connection]
+            reason = self._refusal(admitted)
+            if connection.state is not State.OPEN or not reason:
                 continue
-            _log.info("closing a connection of %s: it was revoked", peer.name)
+            _log.info("closing a connection of %s: %s", admitted.peer.name, reason)
             # Not `close`, which would wait for the peer.
             connection.transport.abort()
             closed += 1
@@ -157,11 +182,27 @@ class Access:
             return _peer(name, "enrolling")
         return _peer(name, record.role)
 
-    def _is_accepted(self, peer: Peer, token: str) -> bool:
-        """Return True if a peer would still be admitted."""
+    def _end_of(self, peer: Peer, token: str) -> float:
+        """Return when a peer is refused if nothing changes until then."""
         if peer.certificate is not None:
-            return not self._grants.is_revoked(peer.certificate)
-        return token == self._token or self._grants.token(token) is not None
+            # That of a robot is renewed for some time after its end.
+            grace = GRACE_S if peer.role == "robot" else 0.0
+            return peer.certificate.not_after + grace
+        known = self._grants.token(token)
+        return float("inf") if known is None else known[1].expires
+
+    def _refusal(self, admitted: _Admitted) -> str:
+        """Return why a peer would be refused now, an empty text if it would not."""
+        peer, token, _ = admitted
+        try:
+            if peer.certificate is None:
+                now = self._bearer(token)
+                same = (now.name, now.role) == (peer.name, peer.role)
+                return "" if same else f"its token is now that of {now.name}, {now.role}"
+            self._owner(peer.certificate)
+        except ControlError as error:
+            return error.message
+        return ""
 
 
 def revoked_reason(kind: Kind, name: str) -> str:

@@ -45,11 +45,16 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robot import Robot
     from dorafleet.coordinator.robots import Robots
 
-HANDSHAKES = 64
-"""Robots that attach at the same time; the others wait."""
+SLOTS = 64
+"""Robots that attach at the same time; the others wait. Each has one slot at most."""
+
+SLOW_SLOTS = 8
+"""The same, for robots that did not attach in time when they connected last."""
 
 HEARTBEAT_S = 5.0
 ROBOTS_A_SECOND = 200
+"""Reports, and tries to connect, of the whole fleet."""
+
 SPREAD = 0.2
 
 SILENT_HEARTBEATS = 3
@@ -61,6 +66,11 @@ PACE_S = 0.02
 """Minimum seconds between two reports that are taken from a robot."""
 
 _log = logging.getLogger(__name__)
+
+
+def pause_of(robots: int) -> float:
+    """Return the seconds over which so many robots spread their tries to connect."""
+    return robots / ROBOTS_A_SECOND
 
 
 class Connections:
@@ -84,7 +94,12 @@ class Connections:
         self._on_attached = on_attached
         self._on_audit = on_audit
         self._sign = sign
-        self._handshakes = asyncio.Semaphore(HANDSHAKES)
+        self._slots = asyncio.Semaphore(SLOTS)
+        self._slow_slots = asyncio.Semaphore(SLOW_SLOTS)
+        self._slow: set[str] = set()
+        """Robots that did not attach in time when they connected last."""
+        self._attaching: dict[str, ServerConnection] = {}
+        """The connection of each robot that has not attached yet: the newest."""
 
     @property
     def heartbeat(self) -> float:
@@ -99,27 +114,30 @@ class Connections:
             _log.warning("refused the agent of `%s`: it is not in the cluster file", peer.name)
             await connection.close(1008, "not in the cluster file")
             return
+        client = AsyncClient(
+            Accepted(connection, robot.id, robot.pace),
+            name=f"dorafleet {__version__}",
+            methods=METHODS | AGENT_METHODS,
+        )
+        renewal = Renewal(client, peer, self._sign)
+        before = self._attaching.get(robot.id)
+        self._attaching[robot.id] = connection
+        if before is not None:
+            _log.debug("robot `%s`: a newer connection ends one that did not attach", robot.id)
+            before.transport.abort()
         try:
-            client = AsyncClient(
-                Accepted(connection, robot.id),
-                name=f"dorafleet {__version__}",
-                methods=METHODS | AGENT_METHODS,
-            )
-            # Answer at once: an agent does not wait long.
-            await client.open()
-            async with self._handshakes, asyncio.timeout(ATTACH_S):
-                renewal = Renewal(client, peer, self._sign)
-                await renewal.before_use()
-                asked_at = time.time()
-                attached = await client.call("agent.attach", self._attach(), Attached)
-                skew = skew_of(attached.time, asked_at, time.time())
-                sizes = await self._check(robot, attached)
+            attached, skew, sizes = await self._first_answer(robot, client, renewal)
         except (ProblemError, TimeoutError) as error:
+            if self._attaching.get(robot.id) is not connection:
+                return  # a newer one has replaced it
             reason = str(error) or f"it did not attach within {ATTACH_S:g} s"
             _log.warning("refused the agent of `%s`: %s", robot.id, reason)
             self._robots.refuse(robot.id, reason)
             await connection.close(1008, "refused")
             return
+        finally:
+            if self._attaching.get(robot.id) is connection:
+                del self._attaching[robot.id]
         robot.sizes = sizes
         await self._replace(robot, client, attached, skew)
         reason = "the connection was lost"
@@ -132,6 +150,29 @@ class Connections:
                 robot.away_since = time.monotonic()
                 self._robots.changed(robot)
             await client.close()
+
+    async def _first_answer(
+        self, robot: Robot, client: AsyncClient, renewal: Renewal
+    ) -> tuple[Attached, Skew, Sizes]:
+        """Return what a robot answers first, the skew of its clock, and the sizes of its states.
+
+        Raises:
+            ProblemError: it refuses, or the answer cannot be that of this robot.
+            TimeoutError: it does not answer in time.
+        """
+        # Answer at once: an agent does not wait long.
+        await client.open()
+        async with self._slow_slots if robot.id in self._slow else self._slots:
+            # Until it has attached, it keeps no other robot from a slot again.
+            self._slow.add(robot.id)
+            async with asyncio.timeout(ATTACH_S):
+                await renewal.before_use()
+                asked_at = time.time()
+                attached = await client.call("agent.attach", self._attach(), Attached)
+                skew = skew_of(attached.time, asked_at, time.time())
+                sizes = await self._check(robot, attached)
+            self._slow.discard(robot.id)
+        return attached, skew, sizes
 
     async def _check(self, robot: Robot, attached: Attached) -> Sizes:
         """Return the sizes of the states in an answer.

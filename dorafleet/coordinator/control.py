@@ -14,7 +14,7 @@ from dorad.control.eventbus import EventBus
 from dorad.control.messages.agent import Attach
 from dorafleet.coordinator.alertstore import AlertStore
 from dorafleet.coordinator.audit import contradiction
-from dorafleet.coordinator.connections import Connections
+from dorafleet.coordinator.connections import Connections, pause_of
 from dorafleet.coordinator.daemon import DaemonMethods
 from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.dataflowviews import DataflowViews
@@ -30,6 +30,7 @@ from dorafleet.coordinator.recorded import recorded
 from dorafleet.coordinator.releases import Releases
 from dorafleet.coordinator.robotmethods import RobotMethods
 from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.robotstreams import RobotStreams
 from dorafleet.coordinator.rolloutdriver import RolloutDriver
 from dorafleet.coordinator.rolloutmethods import RolloutMethods
 from dorafleet.coordinator.rollouts import Rollouts
@@ -82,6 +83,7 @@ class FleetControl:
         self._event_bus = EventBus()
         self.fleet = Fleet(store, writer, lambda: alone(self.fleet, self.robots))
         self.robots = Robots(machines, self._on_change)
+        self._streams = RobotStreams(self.robots)
         self.connections = Connections(
             self.robots, self._attach, self._on_attached, self._on_audit, sign
         )
@@ -123,8 +125,8 @@ class FleetControl:
             **views.table,
             **DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
             **nodes.table,
-            **TopicMethods(self.fleet, self.robots).table,
-            **LogMethods(self.fleet, self.robots, self._event_bus).table,
+            **TopicMethods(self.fleet, self.robots, self._streams).table,
+            **LogMethods(self.fleet, self.robots, self._event_bus, self._streams).table,
             **IncidentMethods(self.fleet, self.robots).table,
             **self.watching.table,
             **self.notifications.table,
@@ -140,7 +142,8 @@ class FleetControl:
                 self.watching.rows,
             ).table,
         }
-        return recorded(with_robots(table, self.fleet, self.robots), self.fleet.writer)
+        passed_on = with_robots(table, self.fleet, self.robots, self._streams)
+        return recorded(passed_on, self.fleet.writer)
 
     async def run(self) -> NoReturn:
         """Reconcile robots with the store, until cancelled. Call `load` before."""
@@ -168,6 +171,7 @@ class FleetControl:
             epoch=self.fleet.writer.epoch,
             audit=str(self.fleet.head),
             time=time.time(),
+            pause=pause_of(len(self.robots.machines)),
         )
 
     async def _on_attached(self, robot: Robot, attached: Attached) -> None:

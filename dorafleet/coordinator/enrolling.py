@@ -140,6 +140,8 @@ class Enrolling:
         async with self._writer.changing:
             record = EnrolmentRecord(digest(token), expires)
             await self._grants.put_token("enrolment", robot, record, actor_of(call))
+            # Connections with the token before, which this one replaces.
+            self._access.close_revoked()
         return m.EnrolToken(
             token=token,
             expires=expires,

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorafleet.ca.authority import Authority
-    from dorafleet.coordinator.gate import Gate
     from dorafleet.inventory.model import Address
 
 CERTIFICATE = "coordinator.pem"
@@ -65,9 +64,13 @@ def listen_at(text: str, port: int, advertised: Address, *, tls: bool) -> Listen
     return Listen(address, port, tls or not address.is_loopback, advertised)
 
 
-def bind(address: Address, port: int, gate: Gate) -> socket.socket:
-    """Return a socket that is bound to a port, and not listening yet. Raises ControlError."""
-    sock = GatedSocket(socket.AF_INET if address.version == 4 else socket.AF_INET6, gate)
+def bind(address: Address, port: int, waiting: int) -> GatedSocket:
+    """Return a socket that is bound to a port, and not listening yet. Raises ControlError.
+
+    At most `waiting` connections wait for their handshake.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    sock = GatedSocket(family, waiting=waiting)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind((str(address), port))

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 
     from dorad.control.eventbus import EventBus
+    from dorad.control.peer import Peer
     from dorad.control.server import Call, StreamHandler
     from dorad.dataflow.model import Dataflow
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robots import Robots
+    from dorafleet.coordinator.robotstreams import RobotStreams
 
 FRAME_LINES = 500
 
@@ -68,9 +71,12 @@ class _Source(NamedTuple):
 class LogMethods:
     """Answers `logs.read` and `watch`."""
 
-    def __init__(self, fleet: Fleet, robots: Robots, event_bus: EventBus) -> None:
+    def __init__(
+        self, fleet: Fleet, robots: Robots, event_bus: EventBus, streams: RobotStreams
+    ) -> None:
         self._fleet = fleet
         self._robots = robots
+        self._streams = streams
         self._event_bus = event_bus
 
     @property
@@ -78,7 +84,7 @@ class LogMethods:
         """The handler of each method."""
         return {"logs.read": self.read, "watch": self.watch}
 
-    async def read(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
+    async def read(self, call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
         """Yield log lines of all machines in the order of their times; follow new ones."""
         source = self._source(params)
         away = {} if params.follow else self._robots.unreachable(source.nodes)
@@ -89,7 +95,7 @@ class LogMethods:
         for robot, reason in away.items():
             yield missing(robot, reason)
         streams = {
-            robot: aclosing(self._lines(robot, source, params).read())
+            robot: aclosing(self._lines(call.peer, robot, source, params).read())
             for robot in source.nodes
             if robot not in away
         }
@@ -140,7 +146,7 @@ class LogMethods:
 
         return _Source(name, dict.fromkeys(robots, params.nodes), runs_on)
 
-    def _lines(self, robot: str, source: _Source, params: m.LogRead) -> RobotLines:
+    def _lines(self, peer: Peer, robot: str, source: _Source, params: m.LogRead) -> RobotLines:
         nodes = source.nodes[robot]
         own = msgspec.structs.replace(
             params,
@@ -149,7 +155,8 @@ class LogMethods:
             machine=None,
             by_node={n: v for n, v in params.by_node.items() if n in nodes or not nodes},
         )
-        return RobotLines(self._robots, self._fleet.bell, robot, own, source.runs_on)
+        streams = partial(self._streams.stream, peer)
+        return RobotLines(self._robots, streams, self._fleet.bell, robot, own, source.runs_on)
 
     def _skew(self, robot: str) -> float:
         return self._robots.get(robot).skew.correction
@@ -199,7 +206,7 @@ class LogMethods:
                 chosen.setdefault(record.placement[node], []).append(node)
         return chosen
 
-    async def watch(self, _call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
+    async def watch(self, call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         """Yield events of one dataflow, or of all, from all machines that can be reached."""
         record = None
         if params.dataflow is not None:
@@ -212,12 +219,16 @@ class LogMethods:
                 await queue.put(event)
 
         async def of(robot: str) -> None:
+            told = ""
             while True:
                 await self._fleet.bell.until(lambda: not self._robots.unreachable([robot]))
                 try:
-                    await self._pass_on(robot, uuid, queue)
+                    await self._pass_on(call.peer, robot, uuid, queue)
                 except ControlError as error:
                     _log.debug("events of robot `%s` end: %s", robot, error)
+                    if error.code == "busy" and error.message != told:
+                        told = error.message
+                        await queue.put(_without_events(robot, uuid, told))
                 # A robot may not know the dataflow yet.
                 await self._fleet.bell.wait(1.0)
 
@@ -245,9 +256,11 @@ class LogMethods:
             for robot in record.robots
         }
 
-    async def _pass_on(self, robot: str, uuid: str | None, queue: asyncio.Queue[m.Event]) -> None:
+    async def _pass_on(
+        self, peer: Peer, robot: str, uuid: str | None, queue: asyncio.Queue[m.Event]
+    ) -> None:
         params = m.Watch(dataflow=uuid)
-        async with self._robots.client(robot).stream("watch", params, m.Event) as events:
+        async with self._streams.stream(peer, robot, "watch", params, m.Event) as events:
             async for event in events:
                 if event.what not in _OF_A_SHARE:
                     await queue.put(msgspec.structs.replace(event, machine=robot))
@@ -295,6 +308,17 @@ async def _next(
     events: AsyncIterator[tuple[str, m.LogLines]],
 ) -> tuple[str, m.LogLines] | None:
     return await anext(events, None)
+
+
+def _without_events(robot: str, dataflow: str | None, reason: str) -> m.Event:
+    return m.Event(
+        at=time.time(),
+        dataflow=dataflow or "",
+        what="left-out",
+        node=None,
+        text=f"no events of robot `{robot}`: {reason}",
+        machine=robot,
+    )
 
 
 def _missing(robot: str, reason: str) -> m.LogRecord:

@@ -15,11 +15,18 @@ from dorad.control.errors import ControlError
 from dorad.control.logposition import LogPosition, corrected_time
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
+    from contextlib import AbstractAsyncContextManager
 
     from dorad.bell import Bell
     from dorafleet.coordinator.robot import Robot
     from dorafleet.coordinator.robots import Robots
+
+    OpenStream = Callable[
+        [str, str, m.Struct, type[m.LogLines]],
+        AbstractAsyncContextManager[AsyncIterator[m.LogLines]],
+    ]
+    """Opens a stream on a robot, with a method and its parameters."""
 
 AGAIN_S = 1.0
 """Pause before a stream is opened again on a robot that is connected."""
@@ -36,6 +43,7 @@ class RobotLines:
     def __init__(
         self,
         robots: Robots,
+        open_stream: OpenStream,
         bell: Bell,
         robot: str,
         params: m.LogRead,
@@ -43,10 +51,12 @@ class RobotLines:
     ) -> None:
         """`params` are for the robot, with times of the coordinator.
 
-        `bell` rings when a robot connects. `runs_on` returns True while the dataflow shall run
-        on a robot, so that one which does not know it yet is asked again.
+        `open_stream` opens a stream for the client; `bell` rings when a robot connects. `runs_on`
+        returns True while the dataflow shall run on a robot, so that one which does not know it
+        yet is asked again.
         """
         self._robots = robots
+        self._open_stream = open_stream
         self._bell = bell
         self._robot = robot
         self._params = params
@@ -83,7 +93,7 @@ class RobotLines:
         if since is not None:
             since += robot.skew.seconds
             params = msgspec.structs.replace(params, since=max(0.0, since), tail=None)
-        stream = self._robots.client(robot.id).stream("logs.read", params, m.LogLines)
+        stream = self._open_stream(robot.id, "logs.read", params, m.LogLines)
         async with stream as events:
             async for event in events:
                 if again:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dorad.control.server import Call, Handler, StreamHandler
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.robots import Robots
+    from dorafleet.coordinator.robotstreams import RobotStreams
 
 PASSED_ON = (
     "dataflow.info",
@@ -124,16 +125,19 @@ def on_one_robot(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str,
 
 
 def with_robots(
-    table: Mapping[str, Handler | StreamHandler], fleet: Fleet, robots: Robots
+    table: Mapping[str, Handler | StreamHandler],
+    fleet: Fleet,
+    robots: Robots,
+    streams: RobotStreams,
 ) -> dict[str, Handler | StreamHandler]:
     """Return handlers that let a robot answer about a dataflow named `ROBOT/NAME`."""
     found = dict(table)
     for name in PASSED_ON:
         method, inner = m.METHODS[name], table[name]
         if method.binary:
-            found[name] = _frames(inner, fleet, robots)
+            found[name] = _frames(inner, fleet, robots, streams)
         elif method.stream:
-            found[name] = _stream(name, inner, fleet, robots)
+            found[name] = _stream(name, inner, fleet, robots, streams)
         else:
             found[name] = _call(name, inner, fleet, robots)
     for name in STOPPED_BY_ROLLOUTS:
@@ -186,7 +190,9 @@ def _unless_on_one(inner: Any, fleet: Fleet, robots: Robots) -> Handler:
     return handler
 
 
-def _stream(name: str, inner: Any, fleet: Fleet, robots: Robots) -> StreamHandler:
+def _stream(
+    name: str, inner: Any, fleet: Fleet, robots: Robots, streams: RobotStreams
+) -> StreamHandler:
     async def handler(call: Call, params: Any) -> AsyncIterator[m.Struct]:
         single = on_one_robot(params.dataflow, fleet, robots)
         if single is None:
@@ -197,7 +203,7 @@ def _stream(name: str, inner: Any, fleet: Fleet, robots: Robots) -> StreamHandle
         own = msgspec.structs.replace(params, dataflow=dataflow)
         if isinstance(own, m.TopWatch):
             own.machine = None
-        stream = robots.client(robot).stream(name, own, m.METHODS[name].result)
+        stream = streams.stream(call.peer, robot, name, own, m.METHODS[name].result)
         async with stream as events:
             async for event in events:
                 yield _of(robot, event)
@@ -205,7 +211,7 @@ def _stream(name: str, inner: Any, fleet: Fleet, robots: Robots) -> StreamHandle
     return handler
 
 
-def _frames(inner: Any, fleet: Fleet, robots: Robots) -> StreamHandler:
+def _frames(inner: Any, fleet: Fleet, robots: Robots, streams: RobotStreams) -> StreamHandler:
     async def handler(call: Call, params: Any) -> AsyncIterator[tuple[m.TopicHeader, memoryview]]:
         single = on_one_robot(params.dataflow, fleet, robots)
         if single is None:
@@ -213,7 +219,8 @@ def _frames(inner: Any, fleet: Fleet, robots: Robots) -> StreamHandler:
                 yield event
             return
         robot, dataflow = single
-        frames = robots.client(robot).frames(msgspec.structs.replace(params, dataflow=dataflow))
+        own = msgspec.structs.replace(params, dataflow=dataflow)
+        frames = streams.frames(call.peer, robot, own)
         async with frames as events:
             async for header, data in events:
                 yield msgspec.structs.replace(header, stream=call.id), data

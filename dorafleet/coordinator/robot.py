@@ -7,9 +7,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from dorad.control.errors import ControlError
+from dorad.control.pace import Pace
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.messages import CLOCK_WARNING
 from dorafleet.coordinator.probing import Skew
+from dorafleet.coordinator.reports import MAX_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -25,6 +27,17 @@ SKEW_S = 10.0
 
 RIVALS_S = 600.0
 """Seconds for which two machines with one id are reported."""
+
+RATE = 8 << 20
+"""Bytes a second that are read from a robot: log lines, answers, and messages of topics."""
+
+REPORT_WEIGHT = 16
+"""A byte of a report counts as so many: each is checked, kept and compared."""
+
+REPORTS = ("agent.attach", "agent.watch", "fleet.watch")
+
+BURST = REPORT_WEIGHT * MAX_STATES
+"""Bytes that are read at once: all that a robot may report when it connects."""
 
 MAX_REASON = 1000
 """Characters of a reason that a robot gives."""
@@ -86,8 +99,14 @@ class Robot:
     """Since when it cannot be reached, on the monotonic clock; None while it can."""
     rivals_at: float = float("-inf")
     """When another machine took over its connection, on the monotonic clock."""
+    pace: Pace = field(init=False)
+    """How fast its frames are read, over all its connections."""
     audit: str = ""
     """How the audit contradicts the one that it knows."""
+
+    def __post_init__(self) -> None:
+        weights = dict.fromkeys(REPORTS, REPORT_WEIGHT)
+        self.pace = Pace(f"robot `{self.id}`", RATE, BURST, weights)
 
     @property
     def id(self) -> str:
@@ -109,6 +128,8 @@ class Robot:
         lines = []
         if time.monotonic() - self.rivals_at < RIVALS_S:
             lines.append("two machines connect with its id and certificate")
+        if self.pace.exceeded:
+            lines.append("it sends more than the coordinator takes of one robot, and is read late")
         lines += [
             f"the order for `{name}` is not stored there, trying again: {reason}"
             for name, reason in sorted(self.undelivered.items())

@@ -10,6 +10,7 @@ import signal
 import socket
 import time
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from dorad import __version__
@@ -22,10 +23,11 @@ from dorad.notify import ServiceNotifier, feed_watchdog
 from dorafleet.coordinator.access import AGENT_PATH, Access
 from dorafleet.coordinator.audit import read_tail
 from dorafleet.coordinator.authority import check_authority, claim_authority
+from dorafleet.coordinator.connections import pause_of
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.enrolling import Enrolling
-from dorafleet.coordinator.gate import Gate
+from dorafleet.coordinator.gate import MAX_HANDSHAKES, MAX_WAITING
 from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
 from dorafleet.coordinator.listening import bind, make_context, reachable_at
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorafleet.ca.authority import Authority
+    from dorafleet.coordinator.gate import GatedSocket
     from dorafleet.coordinator.listening import Listen
     from dorafleet.coordinator.supplying import Supply
     from dorafleet.inventory.model import Machine
@@ -53,8 +56,21 @@ CA = "ca"
 HISTORY = 10_000
 """Revisions whose changes a watch can still get."""
 
-LIMITS = Limits(connections=512, opening=4096)
-"""Clients, and sockets of clients and robots."""
+LIMITS = Limits(
+    connections=512,
+    connections_each=64,
+    accepted_each=4,
+    reserve=64,
+    calls_each=128,
+    streams_each=64,
+)
+"""Of a name, 64 connections, so that several of them are needed to take all that admins leave."""
+
+OTHER_FILES = 256
+"""Descriptors for everything but connections."""
+
+MIN_WAITING = 256
+"""Connections that may wait for their handshake even if descriptors are short."""
 
 COMPACT_S = 3600.0
 """Seconds between two times that older ones are forgotten."""
@@ -125,12 +141,19 @@ class Coordinator:
         # Each robot and each client needs a descriptor.
         _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+        waiting = waiting_within(limit, len(self._machines))
+        if waiting < MIN_WAITING:
+            _log.warning(
+                "%d open files are too few for %d robots: set `LimitNOFILE=%d` in the unit",
+                limit,
+                len(self._machines),
+                limit + MAX_WAITING - waiting,
+            )
         async with AsyncExitStack() as stack:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
             token = make_token(token_file(self._folder))
-            gate = Gate()
-            sock = bind(self._listen.address, self._listen.port, gate)
+            sock = bind(self._listen.address, self._listen.port, max(MIN_WAITING, waiting))
             stack.callback(sock.close)
             report = stack.enter_context(reporting(self._folder))
             store = await self._open_store()
@@ -147,7 +170,7 @@ class Coordinator:
             name = f"{socket.gethostname()}:{os.getpid()}"
             term = await stack.enter_async_context(store.lead(name, on_waiting=report))
             report("")
-            await self._lead(store, term, sock, gate, token, notifier)
+            await self._lead(store, term, sock, token, notifier)
             raise ControlError(
                 "unavailable", "another coordinator may lead now: the lease has ended"
             )
@@ -156,8 +179,7 @@ class Coordinator:
         self,
         store: Store,
         term: Term,
-        sock: socket.socket,
-        gate: Gate,
+        sock: GatedSocket,
         token: str,
         notifier: ServiceNotifier,
     ) -> None:
@@ -171,7 +193,7 @@ class Coordinator:
         writer = Writer(store, term)
         grants = Grants(store, writer)
         await grants.load()
-        access = Access(grants, token, ids, gate.admit)
+        access = Access(grants, token, ids, sock.admit)
         enrolling = Enrolling(grants, access, writer, authority, ids, tls=self._listen.tls)
         control = FleetControl(
             store,
@@ -193,7 +215,7 @@ class Coordinator:
             methods=METHODS,
             name="dorafleet",
             accept={AGENT_PATH: control.connections.accept},
-            limits=LIMITS,
+            limits=_limits(len(ids)),
         )
         async with AsyncExitStack() as stack:
             await server.serve_tcp(sock, access, await self._context(authority))
@@ -205,9 +227,13 @@ class Coordinator:
             stack.callback(notifier.stopping, "ending")
             stack.callback(asyncio.create_task(_forget_history(store)).cancel)
             async with asyncio.TaskGroup() as tasks:
-                working = tasks.create_task(control.run(), name="reconcile")
+                working = [
+                    tasks.create_task(control.run(), name="reconcile"),
+                    tasks.create_task(access.run(), name="ends of tokens"),
+                ]
                 await term.lost.wait()
-                working.cancel()
+                for task in working:
+                    task.cancel()
 
     async def _authority(self, store: Store, term: Term) -> Authority:
         found = None if self._new_authority else await check_authority(store, self._folder / CA)
@@ -237,6 +263,23 @@ class Coordinator:
             audit=str(tail.head),
             zenoh_peer=self._zenoh_peer,
         )
+
+
+def _sockets(robots: int) -> int:
+    """Return how many connections may have finished their TLS handshake, with so many robots.
+
+    Each kind is bounded separately, so that none of them takes the places of others.
+    """
+    return MAX_HANDSHAKES + LIMITS.connections + LIMITS.accepted_each * robots
+
+
+def _limits(robots: int) -> Limits:
+    return replace(LIMITS, opening=_sockets(robots), retry_after=max(1, round(pause_of(robots))))
+
+
+def waiting_within(files: int, robots: int) -> int:
+    """Return how many connections may wait for their handshake, with a limit of open files."""
+    return min(MAX_WAITING, files - OTHER_FILES - MAX_HANDSHAKES - _sockets(robots))
 
 
 async def _forget_history(store: Store) -> NoReturn:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robots import Robots
+    from dorafleet.coordinator.robotstreams import RobotStreams
 
 EVERY_S = 1.0
 """Seconds between two events of `topic.watch`."""
@@ -35,9 +36,10 @@ ROBOTS_A_SECOND = 100
 class TopicMethods:
     """Answers the methods `top` and `topic.…`."""
 
-    def __init__(self, fleet: Fleet, robots: Robots) -> None:
+    def __init__(self, fleet: Fleet, robots: Robots, streams: RobotStreams) -> None:
         self._fleet = fleet
         self._robots = robots
+        self._streams = streams
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -126,14 +128,16 @@ class TopicMethods:
         ]
         return m.TopicList(dataflow=record.uuid, topics=topics(self._fleet.dataflow(record), links))
 
-    async def watch(self, _call: Call, params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
+    async def watch(self, call: Call, params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
         """Yield the rates of topics once a second, measured on their machines."""
         record = self._fleet.find(params.dataflow)
         if params.window < 1:
             raise ControlError("bad-request", "`window` must be at least 1 second")
         chosen = await self._chosen(record, params.topics)
         streams = {
-            robot: self._robots.client(robot).stream(
+            robot: self._streams.stream(
+                call.peer,
+                robot,
                 "topic.watch",
                 m.TopicWatch(dataflow=record.uuid, topics=names, window=params.window),
                 m.TopicRates,
@@ -158,8 +162,10 @@ class TopicMethods:
         record = self._fleet.find(params.dataflow)
         chosen = await self._chosen(record, params.topics)
         streams = {
-            robot: self._robots.client(robot).frames(
-                msgspec.structs.replace(params, dataflow=record.uuid, topics=names)
+            robot: self._streams.frames(
+                call.peer,
+                robot,
+                msgspec.structs.replace(params, dataflow=record.uuid, topics=names),
             )
             for robot, names in chosen.items()
         }

@@ -19,6 +19,8 @@ from msgspec import structs
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
+from dorad.agent.backoff import fleet_backoff
+from dorad.agent.dial import CONNECT_S
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST, Limits
 from dorad.control.messages import Nothing
@@ -52,8 +54,8 @@ if TYPE_CHECKING:
 Fault = Literal["", "churn", "mute", "babble"]
 
 PROGRAM = "dorad-agent 0.0.0"
-FIRST_DELAY_S = 0.2
-MAX_DELAY_S = 5.0
+STABLE_S = 5.0
+"""A connection that has lasted so long was not refused."""
 SPREAD = 0.2
 REPORT_S = 1.0
 """Changes are reported at most so often."""
@@ -99,6 +101,8 @@ class Robot:
         self._context = context
         self._connection: ClientConnection | None = None
         self._epoch = 0
+        self._pause = 0.0
+        self._was_attached = False
         self._audit = ""
         self._shares: dict[str, ShareState] = {}
         self._releases = SimulatedReleases(self._report_release)
@@ -150,7 +154,7 @@ class Robot:
 
     async def run(self) -> None:
         """Stay connected."""
-        delay_s = FIRST_DELAY_S
+        backoff = fleet_backoff(self._pause)
         while True:
             began = time.monotonic()
             try:
@@ -164,12 +168,17 @@ class Robot:
                 self.attached = False
                 self._connection = None
             self.refusals[reason] += 1
-            if time.monotonic() - began > MAX_DELAY_S:
-                delay_s = FIRST_DELAY_S
+            if self._was_attached or time.monotonic() - began > STABLE_S + self._timeout:
+                backoff = fleet_backoff(self._pause)
+            self._was_attached = False
             if self.fault == "churn":
                 await asyncio.sleep(random.uniform(0, CHURN_S))
-            await asyncio.sleep(random.uniform(0, delay_s))
-            delay_s = min(2 * delay_s, MAX_DELAY_S)
+            await asyncio.sleep(backoff.next())
+
+    @property
+    def _timeout(self) -> float:
+        """Seconds for a handshake, as an agent has them."""
+        return max(CONNECT_S, self._pause)
 
     async def _connect_once(self) -> None:
         self.tries += 1
@@ -179,7 +188,7 @@ class Robot:
             server_hostname="",
             compression=None,
             max_size=MAX_REQUEST,
-            open_timeout=30,
+            open_timeout=self._timeout,
             close_timeout=1,
             ping_interval=None,
             user_agent_header=None,
@@ -233,7 +242,7 @@ class Robot:
             shares=list(self._shares.values()),
             releases=list(self._releases.states.values()),
         )
-        self._epoch, self._audit = params.epoch, params.audit
+        self._epoch, self._audit, self._pause = params.epoch, params.audit, params.pause
         return attached
 
     async def _remember(self, call: Call, params: Remember) -> Remembered:
@@ -242,6 +251,7 @@ class Robot:
 
     async def _watch(self, call: Call, params: AgentWatch) -> AsyncIterator[AgentReport]:
         self.attached, self.last_attached = True, time.monotonic()
+        self._was_attached = True
         self._arrived.set()
         while True:
             if self.fault == "mute" and self._connection is not None:

@@ -110,6 +110,9 @@ class Attach(Struct):
     audit: str
     """Head of the audit. The agent keeps it, and returns the last that it has kept."""
     time: float
+    pause: float = 0.0
+    """Seconds over which the whole fleet spreads its tries after this connection has ended. Agents
+    wait at least as long between tries as they do without it, and at most two minutes."""
 
 
 class Attached(Struct):

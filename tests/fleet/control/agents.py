@@ -51,6 +51,8 @@ class FakeAgent:
         self.boot_id = boot_id
         self.epoch = 0
         self.audit = ""
+        self.pause = -1.0
+        """What it was told at its last connection."""
         self.clock = 0.0
         self.delay = 0.0
         """Seconds that its reports are on their way."""
@@ -161,7 +163,7 @@ class FakeAgent:
     async def _attach(self, _call: Call, params: Attach) -> Attached:
         if params.epoch < self.epoch:
             raise ControlError("refused", f"term {params.epoch} is over")
-        self.epoch = params.epoch
+        self.epoch, self.pause = params.epoch, params.pause
         known, self.audit = self.audit, params.audit
         self._news.clear()
         return Attached(

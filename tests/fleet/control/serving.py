@@ -76,8 +76,11 @@ def with_commands(connection: ServerConnection, request: Request) -> Peer:
 class Fleet:
     """A leader and its agents."""
 
-    def __init__(self, control: FleetControl, store: Store, port: int) -> None:
+    def __init__(
+        self, control: FleetControl, store: Store, port: int, server: ControlServer
+    ) -> None:
         self.control = control
+        self.server = server
         self.store = store
         self.port = port
         self.agents: dict[str, FakeAgent] = {}
@@ -161,7 +164,7 @@ async def leading(
         )
         await server.serve_tcp(sock, authenticate or _peer)
         stack.push_async_callback(server.close)
-        fleet = Fleet(control, store, sock.getsockname()[1])
+        fleet = Fleet(control, store, sock.getsockname()[1], server)
         stack.push_async_callback(fleet.stop_agents)
         working = asyncio.create_task(control.run())
         stack.callback(working.cancel)

@@ -5,15 +5,27 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from contextlib import ExitStack
+from collections import Counter
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import WebSocketException
 
-from dorafleet.coordinator.gate import MAX_PENDING, MIN_HANDSHAKE_S, Gate, Pending, choose_victim
+from dorafleet.coordinator import gate
+from dorafleet.coordinator.gate import (
+    MAX_HANDSHAKES,
+    MAX_TURN_S,
+    MIN_HANDSHAKE_S,
+    GatedSocket,
+    Line,
+    Pending,
+    choose_victim,
+    host_of,
+)
 from tests.fleet.coordinator.running import DEADLINE_S, client, connected, coordinator
+from tests.harness.waiting import until
 
 FUZZED = 3000
 
@@ -21,8 +33,8 @@ FUZZED = 3000
 @pytest.fixture(scope="module", params=["--tls", "--listen=127.0.0.1"])
 def shared(tmp_path_factory, request):
     """A coordinator with TLS, and one without."""
-    with coordinator(tmp_path_factory.mktemp("gate") / "state", request.param) as found:
-        yield found
+    with coordinator(tmp_path_factory.mktemp("gate") / "state", request.param) as process:
+        yield process
 
 
 def filled(**counts):
@@ -31,14 +43,15 @@ def filled(**counts):
     return {number: Pending(host, number / 1e6) for number, host in enumerate(hosts)}
 
 
-def test_the_host_with_most_places_loses_the_oldest_of_them():
-    assert choose_victim(filled(few=2, most=5), "new", 0.1) == 2
-    assert choose_victim(filled(most=5, few=2), "few", 0.1) == 0
+def test_the_host_with_most_handshakes_loses_the_oldest_once_it_had_its_turn():
+    assert choose_victim(filled(few=2, most=5), "new", 0.1) is None
+    assert choose_victim(filled(few=2, most=5), "new", 1 + MAX_TURN_S) == 2
+    assert choose_victim(filled(most=5, few=2), "few", 1 + MAX_TURN_S) == 0
 
 
 def test_among_equals_only_one_that_has_waited_long_is_replaced():
-    assert choose_victim(filled(one=3, two=3), "one", 0.1) is None
-    assert choose_victim(filled(one=3), "one", 0.1) is None
+    assert choose_victim(filled(one=3, two=3), "one", MAX_TURN_S + 0.1) is None
+    assert choose_victim(filled(one=3), "one", MAX_TURN_S + 0.1) is None
     assert choose_victim(filled(one=3), "one", MIN_HANDSHAKE_S) == 0
 
 
@@ -46,37 +59,171 @@ def test_among_equals_only_one_that_has_waited_long_is_replaced():
     st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 10)), min_size=1, max_size=50),
     st.sampled_from("abcd"),
 )
-def test_a_victim_has_no_fewer_places_than_the_newcomer_or_has_waited(pending, host):
+def test_a_victim_has_more_handshakes_than_the_newcomer_or_has_waited(pending, host):
     table = {number: Pending(*each) for number, each in enumerate(pending)}
     victim = choose_victim(table, host, 10)
-    counts = {each: sum(found.host == each for found in table.values()) for each in "abcd"}
+    counts = {each: sum(other.host == each for other in table.values()) for each in "abcd"}
     if victim is not None:
-        found = table[victim]
-        assert counts[found.host] == max(counts.values())
-        assert counts[found.host] > counts[host] + 1 or 10 - found.since >= MIN_HANDSHAKE_S
+        chosen = table[victim]
+        assert counts[chosen.host] == max(counts.values())
+        allowed = MAX_TURN_S if counts[chosen.host] > counts[host] + 1 else MIN_HANDSHAKE_S
+        assert 10 - chosen.since >= allowed
 
 
-def test_a_gate_never_counts_more_than_its_limit_and_forgets_what_is_closed():
-    now = [0.0]
-    gate = Gate(3, lambda: now[0])
-    with ExitStack() as stack:
-        accepted = []
-        for port in range(20):
-            now[0] += MIN_HANDSHAKE_S / 2
-            pair = socket.socketpair()
-            stack.enter_context(pair[1])
-            entered = gate.enter(pair[0], ("10.0.0.1", port))
-            assert len(gate) <= 3
-            accepted.append(stack.enter_context(entered) if entered else pair[0])
-        gate.admit(("10.0.0.1", 19))
-        assert len(gate) == 2
-    assert len(gate) == 0
+@pytest.mark.parametrize(
+    ("address", "host"),
+    [
+        ("10.0.0.7", "10.0.0.7"),
+        ("::ffff:10.0.0.7", "10.0.0.7"),
+        ("2001:db8:1:2:3::4", "2001:0db8:0001:0002"),
+        ("2001:db8:1:2:ffff::1", "2001:0db8:0001:0002"),
+        ("fe80::1%eth0", "fe80::1"),
+    ],
+)
+def test_all_addresses_of_a_network_in_ipv6_are_one_host(address, host):
+    assert host_of((address, 1)) == host
+
+
+steps = st.lists(
+    st.tuples(st.sampled_from(["add", "speak", "take", "shed", "remove"]), st.sampled_from("abc")),
+    max_size=60,
+)
+
+
+@given(steps)
+def test_hosts_take_turns_and_nothing_is_lost_or_returned_twice(order):
+    line, silent, ready = Line(), {}, []
+    for number, (act, host) in enumerate(order):
+        mine = [item for item, owner in silent.items() if owner == host]
+        if act == "add":
+            line.add(host, number, number)
+            silent[number] = host
+        elif act == "speak" and mine:
+            line.spoke(host, mine[0])
+            ready.append((host, mine[0]))
+            del silent[mine[0]]
+        elif act == "remove" and mine:
+            line.remove(host, mine[-1])
+            del silent[mine[-1]]
+        elif act == "take":
+            turn = line.hosts[0] if line.hosts else None
+            item = line.take()
+            assert (item is None) == (not ready)
+            if item is not None:
+                oldest = next(each for each in ready if each[0] == turn)
+                assert oldest == (turn, item)
+                ready.remove(oldest)
+                # The others come first now.
+                assert turn not in line.hosts or line.hosts[-1] == turn
+        elif act == "shed" and len(line):
+            counts = Counter([*silent.values(), *(each for each, _ in ready)])
+            item = line.shed()
+            owner = silent.pop(item, None) or next(each for each, other in ready if other == item)
+            assert counts[owner] == max(counts.values())
+            ready = [each for each in ready if each[1] != item]
+        assert len(line) == len(silent) + len(ready)
+
+
+@asynccontextmanager
+async def gated(**limits):
+    """Yield a listening gate, and a function that connects to it."""
+    sock = GatedSocket(socket.AF_INET, **limits)
+    sock.bind(("127.0.0.1", 0))
+    sock.setblocking(False)
+    sock.listen(100)
+    async with AsyncExitStack() as stack:
+        stack.callback(sock.close)
+
+        async def connect(text=b"", host="127.0.0.1"):
+            one = stack.enter_context(socket.socket())
+            one.bind((host, 0))
+            one.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(one, sock.getsockname())
+            if text:
+                await asyncio.get_running_loop().sock_sendall(one, text)
+            return one
+
+        yield sock, connect
+
+
+def accepted(sock):
+    """Return the address of the peer whose turn it is, None if it is that of none."""
+    try:
+        connection, address = sock.accept()
+    except BlockingIOError:
+        return None
+    kept.append(connection)
+    return address
+
+
+kept: list[socket.socket] = []
+"""Closed by the fixture below, as a server would do in the end."""
+
+
+@pytest.fixture(autouse=True)
+def close_accepted():
+    yield
+    while kept:
+        kept.pop().close()
+
+
+async def test_only_those_that_have_sent_something_shake_hands_and_never_more_than_the_limit():
+    async with gated(handshakes=2) as (sock, connect):
+        silent = [await connect() for _ in range(5)]
+        loud = [await connect(b"hello") for _ in range(3)]
+        await until(lambda: accepted(sock) and sock.pending == 2)
+        names = {each.getsockname() for each in loud}
+        taken = {each.address for each in kept}
+        assert taken < names
+        assert sock.waiting == 6
+        assert accepted(sock) is None
+        sock.admit(kept[0].address)
+        await until(lambda: accepted(sock) in names - taken)
+        kept[1].close()
+        assert sock.pending == 1
+        silent[0].close()
+        await until(lambda: sock.waiting == 4)
+
+
+async def test_one_that_hung_up_while_it_waited_takes_no_place():
+    async with gated(handshakes=1) as (sock, connect):
+        gone = await connect(b"hello")
+        await until(lambda: len(sock._line.hosts) == 1)
+        gone.close()
+        other = await connect(b"hello")
+        await until(lambda: sock.waiting == 2)
+        await until(lambda: accepted(sock) == other.getsockname())
+
+
+async def test_with_no_place_to_wait_the_host_with_most_loses_a_silent_one():
+    async with gated(waiting=4) as (sock, connect):
+        held = [await connect(host="127.0.0.2") for _ in range(4)]
+        await until(lambda: sock.waiting == 4)
+        other = await connect(b"hello")
+        await until(lambda: accepted(sock) == other.getsockname())
+        assert await asyncio.get_running_loop().sock_recv(held[0], 1) == b""
+
+
+async def test_a_handshake_that_takes_too_long_makes_room_and_one_alone_ends_too(monkeypatch):
+    monkeypatch.setattr(gate, "MIN_HANDSHAKE_S", 0.3)
+    monkeypatch.setattr(gate, "HANDSHAKE_S", 1.0)
+    async with gated(handshakes=1) as (sock, connect):
+        slow = await connect(b"half of a")
+        await until(lambda: accepted(sock) == slow.getsockname())
+        other = await connect(b"hello")
+        # The transport of a server would close it when it notices the end.
+        await until(lambda: accepted(sock) == other.getsockname())
+        assert await asyncio.get_running_loop().sock_recv(slow, 1) == b""
+        silent = await connect()
+        assert await asyncio.get_running_loop().sock_recv(other, 1) == b""
+        assert await asyncio.get_running_loop().sock_recv(silent, 1) == b""
+        await until(lambda: sock.pending == sock.waiting == 0)
 
 
 async def test_clients_get_in_while_another_host_holds_every_place_and_more(shared):
     """From 127.0.0.2, which is another host for the coordinator."""
     with ExitStack() as stack:
-        for _ in range(MAX_PENDING + 100):
+        for _ in range(MAX_HANDSHAKES + 300):
             sock = stack.enter_context(socket.socket())
             sock.bind(("127.0.0.2", 0))
             sock.setblocking(False)
@@ -88,16 +235,15 @@ async def test_clients_get_in_while_another_host_holds_every_place_and_more(shar
 
 async def test_clients_get_in_past_silent_sockets_of_their_own_host(shared):
     with ExitStack() as stack:
-        for _ in range(MAX_PENDING):
+        for _ in range(MAX_HANDSHAKES + 100):
             sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", shared.port))
-        # They lose their places once they are old enough, so a client may have to try again.
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 if await gets_in(shared):
                     return
-                await asyncio.sleep(MIN_HANDSHAKE_S / 4)
+                await asyncio.sleep(0.1)
 
 
 async def gets_in(process):
