@@ -23,11 +23,13 @@ _CAPSET = {"x86_64": 126, "aarch64": 91, "riscv64": 91, "armv7l": 185, "armv6l":
 """Number of the system call `capset`, for which the C library has no function."""
 _CAPABILITY_VERSION = 0x20080522
 _MAX_CAPABILITIES = 64
-_MAX_FILES = 1024
+MAX_FILES = 1024
 
 
-def confine() -> None:
+def confine(max_files: int = MAX_FILES) -> None:
     """Switch from root to NOBODY, drop all capabilities permanently, and disable core files.
+
+    The process gets at most `max_files` descriptors.
 
     If other users cannot read the code (below /root, say), root keeps CAP_DAC_READ_SEARCH. If root
     may not change its user (in a sandbox), it stays uid 0 without capabilities.
@@ -58,7 +60,7 @@ def confine() -> None:
     _check(library.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    files = _MAX_FILES if limit == resource.RLIM_INFINITY else min(_MAX_FILES, limit)
+    files = max_files if limit == resource.RLIM_INFINITY else min(max_files, limit)
     resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
 
 

@@ -23,6 +23,9 @@ MAX_HEAP_BLOCK = 32 << 20
 """The C library accepts no larger one."""
 KEPT_BYTES = 64 << 20
 
+MAX_FILES = 4096
+"""Descriptors: `MAX_MACHINES` connections, and those of strangers that are not closed yet."""
+
 
 def keep_freed_memory() -> None:
     """Let the C library reuse memory of large messages instead of giving it back to the kernel.
@@ -46,7 +49,7 @@ def main() -> int:
         # Before `confine`, because the daemon admits the user that it has started.
         connection = attach.connect(place)
         config = decode(connection.config.get("link"))
-        confine()
+        confine(MAX_FILES)
         hide_memory()  # after the change of user, which would reset it
         from dorad.link.process import LinkProcess  # after `confine`
         from dorad.link.reporting import report_ended

@@ -24,7 +24,7 @@ from dorad.link.frames import EventKind
 from dorad.link.reporting import Reporter, StatusReports
 from dorad.link.sending import ACK_DELAY_S, Sending
 from dorad.link.session import LinkError, Session
-from dorad.link.sockets import ReadWatch, limit_sending, socket_states
+from dorad.link.sockets import ReadWatch, limit_sending
 from dorad.node.events import ALL_INPUTS_CLOSED, FINISHED, MANUAL
 from dorad.node.nodeinputs import NodeInputs
 from dorad.shm import doorbell
@@ -179,8 +179,11 @@ class LinkProcess:
                 self._session.silence.ask(self._channels.missing(self._config.peers), now_s)
             if self._channels.check_answers(self._config.peers, now_s):
                 self._reopen(self._config)
-        if now_s >= self._read_watch.due_s and self._read_watch.check(socket_states(), now_s):
-            raise LinkError("Zenoh has stopped reading its connections; the link restarts")
+        if now_s >= self._read_watch.due_s:
+            if self._read_watch.check(self._session.connections(), now_s):
+                raise LinkError("Zenoh has stopped reading its connections; the link restarts")
+            if fault := self._session.fault:
+                raise LinkError(f"{fault}; the link restarts")
         return busy
 
     def _handle_event(self, event: dict[str, Any], now_s: float) -> None:

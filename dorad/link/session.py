@@ -22,11 +22,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import zenoh
 
 from dorad.link.access import root_of
+from dorad.link.gate import Gate, GateError
 from dorad.link.settings import zenoh_config
 from dorad.link.silence import Silence, why_silent
+from dorad.link.sockets import End, SocketState, end_of, socket_states
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from dorad.link.config import LinkConfig
 
@@ -128,23 +130,44 @@ class Session:
         self._known = frozenset(config.peers)
         self._session: zenoh.Session | None = None
         self._closed = threading.Event()
+        self._gate: Gate | None = None
+        self._ends: Mapping[str, End] = {}
+        """The other ends of Zenoh's links, by locator; it is replaced as a whole."""
         self._token_key = f"{self._root}/alive/{config.machine}/{incarnation:016x}"
         if config.router:
             self.unopened = f"connecting to the router {self._router}"
             threading.Thread(target=self._wait_for_router, args=(config,), daemon=True).start()
             return
-        opened = _in_thread(lambda: zenoh.open(zenoh_config(config)), OPEN_TIMEOUT_S)
-        if isinstance(opened, Exception):
-            raise LinkError(f"the link cannot be opened: {reason_of(opened)}") from opened
-        if opened is None:
-            raise LinkError(f"the link could not be opened within {OPEN_TIMEOUT_S:g} s")
-        self._begin(opened)
+        self._begin(self._open(config))
+
+    def _open(self, config: LinkConfig) -> zenoh.Session:
+        """Open the session, behind a gate if strangers can be told from machines of the fleet.
+
+        Raises:
+            LinkError: that is not possible.
+        """
+        listen = config.listen
+        try:
+            if config.tls is not None and listen:
+                self._gate = Gate(listen, config.peers, partial(self._arrived, False))
+                listen = self._gate.endpoints
+            opened = _in_thread(lambda: zenoh.open(zenoh_config(config, listen)), OPEN_TIMEOUT_S)
+            if opened is None:
+                raise LinkError(f"the link could not be opened within {OPEN_TIMEOUT_S:g} s")
+            if isinstance(opened, Exception):
+                raise LinkError(f"the link cannot be opened: {reason_of(opened)}") from opened
+            if self._gate is not None:
+                self._gate.start()
+        except GateError as error:
+            raise LinkError(f"the link cannot be opened: {error}") from error
+        session: zenoh.Session = opened
+        return session
 
     def _wait_for_router(self, config: LinkConfig) -> None:
         """Open the session as soon as the router can be reached."""
         while not self._closed.is_set():
             try:
-                opened = zenoh.open(zenoh_config(config))
+                opened = zenoh.open(zenoh_config(config, ()))
             except zenoh.ZError as error:
                 why = reason_of(error)
                 if why.startswith(_NO_ANSWER):
@@ -166,6 +189,9 @@ class Session:
     def _begin(self, session: zenoh.Session) -> None:
         with self._lock:
             self._session = session
+            session.info.declare_link_events_listener(
+                zenoh.handlers.Callback(self._link_changed, indirect=False), history=True
+            )
             self._listen_to(session, self._known)
             self._token = session.liveliness().declare_token(self._token_key)
 
@@ -177,6 +203,30 @@ class Session:
         if self._session.info.routers_zid() or self._session.info.peers_zid():
             return ""
         return f"the connection to the router {self._router} was lost; it is tried again and again"
+
+    def _link_changed(self, event: zenoh.LinkEvent) -> None:
+        """Handle that Zenoh has a connection more, or one less."""
+        locator, up = event.link.dst, event.kind == zenoh.SampleKind.PUT
+        _log.debug("%s %s", locator, f"is {event.link.auth_identifier}" if up else "has ended")
+        ends = {name: end for name, end in self._ends.items() if name != locator}
+        host, _, port = locator.partition("/")[2].rpartition(":")
+        if up:
+            ends[locator] = end_of(host.strip("[]"), int(port))
+        self._ends = ends
+        if self._gate is not None and up:
+            self._gate.linked(locator, event.link.auth_identifier or "")
+        elif self._gate is not None:
+            self._gate.unlinked(locator)
+
+    def connections(self) -> dict[int, SocketState]:
+        """Return what has come over the connections to other machines, by inode."""
+        inodes = frozenset() if self._gate is None else self._gate.inodes
+        return socket_states(inodes, frozenset(self._ends.values()))
+
+    @property
+    def fault(self) -> str:
+        """Why no connection is accepted any longer; empty if they are."""
+        return "" if self._gate is None else self._gate.fault
 
     @property
     def waiting(self) -> bool:
@@ -225,6 +275,8 @@ class Session:
     def close(self) -> None:
         """Close the session; give up after `CLOSE_TIMEOUT_S`."""
         self._closed.set()
+        if self._gate is not None:
+            self._gate.close()
         session = self._session
         if session is None:
             return

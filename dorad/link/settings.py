@@ -11,6 +11,8 @@ from dorad.link.access import session_rules
 from dorad.link.config import MAX_MACHINES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dorad.link.config import LinkConfig, Tls
 
 RETRY = {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2}
@@ -29,14 +31,14 @@ RECEIVE_BYTES = 1 << 20
 """Buffers of a connection that Zenoh uses again. It makes and clears one for each batch beyond."""
 
 
-def zenoh_config(config: LinkConfig) -> zenoh.Config:
-    """Return the configuration of the session."""
+def zenoh_config(config: LinkConfig, listen: Sequence[str]) -> zenoh.Config:
+    """Return the configuration of a session that listens at these endpoints."""
     settings: dict[str, Any] = {
         # A router passes messages on between clients only.
         "mode": "client" if config.router else "peer",
-        "listen/endpoints": config.listen,
+        "listen/endpoints": list(listen),
         "listen/exit_on_failure": True,
-        "connect/endpoints": config.connect,
+        "connect/endpoints": [_without_brackets(each) for each in config.connect],
         # A client's session opens when its router answers, or not at all.
         "connect/timeout_ms": 0 if config.router else -1,
         "connect/exit_on_failure": False,
@@ -62,6 +64,18 @@ def zenoh_config(config: LinkConfig) -> zenoh.Config:
     for key, value in settings.items():
         found.insert_json5(key, json.dumps(value))
     return found
+
+
+def _without_brackets(endpoint: str) -> str:
+    """Return an endpoint with TLS as Zenoh connects to it: `tls/fd00::7:7447`.
+
+    It takes an address with brackets for a name, which no certificate can have.
+    """
+    scheme, _, place = endpoint.partition("/")
+    host, _, port = place.rpartition(":")
+    if scheme != "tls" or not (host.startswith("[") and host.endswith("]")):
+        return endpoint
+    return f"{scheme}/{host[1:-1]}:{port}"
 
 
 def _tls_settings(tls: Tls) -> dict[str, Any]:

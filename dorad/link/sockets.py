@@ -7,11 +7,12 @@ import logging
 import socket
 import struct
 import termios
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Container, Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -25,6 +26,20 @@ MAX_UNREAD_CHECKS = 10
 
 _BYTES_RECEIVED = 128
 """Offset of `tcpi_bytes_received` in `struct tcp_info` of linux/tcp.h."""
+
+
+class End(NamedTuple):
+    """The address and the port of one end of a connection."""
+
+    address: str
+    port: int
+
+
+def end_of(address: str, port: int) -> End:
+    """Return an end as it is compared: an IPv4 address is the same in an IPv6 socket."""
+    found = ip_address(address.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
+    return End(str(mapped or found), port)
 
 
 class SocketState(NamedTuple):
@@ -50,11 +65,17 @@ def limit_sending() -> None:
     _for_each_connection(limit)
 
 
-def socket_states() -> dict[int, SocketState]:
-    """Return the bytes received over each TCP connection, by the inode of its socket."""
+def socket_states(inodes: Container[int], ends: Container[End]) -> dict[int, SocketState]:
+    """Return the bytes received over connections to other machines, by the inode of each socket.
+
+    These are the sockets with one of `inodes`, and those whose other end is one of `ends`. All
+    others may be strangers', which send what they like.
+    """
     found: dict[int, SocketState] = {}
 
     def look(inode: int, sock: socket.socket) -> None:
+        if inode not in inodes and end_of(*sock.getpeername()[:2]) not in ends:
+            return
         unread = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))[0]
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
         total = struct.unpack_from("Q", info, _BYTES_RECEIVED)[0]
