@@ -130,6 +130,7 @@ class ShareActions:
             descriptor=content.descriptor,
             share=self._with_tls(content.share),
             params=content.params,
+            alive=record.order.alive,
         )
         client = await self._daemon.client()
         try:

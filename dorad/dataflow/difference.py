@@ -88,10 +88,11 @@ def steps(before: Dataflow, after: Dataflow) -> Iterator[Step]:
     for name in sorted(gone - {LINK}):
         yield plan.remove(name)
     added = [node for name, node in new.items() if name not in old or name in gone]
-    for node in _sources_first(added, set(plan.nodes)):
+    for node in sources_first(added, set(plan.nodes)):
         yield plan.add(node)
-    for name in sorted(replaced):
-        yield plan.replace(new[name])
+    # One that has ended is started: its inputs would close if its source came later.
+    for node in sources_first([new[name] for name in sorted(replaced)], new.keys() - replaced):
+        yield plan.replace(node)
     for name in new:
         present = {entry.id for entry in plan.nodes[name].all_inputs}
         for entry in new[name].all_inputs:
@@ -200,8 +201,8 @@ def _source(entry: Input) -> str | None:
     return entry.source.node if isinstance(entry.source, NodeOutput) else None
 
 
-def _sources_first(nodes: list[NodeSpec], present: set[str]) -> Iterator[NodeSpec]:
-    """Yield new nodes so that, as far as there is no cycle, each comes after its sources."""
+def sources_first(nodes: list[NodeSpec], present: Collection[str]) -> Iterator[NodeSpec]:
+    """Yield nodes so that, as far as there is no cycle, each comes after its sources."""
     waiting = sorted(nodes, key=lambda node: node.id != LINK)
     known = set(present)
     while waiting:

@@ -11,6 +11,7 @@ from dorad.control.messages import Share
 from dorad.control.messages.agent import ShareContent
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.model import NodeOutput
 from dorad.dataflow.settings import RECORD_FOLDER
 
 if TYPE_CHECKING:
@@ -97,6 +98,24 @@ def content_of(
         min_rates={} if rules is None else rules.rates | dict.fromkeys(rules.quiet, 0.0),
     )
     return ShareContent(uuid=uuid, descriptor=descriptor, path=str(path), share=share)
+
+
+def sources(content: ShareContent) -> dict[str, set[str]]:
+    """Return the nodes that feed each node of a dataflow.
+
+    Raises:
+        ControlError: it is not valid.
+    """
+    try:
+        flow = from_descriptor(content.descriptor, path=Path(content.path))
+    except DataflowError as error:
+        raise ControlError("refused", f"its dataflow is not valid here: {error}") from None
+    return {
+        node.id: {
+            entry.source.node for entry in node.all_inputs if isinstance(entry.source, NodeOutput)
+        }
+        for node in flow.nodes
+    }
 
 
 def check(content: ShareContent) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from dorad.agent.releases.model import Applied, ReleaseRecord, revision_of
+from dorad.agent.releases.model import Applied, Down, ReleaseRecord, revision_of
 from dorad.agent.releases.orders import take_new
 from dorad.agent.releases.steps import (
     ENDED,
@@ -18,16 +18,21 @@ from dorad.agent.releases.steps import (
     apply,
     end_of,
     enter,
+    failures_of,
     has_ended,
     is_stopping,
 )
 from dorad.agent.releases.switch import go_back, probation, reverting, switching
 from dorad.control.messages.releases import ReleaseState
+from dorad.phrases import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dorad.agent.releases.model import Observation
+
+MAX_DOWN_TEXTS = 3
+"""Nodes in one reason."""
 
 MAX_DAMAGED = 20
 """Releases with damages in one report."""
@@ -49,6 +54,8 @@ def _decide(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
             # The rollout was aborted, or undone.
             following = replace(record, order=record.next, next=None)
             return go_back(following, seen, "another order has arrived")
+        if record.target is not None and record.is_rejected(record.target):
+            return go_back(record, seen, "it was undone")
     elif record.next is not None and record.phase not in IN_SWITCH:
         return take_new(record, record.next)
     if record.order.release is None or not record.order.enabled:
@@ -92,9 +99,12 @@ def _resting(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     if record.phase == "reverted":
         return record
     share = seen.share
-    reason = ""
     if share is not None and has_ended(record, seen):
         reason = end_of(share)
+    elif seen.down is None:
+        return record
+    else:
+        reason = down_text(seen.down)
     return record if record.reason == reason else replace(record, reason=reason)
 
 
@@ -118,7 +128,7 @@ def _preparing(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     assert target is not None
     confirmed = None if record.confirmed is None else record.confirmed.revision
     # One that has ended, perhaps by `dora stop`, is started again like another release.
-    if target == confirmed == _running(record) and not has_ended(record, seen):
+    if target == confirmed == _running(record) and not _is_to_start(record, seen):
         return enter(record, "confirmed", "")
     if known := next((each for each in record.failed if each.digest == target.digest), None):
         why = f"it has failed on this robot before: {known.reason}"
@@ -162,21 +172,45 @@ def _begin(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
         return enter(record, "staged", f"{late}{seen.busy}", waiting="busy")
     assert seen.plan is not None
     contact = seen.contact is not None and seen.now - seen.contact <= CONTACT_S
+    down = seen.down or Down()
+    dead = [node for node in {**down.failed, **down.ended} if node in seen.plan.nodes]
     record = replace(
         record,
         boot=seen.boot,
         switched=seen.now,
         tries=0,
         contact=contact,
+        healthy_at=None,
         busy_since=None,
-        restarted=seen.plan.replaced,
+        restarted=sorted({*seen.plan.replaced, *dead}),
         evidence=[],
-        baseline=replace(record.baseline, notices=seen.notices),
+        baseline=replace(
+            record.baseline,
+            notices=seen.notices,
+            nodes=[node for node in record.baseline.nodes if node not in down.finished],
+        ),
         switched_sequence=seen.plan.sequence,
     )
     assert record.target is not None
     applied = Applied(record.target, seen.plan.nodes)
     return enter(apply(record, applied, seen), "switching", "")
+
+
+def _is_to_start(record: ReleaseRecord, seen: Observation) -> bool:
+    """Return True if an order for the confirmed revision has something to start.
+
+    It has ended, perhaps by `dora stop`, or some of its nodes have.
+    """
+    if has_ended(record, seen):
+        return True
+    down = seen.down
+    return down is not None and bool(down.failed or down.ended) and not record.order.stay
+
+
+def down_text(down: Down) -> str:
+    """Return which nodes do not run, and why; empty if all do."""
+    texts = [f"node {node} {text}" for node, text in {**down.failed, **down.ended}.items()]
+    return first_of(texts, MAX_DOWN_TEXTS)
 
 
 def _running(record: ReleaseRecord) -> object:
@@ -190,6 +224,10 @@ def state_of(
     share = None if seen is None else seen.share
     runs = record.applied is not None and not record.halting
     runs = runs and (share is None or share.status not in ENDED)
+    down = Down() if seen is None or seen.down is None else seen.down
+    failed = down.failed
+    if seen is not None and share is not None and has_ended(record, seen):
+        failed = failures_of(share)
     return ReleaseState(
         dataflow=record.order.dataflow,
         epoch=record.order.epoch,
@@ -208,5 +246,7 @@ def state_of(
         evidence=record.evidence,
         leases=[] if seen is None else seen.leases,
         restarted=record.restarted,
+        failed=failed,
+        ended=down.ended,
         damaged={each: lost[each] for each in sorted(record.in_use & lost.keys())[:MAX_DAMAGED]},
     )

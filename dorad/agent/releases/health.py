@@ -6,17 +6,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dorad.agent.releases.model import Baseline, Health
+from dorad.agent.releases.model import Baseline, Down, Health
+from dorad.agent.releases.steps import MAX_CAUSE, MAX_DOWN
 from dorad.control.messages.releases import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from dorad.control.messages import NodeInfo
     from dorad.control.messages.releases import HealthRules
 
 MISSES_FACTOR = 2.0
 """How many times as many deadlines as before a node may miss."""
+UNBLAMED = frozenset(
+    {"exited with code 0", "was restarted by a command", "was replaced by a command"}
+)
+"""How a process ended, in the daemon's words, if that is no failure."""
 MIN_MESSAGES = 2.0
 """Minimum number of expected messages from which a rate can be checked."""
 
@@ -126,6 +131,48 @@ def judge(
         misses=found.misses,
         settled=found.settled,
     )
+
+
+def down_of(
+    nodes: Iterable[NodeInfo], baseline: Baseline, sources: Mapping[str, Collection[str]]
+) -> Down:
+    """Return the nodes of the baseline that do not run; `sources` are the nodes that feed each.
+
+    A node whose inputs have closed has finished if all its sources have.
+    """
+    failed: dict[str, str] = {}
+    ended: dict[str, str] = {}
+    drained: list[str] = []
+    finished: list[str] = []
+    for node in nodes:
+        last = node.last_exit or "gave no reason"
+        match node.status:
+            case _ if node.dynamic:
+                continue
+            case "failed":
+                failed[node.node] = f"has failed: it {last}"
+            case "restarting" if last not in UNBLAMED:
+                failed[node.node] = f"waits for its restart: it {last}"
+            case "stopped" if node.ended_by is None:
+                finished.append(node.node)
+            case "stopped" if node.ended_by == "inputs":
+                drained.append(node.node)
+            case "stopped":
+                ended[node.node] = "was stopped by a command"
+    while more := [
+        name
+        for name in drained
+        if name not in finished and (fed := sources.get(name)) and set(fed) <= {*finished}
+    ]:
+        finished += more
+    ended |= {name: "has ended: its inputs closed" for name in drained if name not in finished}
+    ran = set(baseline.nodes)
+    return Down(_first(failed, ran), _first(ended, ran), finished)
+
+
+def _first(texts: Mapping[str, str], ran: Collection[str]) -> dict[str, str]:
+    found = [(name, text[:MAX_CAUSE]) for name, text in texts.items() if name in ran]
+    return dict(found[:MAX_DOWN])
 
 
 def _checks(found: Watch, rules: HealthRules, baseline: Baseline) -> Iterator[Evidence]:

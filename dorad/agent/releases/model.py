@@ -60,7 +60,7 @@ class Baseline(msgspec.Struct, frozen=True):
     """Messages per second of each output when the last revision was confirmed, or later: see
     `settled`."""
     nodes: list[str] = []
-    """The nodes that ran then."""
+    """The nodes that ran then, without those that have finished by themselves since."""
     notices: list[str] = []
     """Warnings that the daemon had before the switch."""
     misses: dict[str, float] = {}
@@ -100,17 +100,23 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
     """When a return that failed may be tried again."""
     contact: bool = False
     """Whether there was contact to the coordinator in the minute before the switch."""
+    healthy_at: float | None = None
+    """Since when all checks pass; then a sign of life of the coordinator is needed."""
     busy_since: float | None = None
     gave_up: bool = False
     """Whether it gave up waiting for the end of being busy, until another order."""
     confirmed: Applied | None = None
     previous: Revision | None = None
+    former: Applied | None = None
+    """What was confirmed before `confirmed`: to it the robot goes back if that is rejected."""
     sequence: int = 0
     """The highest that was confirmed."""
     switched_sequence: int = 0
     """Of the release of the last switch."""
     baseline: Baseline = Baseline()
     failed: list[Failed] = []
+    rejected: list[Failed] = []
+    """Revisions that an operator has undone."""
     evidence: list[Evidence] = []
     restarted: list[str] = []
     """Nodes that the last switch has replaced."""
@@ -140,7 +146,23 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
                 found.add(order.release)
         if self.previous is not None:
             found.add(self.previous.release)
+        if self.former is not None:
+            found |= self.former.releases
         return found
+
+    @property
+    def alive(self) -> list[str]:
+        """The nodes of `applied` that run: those of the baseline, and those that are new."""
+        if self.applied is None:
+            return []
+        before = {} if self.confirmed is None else self.confirmed.nodes
+        ran = self.baseline.nodes
+        return [node for node in self.applied.nodes if node in ran or node not in before]
+
+    def is_rejected(self, revision: Revision) -> bool:
+        """Return True for a revision that has failed here, or that an operator has undone."""
+        digest = revision.digest
+        return any(each.digest == digest for each in (*self.failed, *self.rejected))
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -170,6 +192,17 @@ class Health(msgspec.Struct, frozen=True):
     """The outputs that had begun to send before that moment."""
 
 
+class Down(msgspec.Struct, frozen=True):
+    """The nodes that do not run although they ran when the last revision was confirmed."""
+
+    failed: dict[str, str] = {}
+    """With the reason."""
+    ended: dict[str, str] = {}
+    """Ended because their inputs had closed, or by a command; with the reason."""
+    finished: list[str] = []
+    """Ended by themselves, with 0 while their inputs were open, or after such sources."""
+
+
 class Observation(msgspec.Struct, frozen=True):
     """An observation of a dataflow. Clocks count from the boot."""
 
@@ -194,6 +227,8 @@ class Observation(msgspec.Struct, frozen=True):
     contact: float | None = None
     """When the coordinator last sent something, by the clock of `now`."""
     health: Health | None = None
+    down: Down | None = None
+    """None if the daemon was not asked."""
     learned: dict[str, float] = {}
     """Rates of the confirmed revision, over a steady time, of outputs that had begun before it."""
 

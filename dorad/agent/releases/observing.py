@@ -21,10 +21,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.agent.daemon import Daemon
+    from dorad.agent.releases.health import Measurement
     from dorad.agent.releases.library import Library
-    from dorad.agent.releases.model import Applied, Files, Health, Revision
+    from dorad.agent.releases.model import Applied, Down, Files, Health, Revision
     from dorad.agent.releases.queries import Contact
     from dorad.agent.shares import Shares
+    from dorad.control.messages import NodeInfo
     from dorad.control.messages.agent import ShareContent
     from dorad.control.messages.releases import HealthRules, Lease
 
@@ -57,6 +59,8 @@ class Observations:
         self._contact = contact
         self._plans: dict[str, tuple[Applied | None, Revision, Plan]] = {}
         self._watches: dict[str, health.Watch] = {}
+        self._sources: dict[str, tuple[object, dict[str, set[str]]]] = {}
+        """By dataflow: what runs, and which nodes feed each of its nodes."""
         self.changed = asyncio.Event()
         """Set when there is more to be seen."""
         self._probes = Commands(daemon, self.changed.set)
@@ -79,7 +83,7 @@ class Observations:
 
     def forget(self, name: str) -> None:
         """Forget a dataflow."""
-        for known in (self._plans, self._watches, self.troubles):
+        for known in (self._plans, self._watches, self._sources, self.troubles):
             known.pop(name, None)
         for commands in (self._probes, self._questions):
             commands.forget(name)
@@ -117,7 +121,11 @@ class Observations:
             if runs and record.phase == "probation":
                 return replace(before, health=await self._judge(record, tasks))
             if runs and record.phase in ("confirmed", "reverted"):
-                return replace(before, learned=await self._learn(record))
+                seen = await queries.measure(await self._daemon.client(), record.uuid)
+                learned = self._learn(record, seen)
+                return replace(before, learned=learned, down=self._down(record, seen.nodes))
+            if runs and record.phase in PREPARING:
+                return replace(before, down=await self._ask_down(record))
         except ControlError as error:
             _log.debug("release of %s: %s", name, error)
         return before
@@ -130,6 +138,8 @@ class Observations:
         leases = await queries.leases(client)
         busy: str | None = _in_words(leases) or self._unsafe(record, tasks)
         seen = replace(seen, notices=notices, leases=leases, busy=busy)
+        if seen.share is not None and seen.share.status == "running":
+            seen = replace(seen, down=await self._ask_down(record))
         if busy != "" and record.order.busy == "wait":
             return seen
         return replace(seen, refusal=await self._verify_again(record))
@@ -206,10 +216,29 @@ class Observations:
         running = self._probes.is_running(name)
         return [Evidence(check="probes", ok=False, text="have not ended yet")] if running else None
 
-    async def _learn(self, record: ReleaseRecord) -> dict[str, float]:
+    async def _ask_down(self, record: ReleaseRecord) -> Down | None:
+        client = await self._daemon.client()
+        return self._down(record, await queries.nodes(client, record.uuid))
+
+    def _down(self, record: ReleaseRecord, nodes: list[NodeInfo]) -> Down | None:
+        """Return the nodes that do not run although they ran when the revision was confirmed."""
+        if record.applied is None or record.confirmed is None:
+            return None
+        name, key = record.order.dataflow, (record.applied, record.uuid)
+        known = self._sources.get(name)
+        if known is None or known[0] != key:
+            try:
+                found = compose.sources(self.content(record.uuid, name, record.applied))
+            except ControlError as error:
+                # Its files are damaged: a node whose inputs have closed counts as ended.
+                _log.debug("sources of the nodes of %s: %s", name, error)
+                found = {}
+            known = self._sources[name] = (key, found)
+        return health.down_of(nodes, record.baseline, known[1])
+
+    def _learn(self, record: ReleaseRecord, seen: Measurement) -> dict[str, float]:
         """Return rates of the confirmed revision; none before it was steady for long enough."""
         name = record.order.dataflow
-        seen = await queries.measure(await self._daemon.client(), record.uuid)
         found, self._watches[name] = health.learn(self._watches.get(name), seen, record.order.rules)
         if found.seconds < record.order.rules.min_healthy_time:
             return {}

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from dorad.agent.releases.model import revision_of
+from dorad.agent.releases.model import MAX_FAILED, Failed, Revision, revision_of
 from dorad.agent.releases.steps import IN_SWITCH
 from dorad.control.errors import ControlError
+
+MAX_REASON = 1000
+"""Characters of the reason why a revision was undone."""
 
 if TYPE_CHECKING:
     from typing import Any
@@ -27,7 +30,11 @@ def take_order(
             from it under the same number.
     """
     if record is None:
-        return new
+        return _with_rejections(new, order)
+    return _with_rejections(_take(record, order), order)
+
+
+def _take(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecord:
     present = record.next or record.order
     version = (order.epoch, order.generation)
     if version < record.version:
@@ -63,7 +70,7 @@ def take_new(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecord:
         return replace(record, order=order, next=None)
     if record.phase in IN_SWITCH and order.release is not None and order.enabled:
         return replace(record, next=order)
-    if record.phase == "confirmed" and same and not record.reason:
+    if record.phase == "confirmed" and same and (order.stay or not (order.switch or record.reason)):
         return replace(record, order=order)
     stops = order.release is None or not order.enabled
     if stops and record.phase in (*IN_SWITCH, "stuck"):
@@ -76,6 +83,18 @@ def take_new(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecord:
         record, order=order, next=None, phase="pending", reason="", waiting="", refused=False,
         busy_since=None, gave_up=False, evidence=[], restarted=[],
     )  # fmt: skip
+
+
+def _with_rejections(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecord:
+    """Return the record that remembers what was undone, until it is ordered again."""
+    found = {each.digest: each for each in record.rejected}
+    for each in order.rejects:
+        digest = Revision(each.release, each.params).digest
+        found[digest] = Failed(digest, each.reason[:MAX_REASON] or "undone")
+    if order.release is not None and not order.stay:
+        found.pop(revision_of(order).digest, None)
+    rejected = [*found.values()][-MAX_FAILED:]
+    return record if rejected == record.rejected else replace(record, rejected=rejected)
 
 
 def forget_epoch(record: ReleaseRecord) -> ReleaseRecord:

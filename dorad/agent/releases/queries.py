@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from dorad.agent.releases.health import Measurement
 from dorad.control.errors import ControlError
-from dorad.control.messages import DaemonStatus, LeaseList, Nothing, Top
+from dorad.control.messages import DaemonStatus, LeaseList, NodeList, Nothing, Ref, Top
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dorad.control.asyncclient import AsyncClient
+    from dorad.control.messages import NodeInfo
     from dorad.control.messages.releases import Lease
 
 _log = logging.getLogger(__name__)
@@ -50,8 +51,13 @@ async def measure(client: AsyncClient, uuid: str) -> Measurement:
     for edge in top.edges:
         if edge.dataflow == uuid:
             sent[edge.source] = max(edge.sent, sent.get(edge.source, 0))
-    nodes = [node for node in top.nodes if node.dataflow == uuid]
-    return Measurement(at, nodes, sent, await notices(client))
+    own = [node for node in top.nodes if node.dataflow == uuid]
+    return Measurement(at, own, sent, await notices(client))
+
+
+async def nodes(client: AsyncClient, uuid: str) -> list[NodeInfo]:
+    """Return the nodes of a running dataflow. Raises ControlError."""
+    return (await client.call("node.list", Ref(dataflow=uuid), NodeList)).nodes
 
 
 async def notices(client: AsyncClient) -> list[str]:

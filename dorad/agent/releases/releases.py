@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 
 EVERY_S = 30.0
-"""Time between two checks when nothing is to be done."""
+"""Time between two checks when nothing runs."""
+CONFIRMED_EVERY_S = 5.0
+"""The same while confirmed releases run: their nodes may fail."""
 ACTIVE_EVERY_S = 1.0
 """The same during a switch, or while something must not be interrupted."""
 WAITING_EVERY_S = 3.0
@@ -153,7 +155,9 @@ class Releases:
             each.phase not in ("pending", *calm) and each.waiting != "switch" for each in records
         ):
             return ACTIVE_EVERY_S
-        return WAITING_EVERY_S if self._active else EVERY_S
+        if self._active:
+            return WAITING_EVERY_S
+        return CONFIRMED_EVERY_S if any(each.applied for each in records) else EVERY_S
 
     async def _advance(self, name: str, tasks: asyncio.TaskGroup) -> None:
         """Decide about a dataflow and act, until nothing changes."""
@@ -228,6 +232,7 @@ class Releases:
                     dataflow=name,
                     enabled=enabled,
                     content=content,
+                    alive=record.alive,
                 )
             )
             self._synced[name] = record.step

@@ -15,6 +15,8 @@ IN_SWITCH = ("switching", "probation", "reverting")
 """Phases of a switch. A newer order waits until they are over."""
 ENDED = ("stopped", "finished", "failed")
 """Statuses of a share that has ended."""
+MAX_DOWN = 20
+"""Nodes that do not run, in a report."""
 MAX_CAUSE = 500
 """Characters of a failure in a reason."""
 
@@ -58,6 +60,16 @@ def end_of(share: ShareState) -> str:
         cause = share.outcome.failures[0]
         why = ": ".join((cause.headline, *cause.lines[-1:]))[:MAX_CAUSE]
     return f"the dataflow has {share.status}" + (why and f": {why}")
+
+
+def failures_of(share: ShareState) -> dict[str, str]:
+    """Return the nodes that have failed in a run that has failed, with the reasons."""
+    if share.status != "failed":
+        return {}
+    results = [] if share.outcome is None else share.outcome.results
+    bad = [each for each in results if each.outcome == "failed"][:MAX_DOWN]
+    found = {each.node: each.reason[:MAX_CAUSE] for each in bad}
+    return found or {share.dataflow: end_of(share)}
 
 
 def has_ended(record: ReleaseRecord, seen: Observation) -> bool:

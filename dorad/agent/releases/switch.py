@@ -19,6 +19,9 @@ MAX_CHANGES = 3
 """Attempts to change a running dataflow back; then it is stopped and started."""
 REVERT_RETRY_S = 2.0
 STUCK_RETRY_S = 30.0
+NOTHING_LEFT = (
+    "it stays: every release that was confirmed here has failed or was undone; roll out another one"
+)
 
 
 def switching(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
@@ -50,17 +53,20 @@ def probation(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     if record.boot != seen.boot:
         if record.tries >= MAX_PROBATION_BOOTS:
             return _fail(record, seen, "the machine was restarted twice before it was confirmed")
-        return replace(record, boot=seen.boot, switched=seen.now, tries=record.tries + 1)
+        return replace(
+            record, boot=seen.boot, switched=seen.now, tries=record.tries + 1, healthy_at=None
+        )
     elapsed = seen.now - record.switched
-    contact = not record.contact or (seen.contact is not None and seen.contact > record.switched)
     share, health = seen.share, seen.health
+    healthy = health is not None and health.healthy
     if health is not None:
-        record = replace(record, evidence=health.evidence)
+        since = seen.now if record.healthy_at is None else record.healthy_at
+        record = replace(record, evidence=health.evidence, healthy_at=since if healthy else None)
+    contact = not record.contact or _is_heard(record, seen)
     if share is not None and share.generation == record.step and share.status in ENDED:
         return _fail(record, seen, end_of(share))
     if health is not None and health.fatal:
         return _fail(record, seen, health.fatal)
-    healthy = health is not None and health.healthy
     if healthy and contact:
         assert health is not None
         return _confirm(record, health)
@@ -77,8 +83,10 @@ def probation(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
 
 def reverting(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record during a return, or after its failure."""
-    if record.phase == "stuck" and record.applied != record.confirmed:
-        return record  # `auto_revert` is off
+    if record.phase == "stuck" and record.applied is not None:
+        stays = record.applied != record.confirmed  # `auto_revert` is off
+        if stays or record.is_rejected(record.applied.revision):
+            return record
     if record.boot != seen.boot:
         record = replace(record, boot=seen.boot, switched=seen.now, tries=0, retry_at=0.0)
     if record.halting and record.applied is not None:
@@ -107,17 +115,47 @@ def reverting(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
 
 
 def go_back(record: ReleaseRecord, seen: Observation, reason: str) -> ReleaseRecord:
-    """Return the record that begins to revert to the confirmed revision."""
+    """Return the record that begins to revert to the last confirmed revision.
+
+    Not to one that has failed here or was undone: then to the one before it. If there is none, the
+    robot stays with what it has, and asks.
+    """
     record = replace(record, boot=seen.boot, switched=seen.now, tries=0, retry_at=0.0)
-    return enter(apply(record, record.confirmed, seen), "reverting", reason)
+    confirmed, former = record.confirmed, record.former
+    if confirmed is None or not record.is_rejected(confirmed.revision):
+        return enter(apply(record, confirmed, seen), "reverting", reason)
+    if former is None or record.is_rejected(former.revision):
+        return enter(record, "stuck", f"{reason}; {NOTHING_LEFT}")
+    ran = record.baseline.nodes
+    nodes = [node for node in former.nodes if node in ran or node not in confirmed.nodes]
+    record = replace(
+        record,
+        confirmed=former,
+        former=None,
+        previous=None,
+        baseline=replace(record.baseline, nodes=nodes),
+    )
+    return enter(apply(record, former, seen), "reverting", reason)
+
+
+def _is_heard(record: ReleaseRecord, seen: Observation) -> bool:
+    """Return True if the coordinator gave a sign of life at the end of the healthy time.
+
+    While it is not healthy, one since the switch is enough: then nothing is confirmed.
+    """
+    if seen.contact is None:
+        return False
+    if record.healthy_at is None:
+        return seen.contact > record.switched
+    return seen.contact >= record.healthy_at
 
 
 def _confirm(record: ReleaseRecord, health: Health) -> ReleaseRecord:
     assert record.applied is not None
     before = record.confirmed
-    previous = record.previous
+    previous, former = record.previous, record.former
     if before is not None and before.revision != record.applied.revision:
-        previous = before.revision
+        previous, former = before.revision, before
     baseline = Baseline(
         rates=health.rates, nodes=health.nodes, misses=health.misses, settled=health.settled
     )
@@ -125,6 +163,8 @@ def _confirm(record: ReleaseRecord, health: Health) -> ReleaseRecord:
         record,
         confirmed=record.applied,
         previous=previous,
+        former=former,
+        healthy_at=None,
         baseline=baseline,
         sequence=max(record.sequence, record.switched_sequence),
     )

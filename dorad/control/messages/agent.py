@@ -66,6 +66,8 @@ class ShareSet(Struct):
     """For its stop: seconds until SIGTERM."""
     force: bool = False
     """For its stop: SIGKILL at once."""
+    alive: list[str] = []
+    """For a change: nodes that run after it, see `Update`."""
 
 
 class ShareRef(Struct):

@@ -37,6 +37,14 @@ class HealthRules(Struct):
     """Commands, run in the release's folder, that must exit with 0."""
 
 
+class Rejection(Struct):
+    """A release with its parameters that a robot must not go back to by itself."""
+
+    release: ReleaseId
+    params: dict[str, Any] = {}
+    reason: str = ""
+
+
 class ReleaseOrder(Struct):
     """An order to run a release of one dataflow. The agent stores it before it answers."""
 
@@ -61,6 +69,10 @@ class ReleaseOrder(Struct):
     retry: bool = False
     """Whether a release that has failed on this robot is tried again."""
     auto_revert: bool = True
+    stay: bool = False
+    """Whether a release that runs already stays as it is: nodes that have ended stay ended."""
+    rejects: list[Rejection] = []
+    """What was undone: the robot goes back to none of them, until it is ordered again."""
 
 
 class Evidence(Struct):
@@ -135,3 +147,7 @@ class ReleaseState(Struct):
     """Nodes that the last switch replaced; all others ran on."""
     damaged: dict[str, str] = {}
     """By the id of a release that runs here: which of its files are damaged or missing."""
+    failed: dict[str, str] = {}
+    """Nodes of the confirmed release that have failed since, with the reason."""
+    ended: dict[str, str] = {}
+    """Nodes that ran when it was confirmed and have ended with their sources, with the reason."""

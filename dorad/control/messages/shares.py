@@ -83,3 +83,6 @@ class Update(Struct):
     share: Share
     params: dict[str, dict[str, Any]] = {}
     """By node: what was set elsewhere for a node that is new here."""
+    alive: list[str] = []
+    """Nodes that run after the change: those that have ended are started again, but one that
+    finished by itself, with 0 while its inputs were open, and one that would receive nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +20,7 @@ from dorad.dataflow.difference import (
     Remove,
     Replace,
     shared_channels,
+    sources_first,
     steps,
 )
 from dorad.dataflow.errors import DataflowError
@@ -28,6 +28,8 @@ from dorad.dataflow.model import Link
 from dorad.dataflow.types.strict import change_problems
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from dorad.control.server import Call
     from dorad.daemon.record import Record
     from dorad.daemon.run import DataflowRun
@@ -97,10 +99,41 @@ class ShareMethods:
         record.row.options = msgspec.structs.replace(record.row.options, share=wanted.share)
         run.commands.describe(after)
         run.link.use(new)
+        await _revive(run, after, wanted.alive)
 
 
 def _node_of(step: Step) -> str:
     return step.node.id if isinstance(step, Add) else step.node
+
+
+async def _revive(run: DataflowRun, after: Dataflow, names: Collection[str]) -> None:
+    """Start nodes again that have ended, or end, their sources first. Raises ProblemError."""
+    wanted = [node for node in after.nodes if node.id in names and not node.is_dynamic]
+    others = {node.id for node in after.nodes} - {node.id for node in wanted}
+    for node in sources_first(wanted, others):
+        if not _has_left(run, node.id):
+            continue
+        if not run.supervisor.may_start_again(node.id):
+            _log.debug("node %s stays ended: it would receive nothing", node.id)
+            continue
+        _log.info("node %s had ended: it is started again", node.id)
+        if not _has_ended(run, node.id):
+            # All its inputs have closed, so it is about to end: then nothing else would start it.
+            await run.commands.stop(node.id)
+        await run.commands.restart(node.id)
+
+
+def _has_left(run: DataflowRun, node: str) -> bool:
+    """Return True for a node that has ended or is about to, but not if it finished by itself."""
+    view = run.supervisor.status(node)
+    if view is None:
+        return False
+    return view.status == "failed" or view.stopped or run.supervisor.has_drained(node)
+
+
+def _has_ended(run: DataflowRun, node: str) -> bool:
+    view = run.supervisor.status(node)
+    return view is not None and view.status in ("stopped", "failed")
 
 
 async def _replace(run: DataflowRun, node: str, after: Dataflow) -> None:
@@ -124,15 +157,14 @@ async def _carry_out(record: Record, run: DataflowRun, step: Step) -> None:
             run.broker.params.replace(node.id, record.initial_params(node))
             await commands.add(node, after)
         case Replace(node, after):
-            view = run.supervisor.status(node)
-            if view is not None and view.status in ("stopped", "failed"):
-                # It has ended, so there is no process that another one could replace.
-                before = replace(after, nodes=tuple(n for n in after.nodes if n.id != node))
-                await commands.remove(node, before)
-                await commands.add(after.node(node), after)
-            else:
-                run.broker.params.replace(node, record.initial_params(after.node(node)))
+            run.broker.params.replace(node, record.initial_params(after.node(node)))
+            if not _has_ended(run, node):
                 await _replace(run, node, after)
+                return
+            # There is no process that another one could replace. What it feeds opens again.
+            commands.describe(after)
+            if run.supervisor.may_start_again(node):
+                await commands.restart(node)
         case Connect(node, entry, after):
             if run.supervisor.takes_inputs(node):
                 commands.connect(node, entry, after)

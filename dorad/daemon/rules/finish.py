@@ -145,7 +145,8 @@ class Flow(Struct, frozen=True):
             and closing.unit not in endless
             and closing.unit not in self.drained
         }
-        before_drained = self.drained & still_open.keys()
+        # Of units that have ended, too: why they did so does not change with other edges.
+        before_drained = self.drained & {*still_open, *(known.keys() & data_inputs(after).keys())}
         ended = frozenset(u for u in self.ended if u in still_open or node_of(u) == LINK)
         flow = Flow(still_open, endless, before_drained | drained, ended)
         return flow, tuple(replace(each, drained=each.unit in drained) for each in closings)

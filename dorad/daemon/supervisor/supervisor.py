@@ -145,6 +145,10 @@ class Supervisor:
         """Return True if all inputs of a node have closed."""
         return self._lifecycle.flow.has_drained(node_id)
 
+    def may_start_again(self, node_id: str) -> bool:
+        """Return True if a node that has ended would receive something, or has no source."""
+        return self._lifecycle.may_start_again(node_id)
+
     def has_ended_elsewhere(self, output: str) -> bool:
         """Return True if an output of another machine, `node/output`, sends no more."""
         return self._lifecycle.flow.has_ended_elsewhere(output)
