@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import os
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-from dorad.launch.descendants import children as children_of
 from dorad.shm import native
 from tests.harness.commands import command_server
 from tests.harness.daemon import Daemon, daemon, emptied
+from tests.harness.leaks import nothing_leaks
 from tests.harness.ports import reserved_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SETTLE_S = 30.0
+__all__ = ["nothing_leaks"]
 
 # Tests start thousands of interpreters. Without bytecode on the disk, each compiles all it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -54,53 +51,6 @@ settings.load_profile(
 )
 
 
-def _descriptors() -> dict[int, str]:
-    """Return the targets of all open descriptors; with `os`, since every test asks twice."""
-    found = {}
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208
-        try:
-            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115
-        except FileNotFoundError:
-            # The descriptor of the listing itself.
-            continue
-    return found
-
-
-def _descendants() -> set[int]:
-    found: set[int] = set()
-    parents = [os.getpid()]
-    while parents:
-        below = children_of(parents.pop())
-        found.update(below)
-        parents += below
-    return found
-
-
-def _leaks(before: dict[int, str], children: set[int]) -> list[str]:
-    leaks = [
-        f"descriptor {number} ({target})"
-        for number, target in _descriptors().items()
-        if before.get(number) != target and not _is_library(target)
-    ]
-    leaks += [f"process {pid} ({_command(pid)})" for pid in _descendants() - children]
-    own = f"dorad-{os.getpid()}-"
-    leaks += [name for name in os.listdir("/dev/shm") if name.startswith(own)]  # noqa: PTH208
-    return leaks
-
-
-def _command(pid: int) -> str:
-    try:
-        process = psutil.Process(pid)
-        return " ".join(process.cmdline()) or process.status()
-    except psutil.Error as error:
-        return str(error)
-
-
-def _is_library(target: str) -> bool:
-    """Return True if a library has opened the descriptor once for the process."""
-    return target in ("/dev/urandom", "/dev/null") or target.endswith((".so", ".db", ".lock"))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say which data plane was tested."""
     terminalreporter.line(f"data plane: {native.describe()}")
@@ -118,23 +68,6 @@ def ports() -> Iterator[None]:
     """The ports that `free_port` returns."""
     with reserved_ports():
         yield
-
-
-@pytest.fixture(autouse=True)
-def nothing_leaks() -> Iterator[None]:
-    """Fail a test that leaves a process, a descriptor or shared memory behind."""
-    before = _descriptors()
-    children = _descendants()
-    yield
-    deadline = time.monotonic() + SETTLE_S
-    while leaks := _leaks(before, children):
-        if time.monotonic() > deadline:
-            pytest.fail("left behind: " + ", ".join(leaks))
-        if not all(each.startswith("process ") for each in leaks):
-            # Takes a large part of a second, and does not end processes.
-            gc.unfreeze()  # a `Node` of this process has frozen what was garbage by then
-            gc.collect()
-        time.sleep(0.01)
 
 
 @pytest.fixture(autouse=True)

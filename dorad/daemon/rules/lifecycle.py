@@ -279,16 +279,19 @@ class Lifecycle:
     def _close(self, source: str, error: str | None) -> Iterator[Action]:
         """Close the inputs that a node feeds; NODE_FAILED follows the closed inputs."""
         node = next((each for each in self.dataflow.nodes if each.id == source), None)
-        found: list[Closing] = []
+        found: list[tuple[str, tuple[Closing, ...]]] = []
         parts = () if node is None else units_of(node)
         for unit in dict.fromkeys((*parts, source)):
             self.flow, closings = self.flow.close_source(unit)
-            found += closings
+            found.append((unit, closings))
         if self.stopping:  # every node has received STOP, which is the last event of a node
-            yield from self._tell_recorders(found)
-            return
-        for feeder in parts if source == LINK else (source,):
-            yield from self._tell_closed(feeder, source, error, found)
+            yield from self._tell_recorders([each for _, closings in found for each in closings])
+        elif source == LINK:  # each output that it receives is a feeder of its own
+            for unit, closings in found:
+                yield from self._tell_closed(unit, source, error, closings)
+        else:
+            closed = [each for _, closings in found for each in closings]
+            yield from self._tell_closed(source, source, error, closed)
 
     def _tell_recorders(self, found: Sequence[Closing]) -> Iterator[Action]:
         """Close inputs of recorders, which continue after STOP until all other nodes have ended."""

@@ -4,12 +4,21 @@ import signal
 
 import pytest
 
-from dorad.daemon.rules.exits import ExitContext, Outcome, classify, not_started
+from dorad.daemon.rules.exits import (
+    MAX_CHARACTERS,
+    MAX_LINES,
+    ExitContext,
+    Outcome,
+    Result,
+    classify,
+    not_started,
+)
 from dorad.launch.model import Exit
 
 STOPPING = ExitContext(stopping=True)
 FORCED = ExitContext(stopping=True, forced_reason="had to be killed")
 ABORTED = ExitContext(root_cause="early")
+HUNG = ExitContext(watchdog_reason="had not called dora for 3 s")
 
 
 @pytest.mark.parametrize(
@@ -61,6 +70,11 @@ def test_a_failure_keeps_the_nodes_stderr() -> None:
         (Exit(code=3), ExitContext(), "exited with code 3"),
         (Exit(signal=signal.SIGSEGV), ExitContext(), "was killed by SIGSEGV"),
         (Exit(signal=signal.SIGKILL), FORCED, "had to be killed"),
+        (Exit(code=137), HUNG, "had not called dora for 3 s"),
+        (Exit(signal=signal.SIGKILL), HUNG, "had not called dora for 3 s"),
+        # The daemon had not got to it.
+        (Exit(signal=signal.SIGSEGV), HUNG, "was killed by SIGSEGV"),
+        (Exit(code=1), HUNG, "exited with code 1"),
     ],
 )
 def test_the_reason_follows_the_name(exit_: Exit, context: ExitContext, reason: str) -> None:
@@ -69,6 +83,27 @@ def test_the_reason_follows_the_name(exit_: Exit, context: ExitContext, reason: 
 
 def test_a_foreign_sigkill_is_reported_as_foreign() -> None:
     assert "not sent by dora" in classify("node", Exit(signal=signal.SIGKILL)).reason
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        classify("node", Exit(code=3), ExitContext(), ("one", "two")),
+        classify("node", Exit(signal=signal.SIGKILL), FORCED),
+        classify("node", Exit(code=1), ABORTED),
+        classify("node", Exit(code=0)),
+        not_started("node", "no such file: x.py"),
+    ],
+)
+def test_a_result_outlives_a_daemon(result: Result) -> None:
+    assert Result.from_json(result.to_json()) == result
+
+
+def test_of_what_a_node_wrote_at_its_end_only_so_much_is_stored() -> None:
+    lines = tuple(f"{number} {'x' * MAX_CHARACTERS}" for number in range(MAX_LINES + 5))
+    stored = classify("node", Exit(code=1), stderr=lines).to_json()["stderr"]
+    assert len(stored) == MAX_LINES
+    assert stored[-1] == lines[-1][:MAX_CHARACTERS]
 
 
 def test_a_node_that_could_not_be_started_has_failed_without_an_exit() -> None:

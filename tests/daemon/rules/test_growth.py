@@ -60,6 +60,22 @@ def test_memory_that_is_given_back_ends_it() -> None:
     assert not growths([70 * MB] * 30, found[-1])[-1].growing
 
 
+def test_memory_that_still_rises_a_little_is_not_yet_the_usual_state() -> None:
+    found = growths(rising(64 * MB, 6 * MB, 60), growths(LEARNT)[-1])
+    assert found[-1].growing
+    # A third of a percent in ten seconds: by itself no growth, but the end of one neither.
+    level = found[-1].lows[-1]
+    more = growths(rising(level, level * 0.0003, 2 * round(USUAL_S)), found[-1])
+    assert more[-1].growing
+    assert not any(each.growing for each in growths(rising(level, level * 0.0003, 1200)))
+
+
+def test_a_small_node_may_have_several_times_as_much() -> None:
+    learnt = growths([10 * MB] * len(LEARNT))[-1]
+    assert not any(each.growing for each in growths(rising(10 * MB, MB, 80), learnt))
+    assert growths(rising(10 * MB, MB, 200), learnt)[-1].growing
+
+
 def test_what_a_start_loads_and_what_is_loaded_at_once_later_is_no_growth() -> None:
     found = growths(rising(10 * MB, 30 * MB, 30) + [900 * MB] * 100)
     assert not any(each.growing for each in found)

@@ -22,6 +22,7 @@ from dorad.daemon.rules.lifecycle import Lifecycle
 from dorad.dataflow.model import Dataflow
 from dorad.launch.model import Exit
 from tests.daemon.flows import chain, dataflow, node, open_of
+from tests.dataflow.reading import read
 
 DRAINED = StopReason.ALL_INPUTS_CLOSED
 
@@ -268,6 +269,53 @@ def test_a_node_that_has_ended_may_start_again_if_another_one_sends_or_none_feed
     for name in "abc":
         life.after_exit(ok(name))
     assert [life.may_start_again(name) for name in "abc"] == [True, False, True]
+
+
+def test_a_dynamic_node_counts_as_one_that_sends_and_one_added_later_too() -> None:
+    flow = dataflow(node("d", dynamic=True), node("a", "d"))
+    life = Lifecycle(flow)
+    life.connected("a")
+    life.after_exit(ok("a"))
+    assert life.may_start_again("a")
+    more = dataflow(*flow.nodes, node("e", dynamic=True), node("f", "e"))
+    assert life.changed(more) == []
+    assert life.flow.open_of("f") == {"e": "e"}
+
+
+def test_a_node_with_operators_may_start_again_if_one_of_them_has_work() -> None:
+    text = """
+    nodes:
+      - {id: s, path: s.py, outputs: [o]}
+      - id: n
+        operators:
+          - {id: x, python: x.py, inputs: {t: dora/timer/secs/1}, outputs: [o]}
+          - {id: y, python: y.py, inputs: {i: s/o}, outputs: [o]}
+      - {id: other, path: o.py, inputs: {a: dora/timer/secs/1}}
+    """
+    life = Lifecycle(read(text))
+    for name in ("s", "n", "other"):
+        life.connected(name)
+    life.after_exit(ok("s"))
+    life.after_exit(ok("n"))
+    assert life.may_start_again("n")
+
+
+def test_a_restart_is_reported_to_a_node_of_which_one_operator_still_receives() -> None:
+    text = """
+    nodes:
+      - {id: s, path: s.py, outputs: [o]}
+      - id: n
+        operators:
+          - {id: x, python: x.py, inputs: {i: s/o}, outputs: [o]}
+          - {id: y, python: y.py, inputs: {i: s/o, t: dora/timer/secs/1}, outputs: [o]}
+          - {id: z, python: z.py, inputs: {t: dora/timer/secs/1}, outputs: [o]}
+    """
+    life = Lifecycle(read(text))
+    for name in ("s", "n"):
+        life.connected(name)
+    life.outputs_done("s")
+    assert life.flow.drained == {"n/x"}
+    assert life.after_run("s") == [SendNodeRestarted("n", "s")]
 
 
 def test_what_a_node_feeds_is_open_after_it_has_started_again() -> None:

@@ -127,7 +127,25 @@ def test_a_new_input_from_an_output_that_has_ended_closes_at_once() -> None:
 
 
 def test_the_restart_of_the_link_is_reported_to_no_node() -> None:
-    assert started(receiving()).after_run(LINK) == []
+    life = started(receiving())
+    life.foreign_closed("a/out")
+    assert life.after_run(LINK) == []
+    # What has ended on other machines has still ended.
+    assert life.flow.has_ended_elsewhere("a/out")
+
+
+def test_the_end_of_the_link_closes_every_input_that_it_fed() -> None:
+    life = started(receiving())
+    assert life.after_exit(ended(LINK, 3)) == [
+        CloseInput("b", "x"),
+        SendNodeFailed("b", LINK, "exited with code 3", ("x",)),
+        Stop("b", DRAINED),
+        CloseInput("c", "x"),
+        SendNodeFailed("c", LINK, "exited with code 3", ("x",)),
+        CloseInput("c", "y"),
+        SendNodeFailed("c", LINK, "exited with code 3", ("y",)),
+        Stop("c", DRAINED),
+    ]
 
 
 def test_the_link_ends_after_all_other_nodes() -> None:

@@ -72,7 +72,9 @@ def test_counts_continue_with_the_next_process_of_a_link_and_with_the_next_daemo
     found = links()
     found.process_attached(100)
     found.update(Status({}, [sent(count=7)], [received()]))
+    # A daemon that comes back gets the same process again, which does not begin from 0.
     found.process_attached(100)
+    found.update(Status({}, [sent(count=7)], [received()]))
     assert counts(found) == [(7, 3), (5, 4)]
     found.process_attached(101)
     assert counts(found) == [(7, 3), (5, 4)]
@@ -86,6 +88,17 @@ def test_counts_continue_with_the_next_process_of_a_link_and_with_the_next_daemo
     next_daemon.expect(Link((OUT,), (IN,)))
     next_daemon.update(Status({}, [sent(count=3)], []))
     assert counts(next_daemon) == [(3, 3)], "a new channel"
+
+
+def test_a_change_of_the_dataflow_keeps_the_counts_of_the_channels_that_stay() -> None:
+    found = links()
+    found.process_attached(100)
+    found.update(Status({}, [sent(count=7)], [received()]))
+    found.process_attached(101)
+    more = Channel(NodeOutput("a", "more"), "beta", receivers=("b",))
+    found.expect(Link((OUT, more), (IN,)))
+    found.update(Status({}, [sent(count=2)], [received()]))
+    assert counts(found) == [(9, 6), (10, 4)]
 
 
 def test_reports_about_unknown_machines_and_channels_take_no_memory() -> None:

@@ -63,6 +63,25 @@ def test_an_input_that_always_drops_or_drops_now_and_then_is_not_losing() -> Non
     assert not any(each.losing for each in losses([25] * 9, WELL))
 
 
+def test_a_tenth_of_the_messages_is_much_and_what_is_less_is_not() -> None:
+    tenth = round(MUCH * RATE)
+    assert after(repeat(tenth, SOON), WELL).losing
+    assert not any(each.losing for each in losses(repeat(tenth - 1, SOON), WELL))
+
+
+def test_an_input_that_hardly_ever_drops_counts_as_one_without_drops() -> None:
+    loss, sent, dropped = Loss(), 0, 0
+    # One of a thousand messages, all the time.
+    for at in range(CLEAN + 60):
+        sent, dropped = sent + 1000, dropped + (at % 2)
+        loss = loss_after(loss, float(at), sent, dropped)
+    assert loss.clean
+    for at in range(CLEAN + 60, CLEAN + 60 + SOON):
+        sent, dropped = sent + 1000, dropped + 300
+        loss = loss_after(loss, float(at), sent, dropped)
+    assert loss.losing
+
+
 def test_an_input_with_a_few_drops_for_long_was_not_without_them() -> None:
     assert not any(each.losing for each in losses([1] * 90 + [10] * 30, WELL))
 

@@ -80,6 +80,21 @@ def test_a_slow_output_that_recovers_is_judged_by_the_same_rate_again() -> None:
     assert after([3] * SOON, back).slow
 
 
+def test_three_quarters_of_the_usual_rate_are_enough_to_be_back() -> None:
+    steady = after(repeat(12, MINUTE))
+    slow = after([3] * SOON, steady)
+    assert slow.slow
+    assert after([round(BACK * 12) - 1] * 30, slow).slow
+    assert not after([round(BACK * 12)] * SAMPLES * 2, slow).slow
+
+
+def test_one_that_was_slow_is_slow_again_only_after_as_long_a_time() -> None:
+    back = after([10] * SAMPLES, after([3] * SOON, STEADY))
+    again = paces([3] * SOON, back)
+    assert not any(each.slow for each in again[: round(SLOW_S)])
+    assert again[-1].slow
+
+
 def test_a_hiccup_is_not_slow() -> None:
     for hiccup in ([0] * 8, [0] * 5 + [50], [3] * 9, [10, 0] * 20):
         assert not any(each.slow for each in paces([*hiccup, *[10] * 10], STEADY))
@@ -122,6 +137,17 @@ def test_nothing_is_known_of_the_time_in_which_the_machine_slept() -> None:
     woken = pace_after(STEADY, at + 60 * GAP_S, sent)
     assert not any(each.slow for each in paces([10] * 30, woken))
     assert woken.usual == 10
+    assert (woken.samples, woken.rate, woken.steady) == (((at + 60 * GAP_S, sent),), None, None)
+    # Nor of a sample at the same time, which would be infinitely fast.
+    assert pace_after(STEADY, at, sent + 5).rate is None
+
+
+def test_one_that_was_short_before_the_machine_slept_is_not_if_it_sends_enough_then() -> None:
+    short = after([12] * 40, after([30] * MINUTE, limit=25), limit=25)
+    assert short.short
+    at, sent = short.samples[-1]
+    woken = pace_after(short, at + 60 * GAP_S, sent, 25)
+    assert not after([25], woken, limit=25).short
 
 
 def test_what_the_next_daemon_keeps_is_enough_to_go_on() -> None:
@@ -150,7 +176,7 @@ def test_a_limit_may_be_less_than_one_message_a_second() -> None:
 
 
 def test_a_node_may_take_its_time_to_send_its_first_message() -> None:
-    starting = paces([0] * round(LEARN_S), limit=25)
+    starting = paces([0] * round(LEARN_S), limit=25, at=1e6)
     assert not any(each.short for each in starting)
     assert after([0] * SOON, starting[-1], limit=25).short
 

@@ -1,0 +1,142 @@
+"""What a process holds, and what a test has left: in its own process, and in a daemon."""
+
+from __future__ import annotations
+
+import gc
+import os
+import re
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from dorad.launch.descendants import children as children_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SETTLE_S = 30.0
+SHM = "/dev/shm"
+ONCE = ("/dev/urandom", "/dev/null")
+"""What libraries open once for a process, whenever they first need it."""
+_OURS = re.compile(r"(/memfd:dorad-\w+|/dev/shm/dorad-[\w-]+)")
+
+
+@pytest.fixture(autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Fail a test that leaves a process, a thread, a descriptor or shared memory behind."""
+    before = held()
+    yield
+    deadline = time.monotonic() + SETTLE_S
+    while left := leaks(before):
+        if time.monotonic() > deadline:
+            pytest.fail("left behind: " + ", ".join(left))
+        if not all(each.startswith("process ") for each in left):
+            # Takes a large part of a second, and does not end processes.
+            gc.unfreeze()  # a `Node` of this process has frozen what was garbage by then
+            gc.collect()
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What this process holds: at the start of a test, and at its end."""
+
+    descriptors: dict[int, str]
+    processes: frozenset[int]
+    threads: frozenset[int]
+    memory: Counter[str]
+    """Mappings of the data plane's memory, also of memory whose descriptors are closed."""
+    segments: frozenset[str]
+    """Files in /dev/shm whose daemon is dead."""
+
+
+def held() -> Held:
+    """Return what this process holds now."""
+    return Held(
+        descriptors(),
+        frozenset(descendants()),
+        frozenset(each.ident or 0 for each in threading.enumerate()),
+        mappings(os.getpid()),
+        orphaned_segments(),
+    )
+
+
+def leaks(before: Held) -> list[str]:
+    """Return what this process holds now and has not held before, as texts."""
+    now = held()
+    found = [
+        f"descriptor {number} ({target})"
+        for number, target in now.descriptors.items()
+        if before.descriptors.get(number) != target and target not in ONCE
+    ]
+    found += [f"process {pid} ({_command(pid)})" for pid in now.processes - before.processes]
+    found += [
+        f"thread {each.name}"
+        for each in threading.enumerate()
+        if each.ident in now.threads - before.threads
+    ]
+    found += [f"mapped memory {each}" for each in (now.memory - before.memory).elements()]
+    found += [f"file {SHM}/{each}" for each in now.segments - before.segments]
+    return found
+
+
+def descriptors(pid: int | str = "self") -> dict[int, str]:
+    """Return the targets of all open descriptors; with `os`, since every test asks twice."""
+    found = {}
+    for name in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+        try:
+            found[int(name)] = os.readlink(f"/proc/{pid}/fd/{name}")  # noqa: PTH115
+        except FileNotFoundError:
+            # The descriptor of the listing itself.
+            continue
+    return found
+
+
+def descendants() -> set[int]:
+    """Return the processes below this one."""
+    found: set[int] = set()
+    parents = [os.getpid()]
+    while parents:
+        below = children_of(parents.pop())
+        found.update(below)
+        parents += below
+    return found
+
+
+def mappings(pid: int) -> Counter[str]:
+    """Return how often a process maps each piece of the data plane's memory."""
+    text = Path(f"/proc/{pid}/maps").read_text()
+    # By inode: pieces of one kind have one name.
+    lines = (line.split(maxsplit=5) for line in text.splitlines() if "dorad-" in line)
+    return Counter(
+        f"{match[1]} (inode {line[4]})"
+        for line in lines
+        if len(line) == 6 and (match := _OURS.search(line[5]))
+    )
+
+
+def orphaned_segments() -> frozenset[str]:
+    """Return the segments that dead processes have left: they have their creator's id."""
+    return frozenset(
+        name
+        for name in os.listdir(SHM)  # noqa: PTH208
+        if (match := re.fullmatch(r"dorad-(\d+)-.*", name)) and not _runs(int(match[1]))
+    )
+
+
+def _runs(pid: int) -> bool:
+    return pid == os.getpid() or Path(f"/proc/{pid}").exists()
+
+
+def _command(pid: int) -> str:
+    try:
+        process = psutil.Process(pid)
+        return " ".join(process.cmdline()) or process.status()
+    except psutil.Error as error:
+        return str(error)
