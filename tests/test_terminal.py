@@ -10,6 +10,12 @@ import pytest
 
 from dorad.terminal import visible, visible_json, visible_lines
 
+HIDDEN = (
+    "\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180b\u180e\u180f\u200b\u200c\u200d\u2060\u2064\u206a\u206f"
+    "\u3164\ufe00\ufe0f\ufeff\uffa0\ufff9\ufffb\U0001d173\U000e0001\U000e0041\U000e007f\U000e0100\U000e01ef"
+)
+"""Zero-width characters, fillers, selectors of variants and tags: text may hide in them."""
+
 
 @pytest.fixture(scope="module")
 def harmful() -> list[str]:
@@ -21,6 +27,7 @@ def harmful() -> list[str]:
         or unicodedata.bidirectional(chr(code)) in ("LRE", "RLE", "LRO", "RLO", "PDF")
         or unicodedata.bidirectional(chr(code)) in ("LRI", "RLI", "FSI", "PDI")
         or chr(code) in "\u061c\u200e\u200f"
+        or chr(code) in HIDDEN
     ]
 
 
@@ -43,6 +50,29 @@ def test_json_keeps_its_value(harmful: list[str]) -> None:
     text = visible_json(json.dumps(value, ensure_ascii=False))
     assert not set(text).intersection(harmful)
     assert json.loads(text) == value
+
+
+def test_characters_without_a_shape_are_shown_by_their_numbers() -> None:
+    assert visible("a\u200bb\ufe0f\U000e0041") == r"a\u200bb\ufe0f\U000e0041"
+    assert visible("\xad\x9b") == r"\xad\x9b"
+    assert json.loads(visible_json('"\U000e0041"')) == "\U000e0041"
+    assert visible_json('"\U000e0041"').isascii()
+
+
+def test_every_character_of_format_without_a_width_is_among_them() -> None:
+    shown = {  # Arabic and Kaithi signs that enclose a number
+        chr(code)
+        for code in (*range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD)
+    }
+    for code in range(sys.maxunicode + 1):
+        if unicodedata.category(chr(code)) == "Cf" and chr(code) not in shown:
+            assert visible(chr(code)).isascii(), hex(code)
+
+
+def test_marks_are_not_piled_up() -> None:
+    assert visible("e\u0301\u0302") == "e\u0301\u0302"
+    shown = visible("e" + 1000 * "\u0301")
+    assert shown == "e" + 4 * "\u0301" + 996 * r"\u0301"
 
 
 @pytest.mark.parametrize("text", ["", "plain", "Grüße", "温度\u3000高", "a\u00a0b", "\ue0b0"])

@@ -106,10 +106,19 @@ def fetch(url: str, directory: Path) -> Path:
         file.seek(0)
         content = file.read()
     target = directory / name
-    if target.exists() and target.read_bytes() != content:
+    if target.exists() and not _has_content(target, content):
         raise click.ClickException(f"{target} exists and differs from {url}; move it away first")
     target.write_bytes(content)
     return target
+
+
+def _has_content(path: Path, content: bytes) -> bool:
+    from dorad.boundedfile import read_bounded
+
+    try:
+        return read_bounded(path, MAX_FETCH_BYTES) == content
+    except OSError:
+        return False
 
 
 def dataflow_argument(*, required: bool = True) -> Callable[[Decorated], Decorated]:

@@ -69,18 +69,17 @@ def pub(
 
 
 def _read(file: Path | None) -> str:
+    from dorad.boundedfile import read_bounded
     from dorad.control.limits import MAX_REQUEST
 
     assert file is not None
     # Read no more than a request may have: a device, or a pipe, may never end.
     try:
-        if str(file) == "-":
-            data = sys.stdin.buffer.read(MAX_REQUEST + 1)
-        else:
-            with file.open("rb") as opened:
-                data = opened.read(MAX_REQUEST + 1)
+        if str(file) != "-":
+            return read_bounded(file, MAX_REQUEST, pipes=True).decode()
+        data = sys.stdin.buffer.read(MAX_REQUEST + 1)
         if len(data) > MAX_REQUEST:
-            raise click.ClickException(f"{file} is larger than {MAX_REQUEST >> 20} MiB")
+            raise click.ClickException(f"{file} is larger than {MAX_REQUEST >> 20} MB")
         return data.decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"

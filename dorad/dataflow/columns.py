@@ -6,6 +6,8 @@ from itertools import pairwise
 from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.dataflow.layers import passes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -17,6 +19,9 @@ THIN_GAP = 16.0
 """The same if one of them is only a passing edge."""
 PASSES = 40
 """Passes over the rows that move them under their neighbours."""
+MIN_PASSES = 6
+PASS_WORK = 200_000
+"""Keys that all passes together handle, after the first ones."""
 STRAIGHTENINGS = 4
 """Passes over the edges that make them straight."""
 
@@ -54,14 +59,16 @@ def columns(
         for key in row:
             x[key] = at + sizes[key].width / 2
             at += sizes[key].width + GAP
-    for turn in range(PASSES):
+    turns = passes(PASSES, MIN_PASSES, PASS_WORK, len(x))
+    for turn in range(turns):
         order = range(len(rows)) if turn % 2 == 0 else range(len(rows) - 1, -1, -1)
-        both = turn >= PASSES // 3
+        both = turn >= turns // 3
         for index in order:
             _pull(rows[index], index, near, row_of, x, sizes, None if both else turn % 2 == 0)
+    at_of = {key: at for row in rows for at, key in enumerate(row)}
     for _ in range(STRAIGHTENINGS):
         for chain in chains:
-            _straighten(chain[1:-1], rows, row_of, x, sizes)
+            _straighten(chain[1:-1], rows, row_of, at_of, x, sizes)
     return x
 
 
@@ -69,6 +76,7 @@ def _straighten(
     points: Sequence[str],
     rows: Sequence[Sequence[str]],
     row_of: Mapping[str, int],
+    at_of: Mapping[str, int],
     x: dict[str, float],
     sizes: Mapping[str, Size],
 ) -> None:
@@ -76,7 +84,7 @@ def _straighten(
     run: list[str] = []
     low, high = float("-inf"), float("inf")
     for key in points:
-        left, right = _room(key, rows[row_of[key]], x, sizes)
+        left, right = _room(at_of[key], rows[row_of[key]], x, sizes)
         if max(low, left) > min(high, right):
             _line_up(run, low, high, x)
             run, low, high = [], float("-inf"), float("inf")
@@ -92,10 +100,10 @@ def _line_up(run: Sequence[str], low: float, high: float, x: dict[str, float]) -
 
 
 def _room(
-    key: str, row: Sequence[str], x: Mapping[str, float], sizes: Mapping[str, Size]
+    at: int, row: Sequence[str], x: Mapping[str, float], sizes: Mapping[str, Size]
 ) -> tuple[float, float]:
-    """Return the minimum and maximum x of `key` that do not move its neighbours."""
-    at = row.index(key)
+    """Return the minimum and maximum x of a place in a row that do not move its neighbours."""
+    key = row[at]
     left = x[row[at - 1]] + _gap(sizes[row[at - 1]], sizes[key]) if at else float("-inf")
     if at + 1 == len(row):
         return left, float("inf")

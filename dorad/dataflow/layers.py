@@ -7,6 +7,7 @@ cross. Pure functions over hashable keys.
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
 
 SWEEPS = 24
 """Passes over the rows while ordering them; the number of crossings settles much earlier."""
+SWEEP_WORK = 120_000
+"""Keys that all passes together handle, after the first ones: a large drawing gets fewer passes."""
+MIN_SWEEPS = 4
+MAX_PAIRS = 1000
+"""Pairs of links of two neighbours that are compared; two hubs with more keep their order."""
 
 
 class Link(NamedTuple):
@@ -95,7 +101,7 @@ def ordered(rows: Sequence[Sequence[str]], links: Iterable[Link]) -> list[list[s
     current = [list(row) for row in rows]
     best = [list(row) for row in current]
     fewest = crossings(best, below)
-    for sweep in range(SWEEPS):
+    for sweep in range(passes(SWEEPS, MIN_SWEEPS, SWEEP_WORK, len(above))):
         if not fewest:
             break
         down = sweep % 2 == 0
@@ -111,15 +117,22 @@ def ordered(rows: Sequence[Sequence[str]], links: Iterable[Link]) -> list[list[s
     return best
 
 
+def passes(most: int, least: int, work: int, keys: int) -> int:
+    """Return how many passes a drawing with so many keys gets, so that it takes seconds at most."""
+    return max(least, min(most, work // max(keys, 1)))
+
+
 def crossings(rows: Sequence[Sequence[str]], below: Mapping[str, Sequence[str]]) -> int:
     """Count the pairs of links that cross between neighbouring rows."""
     total = 0
     for upper, lower in pairwise(rows):
         index_of = {key: index for index, key in enumerate(lower)}
-        ends = [sorted(index_of[target] for target in below[key]) for key in upper]
-        for index, left in enumerate(ends):
-            for right in ends[index + 1 :]:
-                total += sum(1 for a in left for b in right if b < a)
+        seen: list[int] = []
+        for key in upper:
+            ends = [index_of[target] for target in below[key]]
+            total += sum(len(seen) - bisect_right(seen, end) for end in ends)
+            for end in ends:
+                insort(seen, end)
     return total
 
 
@@ -154,6 +167,8 @@ def _swap_neighbours(
         lower = {key: i for i, key in enumerate(rows[index + 1])} if index + 1 < len(rows) else {}
         for i in range(len(row) - 1):
             left, right = row[i], row[i + 1]
+            if max(len(n[left]) * len(n[right]) for n in (above, below)) > MAX_PAIRS:
+                continue
             kept = _pair(left, right, above, upper) + _pair(left, right, below, lower)
             swapped = _pair(right, left, above, upper) + _pair(right, left, below, lower)
             if swapped < kept:

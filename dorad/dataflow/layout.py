@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.dataflow.columns import Size, columns
+from dorad.dataflow.columns import GAP, Size, columns
 from dorad.dataflow.layers import Link, ordered, ranks, without_cycles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from collections.abc import Set as AbstractSet
 
 ROW_GAP = 30.0
 """Distance between a row of boxes and the row of labels below it, pixels."""
@@ -24,6 +25,8 @@ PORT_SPACING = 18.0
 """Preferred distance between the ends of edges along a box's border."""
 LOOP_WIDTH = 34.0
 """Width of an edge from a box to itself."""
+MAX_POINTS = 20_000
+"""Boxes and points of edges that are ordered; a larger drawing gets straight edges."""
 
 
 class Point(NamedTuple):
@@ -78,6 +81,8 @@ def layout(boxes: Mapping[str, Size], edges: Sequence[Edge]) -> Layout:
         if edge.source == edge.target:
             wide = boxes[edge.source].width + 2 * (LOOP_WIDTH + edge.label.width)
             sizes[edge.source] = Size(wide, boxes[edge.source].height)
+    if len(keys) + sum(abs(rank[e.source] - rank[e.target]) for e in edges) > MAX_POINTS:
+        return _plain(boxes, edges, rank, sizes, backward)
     chains = [_chain(index, edge, rank, sizes) for index, edge in enumerate(edges)]
     rows = _rows(keys, rank, chains)
     links = list(dict.fromkeys(Link(a, b) for chain in chains for a, b in pairwise(chain)))
@@ -98,6 +103,44 @@ def layout(boxes: Mapping[str, Size], edges: Sequence[Edge]) -> Layout:
     )
     height = max((bottom for _, bottom in lines.values()), default=0.0)
     return Layout(right - left, height, {key: positions[key] for key in keys}, routes)
+
+
+def _plain(
+    boxes: Mapping[str, Size],
+    edges: Sequence[Edge],
+    rank: Mapping[str, int],
+    sizes: Mapping[str, Size],
+    backward: AbstractSet[Link],
+) -> Layout:
+    """Place the boxes of a drawing that is too large to be ordered; edges may cross everything."""
+    rows = [row for row in _rows(list(boxes), rank, ()) if row]
+    positions: dict[str, Point] = {}
+    top = right = 0.0
+    for row in rows:
+        bottom = top + max(sizes[key].height for key in row)
+        left = 0.0
+        for key in row:
+            positions[key] = Point(left + sizes[key].width / 2, (top + bottom) / 2)
+            left += sizes[key].width + GAP
+        top, right = bottom + 2 * ROW_GAP, max(right, left - GAP)
+    routes = tuple(
+        _loop(edge, positions, boxes)
+        if edge.source == edge.target
+        else _straight(edge, positions, boxes, upward=Link(edge.source, edge.target) in backward)
+        for edge in edges
+    )
+    return Layout(right, max(top - 2 * ROW_GAP, 0.0), positions, routes)
+
+
+def _straight(
+    edge: Edge, positions: Mapping[str, Point], boxes: Mapping[str, Size], *, upward: bool
+) -> EdgePath:
+    sign = -1 if upward else 1
+    start, end = positions[edge.source], positions[edge.target]
+    first = Point(start.x, start.y + sign * boxes[edge.source].height / 2)
+    last = Point(end.x, end.y - sign * boxes[edge.target].height / 2)
+    half = Point((first.x + 3 * last.x) / 4, (first.y + 3 * last.y) / 4)
+    return EdgePath((first, last), half, backward=upward)
 
 
 def _chain(

@@ -52,7 +52,7 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Dataf
     problem, sorted by position; or if the file cannot be read, is too large or not UTF-8.
     """
     problems = Problems(str(path))
-    text = read_text(Path(path), problems)
+    text = read_text(Path(path), problems, pipes=True)
     if text is None:
         raise DataflowError(problems.errors)
     return _with_user_types(parse(text, path=Path(path), environ=environ))
@@ -87,7 +87,7 @@ def load_node(
     and the warnings. Raises DataflowError as `load` does.
     """
     problems = Problems(str(path))
-    text = read_text(Path(path), problems, "a YAML file with one node")
+    text = read_text(Path(path), problems, "a YAML file with one node", pipes=True)
     root = None if text is None else read_document(text, problems)
     if root is not None:
         read_lone_node(root, os.environ if environ is None else environ, problems)

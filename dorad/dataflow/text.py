@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
+
+from dorad.boundedfile import read_bounded
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,14 +22,15 @@ def read_text(
     what: str = "a dataflow's YAML file",
     *,
     largest: int = MAX_FILE_SIZE,
+    pipes: bool = False,
 ) -> str | None:
     """Return the text of the file at `path`; report a problem and return None if it fails.
 
-    `what` describes the expected file in hints; `largest` is in bytes.
+    `what` describes the expected file in hints; `largest` is in bytes, `pipes` as in
+    `read_bounded`.
     """
     try:
-        with path.open("rb") as file:
-            data = file.read(largest + 1)
+        data = read_bounded(path, largest, pipes=pipes)
     except FileNotFoundError:
         problems.at(0, 0, "no such file", f"give the path of {what}")
         return None
@@ -35,10 +39,10 @@ def read_text(
         return None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        problems.at(0, 0, f"cannot be read: {reason}")
-        return None
-    if len(data) > largest:
-        problems.at(0, 0, f"is larger than {largest >> 20} MB", f"is it {what}?")
+        if isinstance(error, OSError) and error.errno in (errno.EFBIG, errno.EINVAL):
+            problems.at(0, 0, f"is {reason}", f"is it {what}?")
+        else:
+            problems.at(0, 0, f"cannot be read: {reason}")
         return None
     try:
         return data.decode()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.atomicfile import atomic_file
+from dorad.boundedfile import read_bounded
 from dorad.release.errors import ReleaseError
 from dorad.release.manifest import MAX_SIGNATURE
 
@@ -213,14 +214,11 @@ def _date(seconds: float) -> str:
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines of a file that have content, with their numbers; none if it is missing."""
     try:
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE + 1)
+        content = read_bounded(path, MAX_FILE)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise _refused(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > MAX_FILE:
-        raise _refused(f"{path} has more than {MAX_FILE} bytes")
     lines = enumerate(content.decode(errors="replace").splitlines(), 1)
     return [(n, line.strip()) for n, line in lines if line.strip() and not line.startswith("#")]
 

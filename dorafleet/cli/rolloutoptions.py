@@ -212,12 +212,11 @@ def _strategy(file: Path | None, given: dict[str, Any]) -> Strategy:
 def _read(file: Path) -> dict[str, Any]:
     import yaml
 
+    from dorad.boundedfile import read_bounded
     from dorad.dataflow.durations import parse_duration
 
     try:
-        if file.stat().st_size > MAX_FILE:
-            raise click.ClickException(f"{file} is larger than {MAX_FILE >> 20} MiB")
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))
+        found = yaml.safe_load(read_bounded(file, MAX_FILE, pipes=True).decode())
     except OSError as error:
         raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:

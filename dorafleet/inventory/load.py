@@ -45,7 +45,7 @@ def load(path: str | Path) -> Cluster:
             unreadable, too large or not UTF-8.
     """
     problems = Problems(str(path))
-    text = read_text(Path(path), problems, WHAT)
+    text = read_text(Path(path), problems, WHAT, pipes=True)
     if text is None:
         raise DataflowError(problems.errors)
     return parse(text, path=Path(path))

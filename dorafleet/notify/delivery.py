@@ -241,7 +241,7 @@ class _Replies:
         line = self._file.readline(limit)
         self._left -= len(line)
         if self._left < 0:
-            raise smtplib.SMTPException
+            raise DeliveryError("its answers have no end")
         return line
 
     def close(self) -> None:

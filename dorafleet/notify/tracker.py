@@ -107,7 +107,7 @@ class Tracker:
         self._omitted &= present
         if self._due is None and (self._changed or self._new_omitted):
             self._due = max(now + GROUP_S, self._last + PACE_S)
-        elif self._due is not None and self._due > now + PACE_S:
+        elif self._due is not None and self._due > now + max(GROUP_S, PACE_S):
             self._due = now + GROUP_S  # the clock was set back
 
     def _see(self, robot: str, cause: str, subject: str, alert: StoredAlert) -> None:

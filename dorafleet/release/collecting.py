@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from pathspec import GitIgnoreSpec
 
+from dorad.boundedfile import read_bounded
 from dorad.dataflow.settings import RECORD_FOLDER
 from dorad.release.manifest import path_problem
 from dorafleet.release.errors import BuildError
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 IGNORE_FILE = ".releaseignore"
+MAX_IGNORE = 1 << 20
+"""Bytes of the file with the rules of what is left out."""
 MAX_FILES = 30_000
 """More do not fit into a manifest."""
 MAX_PROBLEMS = 20
@@ -105,9 +108,11 @@ class _Walk:
 def _ignore_rules(root: Path) -> GitIgnoreSpec:
     path = root / IGNORE_FILE
     try:
-        lines = path.read_text().splitlines()
+        lines = read_bounded(path, MAX_IGNORE).decode().splitlines()
     except FileNotFoundError:
         lines = []
+    except OSError as error:
+        raise BuildError(f"{path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BuildError(f"{path} is not text in UTF-8: {error}") from error
     try:

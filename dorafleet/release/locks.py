@@ -21,7 +21,11 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.tags import compatible_tags, cpython_tags
 from packaging.utils import canonicalize_name
 
+from dorad.boundedfile import read_bounded
 from dorafleet.release.errors import BuildError
+
+MAX_LOCK = 16 << 20
+"""Bytes of a lock."""
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,7 +65,7 @@ class Lock:
         self._pylock: Pylock | None = None
         self._requirements: list[tuple[Requirement, tuple[str, ...]]] = []
         try:
-            text = path.read_text()
+            text = read_bounded(path, MAX_LOCK, pipes=True).decode()
         except OSError as error:
             raise BuildError(f"{path}: {error.strerror}") from error
         except UnicodeDecodeError as error:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from dorad.boundedfile import read_bounded
 from dorad.dataflow.model import NodeKind
 from dorad.release.manifest import NodeContent
 
@@ -143,8 +144,8 @@ def _imported(path: str, top: PurePosixPath, root: Path, present: set[str]) -> I
     if file.stat().st_size > MAX_SOURCE:
         return
     try:
-        tree = ast.parse(file.read_bytes())
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        tree = ast.parse(read_bounded(file, MAX_SOURCE))
+    except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
         # The node itself reports it when it runs.
         return
     package = PurePosixPath(path).parent

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dorad.atomicfile import atomic_file
+from dorad.boundedfile import read_bounded
 from dorafleet.store.errors import Code, StoreError
 from dorafleet.store.model import LEADER, Entry
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from dorafleet.store.model import Snapshot, Store
 
 FORMAT = 1
+
+MAX_BACKUP = 1 << 30
+"""Bytes of a backup that is read."""
 
 RESTORED = "restored"
 """The key that a restore leaves: the revision of the backup, and the one it continued from."""
@@ -94,7 +98,7 @@ def _lines(snapshot: Snapshot, entries: tuple[Entry, ...]) -> bytes:
 
 
 def _read(path: Path) -> tuple[int, tuple[Entry, ...]]:
-    content = path.read_bytes()
+    content = read_bounded(path, MAX_BACKUP, pipes=True)
     body, _, last = content.removesuffix(b"\n").rpartition(b"\n")
     body += b"\n"
     try:

@@ -143,3 +143,49 @@ def test_settled_positions_keep_their_distances(wanted, gaps):
     positions = settle(wanted, gaps)
     for (left, right), gap in zip(pairwise(positions), gaps, strict=False):
         assert right - left >= gap - 1e-6
+
+
+COUNT = 3000
+SHAPES = {
+    "a chain": lambda i: [i - 1] if i else [],
+    "a source of all": lambda i: [0] if i else [],
+    "a sink of all": lambda i: range(COUNT - 1) if i == COUNT - 1 else [],
+    "two rows": lambda i: {(i * 7) % 1500, (i * 13 + 5) % 1500} if i >= 1500 else [],
+    "edges over many rows": lambda i: {(i * 7 + 1) % COUNT, (i * 13 + 5) % COUNT} if i else [],
+    "everything to everything": lambda i: range(60) if i < 60 else [],
+    "rings": lambda i: [(i // 10) * 10 + (i + 1) % 10],
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("shape", SHAPES)
+def test_thousands_of_boxes_have_a_place_within_seconds(shape):
+    boxes = {str(i): Size(100, 40) for i in range(COUNT)}
+    found = [
+        Edge(str(source), str(i), Size(40, 17)) for i in range(COUNT) for source in SHAPES[shape](i)
+    ]
+    placed = layout(boxes, found)
+    assert placed.centres.keys() == boxes.keys()
+    assert len(set(placed.centres.values())) == COUNT
+    assert len(placed.routes) == len(found)
+    for edge, route in zip(found, placed.routes, strict=True):
+        if edge.source == edge.target:
+            continue
+        for key, end in ((edge.source, route.points[0]), (edge.target, route.points[-1])):
+            assert abs(end.x - placed.centres[key].x) <= 50
+            assert abs(end.y - placed.centres[key].y) == pytest.approx(20)
+
+
+def test_a_large_drawing_overlaps_no_boxes():
+    boxes = {str(i): Size(60 + i % 7 * 10, 30 + i % 3 * 10) for i in range(COUNT)}
+    found = [Edge(str(i), str((i * 7 + 1) % COUNT), Size(0, 0)) for i in range(COUNT)]
+    placed = layout(boxes, found)
+    rows = {}
+    for key, centre in placed.centres.items():
+        rows.setdefault(centre.y, []).append((centre.x, boxes[key].width))
+        assert 0 <= centre.x <= placed.width
+        assert 0 <= centre.y <= placed.height
+    for row in rows.values():
+        row.sort()
+        for (x, width), (other, other_width) in pairwise(row):
+            assert other - x >= (width + other_width) / 2

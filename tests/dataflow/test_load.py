@@ -43,7 +43,12 @@ def test_a_path_with_a_nul_character() -> None:
 
 
 def test_an_endless_file() -> None:
-    assert _refusal(Path("/dev/zero")).startswith("/dev/zero: is larger than")
+    assert _refusal(Path("/dev/zero")).startswith("/dev/zero: is not a regular file")
+
+
+def test_a_pipe_without_a_writer_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "flow.yml")
+    assert "is not a regular file" in _refusal(tmp_path / "flow.yml")
 
 
 def test_a_file_of_the_largest_size_is_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dorad.control.messages.releases import ReleaseState
 from dorafleet.cli import checks, robots
 from dorafleet.cli.main import run_command
 from dorafleet.coordinator.accessmessages import Grant
-from dorafleet.coordinator.messages import Robot
+from dorafleet.coordinator.messages import AlertReceiver, Robot
 from tests.fleet.fakerobot import FakeRobot
 
 NOW = 1_000_000_000.0
@@ -173,3 +173,31 @@ def test_units_that_a_reboot_ends_are_found_over_ssh(fleet, capsys):
     (away,) = [each for each in texts if each[1] == "arm3"]
     assert away[0] == "WARN"
     assert "over SSH" in away[2]
+
+
+def test_alerts_that_do_not_arrive_are_named():
+    given = {"name": "webhook", "place": "https://chat.example"}
+    assert bad(checks.check_receivers([AlertReceiver(**given)], NOW)) == []
+    failing = AlertReceiver(
+        **given, waiting=2, failing_since=NOW - 720.0, error="it answers 500 no"
+    )
+    assert bad(checks.check_receivers([failing], NOW)) == [
+        (
+            "FAIL",
+            "alerts by webhook",
+            "https://chat.example has not taken any for 12m: it answers 500 no; 2 wait",
+        )
+    ]
+    dropped = AlertReceiver(**given, dropped=3, dropped_at=NOW - 60.0, why="more than 50 waited")
+    assert bad(checks.check_receivers([dropped], NOW)) == [
+        (
+            "WARN",
+            "alerts by webhook",
+            "3 were dropped, the last one 1m ago: more than 50 waited",
+        )
+    ]
+    long_ago = AlertReceiver(**given, dropped=3, dropped_at=NOW - 2 * DAY_S, why="x")
+    assert bad(checks.check_receivers([long_ago], NOW)) == []
+    (full,) = bad(checks.check_receivers([AlertReceiver(**given, stored=False)], NOW))
+    assert full[0] == "FAIL"
+    assert "not stored" in full[2]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -24,6 +25,18 @@ def problems(text):
     with pytest.raises(DataflowError) as caught:
         read(text)
     return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_a_cluster_file_that_is_no_file_is_refused_at_once(kind, tmp_path):
+    file = tmp_path / "cluster.yml"
+    if kind == "pipe":
+        os.mkfifo(file)
+    else:
+        file.symlink_to("/dev/zero")
+    with pytest.raises(DataflowError) as caught:
+        load(file)
+    assert f"{file}: is not a regular file (is it " in str(caught.value)
 
 
 def test_missing_keys_have_their_defaults():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec import Struct, field
 
+from dorad.boundedfile import read_bounded
 from dorad.daemon.errors import CommandError
 from dorad.daemon.rules.ladder import RESTART_GRACE_S
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 POLL_S = 0.2
 """Seconds between two polls. A change counts once two polls in a row find the same file."""
+
+MAX_SOURCE = 16 << 20
+"""Bytes of a Python file that is compiled to find mistakes."""
 
 _log = logging.getLogger(__name__)
 
@@ -186,7 +190,7 @@ def _signatures(paths: Iterable[Path]) -> dict[Path, Signature | None]:
 def mistake_in(path: Path) -> str | None:
     """Return the reason why a Python file does not compile; None if it does, or is unreadable."""
     try:
-        compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        compile(read_bounded(path, MAX_SOURCE), str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return f"{type(error).__name__}: {error}"
     except OSError:

@@ -15,6 +15,7 @@ from dorad.dataflow.document import read_document
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.text import read_text
 from dorad.dataflow.types.definitions import Draft, drafts, plain_definition, read_drafts
 
 if TYPE_CHECKING:
@@ -84,17 +85,8 @@ def _files(root: Path) -> Iterator[Path]:
 
 
 def _read_file(path: Path, prefix: str, problems: Problems, known: list[Draft]) -> list[Draft]:
-    try:
-        data = path.read_bytes()
-        if len(data) > MAX_FILE_SIZE:
-            problems.at(0, 0, f"is larger than {MAX_FILE_SIZE >> 20} MB")
-            return []
-        text = data.decode()
-    except UnicodeDecodeError:
-        problems.at(0, 0, "is not UTF-8", "save the file as UTF-8")
-        return []
-    except OSError as error:
-        problems.at(0, 0, f"cannot be read: {error.strerror}")
+    text = read_text(path, problems, "a file of types", largest=MAX_FILE_SIZE)
+    if text is None:
         return []
     if prefix.startswith("std/"):
         problems.at(1, 1, "`std/` is for the standard library", "put it into another folder")

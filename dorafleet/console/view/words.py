@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import unicodedata
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -23,11 +22,6 @@ MAX_DAYS = 99_999
 
 _PRESENTATION = dict.fromkeys((0xFE0E, 0xFE0F))
 """Selectors of text or emoji, which only some terminals make wider: they are left out."""
-_HIDDEN = re.compile(
-    "[\u00ad\u034f\u115f\u1160\u17b4\u17b5\u180e\u200b-\u200d\u2060-\u2065\u206a-\u206f"
-    "\u3164\ufeff\uffa0\ufff9-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
-)
-"""Characters that take no column, or that no terminal shows: Unicode's default ignorables."""
 
 
 MAX_NAMED = 2
@@ -57,13 +51,7 @@ def clean(text: str) -> str:
         text = text[:MAX_TEXT] + ELLIPSIS
     if text.isascii() and text.isprintable():
         return text
-    text = visible(text).replace("\t", " ").translate(_PRESENTATION)
-    return _HIDDEN.sub(_escaped, text)
-
-
-def _escaped(match: re.Match[str]) -> str:
-    code = ord(match[0])
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return visible(text.translate(_PRESENTATION)).replace("\t", " ")
 
 
 @lru_cache(4096)

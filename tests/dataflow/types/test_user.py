@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,6 @@ from dorad.dataflow.types.user import read_user_types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from dorad.dataflow.types.model import TypeDef
 
@@ -227,6 +228,18 @@ def test_types_above_the_size_limit_are_refused(tmp_path: Path) -> None:
     )
     assert 1 < len(reported) < 4
     assert wrong(tmp_path, "\n".join(chained)) == ["34:3: types.T32: is more than 32 types deep"]
+
+
+def test_what_is_no_file_among_the_types_is_refused_at_once(tmp_path: Path) -> None:
+    write(tmp_path, {"types/acme/good.yml": "types: {}"})
+    os.mkfifo(tmp_path / "types" / "acme" / "pipe.yml")
+    (tmp_path / "types" / "acme" / "zero.yml").symlink_to("/dev/zero")
+    (tmp_path / "types" / "acme" / "own.yml").symlink_to("/proc/self/fd/0")
+    with pytest.raises(DataflowError) as caught:
+        read_user_types(tmp_path)
+    shown = sorted(map(str, caught.value.problems))
+    assert [Path(each.split(":")[0]).name for each in shown] == ["own.yml", "pipe.yml", "zero.yml"]
+    assert all("is not a regular file (is it a file of types?)" in each for each in shown)
 
 
 def test_the_prefix_of_the_standard_library_is_refused(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.writing import Writer
 from dorafleet.inventory.model import Machine
+from dorafleet.notify.settings import NotifySettings
 from dorafleet.store.sqlite import SqliteStore
 from tests.harness.waiting import DEADLINE_S, until
 
@@ -142,6 +143,7 @@ async def leading(
     sign: Sign | None = None,
     supply: Supply | None = None,
     port: int = 0,
+    notify: NotifySettings = NotifySettings(),  # noqa: B008  # it is frozen
 ) -> AsyncIterator[Fleet]:
     """Lead with the store in a folder, or another one, until the block ends."""
     async with AsyncExitStack() as stack:
@@ -150,7 +152,7 @@ async def leading(
             stack.push_async_callback(store.close)
         term = await stack.enter_async_context(store.lead("test"))
         control = FleetControl(
-            store, Writer(store, term), machines, peer, lambda: None, sign, supply
+            store, Writer(store, term), machines, peer, lambda: None, sign, supply, notify
         )
         await control.load()
         sock = socket.create_server(("127.0.0.1", port))

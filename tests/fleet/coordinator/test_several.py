@@ -87,6 +87,24 @@ def test_the_second_takes_over_from_a_killed_one_with_all_that_was_acknowledged(
                 other.kill()
 
 
+def test_only_the_one_that_leads_sends_alerts(tmp_path, url):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        config = tmp_path / name / "dorafleet.toml"
+        config.write_text('[alerts]\nwebhook = "http://127.0.0.1:1/"\n')
+        config.chmod(0o600)
+    sends = "alerts go to the webhook"
+    with coordinator(tmp_path / "one", "--etcd", url) as one:
+        assert sends in one.process.printed
+        with waiting(tmp_path / "two", url, one) as other:
+            try:
+                assert sends not in other.printed
+                one.end(signal.SIGKILL)
+                other.wait_until_printed(sends)
+            finally:
+                other.kill()
+
+
 def test_commands_beside_one_that_waits_say_who_leads_and_it_ends_at_once(tmp_path, url, capsys):
     with coordinator(tmp_path / "one", "--etcd", url) as one:
         with waiting(tmp_path / "two", url, one) as other:

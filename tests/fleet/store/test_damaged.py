@@ -31,7 +31,10 @@ STOPS = (
     *("rollout/00000001", "rollout-newest/pick", "rollout-failed/pick/arm1"),
     *("access/robot/arm1", "access/token/ci", "access/of-a-newer-version/x"),
 )
-REPORTED_AGAIN = ("alerts/arm1", "past-alerts", "robot-states")
+REPORTED_AGAIN = (
+    *("alerts/arm1", "past-alerts", "robot-states"),
+    *("notify/told/arm1", "notify/waiting/77", "notify/receivers"),
+)
 
 
 async def load(store: Store) -> None:
