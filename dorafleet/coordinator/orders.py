@@ -96,6 +96,8 @@ class Orders:
             rules=HealthRules() if head is None else head.strategy.rules,
             allow_lower=wanted.allow_lower,
             retry=wanted.retry,
+            stay=wanted.stay,
+            rejects=wanted.rejects,
         )
         if head is not None:
             order.busy, order.busy_max = head.strategy.busy, head.strategy.busy_max
