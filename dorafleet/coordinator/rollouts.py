@@ -115,11 +115,7 @@ class Rollouts:
 
     def rejected(self, dataflow: str) -> frozenset[str]:
         """Return the releases of a dataflow that were undone and not rolled out again since."""
-        newest: dict[str, Rollout] = {}
-        for number in sorted(self.heads):
-            if self.heads[number].dataflow == dataflow:
-                newest[self.heads[number].release] = self.heads[number]
-        return frozenset(release for release, head in newest.items() if head.rejected)
+        return rejected_of(head for head in self.heads.values() if head.dataflow == dataflow)
 
     async def members(self, number: int) -> Mapping[str, Member]:
         """Return the robots of a rollout, in the order of their batches. Raises StoreError."""
@@ -332,6 +328,14 @@ def wanted_of(rollout: Rollout, member: Member) -> Wanted:
         stay=member.order == "recall",
         rejects=rejects,
     )
+
+
+def rejected_of(heads: Iterable[Rollout]) -> frozenset[str]:
+    """Return the releases that the newest rollout of each has rejected."""
+    newest: dict[str, Rollout] = {}
+    for head in sorted(heads, key=lambda each: each.number):
+        newest[head.release] = head
+    return frozenset(release for release, head in newest.items() if head.rejected)
 
 
 def before_of(state: ReleaseState, rejected: Collection[str]) -> str:

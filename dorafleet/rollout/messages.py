@@ -176,7 +176,7 @@ State = Literal[
     "back",
     "left",
 ]
-"""`waiting`: it has no order yet. `failed`: its nodes failed after the confirmation. `back`: undone.
+"""`waiting`: it has no order yet. `failed`: nodes failed after its confirmation. `back`: undone.
 `left`: it stays with what it had."""
 
 
