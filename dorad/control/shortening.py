@@ -45,6 +45,11 @@ def short_share(share: ShareState, usual: int) -> ShareState:
     return replace(share, reason=share.reason[:MAX_TEXT], links=links, outcome=outcome)
 
 
+def _shorter(texts: dict[str, str]) -> dict[str, str]:
+    first = [*texts.items()][:KEPT_EVIDENCE]
+    return {name[:MAX_NAME]: text[:MAX_TEXT] for name, text in first}
+
+
 def short_release(state: ReleaseState, usual: int) -> ReleaseState:
     """Return a state of at most `usual` bytes as it is, of a longer one the main parts."""
     if len(msgspec.json.encode(state)) <= usual:
@@ -54,6 +59,8 @@ def short_release(state: ReleaseState, usual: int) -> ReleaseState:
     return replace(
         state,
         reason=state.reason[:MAX_TEXT],
+        failed=_shorter(state.failed),
+        ended=_shorter(state.ended),
         rollout=state.rollout[:MAX_NAME],
         evidence=[
             replace(each, check=each.check[:MAX_TEXT], text=each.text[:MAX_TEXT])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dorad.cli.tables import age, plain
+from dorad.phrases import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.messages import Robot
 
 COLUMNS = ("Machine", "Host", "State", "Seen", "Skew", "Version", "Dataflows", "Problem")
+
+MAX_NAMED = 3
+"""Nodes in one problem."""
 
 MAX_SKEW_S = 1.0
 """Seconds by which a robot's clock may be wrong before that is a problem."""
@@ -52,6 +56,8 @@ def release_trouble(release: ReleaseState) -> str:
     # In other phases it may have been stopped for a switch; without a reason it is not to run.
     if release.phase in ("confirmed", "reverted") and not release.running and release.reason:
         return f"does not run: {release.reason}"
+    if down := {**release.failed, **release.ended}:
+        return first_of((f"node {name} {text}" for name, text in down.items()), MAX_NAMED)
     return ""
 
 

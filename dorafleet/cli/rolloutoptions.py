@@ -129,6 +129,11 @@ _HOW = (
         "--catch-up", type=Duration(), help="How long to wait for unreachable robots.  [30d]"
     ),
     click.option(
+        "--soak-time",
+        type=Duration(),
+        help="How long confirmed robots are watched before the end; 0: not at all.  [10m]",
+    ),
+    click.option(
         "--param",
         "params",
         metavar="NODE/NAME=VALUE",
@@ -223,7 +228,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise click.ClickException(f"{file} is not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
         raise click.ClickException(f"{file} must have keys such as `canary: 1`")
-    for key in (*RULES[:3], "progress_deadline", "busy_max", "catch_up"):
+    for key in (*RULES[:3], "progress_deadline", "busy_max", "catch_up", "soak_time"):
         if isinstance(found.get(key), str):
             try:
                 found[key] = parse_duration(found[key])

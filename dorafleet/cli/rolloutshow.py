@@ -23,7 +23,7 @@ ROBOT_COLUMNS = ("Robot", "Batch", "State", "Since", "Waits for", "Why")
 HISTORY_COLUMNS = ("Rollout", "Dataflow", "Release", "State", "Robots", "By", "Started", "Why")
 JOURNAL_COLUMNS = ("Step", "Time", "What", "By", "Robots", "Why")
 
-FAILED_STATES = ("reverted", "stuck", "refused", "lost")
+FAILED_STATES = ("failed", "reverted", "stuck", "refused", "lost")
 DONE_STATES = ("confirmed", "back", "left")
 
 
@@ -48,6 +48,8 @@ def robot_row(robot: RolloutRobot, now: float) -> tuple[str, ...]:
 def summary_line(summary: RolloutSummary) -> str:
     """Return a rollout in one line."""
     reason = f": {summary.reason}" if summary.reason else ""
+    if summary.soaks_until is not None:
+        reason = f" until {_moment(summary.soaks_until)}{reason}"
     return (
         f"rollout {summary.rollout}  {summary.name} on {summary.size} "
         f"{'robot' if summary.size == 1 else 'robots'}  {summary.state}{reason}"

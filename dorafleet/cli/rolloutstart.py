@@ -58,9 +58,12 @@ UNDO_EPILOG = """\b
 Examples:
   dorafleet rollout undo 12
   dorafleet rollout undo --reason "grip slips" --detach
+  dorafleet rollout undo 12 --all-at-once
 \b
-Every robot switches back to its release before this rollout, with the same limits as the rollout.
-Only the newest rollout of a dataflow can be undone.
+Every robot switches back to its release before this rollout, with the same limits as the rollout;
+--max-parallel sets another one. --all-at-once ignores the disruption budget, too, but still waits
+for robots that must not be interrupted. Both also change the pace of an undo that has begun.
+No robot goes back to the undone release by itself. Only the newest rollout can be undone.
 Exit code 0: all robots have switched back. 1: some have not, and are named.
 """
 
@@ -180,6 +183,16 @@ def follow(
 
 @click.command(epilog=UNDO_EPILOG)
 @number_argument
+@click.option(
+    "--max-parallel",
+    metavar="N|N%",
+    help="Maximum number of robots at a time.  [that of the rollout]",
+)
+@click.option(
+    "--all-at-once",
+    is_flag=True,
+    help="For emergencies: switch all robots back at once, whatever the budget.",
+)
 @reason_option
 @detach_option
 @cluster_option
@@ -190,6 +203,8 @@ def follow(
 def undo(
     number: int | None,
     *,
+    max_parallel: str | None,
+    all_at_once: bool,
     reason: str,
     detach: bool,
     cluster: Path,
@@ -203,8 +218,18 @@ def undo(
     from dorafleet.cli.rolloutsend import Sender
 
     del cluster, store  # what robots had before is still there
+    if max_parallel is not None and all_at_once:
+        raise click.UsageError("--max-parallel does not go with --all-at-once")
     found = act_on(
-        "undo", number, reason, state, port, as_json=as_json and detach, quiet=not detach
+        "undo",
+        number,
+        reason,
+        state,
+        port,
+        as_json=as_json and detach,
+        quiet=not detach,
+        max_parallel=max_parallel,
+        all_at_once=all_at_once,
     )
     if detach:
         return 0

@@ -213,6 +213,8 @@ def act_on(
     *,
     as_json: bool,
     quiet: bool = False,
+    max_parallel: str | None = None,
+    all_at_once: bool = False,
 ) -> RolloutSummary:
     """Do something to a rollout, by default the newest, and print it. Raises ControlError."""
     from dorafleet.rollout.messages import RolloutAct, RolloutSummary
@@ -220,7 +222,9 @@ def act_on(
     with connect(state, port) as client:
         if number is None:
             number = read_status(client, None).summary.rollout
-        params = RolloutAct(rollout=number, reason=reason)
+        params = RolloutAct(
+            rollout=number, reason=reason, max_parallel=max_parallel, all_at_once=all_at_once
+        )
         found = client.call(f"rollout.{act}", params, RolloutSummary)
     if as_json:
         print_object(plain(found))

@@ -14,11 +14,14 @@ from dorafleet.rollout.model import MOVING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from dorad.control.messages import Finding
     from dorad.control.messages.agent import ShareState
     from dorad.control.messages.releases import ReleaseState
     from dorafleet.coordinator.records import Wanted
 
 MAX_REASON = 300
+DEAD = ("node-failed", "node-ended")
+"""Causes of findings about nodes that do not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,8 @@ class Compared:
     conflicts: Mapping[str, str] = field(default_factory=dict)
     stopped: Sequence[str] = ()
     """Nodes that a command has stopped, `dataflow/node`."""
+    findings: Sequence[Finding] = ()
+    """What its daemon finds wrong."""
     version: str = ""
     """Of its agent; empty if it was never connected."""
 
@@ -59,11 +64,16 @@ def drift_of(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftR
         found = _release(compared, dataflow, label)
         if found is not None:
             yield found
+        else:
+            yield from _ended(compared, dataflow, label)
         yield from _damaged(compared, dataflow, label)
     for dataflow in sorted({*compared.wanted, *compared.shares}):
         found = _share(compared, dataflow)
+        wanted = compared.wanted.get(dataflow)
         if found is not None:
             yield found
+        elif wanted is not None and wanted.enabled:
+            yield from _dead(compared, dataflow)
     yield from _stopped(compared)
     if compared.version not in ("", __version__):
         yield DriftRow(
@@ -103,6 +113,50 @@ def _release(compared: Compared, dataflow: str, label: Callable[[str], str]) -> 
         else _follows(compared, late, state),
         known=compared.reachable,
     )
+
+
+def _ended(compared: Compared, dataflow: str, label: Callable[[str], str]) -> Iterator[DriftRow]:
+    """Yield the nodes that have ended of a release that is confirmed."""
+    order, state = compared.orders.get(dataflow), compared.releases.get(dataflow)
+    if order is None or state is None or not order.enabled:
+        return
+    again = f"dorafleet rollout start {shlex.quote(label(order.release))} --robots {compared.robot}"
+    if order.allow_lower:
+        again += " --allow-lower"
+    if state.failed:
+        again += " --retry"
+    back = f"{again} starts them again; or dorafleet rollout undo {order.rollout}"
+    if not order.rollout:
+        back = f"{again} starts them again"
+    for node, text in {**state.failed, **state.ended}.items():
+        if f"{dataflow}/{node}" in compared.stopped:
+            continue
+        yield DriftRow(
+            robot=compared.robot,
+            dataflow=dataflow,
+            what="node",
+            desired=f"{node} runs",
+            found=f"{node} {text}"[:MAX_REASON],
+            way_back=back if compared.reachable else f"once it can be reached: {back}",
+            known=compared.reachable,
+        )
+
+
+def _dead(compared: Compared, dataflow: str) -> Iterator[DriftRow]:
+    """Yield the nodes that have failed, or ended before their sources, of a started dataflow."""
+    for finding in compared.findings:
+        if finding.dataflow != dataflow or not finding.node or finding.cause not in DEAD:
+            continue
+        back = f"dora node restart {shlex.quote(finding.node)} -d {shlex.quote(dataflow)}"
+        yield DriftRow(
+            robot=compared.robot,
+            dataflow=dataflow,
+            what="node",
+            desired=f"{finding.node} runs",
+            found=finding.text[:MAX_REASON],
+            way_back=back if compared.reachable else f"once it can be reached: {back}",
+            known=compared.reachable,
+        )
 
 
 def _damaged(compared: Compared, dataflow: str, label: Callable[[str], str]) -> Iterator[DriftRow]:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robot import Robot
     from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.rollouts import Rollouts
+    from dorafleet.rollout.model import Rollout
 
 AT_ONCE = 64
 """Robots that get an order at the same time."""
@@ -33,6 +34,28 @@ _FOR_GOOD = frozenset({"refused", "bad-request", "unsupported", "too-large", "un
 """Errors that the same order meets again."""
 
 _log = logging.getLogger(__name__)
+
+
+def order_of(dataflow: str, wanted: Wanted, head: Rollout | None, epoch: int) -> ReleaseOrder:
+    """Return the order for a desired state; `head` is the rollout that it is from."""
+    order = ReleaseOrder(
+        epoch=epoch,
+        generation=wanted.generation,
+        dataflow=dataflow,
+        release=wanted.release or None,
+        params=wanted.params,
+        enabled=wanted.enabled,
+        switch=wanted.switch,
+        rollout=str(wanted.rollout) if wanted.rollout else "",
+        rules=HealthRules() if head is None else head.strategy.rules,
+        allow_lower=wanted.allow_lower,
+        retry=wanted.retry,
+        stay=wanted.stay,
+        rejects=wanted.rejects,
+    )
+    if head is not None:
+        order.busy, order.busy_max = head.strategy.busy, head.strategy.busy_max
+    return order
 
 
 class Orders:
@@ -79,27 +102,9 @@ class Orders:
             if state is not None and state.generation > wanted.generation:
                 continue  # newer than the store; `dorafleet drift` shows it
             if known < wanted.generation:
-                due.append(self._order(dataflow, wanted))
+                head = self._rollouts.heads.get(wanted.rollout)
+                due.append(order_of(dataflow, wanted, head, self._fleet.writer.epoch))
         return due
-
-    def _order(self, dataflow: str, wanted: Wanted) -> ReleaseOrder:
-        head = self._rollouts.heads.get(wanted.rollout)
-        order = ReleaseOrder(
-            epoch=self._fleet.writer.epoch,
-            generation=wanted.generation,
-            dataflow=dataflow,
-            release=wanted.release or None,
-            params=wanted.params,
-            enabled=wanted.enabled,
-            switch=wanted.switch,
-            rollout=str(wanted.rollout) if wanted.rollout else "",
-            rules=HealthRules() if head is None else head.strategy.rules,
-            allow_lower=wanted.allow_lower,
-            retry=wanted.retry,
-        )
-        if head is not None:
-            order.busy, order.busy_max = head.strategy.busy, head.strategy.busy_max
-        return order
 
     async def _send(self, id_: str) -> None:
         robot = self._robots.get(id_)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control import messages as m
+from dorad.control.messages.releases import Rejection
 from dorad.int64 import Int64
 
 if TYPE_CHECKING:
@@ -121,6 +122,10 @@ class Wanted(msgspec.Struct, frozen=True):
     """Of a release: the rollout that has ordered it; 0 for none."""
     allow_lower: bool = False
     retry: bool = False
+    stay: bool = False
+    """Of a release that runs already: whether nodes that have ended stay ended."""
+    rejects: list[Rejection] = []
+    """What was undone, so that the robot does not go back to it."""
 
     @property
     def is_order(self) -> bool:

@@ -158,12 +158,10 @@ class RolloutDriver:
                 view = self.view(rollout, self._rollouts.known_members(number))
                 decision = decide(view)
                 if decision.step is not None:
-                    confirmed = {
-                        id_: seen.state.confirmed
-                        for id_, seen in view.seen.items()
-                        if seen.state is not None
+                    states = {
+                        id_: seen.state for id_, seen in view.seen.items() if seen.state is not None
                     }
-                    robots = await self._rollouts.put_step(number, decision.step, confirmed)
+                    robots = await self._rollouts.put_step(number, decision.step, states)
                     self._orders.mark(robots)
                 elif is_over(view):
                     rows = [row(view, member, None) for member in view.members.values()]
@@ -215,7 +213,9 @@ class RolloutDriver:
                 )
                 for robot in known.values()
             }
-        return View(rollout, members, seen, fleet, self.clock())
+        # Its own release is the one that it takes away.
+        rejected = self._rollouts.rejected(rollout.dataflow) - {rollout.release}
+        return View(rollout, members, seen, fleet, self.clock(), rejected)
 
     def _seen(self, rollout: Rollout, member: Member, robot: Robot) -> Seen:
         state = robot.releases.get(rollout.dataflow)

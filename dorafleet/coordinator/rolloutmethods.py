@@ -14,7 +14,7 @@ from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.decide import Decision, decide
 from dorafleet.rollout.model import Rollout
-from dorafleet.rollout.operate import operate
+from dorafleet.rollout.operate import Pace, operate
 from dorafleet.rollout.summary import row, summarise
 
 if TYPE_CHECKING:
@@ -226,10 +226,12 @@ class RolloutMethods:
         async with self._fleet.writer.changing:
             head = self._rollouts.find(params.rollout)
             members = await self._rollouts.members(head.number)
+            if act != "undo" and (params.max_parallel is not None or params.all_at_once):
+                raise ControlError("bad-request", "only an undo has a pace")
             if act == "undo":
                 self._plans.check_newest(head)
             by = _who(call)
-            after = operate(head, members.values(), act, by, time.time())
+            after = operate(head, members.values(), act, by, time.time(), _pace(params))
             await self._rollouts.put_act(after, act, by, params.reason, actor_of(call))
         self._driver.mark()
         return self._detail(after, await self._rollouts.members(after.number)).summary
@@ -280,6 +282,7 @@ class RolloutMethods:
             shares=robot.shares,
             conflicts=robot.conflicts,
             stopped=self._rows[robot.id].stopped if robot.id in self._rows else (),
+            findings=self._rows[robot.id].findings if robot.id in self._rows else (),
             version="" if robot.attached is None else robot.attached.version,
         )
 
@@ -288,10 +291,19 @@ class RolloutMethods:
         found = {}
         for head in self._rollouts.open:
             member = self._rollouts.known_members(head.number).get(robot)
-            if head.phase == "settled" and member is not None and not member.verdict:
+            if head.phase in ("soaking", "settled") and member is not None and not member.verdict:
                 text = self._supplying.text(head.number, robot)
                 found[head.dataflow] = Late(head.number, head.release, text)
         return found
+
+
+def _pace(params: r.RolloutAct) -> Pace | None:
+    """Return how fast an undo goes, None if as its rollout."""
+    if params.max_parallel is not None and params.all_at_once:
+        raise ControlError("bad-request", "`max_parallel` does not go with `all_at_once`")
+    if params.max_parallel is None and not params.all_at_once:
+        return None
+    return Pace(params.max_parallel, params.all_at_once)
 
 
 def _who(call: Call) -> str:

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.phrases import first_of
 from dorad.release.changes import Changes, changed_nodes
 from dorad.release.errors import ReleaseError
 from dorad.release.machine import Machine, check_machine
 from dorad.release.manifest import Manifest, Target
+from dorafleet.coordinator.rollouts import before_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.operate import is_moving_on
-from dorafleet.rollout.plan import Candidate, Selection, select, with_params
+from dorafleet.rollout.plan import MAX_NAMED, Candidate, Selection, select, with_params
 from dorafleet.rollout.strategy import parallel, tolerated
 
 if TYPE_CHECKING:
@@ -95,6 +97,8 @@ class RolloutPlans:
             and state is not None
             and state.phase == "confirmed"
             and state.running == info.id
+            and not state.failed
+            and not state.ended
         )
         return Candidate(
             id=robot.id,
@@ -117,7 +121,7 @@ class RolloutPlans:
         """
         state = robot.releases.get(dataflow)
         if state is not None:
-            return state.confirmed
+            return before_of(state, self._rollouts.rejected(dataflow))
         owner = self._fleet.owner(robot.id, dataflow)
         if owner is None or not owner.is_order:
             return ""
@@ -211,6 +215,8 @@ class RolloutPlans:
             state = robot.releases.get(manifest.name)
             if state is not None and state.confirmed and not state.running:
                 notes.append("its dataflow does not run: all nodes are started")
+            elif state is not None and (dead := [*state.failed, *state.ended]):
+                notes.append(f"started again: {first_of(dead, MAX_NAMED)}")
             rows.append(
                 r.PlannedRobot(
                     robot=member.robot,

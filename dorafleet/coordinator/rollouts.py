@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.control.messages.releases import Rejection
 from dorad.int64 import Int64
 from dorafleet.coordinator.records import Wanted
 from dorafleet.coordinator.stored import damaged, decoded, read
@@ -25,8 +26,9 @@ from dorafleet.rollout.steps import Enter, Orders, Verdicts, apply
 from dorafleet.rollout.strategy import problems
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
+    from dorad.control.messages.releases import ReleaseState
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.rollout.steps import Step
     from dorafleet.store.model import Store
@@ -110,6 +112,10 @@ class Rollouts:
     def failed_before(self, dataflow: str, robot: str, release: str) -> str:
         """Return why a release has failed on a robot; empty if it has not failed there."""
         return self._failed.get((dataflow, robot), {}).get(release, "")
+
+    def rejected(self, dataflow: str) -> frozenset[str]:
+        """Return the releases of a dataflow that were undone and not rolled out again since."""
+        return rejected_of(head for head in self.heads.values() if head.dataflow == dataflow)
 
     async def members(self, number: int) -> Mapping[str, Member]:
         """Return the robots of a rollout, in the order of their batches. Raises StoreError."""
@@ -226,16 +232,16 @@ class Rollouts:
         self,
         number: int,
         step: Step,
-        confirmed: Mapping[str, str],
+        seen: Mapping[str, ReleaseState],
         *,
         by: str = "",
         actor: Mapping[str, Any] = COORDINATOR,
     ) -> list[str]:
         """Make one step of a rollout, of a part of its robots if they are many.
 
-        `confirmed` is the release that robots have confirmed, of those that have reported it: to it
-        they go back. `by` has reported what the step is made from. Return the robots with new
-        orders. Raises ControlError or StoreError.
+        `seen` is what robots have reported: to what they have confirmed they go back. `by` has
+        reported what the step is made from. Return the robots with new orders. Raises ControlError
+        or StoreError.
         """
         step = _first_part(step)
         before = self._members[number]
@@ -245,14 +251,15 @@ class Rollouts:
         puts: dict[str, bytes] = {}
         failed: dict[tuple[str, str], dict[str, str]] = {}
         for robot, member in changed.items():
-            if not before[robot].order and robot in confirmed:
+            if not before[robot].order and robot in seen:
                 # Known only now: the robot may have been unreachable when the rollout was planned.
-                member = msgspec.structs.replace(member, before=confirmed[robot])
+                way_back = before_of(seen[robot], self.rejected(rollout.dataflow))
+                member = msgspec.structs.replace(member, before=way_back)
                 changed[robot] = member
             puts[f"{ROBOTS}{number:08}/{robot}"] = msgspec.json.encode(member)
             if isinstance(step, Orders):
-                orders[robot, rollout.dataflow] = _wanted(rollout, member)
-            elif member.verdict in ("reverted", "stuck") and member.order == "switch":
+                orders[robot, rollout.dataflow] = wanted_of(rollout, member)
+            elif member.verdict in ("reverted", "stuck", "failed") and member.order == "switch":
                 key = (rollout.dataflow, robot)
                 known = [*self._failed.get(key, {}).items()][-MAX_FAILED + 1 :]
                 failed[key] = {**dict(known), rollout.release: member.reason or member.verdict}
@@ -301,10 +308,14 @@ class Rollouts:
         self._members.pop(number, None)
 
 
-def _wanted(rollout: Rollout, member: Member) -> Wanted:
+def wanted_of(rollout: Rollout, member: Member) -> Wanted:
     """Return the desired state of a robot after an order."""
     forward = member.order in ("stage", "switch")
     release = rollout.release if forward else member.before
+    rejects = []
+    if member.order == "back" and rollout.release:
+        undone = Rejection(release=rollout.release, params=member.params, reason=rollout.reason)
+        rejects.append(undone)
     return Wanted(
         generation=member.generation,
         release=release,
@@ -314,7 +325,24 @@ def _wanted(rollout: Rollout, member: Member) -> Wanted:
         rollout=rollout.number,
         allow_lower=rollout.allow_lower or not forward,
         retry=rollout.retry or not forward,
+        stay=member.order == "recall",
+        rejects=rejects,
     )
+
+
+def rejected_of(heads: Iterable[Rollout]) -> frozenset[str]:
+    """Return the releases that the newest rollout of each has rejected."""
+    newest: dict[str, Rollout] = {}
+    for head in sorted(heads, key=lambda each: each.number):
+        newest[head.release] = head
+    return frozenset(release for release, head in newest.items() if head.rejected)
+
+
+def before_of(state: ReleaseState, rejected: Collection[str]) -> str:
+    """Return the release to which a robot goes back: the last confirmed one that was not undone."""
+    if state.confirmed in rejected and state.previous and state.previous not in rejected:
+        return state.previous
+    return state.confirmed
 
 
 def _first_part(step: Step) -> Step:

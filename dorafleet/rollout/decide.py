@@ -6,8 +6,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dorafleet.rollout.gates import Gate, Passing, is_leased, next_opening, pass_gates
-from dorafleet.rollout.model import BACK, FORWARD
-from dorafleet.rollout.phases import TOO_BUSY, is_deferred, next_phase, was_too_busy
+from dorafleet.rollout.model import BACK, FORWARD, HAVE_IT
+from dorafleet.rollout.phases import (
+    TOO_BUSY,
+    is_deferred,
+    is_watched,
+    next_phase,
+    was_too_busy,
+)
 from dorafleet.rollout.steps import Orders, Verdicts
 from dorafleet.rollout.verdicts import is_moving, is_waiting, judge, needs_files, reported
 
@@ -43,7 +49,15 @@ def decide(view: View) -> Decision:
     judged = tuple(
         found
         for member in view.members.values()
-        if (found := judge(member, view.seen_of(member), rollout.release, rollout.strategy))
+        if (
+            found := judge(
+                member,
+                view.seen_of(member),
+                rollout.release,
+                rollout.strategy,
+                watched=is_watched(view, member),
+            )
+        )
     )
     if judged:
         return Decision(Verdicts(judged))
@@ -77,7 +91,8 @@ def goes_back(view: View, member: Member) -> bool:
     return (
         view.seen_of(member).owned
         and member.order == "switch"
-        and member.verdict in ("", "confirmed", "stuck", "lost")
+        and (not member.verdict or member.verdict in HAVE_IT)
+        and view.has_way_back(member)
         and not _is_undecided(view, member)
     )
 
@@ -178,7 +193,8 @@ def _back(view: View) -> Decision:
         member
         for member in members
         if member.order == "switch"
-        and (member.verdict in ("confirmed", "stuck", "lost") or _is_undecided(view, member))
+        and (member.verdict in HAVE_IT or _is_undecided(view, member))
+        and view.has_way_back(member)
         and not is_moving(view.seen_of(member))
     ]
     return _as_decision(pass_gates(view, going, forward=False), "back")
@@ -263,6 +279,7 @@ def _may_turn_round(view: View, member: Member) -> bool:
         and seen.reachable
         and state is not None
         and state.phase in ("switching", "probation")
+        and view.has_way_back(member)
         and not (is_leased(seen) and view.rollout.strategy.busy == "wait")
     )
 

@@ -34,9 +34,11 @@ def pass_gates(view: View, candidates: Iterable[Member], *, forward: bool) -> Pa
 
     A switch that goes back waits for no window.
     """
-    strategy = view.rollout.strategy
+    rollout, strategy = view.rollout, view.rollout.strategy
     found = Passing()
-    free = parallel(strategy, view.rollout.size)
+    at_once = rollout.back_at_once and not forward
+    most = rollout.back_parallel if not forward else None
+    free = rollout.size if at_once else parallel(strategy, rollout.size, most)
     free -= sum(member.in_flight for member in view.members.values())
     opening = next_opening(view) if forward else view.now
     room = _Room(view)
@@ -52,7 +54,7 @@ def pass_gates(view: View, candidates: Iterable[Member], *, forward: bool) -> Pa
             found.opening = opening
         elif free <= 0:
             found.waiting[robot] = "parallel"
-        elif not room.take(robot):
+        elif not at_once and not room.take(robot):
             found.waiting[robot] = "budget"
         else:
             free -= 1

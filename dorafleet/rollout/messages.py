@@ -14,7 +14,7 @@ from dorad.control.messages.releases import Evidence
 from dorad.int64 import Int64
 from dorad.release.changes import Changes
 from dorafleet.rollout.model import Phase
-from dorafleet.rollout.strategy import Strategy
+from dorafleet.rollout.strategy import Amount, Strategy
 
 
 class ReleasePut(Struct):
@@ -152,6 +152,10 @@ class RolloutAct(Struct):
     rollout: Int64
     reason: str = ""
     """For the journal."""
+    max_parallel: Amount | None = None
+    """Of an undo: the maximum number of robots at a time; None: that of the rollout."""
+    all_at_once: bool = False
+    """Of an undo: whether all robots go back at once, whatever the disruption budget."""
 
 
 State = Literal[
@@ -168,10 +172,12 @@ State = Literal[
     "stuck",
     "refused",
     "lost",
+    "failed",
     "back",
     "left",
 ]
-"""`waiting`: it has no order yet. `back`: undone. `left`: it stays with what it had."""
+"""`waiting`: it has no order yet. `failed`: nodes failed after its confirmation. `back`: undone.
+`left`: it stays with what it had."""
 
 
 class Wave(Struct):
@@ -213,6 +219,8 @@ class RolloutSummary(Struct):
     """Waiting robots by reason: files, busy, window, budget, parallel, unreachable."""
     opening: float | None = None
     """When the next window opens."""
+    soaks_until: float | None = None
+    """Until when confirmed robots are watched, while the rollout is `soaking`."""
 
 
 class RolloutRobot(Struct):

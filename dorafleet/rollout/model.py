@@ -9,7 +9,7 @@ import msgspec
 
 from dorad.control.messages.releases import Evidence
 from dorad.int64 import Int64
-from dorafleet.rollout.strategy import Strategy
+from dorafleet.rollout.strategy import Amount, Strategy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,6 +21,7 @@ Phase = Literal[
     "canary",
     "awaiting_promotion",
     "rolling",
+    "soaking",
     "settled",
     "succeeded",
     "succeeded_partially",
@@ -32,11 +33,12 @@ Phase = Literal[
     "superseded",
     "failed",
 ]
-"""Where a rollout is. `settled`: every robot that could be reached has a verdict; the others follow
-later. `revert_incomplete`: every robot that could be reached is back. `refused`: robots do not take
-the release, and none had the order to switch."""
+"""Where a rollout is. `soaking`: every robot that could be reached has a verdict, and those that
+are confirmed are watched. `settled`: that time is over, other robots follow later.
+`revert_incomplete`: every robot that could be reached is back. `refused`: robots do not take the
+release, and none had the order to switch."""
 
-FORWARD = frozenset({"canary", "rolling", "settled"})
+FORWARD = frozenset({"canary", "rolling", "soaking", "settled"})
 """Phases in which robots may switch to the release."""
 
 BACK = frozenset({"reverting", "revert_incomplete"})
@@ -58,10 +60,14 @@ FINAL = frozenset(
 OrderKind = Literal["", "stage", "switch", "recall", "back"]
 """The last order to a robot. `recall`: stay with what runs; `back`: switch back to it."""
 
-Verdict = Literal["", "confirmed", "reverted", "stuck", "refused", "lost", "back"]
-"""`lost`: no verdict in time. `back`: it runs again what it ran before."""
+Verdict = Literal["", "confirmed", "reverted", "stuck", "refused", "lost", "failed", "back"]
+"""`lost`: no verdict in time. `failed`: it was confirmed, then nodes of it failed. `back`: it runs
+again what it ran before."""
 
-FAILURES = frozenset({"reverted", "stuck", "refused", "lost"})
+FAILURES = frozenset({"reverted", "stuck", "refused", "lost", "failed"})
+
+HAVE_IT = frozenset({"confirmed", "stuck", "lost", "failed"})
+"""Verdicts about robots that have the release, or may have it."""
 
 MOVING = frozenset({"switching", "probation", "reverting"})
 """Phases of a robot in which it gets no other order than to go back."""
@@ -98,6 +104,12 @@ class Rollout(msgspec.Struct, frozen=True):
     """Orders of this rollout have higher generations."""
     steps: Int64 = 0
     """Entries of its journal."""
+    rejected: bool = False
+    """Whether its release was undone, so that no robot goes back to it."""
+    back_parallel: Amount | None = None
+    """Maximum number of robots that an undo switches back at a time; None: as forward."""
+    back_at_once: bool = False
+    """Whether an undo switches all robots back at once, whatever the budget."""
 
     @property
     def is_final(self) -> bool:
@@ -177,6 +189,12 @@ class View:
     """All robots of the fleet by id, if there is a budget."""
     now: float = 0.0
     """Seconds since 1970."""
+    rejected: frozenset[str] = frozenset()
+    """Releases of the dataflow that were undone."""
+
+    def has_way_back(self, member: Member) -> bool:
+        """Return False for a robot whose former release was undone, too."""
+        return not member.before or member.before not in self.rejected
 
     def seen_of(self, member: Member) -> Seen:
         """Return what is known of a robot of the rollout."""

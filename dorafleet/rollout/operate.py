@@ -8,22 +8,39 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorafleet.rollout.model import FINAL, FORWARD
-from dorafleet.rollout.steps import Enter
+from dorafleet.rollout.steps import Enter, is_another
+from dorafleet.rollout.strategy import Amount, amount
 from dorafleet.rollout.verdicts import MAX_REASON, Judged, needs_files
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from dorafleet.rollout.model import Member, Phase, Rollout, Seen
 
 Act = Literal["pause", "resume", "promote", "abort", "undo", "supersede"]
 
-_STOPPABLE = frozenset({"planned", "canary", "awaiting_promotion", "rolling", "settled"})
+_STOPPABLE = frozenset({"planned", "canary", "awaiting_promotion", "rolling", "soaking", "settled"})
 _UNDONE = frozenset({"reverting", "reverted", "superseded"})
 
 
-def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now: float) -> Rollout:
-    """Return the rollout after a command of an operator.
+class Pace(msgspec.Struct, frozen=True):
+    """How fast an undo goes, if not as its rollout did."""
+
+    parallel: Amount | None = None
+    """Maximum number of robots at a time."""
+    at_once: bool = False
+    """All robots that are not leased, whatever the budget."""
+
+
+def operate(
+    rollout: Rollout,
+    members: Iterable[Member],
+    act: Act,
+    by: str,
+    now: float,
+    pace: Pace | None = None,
+) -> Rollout:
+    """Return the rollout after a command of an operator; `pace` is for an undo.
 
     Raises:
         ControlError: it cannot be done in this phase; the message says why.
@@ -49,8 +66,7 @@ def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now:
                 raise _refusal(rollout, f"it is {rollout.phase}")
             return _enter(rollout, Enter("aborted", f"aborted by {by}"), now)
         case "undo":
-            _check_undo(rollout, members)
-            return _enter(rollout, Enter("reverting", f"undone by {by}"), now)
+            return _undo(rollout, list(members), by, now, pace)
         case "supersede":
             return _enter(rollout, Enter("superseded", by), now)
 
@@ -99,6 +115,29 @@ def _enter(rollout: Rollout, step: Enter, now: float) -> Rollout:
         over=False,
         steps=rollout.steps + 1,
     )
+
+
+def _undo(
+    rollout: Rollout, members: Sequence[Member], by: str, now: float, pace: Pace | None
+) -> Rollout:
+    if pace is not None:
+        rollout = _paced(rollout, pace)
+    if pace is not None and rollout.phase == "reverting":
+        # It goes back already: only how fast changes.
+        return msgspec.structs.replace(rollout, paused=False, steps=rollout.steps + 1)
+    _check_undo(rollout, members)
+    after = _enter(rollout, Enter("reverting", f"undone by {by}"), now)
+    return msgspec.structs.replace(after, rejected=is_another(rollout, members))
+
+
+def _paced(rollout: Rollout, pace: Pace) -> Rollout:
+    if pace.parallel is not None:
+        try:
+            if amount(pace.parallel, 100) < 1:
+                raise ControlError("bad-request", "max_parallel: 0 robots would never switch")
+        except ValueError as error:
+            raise ControlError("bad-request", f"max_parallel: {error}") from None
+    return msgspec.structs.replace(rollout, back_parallel=pace.parallel, back_at_once=pace.at_once)
 
 
 def _check_undo(rollout: Rollout, members: Iterable[Member]) -> None:

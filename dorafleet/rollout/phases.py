@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from dorad.phrases import first_of
 from dorafleet.rollout.gates import is_leased
+from dorafleet.rollout.model import FORWARD, HAVE_IT
 from dorafleet.rollout.steps import Enter
 from dorafleet.rollout.strategy import tolerated
 
@@ -20,6 +23,9 @@ DEFER_S = 15.0
 BUSY_AGAIN_S = 3600.0
 """Seconds until a robot gets the order to switch again after `busy_max`."""
 
+NO_WAY_BACK = "it keeps the release: the one before was undone, too; roll out another one"
+"""Why an undo leaves a robot as it is."""
+
 TOO_BUSY = "busy for too long"
 """The reason of such an order to get ready again."""
 
@@ -33,23 +39,34 @@ def next_phase(view: View) -> Enter | None:
             return Enter("canary" if canaries else "rolling")
         case "canary":
             return _after_canaries(view)
-        case "rolling" | "settled":
-            return _after_rolling(view)
+        case "awaiting_promotion":
+            return _failed_canaries(view)
+        case "rolling" | "soaking" | "settled":
+            return _failed_canaries(view) or _after_rolling(view)
         case "reverting" | "revert_incomplete":
             return _after_reverting(view)
     return None
 
 
+def _failed_canaries(view: View) -> Enter | None:
+    """Return the end of a rollout of which a canary has failed, perhaps after its confirmation."""
+    failed = failures(member for member in view.members.values() if member.batch == 0)
+    if not failed:
+        return None
+    word = "refuses it" if all(each.verdict == "refused" for each in failed) else "failed"
+    if any(each.verdict == "failed" for each in failed):
+        word = "failed after its confirmation"
+    return _fail(view, f"the canary {word}: {_named(failed)}")
+
+
 def _after_canaries(view: View) -> Enter | None:
+    if ended := _failed_canaries(view):
+        return ended
     canaries = [member for member in view.members.values() if member.batch == 0]
-    failed = failures(canaries)
-    if failed:
-        word = "refuses it" if all(each.verdict == "refused" for each in failed) else "failed"
-        return _fail(view, f"the canary {word}: {_named(failed)}")
     if any(member.verdict != "confirmed" for member in canaries):
         return None
     if len(canaries) == len(view.members):
-        return Enter("settled")
+        return Enter("soaking" if soaks_until(view) else "settled")
     return Enter("rolling" if view.rollout.strategy.auto_promote else "awaiting_promotion")
 
 
@@ -62,31 +79,59 @@ def _after_rolling(view: View) -> Enter | None:
     open_ = [member for member in members.values() if not member.verdict]
     if failed and not open_ and len(failed) == len(members):
         return _fail(view, f"no robot has it: {_named(failed)}")
+    if rollout.phase == "rolling":
+        if not all(is_deferred(view, member) for member in open_):
+            return None
+        reason = f"for later: {_named(open_)}" if open_ else ""
+        return Enter("soaking" if soaks_until(view) else "settled", reason)
+    soaked = (soaks_until(view) or 0.0) <= view.now
+    if rollout.phase == "soaking":
+        if not soaked or not all(is_deferred(view, member) for member in open_):
+            return None
+        return Enter("settled", f"for later: {_named(open_)}" if open_ else "")
     if not open_:
-        if rollout.phase != "settled":
-            return Enter("settled")
+        if not soaked:
+            return None
         if failed:
             return Enter("succeeded_partially", f"failed: {_named(failed)}")
         return Enter("succeeded")
-    if rollout.phase == "settled":
-        if view.now - rollout.created < rollout.strategy.catch_up:
-            return None
-        reason = f"not reached in time: {_named(open_)}"
-        if failed:
-            reason += f"; failed: {_named(failed)}"
-        if any(member.verdict == "confirmed" for member in members.values()):
-            return Enter("succeeded_partially", reason)
-        return _fail(view, reason) if failed else Enter("failed", reason)
-    if all(is_deferred(view, member) for member in open_):
-        return Enter("settled", f"for later: {_named(open_)}")
-    return None
+    if view.now - rollout.created < rollout.strategy.catch_up:
+        return None
+    reason = f"not reached in time: {_named(open_)}"
+    if failed:
+        reason += f"; failed: {_named(failed)}"
+    if any(member.verdict == "confirmed" for member in members.values()):
+        return Enter("succeeded_partially", reason)
+    return _fail(view, reason) if failed else Enter("failed", reason)
+
+
+def soaks_until(view: View) -> float | None:
+    """Return when the robots that are confirmed have been watched for long enough.
+
+    None if there is nothing to be watched.
+    """
+    at = [member.at for member in view.members.values() if member.verdict == "confirmed"]
+    soak = view.rollout.strategy.soak_time
+    return max(at) + soak if at and soak else None
+
+
+def is_watched(view: View, member: Member) -> bool:
+    """Return True if failures of a confirmed robot still count."""
+    phase = view.rollout.phase
+    if phase == "settled":
+        return view.now < member.at + view.rollout.strategy.soak_time
+    return phase in FORWARD or phase == "awaiting_promotion"
 
 
 def _after_reverting(view: View) -> Enter | None:
     rollout = view.rollout
-    left = [member for member in view.members.values() if _must_go_back(member)]
+    left = [member for member in view.members.values() if _must_go_back(view, member)]
     if not left:
-        stuck = [m for m in view.members.values() if m.order == "back" and m.failed]
+        stuck = [
+            member if view.has_way_back(member) else replace(member, reason=NO_WAY_BACK)
+            for member in view.members.values()
+            if (member.order == "back" and member.failed) or _has_nothing_left(view, member)
+        ]
         if not stuck:
             return Enter("reverted", rollout.reason)
         if rollout.phase == "reverting":
@@ -97,11 +142,17 @@ def _after_reverting(view: View) -> Enter | None:
     return None
 
 
-def _must_go_back(member: Member) -> bool:
+def _must_go_back(view: View, member: Member) -> bool:
     """Return True if a robot has, or may have, the release, or an order that says so."""
     if member.order == "back":
         return not member.verdict
-    return member.order in ("stage", "switch")
+    return member.order in ("stage", "switch") and not _has_nothing_left(view, member)
+
+
+def _has_nothing_left(view: View, member: Member) -> bool:
+    """Return True for a robot that has the release, and whose former one was undone, too."""
+    has_it = member.order == "switch" and member.verdict in HAVE_IT
+    return has_it and not view.has_way_back(member)
 
 
 def _fail(view: View, reason: str) -> Enter:

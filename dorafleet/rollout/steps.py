@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dorafleet.rollout.model import Member, OrderKind, Phase, Rollout
     from dorafleet.rollout.verdicts import Judged
@@ -45,6 +45,14 @@ class Orders:
 Step: TypeAlias = "Verdicts | Enter | Orders"
 
 
+def is_another(rollout: Rollout, members: Iterable[Member]) -> bool:
+    """Return True if a rollout changes the release, and not only parameters of robots that have it.
+
+    Only then its end rejects the release as such.
+    """
+    return any(member.before != rollout.release for member in members)
+
+
 def apply(
     rollout: Rollout, members: Mapping[str, Member], step: Step, generation: int, now: float
 ) -> tuple[Rollout, dict[str, Member]]:
@@ -65,7 +73,11 @@ def apply(
             }
             return rollout, changed
         case Enter(phase, reason):
-            return replace(rollout, phase=phase, reason=reason, since=now), {}
+            rejected = rollout.rejected
+            if phase == "reverting":
+                rejected = is_another(rollout, members.values())
+            after = replace(rollout, phase=phase, reason=reason, since=now, rejected=rejected)
+            return after, {}
         case Orders(kind, robots, reason):
             return rollout, {
                 robot: replace(

@@ -72,6 +72,8 @@ class Strategy(Struct):
     """How long to wait for a lease; then the rollout continues without this robot."""
     catch_up: float = 30 * 86400.0
     """How long to wait for unreachable robots."""
+    soak_time: float = 600.0
+    """How long confirmed robots are watched after the last one was confirmed."""
     rules: HealthRules = msgspec.field(default_factory=HealthRules)
     """How a robot checks its health."""
 
@@ -90,9 +92,9 @@ def amount(value: Amount, total: int) -> int:
     return total * int(found[1]) // 100
 
 
-def parallel(strategy: Strategy, total: int) -> int:
-    """Return how many of `total` robots may switch at a time."""
-    return max(1, amount(strategy.max_parallel, total))
+def parallel(strategy: Strategy, total: int, most: Amount | None = None) -> int:
+    """Return how many of `total` robots may switch at a time; `most` replaces the strategy's."""
+    return max(1, amount(strategy.max_parallel if most is None else most, total))
 
 
 def tolerated(strategy: Strategy, total: int) -> int:
@@ -148,6 +150,7 @@ def _time_problems(strategy: Strategy) -> Iterator[str]:
         "progress_deadline": strategy.progress_deadline,
         "busy_max": strategy.busy_max,
         "catch_up": strategy.catch_up,
+        "soak_time": strategy.soak_time,
     }
     wrong = [key for key, value in times.items() if not 0 <= value <= MAX_SECONDS]
     for key in wrong:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from dorad.control.messages.releases import PREPARING
 from dorafleet.rollout.decide import goes_back
 from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, State, Wave
-from dorafleet.rollout.model import FORWARD, MOVING, Seen
+from dorafleet.rollout.model import BACK, FAILURES, FORWARD, MOVING, Seen
+from dorafleet.rollout.phases import NO_WAY_BACK, soaks_until
 from dorafleet.rollout.verdicts import reported
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def summarise(view: View, decision: Decision, robots: Iterable[RolloutRobot]) ->
         wave.size += 1
         wave.confirmed += row.state == "confirmed"
         wave.moving += row.state in MOVING
-        wave.failed += row.state in ("reverted", "stuck", "refused", "lost")
+        wave.failed += row.state in FAILURES
     waiting = Counter[str](decision.waiting.values())
     away = [m for m in view.members.values() if not m.verdict and not view.seen_of(m).reachable]
     waiting.pop("unreachable", None)
@@ -58,6 +59,7 @@ def summarise(view: View, decision: Decision, robots: Iterable[RolloutRobot]) ->
         waves=[waves[batch] for batch in sorted(waves)],
         waiting=dict(waiting),
         opening=decision.opening,
+        soaks_until=soaks_until(view) if rollout.phase == "soaking" else None,
     )
     summary.state = _state(rollout, rows, decision)
     return summary
@@ -84,11 +86,11 @@ def row(view: View, member: Member, gate: Gate | None, files: str = "") -> Rollo
 
     `gate` is what it waits for; `files` says what is done about files that it waits for.
     """
-    seen = view.seen_of(member)
+    rollout, seen = view.rollout, view.seen_of(member)
     state = seen.state
     here = reported(member, seen) if member.order else None
     found = RolloutRobot(
-        rollout=view.rollout.number,
+        rollout=rollout.number,
         robot=member.robot,
         batch=member.batch,
         state=_robot_state(member, seen),
@@ -111,6 +113,8 @@ def row(view: View, member: Member, gate: Gate | None, files: str = "") -> Rollo
                 found.evidence = here.evidence
     if here is not None and member.verdict == "confirmed":
         found.restarted = here.restarted
+    if rollout.phase in BACK and member.order == "switch" and not view.has_way_back(member):
+        found.reason = NO_WAY_BACK
     if member.order and not member.verdict:
         found.reason = seen.undelivered or found.reason
     if not seen.reachable and not member.verdict:

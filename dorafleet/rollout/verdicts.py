@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from dorad.control.messages.releases import PREPARING
+from dorad.control.messages.releases import PREPARING, Evidence
 from dorafleet.rollout.gates import is_leased
 from dorafleet.rollout.model import MOVING, Verdict
 
 if TYPE_CHECKING:
-    from dorad.control.messages.releases import Evidence, ReleaseState
+    from dorad.control.messages.releases import ReleaseState
     from dorafleet.rollout.model import Member, Seen
     from dorafleet.rollout.strategy import Strategy
 
@@ -32,8 +32,13 @@ class Judged:
     evidence: tuple[Evidence, ...] = ()
 
 
-def judge(member: Member, seen: Seen, release: str, strategy: Strategy) -> Judged | None:
-    """Return the verdict about a robot if there is a new one."""
+def judge(
+    member: Member, seen: Seen, release: str, strategy: Strategy, *, watched: bool = True
+) -> Judged | None:
+    """Return the verdict about a robot if there is a new one.
+
+    `watched` is whether failures after its confirmation count.
+    """
     if not seen.owned:
         return _released(member)
     state = reported(member, seen)
@@ -42,6 +47,8 @@ def judge(member: Member, seen: Seen, release: str, strategy: Strategy) -> Judge
         if member.order == "switch":
             return _of_switch(member, state, release)
         return _of_going_back(member, seen, state) if member.order == "back" else None
+    if member.verdict == "confirmed" and watched:
+        return _failed_later(member, state)
     if member.verdict:
         return None
     if member.order == "stage" and state is not None and state.refused:
@@ -96,6 +103,17 @@ def _of_switch(member: Member, state: ReleaseState | None, release: str) -> Judg
     if state.phase in ("reverted", "stuck"):
         return _judged(member, "reverted" if state.phase == "reverted" else "stuck", state)
     return None
+
+
+def _failed_later(member: Member, state: ReleaseState | None) -> Judged | None:
+    """Return that nodes of a confirmed robot have failed since."""
+    if member.order != "switch" or state is None or not state.failed:
+        return None
+    texts = [(f"node {name}"[:MAX_TEXT], text[:MAX_TEXT]) for name, text in state.failed.items()]
+    texts = texts[:MAX_EVIDENCE]
+    reason = "; ".join(f"{name} {text}" for name, text in texts)[:MAX_REASON]
+    evidence = tuple(Evidence(check=name, ok=False, text=text) for name, text in texts)
+    return Judged(member.robot, "failed", reason, evidence)
 
 
 def _of_going_back(member: Member, seen: Seen, state: ReleaseState | None) -> Judged | None:

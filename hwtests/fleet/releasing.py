@@ -47,7 +47,7 @@ for event in Node():
         %s
 """
 CRASH = "raise RuntimeError('slips')"
-QUICK = ("--cluster", CLUSTER, "--min-healthy-time", "2s")
+QUICK = ("--cluster", CLUSTER, "--min-healthy-time", "2s", "--soak-time", "0s")
 """Options of `rollout start`."""
 ALL = ("--canary", "0", "--max-parallel", "100%")
 """Options of a rollout to all robots at once."""

@@ -35,7 +35,7 @@ SETTLE_S = 900.0
 RECONNECT_S = 2.0
 ENDS = ("settled", "succeeded", "reverted", "revert_incomplete", "failed")
 RULES = HealthRules(min_healthy_time=2, healthy_deadline=300, confirm_deadline=300)
-STRATEGY = Strategy(canary=5, progress_deadline=600, rules=RULES)
+STRATEGY = Strategy(canary=5, progress_deadline=600, soak_time=0.0, rules=RULES)
 DATABASE = "coordinator.db"
 
 

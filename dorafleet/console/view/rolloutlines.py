@@ -38,15 +38,15 @@ MAX_OTHERS = 4
 """Lines for other rollouts."""
 
 _STYLES = {
-    **dict.fromkeys(("stuck", "refused", "lost"), "fail"),
+    **dict.fromkeys(("failed", "stuck", "refused", "lost"), "fail"),
     **dict.fromkeys(("reverted", "reverting"), "warn"),
     **dict.fromkeys(("switching", "probation", "staging", "staged"), "update"),
     "busy": "busy",
     "confirmed": "ok",
 }
 _ORDER = (
-    *("stuck", "refused", "lost", "reverting", "reverted", "switching", "probation", "staging"),
-    *("staged", "busy", "pending", "waiting", "back", "left", "confirmed"),
+    *("failed", "stuck", "refused", "lost", "reverting", "reverted", "switching", "probation"),
+    *("staging", "staged", "busy", "pending", "waiting", "back", "left", "confirmed"),
 )
 
 

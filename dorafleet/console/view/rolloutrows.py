@@ -37,7 +37,8 @@ _STYLES = {
     **dict.fromkeys(("failed", "revert_incomplete"), "fail"),
     **dict.fromkeys(("reverting", "reverted", "refused", "aborted"), "warn"),
     "succeeded_partially": "warn",
-    **dict.fromkeys(("planned", "canary", "awaiting_promotion", "rolling", "settled"), "update"),
+    **dict.fromkeys(("planned", "canary", "awaiting_promotion"), "update"),
+    **dict.fromkeys(("rolling", "soaking", "settled"), "update"),
     "succeeded": "ok",
     "superseded": "dim",
 }

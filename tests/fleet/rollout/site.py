@@ -65,7 +65,7 @@ RULES = HealthRules(min_healthy_time=0.1, healthy_deadline=60, confirm_deadline=
 
 def strategy(**keys: Any) -> Strategy:
     """Return a strategy whose deadlines a slow machine keeps, unless others are given."""
-    return Strategy(**{"rules": RULES, "progress_deadline": 60.0, **keys})
+    return Strategy(**{"rules": RULES, "progress_deadline": 60.0, "soak_time": 0.0, **keys})
 
 
 class Site:

@@ -20,7 +20,10 @@ from tests.release.samples import sign
 
 from .site import ID1, ID2, ONE, TWO, Site, machines
 
-FAST = ("--min-healthy-time", "0.1", "--healthy-deadline", "60s", "--progress-deadline", "60s")
+FAST = (
+    *("--min-healthy-time", "0.1", "--healthy-deadline", "60s", "--progress-deadline", "60s"),
+    *("--soak-time", "0s"),
+)
 
 
 class CommandSite(Site):

@@ -15,7 +15,7 @@ from .world import NEW, OLD, START, World
 
 
 def world(size=3, **keys):
-    strategy = Strategy(**{"canary": 0, **keys})
+    strategy = Strategy(**{"canary": 0, "soak_time": 0.0, **keys})
     members = [
         Member(robot=f"r{n}", batch=0 if n <= int(strategy.canary) else 1, before=OLD)
         for n in range(1, size + 1)

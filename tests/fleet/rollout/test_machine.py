@@ -17,6 +17,7 @@ from dorafleet.rollout.strategy import Budget, Strategy, amount, parallel, toler
 
 from .world import NEW, OLD, START, World
 
+SOAK_S = 600.0
 FATES = ["confirmed", "confirmed", "confirmed", "reverted", "stuck", "refused"]
 robots = st.integers(0, 9)
 
@@ -31,6 +32,7 @@ strategies = st.builds(
         [None, Budget(group_by="zone"), Budget(group_by="zone", max_unavailable="50%")]
     ),
     busy=st.sampled_from(["wait", "ignore"]),
+    soak_time=st.sampled_from([0.0, SOAK_S]),
 )
 
 
@@ -91,9 +93,10 @@ class RolloutMachine(RuleBasedStateMachine):
                 assert robot.connected
                 assert not (before.rollout.strategy.busy == "wait" and robot.leased)
         if step.kind == "switch":
-            assert before.rollout.phase in ("canary", "rolling", "settled")
+            assert before.rollout.phase in ("canary", "rolling", "soaking", "settled")
             limit = tolerated(before.rollout.strategy, before.rollout.size)
             assert len(failures(before.members.values())) <= limit
+            assert not failures(m for m in before.members.values() if m.batch == 0)
             if before.rollout.phase == "canary":
                 assert all(before.members[id_].batch == 0 for id_ in step.robots)
                 assert not failures(before.members.values())
@@ -137,6 +140,14 @@ class RolloutMachine(RuleBasedStateMachine):
     def lease_or_release(self, number):
         robot = self.robot(number)
         robot.leased_at = None if robot.leased else self.world.now
+
+    @rule(number=robots)
+    def nodes_fail(self, number):
+        """Nodes of a robot fail after it has confirmed the release."""
+        robot = self.robot(number)
+        if robot.state is not None and robot.state.phase == "confirmed" and robot.running == NEW:
+            failed = {"cam": "has failed: it exited with code 1"}
+            robot.state = msgspec.structs.replace(robot.state, failed=failed)
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 700.0, 5 * 3600.0, 31 * 86400.0]))
     def time_passes(self, seconds):
@@ -214,6 +225,9 @@ class RolloutMachine(RuleBasedStateMachine):
         if world.rollout.phase == "awaiting_promotion":
             world.operate("promote")
             world.settle()
+        for _ in range(2):  # what is confirmed at the end of one soak has its own
+            world.now += SOAK_S
+            world.settle()
         phase = world.rollout.phase
         event(f"ends {phase}")
         assert phase in FINAL | {"revert_incomplete"}, phase
@@ -224,7 +238,10 @@ class RolloutMachine(RuleBasedStateMachine):
             elif member.verdict in ("back", "reverted", "refused"):
                 assert robot.running == OLD
             assert not member.in_flight
-            kept = member.verdict in ("stuck", "lost", "reverted") and member.order == "switch"
+            kept = (
+                member.verdict in ("stuck", "lost", "reverted", "failed")
+                and member.order == "switch"
+            )
             if robot.wanted is not None and not kept and member.verdict != "stuck":
                 assert robot.wanted.release == robot.running
         if phase in FINAL:

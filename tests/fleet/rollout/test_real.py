@@ -34,7 +34,7 @@ nodes:
 """
 CRASHING = f"{LISTENER}        raise SystemExit(3)\n"
 RULES = HealthRules(min_healthy_time=1.0, healthy_deadline=60.0, confirm_deadline=60.0)
-STRATEGY = Strategy(rules=RULES, progress_deadline=120.0)
+STRATEGY = Strategy(rules=RULES, progress_deadline=120.0, soak_time=0.0)
 
 
 def build(sequence, listener):

@@ -1,0 +1,244 @@
+"""Verbs, states and failures in any order: a rollout keeps its word on every robot and node."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from dorad.control.errors import ControlError
+from tests.agent.releases.simrobot import ALIVE, KINDS, TICK_S
+
+from .system import PureSystem, System
+
+GOOD = {release for release, kind in KINDS.items() if kind in ("good", "new idle")}
+SLOW_S = 2 * TICK_S
+"""Time in which what has happened on a robot is reported."""
+
+robots = st.sampled_from(["r1", "r2", "r3"])
+releases = st.sampled_from(sorted(KINDS))
+
+
+class RolloutsKeepTheirWord(RuleBasedStateMachine):
+    """Uses only the verbs and the observations of `System`."""
+
+    def make(self) -> System:
+        return PureSystem(3)
+
+    @initialize(release=st.sampled_from(sorted(GOOD)))
+    def begin(self, release):
+        self.system = self.make()
+        self.connected = {}
+        self.system.start(release, retry=False, allow_lower=False)
+        self.system.pass_time(600)
+
+    def try_(self, verb, *args, **keys):
+        try:
+            verb(*args, **keys)
+        except ControlError as error:
+            assert error.code in ("refused", "exists", "not-found")
+
+    @rule(release=releases, retry=st.booleans(), allow_lower=st.booleans())
+    def start(self, release, retry, allow_lower):
+        self.try_(self.system.start, release, retry=retry, allow_lower=allow_lower)
+
+    @rule(at_once=st.booleans())
+    def undo(self, at_once):
+        self.try_(self.system.undo, at_once=at_once)
+
+    @rule()
+    def abort(self):
+        self.try_(self.system.abort)
+
+    @rule(robot=robots)
+    def stop(self, robot):
+        self.system.stop(robot)
+
+    @rule(robot=robots)
+    def restart(self, robot):
+        self.system.restart(robot)
+
+    @rule(robot=robots)
+    def cut(self, robot):
+        self.system.cut(robot)
+
+    @rule(robot=robots)
+    def heal(self, robot):
+        self.system.heal(robot)
+
+    @rule(robot=robots)
+    def cut_power(self, robot):
+        self.system.cut_power(robot)
+
+    @rule(robot=robots, full=st.booleans())
+    def fill_disk(self, robot, full):
+        self.system.fill_disk(robot, full=full)
+
+    @rule(seconds=st.sampled_from([5, 20, 40, 60, 200, 600]))
+    def time_passes(self, seconds):
+        for _ in range(int(seconds // TICK_S)):
+            before = self.system.observe()
+            self.system.pass_time(TICK_S)
+            self.check(before)
+
+    @invariant()
+    def holds(self):
+        if hasattr(self, "system"):
+            self.check(None)
+
+    def check(self, before):
+        found = self.system.observe()
+        for id_, robot in found.robots.items():
+            self.contact_comes_before_confirmation(robot)
+            self.nothing_rejected_comes_back(robot, found)
+            self.nodes_that_have_ended_are_drift(id_, robot)
+        if before is not None and before.canary and before.verdicts.get(before.canary) == "failed":
+            # Those that were ordered in this very moment are the rollout's before it.
+            assert not found.ordered, "the rollout went on after its canary had failed"
+
+    def contact_comes_before_confirmation(self, robot):
+        for event in robot.events:
+            if event.what == "confirmed" and event.needs_contact:
+                assert event.cut_for <= TICK_S, f"confirmed {event.cut_for} s after the cut"
+
+    def nothing_rejected_comes_back(self, robot, found):
+        for event in robot.events:
+            if event.what == "goes back":
+                assert event.release not in robot.rejected, "it goes back to what was rejected"
+
+    def nodes_that_have_ended_are_drift(self, id_, robot):
+        """Confirmed means no drift, and what has no drift runs."""
+        if not robot.connected or robot.phase != "confirmed" or not robot.release:
+            self.connected[id_] = 0
+            return
+        dead = [node for node in ALIVE if node not in robot.nodes]
+        self.connected[id_] = self.connected.get(id_, 0) + 1 if dead else 0
+        if self.connected[id_] > 2 + 40:  # 40 checks may follow each other without any time
+            assert robot.drift, f"{dead} have ended on {id_}, and drift says all is well"
+
+    def teardown(self):
+        """Left alone, and undone, everything runs that ran before."""
+        system = getattr(self, "system", None)
+        if system is None:
+            return
+        for robot in ("r1", "r2", "r3"):
+            system.heal(robot)
+            system.fill_disk(robot, full=False)
+        for _ in range(200):
+            system.pass_time(4 * TICK_S)
+            self.check(None)
+        found = system.observe()
+        for id_, robot in found.robots.items():
+            assert robot.phase not in ("switching", "probation", "reverting"), (id_, robot)
+            dead = [node for node in ALIVE if node not in robot.nodes]
+            if robot.phase == "confirmed" and dead:
+                assert robot.drift, (id_, robot, dead)
+            if robot.phase == "confirmed" and found.verdicts.get(id_) == "back" and not robot.drift:
+                assert not dead
+            if robot.phase == "stuck":
+                assert robot.drift
+
+
+RolloutsKeepTheirWord.TestCase.settings = settings(
+    max_examples=60, stateful_step_count=20, deadline=None
+)
+TestRolloutsKeepTheirWord = RolloutsKeepTheirWord.TestCase
+
+
+FIRST, LATE = "a" * 64, "d" * 64
+
+
+def two_releases() -> PureSystem:
+    """Return a robot that has confirmed a release, and gets one whose `con` dies 45 s later."""
+    system = PureSystem(1)
+    system.start(FIRST, retry=False, allow_lower=False)
+    system.pass_time(600)
+    system.start(LATE, retry=False, allow_lower=False)
+    return system
+
+
+def broken_and_not_watched() -> PureSystem:
+    """Return a robot on which `con` has died, without a rollout that notices."""
+    system = two_releases()
+    while (robot := system.observe().robots["r1"]).phase != "confirmed" or robot.release != LATE:
+        system.pass_time(TICK_S)
+    system.pass_time(TICK_S)
+    system.abort()
+    system.pass_time(120)
+    robot = system.observe().robots["r1"]
+    assert robot.release == LATE
+    assert robot.nodes == ["pub"]
+    assert any("con has failed" in text for text in robot.drift)
+    assert any("idle has ended: its inputs closed" in text for text in robot.drift)
+    return system
+
+
+def runs_as_before(system: PureSystem) -> bool:
+    robot = system.observe().robots["r1"]
+    assert (robot.release, robot.phase, robot.drift) == (FIRST, "confirmed", [])
+    return set(robot.nodes) == set(ALIVE)
+
+
+def test_a_canary_that_dies_after_its_confirmation_goes_back_with_all_its_nodes():
+    system = two_releases()
+    system.pass_time(600)
+    assert runs_as_before(system)
+    assert system.observe().phase == "reverted"
+
+
+def test_an_undo_brings_all_nodes_of_the_former_release_to_life():
+    system = broken_and_not_watched()
+    system.undo(at_once=False)
+    system.pass_time(300)
+    assert runs_as_before(system)
+
+
+def test_an_older_release_rolled_out_again_brings_all_nodes_to_life():
+    system = broken_and_not_watched()
+    system.start(FIRST, retry=True, allow_lower=True)
+    system.pass_time(300)
+    assert runs_as_before(system)
+
+
+def test_the_same_release_rolled_out_again_starts_dead_nodes():
+    system = broken_and_not_watched()
+    system.start(LATE, retry=True, allow_lower=False)
+    for _ in range(8):
+        system.pass_time(TICK_S)
+        if set(system.observe().robots["r1"].nodes) == set(ALIVE):
+            return
+    raise AssertionError("its nodes were not started again")
+
+
+def test_after_an_undo_a_robot_that_fails_stays_and_asks():
+    system = broken_and_not_watched()
+    robot = system.robots["r1"]
+    system.undo(at_once=False)
+    while robot.record.phase != "probation":
+        system.pass_time(TICK_S)
+    for _ in range(60):
+        robot.cut_power()  # three times in one probation: it has failed
+        system.pass_time(TICK_S)
+        if robot.record.phase == "stuck":
+            break
+    assert "every release that was confirmed here has failed or was undone" in robot.record.reason
+    assert system.observe().robots["r1"].drift
+    system.pass_time(60)
+    seen = system.observe()
+    assert (seen.phase, seen.verdicts["r1"]) == ("revert_incomplete", "stuck")
+
+
+def test_a_cable_that_is_cut_after_the_switch_confirms_nothing():
+    system = PureSystem(1)
+    system.start(FIRST, retry=False, allow_lower=False)
+    system.pass_time(600)
+    system.start("b" * 64, retry=False, allow_lower=False)
+    while system.observe().robots["r1"].phase != "probation":
+        system.pass_time(TICK_S)
+    system.pass_time(TICK_S)
+    system.cut("r1")
+    system.pass_time(60)
+    assert system.observe().robots["r1"].phase == "probation"
+    system.pass_time(300)
+    robot = system.observe().robots["r1"]
+    assert (robot.phase, robot.release) == ("reverted", FIRST)
