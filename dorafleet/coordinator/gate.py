@@ -3,6 +3,10 @@
 Any host on the network may open connections and send nothing, or half of a handshake. A connection
 is nothing but a descriptor until its peer has sent something. Then it waits for its turn:
 at most `MAX_HANDSHAKES` shake hands at a time, so that each of them is fast, however many wait.
+
+The newest connection of a host is the first: its peer waits longest from now on. With the oldest
+first, a coordinator that is short of processor time would begin each handshake just before its
+peer gives up, and complete none.
 """
 
 from __future__ import annotations
@@ -22,16 +26,16 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
 
-MAX_HANDSHAKES = 128
+MAX_HANDSHAKES = 64
 """Connections that shake hands at the same time."""
 
 MAX_WAITING = 8192
 """Connections that wait until they may: each is a descriptor, and nothing else."""
 
-MAX_TURN_S = 0.5
+MAX_TURN_S = 2.0
 """Seconds that the host with the most handshakes has for one while those of others wait."""
 
-MIN_HANDSHAKE_S = 2.0
+MIN_HANDSHAKE_S = 5.0
 """Seconds that every handshake has while others wait. One takes milliseconds, and three round
 trips."""
 
@@ -93,7 +97,7 @@ def choose_victim(pending: Mapping[Any, Pending], host: str, now: float) -> Any:
 
 
 class Line(Generic[T]):
-    """What waits, by host: those of one host in their order, and hosts take turns."""
+    """What waits, by host: of one host the newest is the first, and hosts take turns."""
 
     def __init__(self) -> None:
         self._silent: dict[str, dict[T, float]] = {}
@@ -130,21 +134,30 @@ class Line(Generic[T]):
         if host is None:
             return None
         items = self._ready.pop(host)
-        item = items.popleft()
+        item = items.pop()
         if items:
             self._ready[host] = items  # behind all other hosts
         self._uncount(host)
         return item
 
     def shed(self) -> T:
-        """Remove and return one of the host with the most: its oldest silent one, or its newest."""
+        """Remove and return the oldest one of the host with the most, a silent one if there is."""
         host = self._counts.most_common(1)[0][0]
         if self._silent.get(host):
             item = next(iter(self._silent[host]))
             self._forget_silent(host, item)
             return item
+        return self.take_oldest(host)
+
+    def oldest(self, host: str) -> T | None:
+        """Return the oldest of a host that is ready, None if there is none."""
+        items = self._ready.get(host)
+        return items[0] if items else None
+
+    def take_oldest(self, host: str) -> T:
+        """Remove and return the oldest of a host that is ready."""
         items = self._ready[host]
-        item = items.pop()
+        item = items.popleft()
         if not items:
             del self._ready[host]
         self._uncount(host)
@@ -320,6 +333,10 @@ class GatedSocket(socket.socket):
         for host, arrival in self._line.expired(now - HANDSHAKE_S):
             self._line.remove(host, arrival)
             self._drop(arrival)
+        for host in self._line.hosts:
+            # Those that were not served in time give up, the oldest first.
+            while (oldest := self._line.oldest(host)) and _has_hung_up(oldest.sock):
+                self._line.take_oldest(host).sock.close()
         for address, each in list(self._pending.items()):
             if now - each.since >= HANDSHAKE_S:
                 self._evict(address)

@@ -110,9 +110,9 @@ def test_hosts_take_turns_and_nothing_is_lost_or_returned_twice(order):
             item = line.take()
             assert (item is None) == (not ready)
             if item is not None:
-                oldest = next(each for each in ready if each[0] == turn)
-                assert oldest == (turn, item)
-                ready.remove(oldest)
+                newest = next(each for each in reversed(ready) if each[0] == turn)
+                assert newest == (turn, item)
+                ready.remove(newest)
                 # The others come first now.
                 assert turn not in line.hosts or line.hosts[-1] == turn
         elif act == "shed" and len(line):
@@ -193,6 +193,19 @@ async def test_one_that_hung_up_while_it_waited_takes_no_place():
         other = await connect(b"hello")
         await until(lambda: sock.waiting == 2)
         await until(lambda: accepted(sock) == other.getsockname())
+
+
+async def test_those_that_give_up_while_all_others_are_served_first_do_not_add_up():
+    async with gated(handshakes=1) as (sock, connect):
+        await connect(b"hello")
+        await until(lambda: accepted(sock))
+        waiting = [await connect(b"hello") for _ in range(5)]
+        await until(lambda: len(sock._line._ready["127.0.0.1"]) == 5)
+        for each in waiting[:3]:
+            each.close()
+        await until(lambda: sock.waiting == 2)
+        kept[0].close()
+        await until(lambda: accepted(sock) == waiting[4].getsockname())
 
 
 async def test_with_no_place_to_wait_the_host_with_most_loses_a_silent_one():
