@@ -39,7 +39,7 @@ def operate(rollout: Rollout, members: Iterable[Member], act: Act, by: str, now:
         case "resume":
             if not rollout.paused:
                 raise _refusal(rollout, "it is not paused")
-            return replace(rollout, paused=False, steps=rollout.steps + 1)
+            return replace(rollout, paused=False, question="", steps=rollout.steps + 1)
         case "promote":
             if rollout.phase != "awaiting_promotion":
                 raise _refusal(rollout, f"it waits for no promotion, it is {rollout.phase}")
@@ -96,6 +96,7 @@ def _enter(rollout: Rollout, step: Enter, now: float) -> Rollout:
         reason=step.reason,
         since=now,
         paused=False,
+        question="",
         over=False,
         steps=rollout.steps + 1,
     )
