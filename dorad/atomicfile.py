@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import stat
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,8 +33,10 @@ def atomic_file(path: Path, *, mode: int = 0o600, durable: bool = True) -> Itera
     of an earlier try is removed.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or is there and not a regular file: a device, a pipe or a
+            link would be lost.
     """
+    _check_regular(path)
     remove_abandoned(path.parent, temporary_names(path.name))
     temporary, number = _new_file(path, mode)
     try:
@@ -49,6 +52,18 @@ def atomic_file(path: Path, *, mode: int = 0o600, durable: bool = True) -> Itera
         raise
     if durable:
         sync_folder(path.parent)
+
+
+def _check_regular(path: Path) -> None:
+    """Raise OSError if something else than a regular file has this name."""
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is there already and is not a regular file", str(path))
 
 
 def _new_file(path: Path, mode: int) -> tuple[Path, int]:

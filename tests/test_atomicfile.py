@@ -3,6 +3,8 @@
 import errno
 import fcntl
 import os
+import socket
+import stat
 import subprocess
 import sys
 
@@ -96,3 +98,38 @@ def test_files_are_replaced_on_a_file_system_without_locks(tmp_path, monkeypatch
         file.write(b"whole")
     assert path.read_bytes() == b"whole"
     assert left.exists()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "link", "dangling", "folder"])
+def test_only_a_regular_file_is_replaced(tmp_path, kind):
+    path, other = tmp_path / "target", tmp_path / "other"
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "socket":
+        listening = socket.socket(socket.AF_UNIX)
+        listening.bind(str(path))
+        listening.close()
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to(other)
+        if kind == "link":
+            other.write_bytes(b"kept")
+    before = path.lstat()
+    with pytest.raises(OSError, match=r"not a regular file|Is a directory"), atomic_file(path):
+        pytest.fail("there is nothing to write to")
+    assert path.lstat() == before
+    assert other.exists() is (kind == "link")
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to make a device")
+def test_a_device_is_not_replaced(tmp_path):
+    path = tmp_path / "full"
+    try:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 7))
+    except OSError as error:
+        pytest.skip(f"no device can be made here: {error.strerror}")
+    with pytest.raises(OSError, match="not a regular file"), atomic_file(path):
+        pytest.fail("there is nothing to write to")
+    assert stat.S_ISCHR(path.lstat().st_mode)

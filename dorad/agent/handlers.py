@@ -13,8 +13,10 @@ import msgspec
 import psutil
 
 from dorad import __version__
+from dorad.agent import terms
 from dorad.agent.reports import MAX_USUAL, Deltas
 from dorad.control import messages as m
+from dorad.control.errors import ControlError
 from dorad.control.messages import METHODS, Nothing
 from dorad.control.messages import agent as a
 from dorad.control.shortening import short_release, short_share
@@ -79,13 +81,20 @@ class AgentMethods:
 
     async def attach(self, _call: Call, params: a.Attach) -> a.Attached:
         """Obey this coordinator, unless a newer one was obeyed."""
-        identity = self._identity.load()
-        same = identity.fleet == self._store.fleet
-        before, audit = (self._store.epoch, self._store.audit) if same else (0, "")
-        if not same:
+        identity, before = self._identity.load(), self._store.memory
+        try:
+            now = terms.obey(before, identity.fleet, identity.authority, params)
+        except ControlError as error:
+            _log.warning("coordinator %.80s is not obeyed: %s", params.coordinator, error.message)
+            raise
+        same = identity.fleet == before.fleet
+        if not same or params.takes_over:
+            # Before the term is stored: after a kill in between they are forgotten again.
             self._releases.forget_epochs()
-        self._shares.obey(identity.fleet, params.epoch, params.audit)
-        _log.info("coordinator %.80s attaches, epoch %d", params.coordinator, params.epoch)
+            self._shares.forget_epochs()
+        self._store.remember(now)
+        why = ", because an operator says so" if params.takes_over else ""
+        _log.info("coordinator %.80s attaches, epoch %d%s", params.coordinator, now.epoch, why)
         self._on_attached(params.pause)
         machine = this_machine()
         return a.Attached(
@@ -93,8 +102,9 @@ class AgentMethods:
             version=__version__,
             boot_id=self._boot,
             time=time.time(),
-            epoch=before,
-            audit=audit,
+            epoch=before.epoch if same else 0,
+            audit=before.audit if identity.authority == before.authority else "",
+            revocations=now.revocations,
             arch=machine.arch,
             python=machine.python,
             glibc=machine.glibc,
@@ -106,9 +116,9 @@ class AgentMethods:
 
     async def remember(self, _call: Call, params: a.Remember) -> a.Remembered:
         """Keep the head of the audit, so that a tail that is cut off later is detected."""
-        before = self._store.audit
-        self._shares.obey(self._store.fleet, self._store.epoch, params.audit)
-        return a.Remembered(time=time.time(), audit=before)
+        before = self._store.memory
+        self._store.remember(terms.remember(before, params))
+        return a.Remembered(time=time.time(), audit=before.audit)
 
     async def watch(self, _call: Call, params: a.AgentWatch) -> AsyncIterator[a.AgentReport]:
         """Report changes, and a heartbeat."""
@@ -163,6 +173,7 @@ class AgentMethods:
 
     async def remove(self, _call: Call, params: a.ShareRef) -> Nothing:
         """Forget a share."""
+        self._shares.check_epoch(params.epoch)
         self._shares.remove(params)
         return Nothing()
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 IDENTITY = "identity"
 """The link in the agent's folder."""
 
+ENROLMENT = "enrolment"
+"""In the identity: a random text that changes with each enrolment, but not with a renewal. It is
+missing if an earlier version has enrolled the robot."""
+
 DEFAULT_PORT = 6013
 MAX_COORDINATORS = 16
 
@@ -69,7 +73,10 @@ class Identity:
     coordinators: tuple[tuple[str, int], ...]
     """Host and port of each."""
     fleet: str
-    """A digest of the fleet's authority: numbers of another fleet's coordinators mean nothing."""
+    """A digest of the fleet's authority and of this enrolment: the terms of coordinators that were
+    obeyed before mean nothing."""
+    authority: str
+    """A digest of the fleet's authority."""
 
     @property
     def tls(self) -> LinkTls:
@@ -122,12 +129,16 @@ class IdentityStore:
         try:
             config = _decode(path.read_bytes(), Config, str(path))
             authority = (self._link / "authority.pem").read_bytes()
+            enrolment = _read_enrolment(self._link / ENROLMENT)
         except FileNotFoundError:
             raise ControlError("not-found", "this robot is not enrolled", _NOT_ENROLLED) from None
         except OSError as error:
             raise ControlError("refused", f"{path} cannot be read: {error.strerror}") from None
-        fleet = hashlib.sha256(authority).hexdigest()
-        return Identity(self._link, *checked(config.robot, config.coordinators), fleet)
+        digest = hashlib.sha256(authority)
+        alone = digest.hexdigest()
+        digest.update(enrolment)
+        where = checked(config.robot, config.coordinators)
+        return Identity(self._link, *where, digest.hexdigest(), alone)
 
     def request(self, robot: str, *, replace: bool = False, same_key: bool = False) -> str:
         """Make a new key, and return a request for a certificate of it (PEM).
@@ -184,9 +195,14 @@ class IdentityStore:
     def enrol(self, enrolment: Enrolment, *, replace: bool = False) -> Identity:
         """Use a new certificate for the key of the last request, and new coordinators.
 
+        The terms of the coordinators until now are forgotten: an operator says whom to obey.
+
         Raises:
             ControlError: it is refused, see `request` and `keys.check_chain`.
         """
+        return self._use(enrolment, secrets.token_hex(16).encode(), replace=replace)
+
+    def _use(self, enrolment: Enrolment, number: bytes, *, replace: bool) -> Identity:
         from dorad.agent import keys
 
         robot, _ = checked(enrolment.robot, enrolment.coordinators)
@@ -207,6 +223,7 @@ class IdentityStore:
             "authority.pem": enrolment.authority.encode(),
             "issuer.pem": keys.issuer_of(enrolment.chain, enrolment.authority).encode(),
             "agent.json": msgspec.json.format(msgspec.json.encode(config)) + b"\n",
+            ENROLMENT: number,
         }.items():
             write_secret(made / name, content)
         self._swap(made)
@@ -219,10 +236,25 @@ class IdentityStore:
         return self.request(self.load().robot, replace=True)
 
     def certify(self, chain: str, authority: str) -> Identity:
-        """Use a new certificate for the key of `renew`. Raises as `enrol`."""
+        """Use a new certificate for the key of `renew`.
+
+        The authority stays: a coordinator in wrong hands must not hand the robot over to another.
+
+        Raises:
+            ControlError: as `enrol`, or the authority is another one.
+        """
+        from dorad.agent import keys
+
         config = _decode((self._link / "agent.json").read_bytes(), Config, "agent.json")
-        enrolment = Enrolment(config.robot, config.coordinators, chain, authority)
-        return self.enrol(enrolment, replace=True)
+        trusted = (self._link / "authority.pem").read_text(encoding="ascii")
+        if not keys.is_same(authority, trusted):
+            raise ControlError(
+                "refused",
+                "the new certificate is of another authority than the one that this robot trusts",
+                "only an enrolment changes that: `dorafleet enrol CLUSTER.yml ROBOT --again`",
+            )
+        enrolment = Enrolment(config.robot, config.coordinators, chain, trusted)
+        return self._use(enrolment, _read_enrolment(self._link / ENROLMENT), replace=True)
 
     def remove(self) -> None:
         """Forget the identity, with its key."""
@@ -282,6 +314,14 @@ def address_of(text: str) -> tuple[str, int]:
             "write `host`, `host:port` or `[IPv6 address]:port`",
         )
     return found["v6"] or found["host"], port
+
+
+def _read_enrolment(path: Path) -> bytes:
+    """Return the text of an enrolment; empty if there is none. Raises OSError."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
 
 
 def _decode(content: bytes, kind: type[Config], what: str) -> Config:

@@ -73,6 +73,11 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
         raise _refused("the authority that comes with it has not signed it")
 
 
+def is_same(one: str, other: str) -> bool:
+    """Return True if two texts have the same certificates (PEM). Raises ControlError."""
+    return _load(one, "the authority") == _load(other, "the authority of this robot")
+
+
 def is_whole(authority: str) -> bool:
     """Return True if a text is the certificate of an authority (PEM), with its own signature."""
     try:

@@ -253,6 +253,8 @@ def status(folder: Path, *, as_json: bool) -> int:
 @click.pass_obj
 def leave(folder: Path, *, force: bool) -> None:
     """Leave the fleet: forget identity, key and shares. Dataflows that run are not stopped."""
+    import msgspec
+
     from dorad.agent.store import ShareStore
 
     identities = _identities(folder)
@@ -270,6 +272,9 @@ def leave(folder: Path, *, force: bool) -> None:
             store.remove(name)
         for name in list(store.releases):
             store.remove_release(name)
+        # Who joins a fleet again obeys its coordinators from their first term on; the head of the
+        # audit stays known.
+        store.remember(msgspec.structs.replace(store.memory, fleet="", epoch=0, term=""))
     finally:
         store.close()
     click.echo("this robot is in no fleet now", err=True)

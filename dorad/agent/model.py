@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from dorad.control.messages import DataflowInfo, DataflowState
-from dorad.control.messages.agent import ShareSet, ShareState
+from dorad.control.messages.agent import Revocation, ShareSet, ShareState
 from dorad.control.messages.releases import ReleaseState
 
 EndStatus = Literal["stopped", "finished", "failed"]
@@ -78,6 +78,23 @@ class ShareRecord(msgspec.Struct, frozen=True):
         return (
             begun is not None and self.started and begun.digest == digest_of(self.order, identity)
         )
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What a robot remembers of the coordinators that it has obeyed."""
+
+    fleet: str = ""
+    """Of the enrolment that `epoch` and `term` are about; see `Identity`."""
+    epoch: int = 0
+    """The number of the last term that was obeyed."""
+    term: str = ""
+    """Its random text; empty if it was a coordinator that did not count terms."""
+    authority: str = ""
+    """Whose coordinators have sent `audit`; see `Identity`."""
+    audit: str = ""
+    """The highest head of the audit that is not contradicted; empty if there is none."""
+    revocations: list[Revocation] = []
+    """Those that came with it."""
 
 
 class Present(NamedTuple):

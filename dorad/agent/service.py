@@ -146,7 +146,7 @@ class Service:
             robot=self._robot,
             started_at=self._started_at,
             connection=self._dialer.status,
-            epoch=self._store.epoch,
+            epoch=self._store.memory.epoch,
             daemon=self._shares.problem,
             shares=list(self._shares.reported.values()),
             releases=list(self._releases.states.values()),

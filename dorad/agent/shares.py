@@ -148,9 +148,15 @@ class Shares:
         self._taken(present, order)
 
     def check_epoch(self, epoch: int) -> None:
-        """Raise ControlError with code `conflict` if a newer coordinator was obeyed."""
-        if epoch < self._store.epoch:
-            raise _old_epoch(epoch, self._store.epoch)
+        """Raise ControlError with code `conflict` if an order is not of the term that is obeyed."""
+        present = self._store.memory.epoch
+        if epoch != present:
+            order = "older" if epoch < present else "of no coordinator that has attached"
+            raise ControlError(
+                "conflict",
+                f"this robot obeys a coordinator of epoch {present}; epoch {epoch} is {order}",
+                "another coordinator has taken over, or this one was restored or copied",
+            )
 
     @property
     def reported(self) -> dict[str, ShareState]:
@@ -173,6 +179,7 @@ class Shares:
 
     def open(self, ref: ShareRef) -> ShareState:
         """Open the start barrier of a share. Raises ControlError."""
+        self.check_epoch(ref.epoch)
         self._store.put(rules.open_barrier(self._find(ref), ref))
         _log.debug("the barrier of %s opens", ref.dataflow)
         return self._changed(ref.dataflow)
@@ -192,22 +199,10 @@ class Shares:
         self._retries.pop(ref.dataflow, None)
         self._update_states()
 
-    def obey(self, fleet: str, epoch: int, audit: str) -> None:
-        """Obey a coordinator from now on, and keep its head of the audit.
-
-        Raises:
-            ControlError: its epoch is older than that of an earlier coordinator of the fleet.
-        """
-        store = self._store
-        if fleet != store.fleet:
-            if store.fleet:
-                _log.warning("this robot is in another fleet now; shares keep running")
-            for record in list(store.records.values()):
-                self._store.put(rules.forget_epoch(record))
-        elif epoch < store.epoch:
-            raise _old_epoch(epoch, store.epoch)
-        if (fleet, epoch, audit) != (store.fleet, store.epoch, store.audit):
-            store.remember(fleet, epoch, audit)
+    def forget_epochs(self) -> None:
+        """Forget the terms of all orders: those to come may be lower. Raises ControlError."""
+        for record in list(self._store.records.values()):
+            self._store.put(rules.forget_epoch(record))
 
     def _find(self, ref: ShareRef) -> ShareRecord:
         record = self._store.records.get(ref.dataflow)
@@ -304,11 +299,3 @@ async def _state(client: AsyncClient, uuid: str) -> DataflowState | None:
         if error.code in ("deadline", "not-found"):
             return None
         raise
-
-
-def _old_epoch(epoch: int, present: int) -> ControlError:
-    return ControlError(
-        "conflict",
-        f"this robot obeys a coordinator of epoch {present}; epoch {epoch} is older",
-        "another coordinator has taken over, or this one was restored from a backup",
-    )

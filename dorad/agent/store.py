@@ -12,9 +12,10 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from dorad.agent.model import ShareRecord
+from dorad.agent.model import Memory, ShareRecord
 from dorad.agent.releases.model import ReleaseRecord
 from dorad.control.errors import ControlError
+from dorad.control.messages.agent import Revocation
 
 MAX_SHARES = 200
 """Maximum number of shares of one robot."""
@@ -36,7 +37,16 @@ _TABLES_2 = """
 CREATE TABLE release (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
 """
 
-_DAMAGED = (apsw.CorruptError, apsw.NotADBError, msgspec.DecodeError, UnicodeError, RecursionError)
+_TERM_TABLE = """
+CREATE TABLE IF NOT EXISTS term (
+    id INTEGER PRIMARY KEY, fleet TEXT NOT NULL, epoch INTEGER NOT NULL, term TEXT NOT NULL,
+    authority TEXT NOT NULL, revocations TEXT NOT NULL
+) STRICT;
+"""
+"""What versions before this one do not know. The schema stays: a robot may go back to them. Its row
+counts while its fleet and epoch are those of `memory`."""
+
+_DAMAGED = (apsw.CorruptError, apsw.NotADBError, msgspec.MsgspecError, UnicodeError, RecursionError)
 
 _log = logging.getLogger(__name__)
 
@@ -58,12 +68,7 @@ class ShareStore:
         """By the name of the dataflow."""
         self.releases: dict[str, ReleaseRecord] = {}
         """Dataflows that come from releases, by name. Each has a share of that name, too."""
-        self.fleet = ""
-        """The fleet of the coordinator that `epoch` and `audit` are about; see `Identity`."""
-        self.epoch = 0
-        """The epoch of the last coordinator whose orders were accepted."""
-        self.audit = ""
-        """The head of the audit that this coordinator reported; empty if it reported none."""
+        self.memory = Memory()
         try:
             try:
                 self._open()
@@ -128,10 +133,18 @@ class ShareStore:
         self._write("DELETE FROM release WHERE dataflow = ?", (dataflow,))
         self.releases.pop(dataflow, None)
 
-    def remember(self, fleet: str, epoch: int, audit: str) -> None:
-        """Store the fleet, epoch and audit of a coordinator. Raises ControlError."""
-        self._write("INSERT OR REPLACE INTO memory VALUES (0, ?, ?, ?)", (fleet, epoch, audit))
-        self.fleet, self.epoch, self.audit = fleet, epoch, audit
+    def remember(self, memory: Memory) -> None:
+        """Store what is remembered of coordinators, if it has changed. Raises ControlError."""
+        if memory == self.memory:
+            return
+        revocations = msgspec.json.encode(memory.revocations).decode()
+        counted = (memory.fleet, memory.epoch, memory.term, memory.authority, revocations)
+        self._write(
+            "INSERT OR REPLACE INTO memory VALUES (0, ?, ?, ?);"
+            "INSERT OR REPLACE INTO term VALUES (0, ?, ?, ?, ?, ?)",
+            (memory.fleet, memory.epoch, memory.audit, *counted),
+        )
+        self.memory = memory
 
     def _write(self, sql: str, values: tuple[str | bytes | int, ...]) -> None:
         try:
@@ -162,18 +175,22 @@ class ShareStore:
                 tables = _TABLES_2 if version else f"{_TABLES} {_TABLES_2}"
                 with self._db:
                     self._db.execute(f"{tables} PRAGMA user_version = {_SCHEMA}")
+            self._db.execute(_TERM_TABLE)
             self._load()
         except BaseException:
             self._db.close()
             raise
 
     def _load(self) -> None:
-        query = "SELECT fleet, epoch, audit FROM memory"
-        for fleet, epoch, audit in self._db.execute(query):
-            assert isinstance(fleet, str)
-            assert isinstance(epoch, int)
-            assert isinstance(audit, str)
-            self.fleet, self.epoch, self.audit = fleet, epoch, audit
+        query = (
+            "SELECT memory.fleet, memory.epoch, memory.audit, coalesce(term.term, ''), "
+            "coalesce(term.authority, memory.fleet), coalesce(term.revocations, '[]') "
+            "FROM memory LEFT JOIN term ON (term.fleet, term.epoch) = (memory.fleet, memory.epoch)"
+        )
+        for fleet, epoch, audit, term, authority, revocations in self._db.execute(query):
+            known = msgspec.json.decode(str(revocations), type=list[Revocation])
+            given = {"fleet": fleet, "epoch": epoch, "term": term, "authority": authority}
+            self.memory = msgspec.convert({**given, "audit": audit, "revocations": known}, Memory)
         for name, content in self._db.execute("SELECT dataflow, record FROM share"):
             assert isinstance(name, str)
             assert isinstance(content, bytes)
@@ -194,4 +211,4 @@ class ShareStore:
         self._sizes.clear()
         self.records.clear()
         self.releases.clear()
-        self.fleet, self.epoch, self.audit = "", 0, ""
+        self.memory = Memory()

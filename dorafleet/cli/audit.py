@@ -1,4 +1,4 @@
-"""`dorafleet audit`: show or verify the changes that were made through the coordinator."""
+"""`dorafleet audit`: show, verify or acknowledge the changes made through the coordinator."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import click
 from dorad.cli.durations import Duration
 from dorad.cli.tables import plain, print_lines, print_object, print_table
 from dorad.control.errors import ControlError
-from dorad.terminal import local_time
+from dorad.terminal import local_time, visible
 from dorafleet.cli.arguments import json_option, port_option, state_option
+from dorafleet.cli.complete import robot_ids
 from dorafleet.cli.coordinator import connect
 from dorafleet.console.view import auditrows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from dorad.control.client import Client
@@ -32,15 +33,20 @@ Examples:
   dorafleet audit --after 120 --json
   dorafleet audit verify
   dorafleet audit verify --known 120:5d1e…   (a head that an earlier `verify` printed)
+  dorafleet audit acknowledge                after a restore
+  dorafleet audit acknowledge arm1
 \b
 The hash of each record includes the hash of the previous one. A record that was changed, removed or
 inserted breaks this chain. If its end was cut off, the chain lacks the head that you have kept.
+Robots keep the head, and the newest revocations, too: `dorafleet status` shows each robot that
+knows more than the audit has. That stays until you say with `acknowledge` that you know why.
 Exit code 0: the audit is complete. 1: it is not, or no coordinator answers.
 """
 
 
 @click.command(epilog=EPILOG)
-@click.argument("action", type=click.Choice(["verify"]), required=False)
+@click.argument("action", type=click.Choice(["verify", "acknowledge"]), required=False)
+@click.argument("machine", nargs=-1, shell_complete=robot_ids)
 @click.option("--after", type=click.IntRange(0), default=0, help="Only records after this number.")
 @click.option("--since", type=Duration(), metavar="DURATION", help="Only newer records: 30m, 2h.")
 @click.option("--known", metavar="HEAD", help="With `verify`: a head that the audit must contain.")
@@ -49,6 +55,7 @@ Exit code 0: the audit is complete. 1: it is not, or no coordinator answers.
 @port_option
 def audit(
     action: str | None,
+    machine: Sequence[str],
     *,
     after: int,
     since: float | None,
@@ -57,7 +64,9 @@ def audit(
     state: Path,
     port: int,
 ) -> None:
-    """Show the coordinator's record of every change, or `verify` that it is complete."""
+    """Show the coordinator's record of every change, `verify` it, or `acknowledge` a loss."""
+    if machine and action != "acknowledge":
+        raise click.UsageError("only `acknowledge` takes names of machines")
     if action is None:
         if known is not None:
             raise click.UsageError("--known needs `verify`")
@@ -71,7 +80,13 @@ def audit(
         return
     if after or since is not None:
         option = "--after" if after else "--since"
-        raise click.UsageError(f"`verify` checks all records; {option} does not go with it")
+        raise click.UsageError(f"{option} does not go with `{action}`")
+    if action == "acknowledge":
+        if known is not None:
+            raise click.UsageError("--known needs `verify`")
+        with connect(state, port) as client:
+            _acknowledge(client, machine, as_json=as_json)
+        return
     if known is not None:
         _check_head(known)
     with connect(state, port) as client:
@@ -81,6 +96,28 @@ def audit(
     else:
         count = head.sequence
         click.echo(f"ok, {'1 record' if count == 1 else f'{count} records'}; head: {head}")
+
+
+def _acknowledge(client: Client, machines: Sequence[str], *, as_json: bool) -> None:
+    """Acknowledge that the audit lacks what machines know, and print which.
+
+    Raises:
+        click.ClickException: some of them differ still.
+    """
+    from dorafleet.coordinator.messages import AuditAcknowledge, AuditAcknowledged
+
+    names = [name for word in machines for name in word.split(",") if name]
+    done = client.call("audit.acknowledge", AuditAcknowledge(robots=names), AuditAcknowledged)
+    if as_json:
+        print_object(plain(done))
+    else:
+        for name in done.robots:
+            click.echo(visible(f"{name}: follows the audit as it is"))
+        for name, why in sorted(done.failed.items()):
+            click.echo(visible(f"{name}: {why}"), err=True)
+    if done.failed:
+        failed = ", ".join(map(visible, sorted(done.failed)))
+        raise click.ClickException(f"not acknowledged: {failed}")
 
 
 def _read(client: Client, after: int) -> Iterator[AuditRecord]:

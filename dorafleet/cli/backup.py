@@ -35,7 +35,8 @@ Examples:
   dorafleet backup /var/lib/dorafleet/fleet.backup    of the coordinator that systemd runs
 \b
 The coordinator writes the file while it runs, as its own user. It has all desired states and the
-audit, not the token, and a checksum; only that user can read it. A file that exists is replaced.
+audit, not the token, and a checksum; only that user can read it. An earlier backup is replaced; any
+other file is not.
 """
 
 RESTORE_EPILOG = """\b
@@ -46,7 +47,9 @@ Examples:
 \b
 Run it as the coordinator's user; the last example is for the coordinator that systemd runs.
 The coordinator must not run, and its store must be empty: move `coordinator.db` away.
-Versions and epochs continue far above those of the backup, so none is given twice.
+Versions continue far above those of the backup, so none is given twice.
+What was decided after the backup is missing, also revocations. Rollouts that were open are paused.
+`dorafleet status` and `dorafleet doctor` ask about all that until you have decided.
 """
 
 
@@ -102,6 +105,11 @@ def restore(
     )
     name, entries = asyncio.run(_restore(file, connect))
     click.echo(f"{name}: {entries} entries restored")
+    click.echo(
+        "what was decided after the backup is missing, also revocations, and open rollouts are "
+        "paused: `dorafleet doctor` has the questions once the coordinator runs",
+        err=True,
+    )
 
 
 def _check_owner(state: Path) -> None:

@@ -37,6 +37,13 @@ class Check(NamedTuple):
     hint: str | None = None
 
 
+def check_questions(questions: Iterable[str]) -> Iterator[Check]:
+    """Check whether an operator has to decide something after a restore."""
+    for question in questions:
+        text, _, hint = question.partition("; ")
+        yield Check("FAIL", "restore", text, hint)
+
+
 def check_robots(robots: Sequence[Robot]) -> Iterator[Check]:
     """Check whether each robot is connected, obeys, and has a right clock."""
     well = sum(robot.state == "connected" for robot in robots)
@@ -57,6 +64,12 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
             seen = "" if robot.age is None else f", last seen {age(robot.age)} ago"
             hint = f"is it on, and is its network up? `{_ssh(robot)} systemctl status dorad-agent`"
             yield Check("FAIL", name, f"unreachable{seen}{why}", hint)
+        case "refused" if robot.outranked:
+            hint = (
+                f"if no other coordinator leads its fleet: `dorafleet takeover {name}` lets it "
+                "obey this one"
+            )
+            yield Check("FAIL", name, f"does not obey{why}", hint)
         case "refused":
             command = f"`dorafleet enrol cluster.yml {name} --again`"
             hint = f"an admin gives it a new certificate: {command}"
@@ -78,8 +91,19 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
             hint = f"`{_ssh(robot)} journalctl -u dorad-agent` shows what its agent does"
             yield Check("WARN", name, warning, hint)
     if robot.audit:
-        hint = "see `dorafleet audit verify`; was the store restored or tampered with?"
+        hint = (
+            "was the store restored, copied or tampered with? If you know why: `dorafleet audit "
+            f"acknowledge {name}`"
+        )
         yield Check("FAIL", name, f"the audit differs from what it knows: {robot.audit}", hint)
+    for owner in robot.revoked:
+        kind, _, who = owner.partition(" ")
+        again = f"`dorafleet revoke --{kind} {who}`"
+        if kind == "robot":
+            again += f", then `dorafleet enrol cluster.yml {who}` if it is still yours"
+        hint = f"{again}; or let it be valid again: `dorafleet audit acknowledge {name}`"
+        text = f"{owner} was revoked, as it knows, and the store does not"
+        yield Check("FAIL", name, text, hint)
 
 
 def _ssh(robot: Robot) -> str:

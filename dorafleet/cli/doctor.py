@@ -104,6 +104,7 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     status = client.call("coordinator.status", Nothing(), CoordinatorStatus)
     where = f"{status.version} at {client.server.address}, epoch {status.epoch}"
     yield checks.Check("PASS", "coordinator", where)
+    yield from checks.check_questions(status.questions)
     robots = list_robots(client)
     yield from checks.check_robots(robots)
     yield from checks.check_versions(robots, status.version)

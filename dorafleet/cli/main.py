@@ -60,7 +60,10 @@ COMMANDS: dict[str, CommandEntry] = {
     "exec": CommandEntry("dorafleet.cli.exec:exec_", "Run a command on many machines."),
     "push": CommandEntry("dorafleet.cli.push:push", "Copy a file to many machines."),
     "serve": CommandEntry("dorafleet.cli.serve:serve", "Run the coordinator in the foreground."),
-    "audit": CommandEntry("dorafleet.cli.audit:audit", "Show or verify the coordinator's audit."),
+    "audit": CommandEntry("dorafleet.cli.audit:audit", "Show, verify or acknowledge the audit."),
+    "takeover": CommandEntry(
+        "dorafleet.cli.takeover:takeover", "Let robots obey a coordinator that was restored."
+    ),
     "backup": CommandEntry("dorafleet.cli.backup:backup", "Back up the coordinator's store."),
     "restore": CommandEntry("dorafleet.cli.backup:restore", "Restore a backup."),
     "install": CommandEntry(

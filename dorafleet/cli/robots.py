@@ -35,8 +35,12 @@ def problems_of(robot: Robot) -> list[str]:
         found.append(f"choose `dorafleet adopt {robot.id}` or `dorafleet resume {robot.id}`")
     elif robot.reason:
         found.append(robot.reason)
+    if robot.outranked:
+        found.append(f"`dorafleet takeover {robot.id}` if this is the right coordinator")
     if robot.audit:
-        found.append(f"audit: {robot.audit}")
+        found.append(f"audit: {robot.audit} (`dorafleet audit acknowledge {robot.id}`)")
+    if robot.revoked:
+        found.append(f"it knows of revocations that the store lacks: {', '.join(robot.revoked)}")
     for share in robot.shares:
         if share.status in ("failed", "pending"):
             reason = f": {share.reason}" if share.reason else ""

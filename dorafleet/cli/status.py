@@ -60,7 +60,7 @@ Examples:
 Without a coordinator the machines of FILE are asked over SSH; the ssh user must be root or in the
 group `dorad` there. Numbers behind dataflows are generations: they grow with every change.
 Behind dataflows from releases is the id of the release that runs.
-Exit code 0: every machine is well. 1: some are not.
+Exit code 0: every machine is well. 1: some are not, or an operator has to decide something.
 """
 
 
@@ -121,7 +121,9 @@ def status(
 
 def _show_fleet(client: Client, wanted: Collection[str], *, as_json: bool, watch: bool) -> int:
     """Show the machines of these ids, or all, as the coordinator knows them."""
+    from dorad.control.messages import Nothing
     from dorafleet.cli import robots
+    from dorafleet.coordinator.messages import CoordinatorStatus
 
     def read() -> list[Robot]:
         found = list_robots(client)
@@ -137,7 +139,10 @@ def _show_fleet(client: Client, wanted: Collection[str], *, as_json: bool, watch
         print_object(robots.as_plain(found))
     else:
         print_table(robots.COLUMNS, (robots.as_row(each) for each in found))
-    return 0 if all(map(robots.is_well, found)) else 1
+    questions = client.call("coordinator.status", Nothing(), CoordinatorStatus).questions
+    for question in questions:
+        click.echo(f"question: {visible(question)}", err=True)
+    return 0 if all(map(robots.is_well, found)) and not questions else 1
 
 
 def _watch(read: Callable[[], list[Robot]], *, as_json: bool) -> None:

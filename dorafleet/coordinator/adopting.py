@@ -16,7 +16,7 @@ from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import outcome_of
 from dorafleet.coordinator.reconcile import FINAL
 from dorafleet.coordinator.records import HOLD_S, End, Options, Record
-from dorafleet.coordinator.shares import end_of, ports_for
+from dorafleet.coordinator.shares import end_of, ports_for, share_of, share_set
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,7 +32,9 @@ _log = logging.getLogger(__name__)
 class Conflicts:
     """Ends the conflicts of robots."""
 
-    def __init__(self, fleet: Fleet, robots: Robots) -> None:
+    def __init__(self, fleet: Fleet, robots: Robots, peer: str | None) -> None:
+        """`peer` is the endpoint that all links connect to."""
+        self._peer = peer
         self._fleet = fleet
         self._robots = robots
 
@@ -52,6 +54,7 @@ class Conflicts:
                     newer = msgspec.structs.replace(record, generation=generation)
                     await self._fleet.put(newer, actor, "robot.resume", robot=robot.id)
                     touched |= {*record.robots}
+                    await self._overrule(robot, newer)
                 else:
                     uuid = robot.shares[name].uuid
                     epoch = self._fleet.writer.epoch
@@ -85,8 +88,28 @@ class Conflicts:
                 gone = set() if before is None else {*before.robots} - {*record.robots}
                 _log.info("robot `%s`: the store takes over its `%s`", robot.id, name)
                 await self._fleet.put(record, actor, "robot.adopt", gone=gone, robot=robot.id)
+                await self._overrule(robot, record)
             touched |= {*record.robots, *gone}
         return touched
+
+    async def _overrule(self, robot: Robot, record: Record) -> None:
+        """Send a robot a share at once if the robot's has a higher generation.
+
+        The store counts from a backup or a copy, so its generations may be below those that robots
+        have from a former term. Under a new term they accept that. Raises ControlError.
+        """
+        if robot.shares[record.key].generation <= record.generation:
+            return
+        epoch = self._fleet.writer.epoch
+        if robot.id in record.ports:
+            share = share_of(record, robot.id, self._robots.machines, self._peer)
+            request = share_set(record, share, epoch)
+        else:
+            request = end_of(
+                record.key, record.uuid, robot.id, epoch=epoch, generation=record.generation
+            )
+        _log.debug("robot `%s`: `%s` gets a lower generation", robot.id, record.key)
+        await self._robots.command(robot, "share.set", record.key, request)
 
     def _check_over(self, before: Record, robot: Robot) -> None:
         """Raise ControlError if another run of a dataflow, which the store has, runs somewhere.
@@ -130,7 +153,7 @@ class Conflicts:
             placement=placement,
             pending={},
             ports=ports,
-            generation=share.generation,
+            generation=min(share.generation, self._fleet.next_generation),
             started_at=min(max(0.0, detail.info.started_at), time.time()),
             hold=HOLD_S if old is None else old.hold,
             enabled=share.status not in {"stopping", *FINAL},

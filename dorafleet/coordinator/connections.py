@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -40,7 +41,9 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.server import ServerConnection
 
+    from dorad.control.messages.agent import Remember
     from dorad.control.peer import Peer
+    from dorafleet.coordinator.memories import Memories
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.coordinator.robot import Robot
     from dorafleet.coordinator.robots import Robots
@@ -79,20 +82,20 @@ class Connections:
     def __init__(
         self,
         robots: Robots,
-        attach: Callable[[], Attach],
-        on_attached: Callable[[Robot, Attached], Awaitable[None]],
-        on_audit: Callable[[Robot, str], Awaitable[None]],
+        attach: Callable[[Robot], Attach],
+        on_attached: Callable[[Robot, Attach, Attached], Awaitable[None]],
+        memories: Memories,
         sign: Sign | None = None,
     ) -> None:
-        """`attach` returns the first request to an agent.
+        """`attach` returns the first request to an agent; `memories` are of the audit.
 
-        `on_attached` may raise ControlError to refuse a robot; `on_audit` gets the head of the
-        audit that one knows. `sign` renews the certificates of robots.
+        `on_attached` may raise ControlError to refuse a robot. `sign` renews the certificates of
+        robots.
         """
         self._robots = robots
         self._attach = attach
         self._on_attached = on_attached
-        self._on_audit = on_audit
+        self._memories = memories
         self._sign = sign
         self._slots = asyncio.Semaphore(SLOTS)
         self._slow_slots = asyncio.Semaphore(SLOW_SLOTS)
@@ -167,14 +170,24 @@ class Connections:
             self._slow.add(robot.id)
             async with asyncio.timeout(ATTACH_S):
                 await renewal.before_use()
-                asked_at = time.time()
-                attached = await client.call("agent.attach", self._attach(), Attached)
+                asked_at, attach = time.time(), self._attach(robot)
+                attached = await self._ask(robot, client, attach)
                 skew = skew_of(attached.time, asked_at, time.time())
-                sizes = await self._check(robot, attached)
+                sizes = await self._check(robot, attach, attached)
             self._slow.discard(robot.id)
         return attached, skew, sizes
 
-    async def _check(self, robot: Robot, attached: Attached) -> Sizes:
+    async def _ask(self, robot: Robot, client: AsyncClient, attach: Attach) -> Attached:
+        """Return a robot's answer. Raises ControlError, and notes whether another term is why."""
+        try:
+            attached = await client.call("agent.attach", attach, Attached)
+        except ControlError as error:
+            robot.outranked = robot.outranked or error.code == "conflict"
+            raise
+        robot.outranked = False
+        return attached
+
+    async def _check(self, robot: Robot, attach: Attach, attached: Attached) -> Sizes:
         """Return the sizes of the states in an answer.
 
         Raises:
@@ -188,7 +201,7 @@ class Connections:
         attached.shares = [short_share(share, MAX_USUAL) for share in attached.shares]
         attached.releases = [short_release(release, MAX_USUAL) for release in attached.releases]
         sizes = sizes_after({}, attached.shares, attached.releases)
-        await self._on_attached(robot, attached)
+        await self._on_attached(robot, attach, attached)
         return sizes
 
     async def _replace(
@@ -223,7 +236,9 @@ class Connections:
         heartbeat = self.heartbeat
         silence = SILENT_HEARTBEATS * heartbeat
         watch = AgentWatch(heartbeat=heartbeat)
-        probe = Probe(client, robot.id, lambda: self._attach().audit)
+        probe = Probe(client, robot.id, partial(self._memories.question, robot))
+        if self._memories.is_behind(robot):
+            probe.soon()
         try:
             async with client.stream("agent.watch", watch, AgentReport) as reports:
                 while True:
@@ -236,6 +251,8 @@ class Connections:
                         if abs(report.time - time.time() - robot.skew.seconds) > SKEW_S:
                             probe.soon()
                     await renewal.when_due()
+                    if self._memories.lacks_revocations(robot):
+                        probe.soon()
                     found = await probe.when_due()
                     if found is not None and robot.client is client:
                         await self._probed(robot, *found)
@@ -277,11 +294,11 @@ class Connections:
         if is_changed:
             self._robots.changed(robot)
 
-    async def _probed(self, robot: Robot, skew: Skew, known: str) -> None:
+    async def _probed(self, robot: Robot, skew: Skew, sent: Remember, known: str) -> None:
         """Take a robot's answer about its clock and its head of the audit."""
         self._measured(robot, skew)
         try:
-            await self._on_audit(robot, known)
+            await self._memories.answered(robot, sent, known)
         except ProblemError as error:
             _log.warning("the audit cannot be compared with what `%s` knows: %s", robot.id, error)
 

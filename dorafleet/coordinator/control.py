@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import secrets
 import socket
 import time
 from typing import TYPE_CHECKING, NoReturn
@@ -13,7 +14,6 @@ from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
 from dorad.control.messages.agent import Attach
 from dorafleet.coordinator.alertstore import AlertStore
-from dorafleet.coordinator.audit import contradiction
 from dorafleet.coordinator.connections import Connections, pause_of
 from dorafleet.coordinator.daemon import DaemonMethods
 from dorafleet.coordinator.dataflows import DataflowMethods
@@ -21,6 +21,7 @@ from dorafleet.coordinator.dataflowviews import DataflowViews
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.incidents import IncidentMethods
 from dorafleet.coordinator.logs import LogMethods
+from dorafleet.coordinator.memories import Memories
 from dorafleet.coordinator.nodes import NodeMethods
 from dorafleet.coordinator.notifications import Notifications
 from dorafleet.coordinator.onerobot import alone, with_robots
@@ -44,7 +45,7 @@ from dorafleet.notify.settings import NotifySettings
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from dorad.control.messages.agent import Attached
+    from dorad.control.messages.agent import Attached, Revocation
     from dorad.control.server import Handler, StreamHandler
     from dorafleet.coordinator.audit import Head
     from dorafleet.coordinator.records import Wanted
@@ -72,20 +73,24 @@ class FleetControl:
         sign: Sign | None = None,
         supply: Supply | None = None,
         notify: NotifySettings = NotifySettings(),  # noqa: B008  # it is frozen
+        revocations: Callable[[], Sequence[Revocation]] = tuple,
     ) -> None:
         """`peer` is the endpoint that all links connect to; `end` lets the process end.
 
         `sign` renews the certificates of robots; `supply` has files of releases to send. `notify`
-        says where alerts are sent.
+        says where alerts are sent; `revocations` returns the newest of the store.
         """
-        self._store = store
         self._end = end
+        self._peer = peer
+        self._term = secrets.token_hex(16)
+        """Tells this term from that of a coordinator with a copy of the store."""
         self._event_bus = EventBus()
         self.fleet = Fleet(store, writer, lambda: alone(self.fleet, self.robots))
         self.robots = Robots(machines, self._on_change)
         self._streams = RobotStreams(self.robots)
+        self._memories = Memories(store, self.fleet, self.robots, revocations)
         self.connections = Connections(
-            self.robots, self._attach, self._on_attached, self._on_audit, sign
+            self.robots, self._attach, self._on_attached, self._memories, sign
         )
         self._planner = Planner(self.fleet, self.robots, peer)
         self._starter = Starter(self.fleet, self.robots, self._planner, self._event_bus)
@@ -107,6 +112,7 @@ class FleetControl:
         await self.releases.load()
         await self.releases.forget_unfinished()
         await self.rollouts.load()
+        await self.rollouts.pause_restored()
         await self.watching.load()
         await self.notifications.load()
 
@@ -130,7 +136,9 @@ class FleetControl:
             **IncidentMethods(self.fleet, self.robots).table,
             **self.watching.table,
             **self.notifications.table,
-            **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
+            **RobotMethods(
+                self.fleet, self.robots, self._planner, self._reconciler, self._memories, self._peer
+            ).table,
             **RolloutMethods(
                 self.fleet,
                 self.robots,
@@ -144,6 +152,24 @@ class FleetControl:
         }
         passed_on = with_robots(table, self.fleet, self.robots, self._streams)
         return recorded(passed_on, self.fleet.writer)
+
+    @property
+    def questions(self) -> list[str]:
+        """What an operator has to decide after the store was restored."""
+        found = []
+        restored = self.fleet.restored
+        if restored is not None and not restored.acknowledged:
+            found.append(
+                "the store was restored from a backup: later changes are missing, also "
+                "revocations; check `dorafleet access` and what robots report, then `dorafleet "
+                "audit acknowledge`"
+            )
+        found += [
+            f"rollout {rollout.number}, {rollout.name}, is paused: {rollout.question}"
+            for rollout in self.rollouts.open
+            if rollout.question
+        ]
+        return found
 
     async def run(self) -> NoReturn:
         """Reconcile robots with the store, until cancelled. Call `load` before."""
@@ -165,28 +191,24 @@ class FleetControl:
     def _software(self, robot: str) -> Software:
         return software_of(robot, self.robots, self.rollouts, self.releases)
 
-    def _attach(self) -> Attach:
+    def _attach(self, robot: Robot) -> Attach:
         return Attach(
             coordinator=f"{socket.gethostname()}:{os.getpid()}",
             epoch=self.fleet.writer.epoch,
             audit=str(self.fleet.head),
             time=time.time(),
             pause=pause_of(len(self.robots.machines)),
+            term=self._term,
+            takes_over=robot.takes_over,
         )
 
-    async def _on_attached(self, robot: Robot, attached: Attached) -> None:
+    async def _on_attached(self, robot: Robot, attach: Attach, attached: Attached) -> None:
         """Compare a robot's knowledge of earlier coordinators with the store."""
-        if attached.epoch > self.fleet.writer.epoch:
+        if attached.epoch > attach.epoch and not attach.takes_over:
+            robot.outranked = True
             raise ControlError("refused", f"it has obeyed the coordinator of term {attached.epoch}")
-        robot.audit = ""
-        await self._on_audit(robot, attached.audit)
-
-    async def _on_audit(self, robot: Robot, known: str) -> None:
-        """Compare a robot's head of the audit with the store; a contradiction stays."""
-        found = await contradiction(self._store, known)
-        if found:
-            _log.warning("robot `%s` knows another audit: %s", robot.id, found)
-            robot.audit = found
+        robot.takes_over = False
+        await self._memories.attached(robot, attach, attached)
 
     def _on_change(self, robot: Robot) -> None:
         self.fleet.bell.ring()

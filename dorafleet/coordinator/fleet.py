@@ -262,6 +262,11 @@ class Fleet:
         self._labels[robot] = dict(labels)
         self.bell.ring()
 
+    async def put_restored(self, restored: Restored, audited: Mapping[str, Any]) -> None:
+        """Store what is settled after a restore; hold `writer.changing`. Raises as `put`."""
+        await self._commit(audited, puts={RESTORED: msgspec.json.encode(restored)})
+        self.restored = restored
+
     def _is_share(self, robot: str, record: Record) -> bool:
         owner = self.owner(robot, record.key)
         return owner is not None and owner.uuid == record.uuid

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.control.messages.agent import Revocation
 from dorad.control.tls import GRACE_S, Role
 from dorafleet.coordinator.accessmessages import Grant
-from dorafleet.coordinator.stored import damaged, decoded
+from dorafleet.coordinator.stored import damaged, decoded, read
 from dorafleet.coordinator.writing import uninterrupted
 from dorafleet.store.errors import Code, StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from dorad.control.tls import Certificate
     from dorafleet.coordinator.accessmessages import Kind
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from dorafleet.store.model import Store
 
 PREFIX = "access/"
+
+REVOCATIONS = "revocations"
+"""The key of the newest revocations, which robots know, too: see `memories`."""
+MAX_REVOCATIONS = 100
 
 _log = logging.getLogger(__name__)
 
@@ -91,10 +96,14 @@ class Grants:
         self._values: dict[tuple[str, str], Value] = {}
         self._tokens: dict[str, tuple[str, str]] = {}
         """The key of the record of each token, by its hash."""
+        self.revocations: list[Revocation] = []
+        """The newest, the oldest of them first."""
 
     async def load(self) -> None:
         """Read everything from the store. Raises StoreError."""
         entries = (await self._store.get(PREFIX)).entries
+        revocations = await read(self._store, REVOCATIONS, list[Revocation])
+        self.revocations = revocations[0][1] if revocations else []
         self._values.clear()
         self._tokens.clear()
         for entry in entries:
@@ -169,7 +178,8 @@ class Grants:
             after = msgspec.structs.replace(used, used=True, serial=serial)
             changed["enrolment", identity.name] = after
         record = {**actor, "action": "access.certificate", "owner": str(identity)}
-        await self._put(changed, {**record, "serial": serial})
+        revoked = f"{identity.kind} {identity.name}" if replace and now.serials else None
+        await self._put(changed, {**record, "serial": serial}, revoked=revoked)
 
     async def put_token(
         self, kind: str, name: str, value: TokenRecord | EnrolmentRecord, actor: Mapping[str, Any]
@@ -191,14 +201,15 @@ class Grants:
             raise ControlError("not-found", f"there is no {kind} `{name}`")
         record = {**actor, "action": "access.revoke", "owner": f"{kind} {name}"}
         if isinstance(found, TokenRecord):
-            await self._commit(record, deletes=[f"{PREFIX}{kind}/{name}"])
+            deletes = [f"{PREFIX}{kind}/{name}"]
+            await self._commit(record, revoked=f"{kind} {name}", deletes=deletes)
             self._forget(kind, name)
             return 0
         # Also a robot that this coordinator does not know: its certificate may be newer than the
         # backup that the store was restored from.
         now = self._current(found if isinstance(found, Holder) else None)
         holder = Holder({}, {**now.refused, **now.serials}, now.role, revoked=True)
-        await self._put({(kind, name): holder}, record)
+        await self._put({(kind, name): holder}, record, revoked=f"{kind} {name}")
         return len(now.serials)
 
     def check_free(self, kind: Kind, name: str, limit: int) -> None:
@@ -230,22 +241,40 @@ class Grants:
         )
 
     async def _put(
-        self, values: Mapping[tuple[str, str], Value], record: Mapping[str, Any]
+        self,
+        values: Mapping[tuple[str, str], Value],
+        record: Mapping[str, Any],
+        *,
+        revoked: str | None = None,
     ) -> None:
         puts = {f"{PREFIX}{kind}/{name}": value for (kind, name), value in values.items()}
         encoded = {key: msgspec.json.encode(value) for key, value in puts.items()}
-        await self._commit(record, puts=encoded)
+        await self._commit(record, revoked=revoked, puts=encoded)
         for (kind, name), value in values.items():
             self._remember(kind, name, value)
 
-    async def _commit(self, record: Mapping[str, Any], **change: Any) -> None:
+    async def _commit(
+        self,
+        record: Mapping[str, Any],
+        *,
+        revoked: str | None = None,
+        puts: Mapping[str, bytes] | None = None,
+        deletes: Collection[str] = (),
+    ) -> None:
+        """Store a change; `revoked` is whose certificates or token it ends."""
+        revocations = self.revocations
+        if revoked is not None:
+            added = Revocation(owner=revoked, at=self.clock())
+            revocations = [*revocations, added][-MAX_REVOCATIONS:]
+            puts = {**(puts or {}), REVOCATIONS: msgspec.json.encode(revocations)}
         try:
-            await self._writer.commit(record, **change)
+            await self._writer.commit(record, puts=puts, deletes=deletes)
         except StoreError as error:
             if error.code is Code.UNKNOWN:
                 _log.warning("a grant may not have been written; reading the store")
                 await uninterrupted(self.load())
             raise
+        self.revocations = revocations
 
     def _remember(self, kind: str, name: str, value: Value) -> None:
         self._forget(kind, name)

@@ -40,13 +40,15 @@ class CoordinatorStatus(Struct):
     """Head of the audit: number and hash of the last record."""
     zenoh_peer: str | None = None
     """Endpoint of the router that all links connect to; None if robots are linked directly."""
+    questions: list[str] = []
+    """What an operator has to decide after the store was restored, each with the commands."""
 
 
 class Backup(Struct):
     """Write everything in the store to a file on the coordinator's machine."""
 
     path: str
-    """Absolute. A file that exists is replaced."""
+    """Absolute. An earlier backup there is replaced; anything else is refused."""
 
 
 class BackedUp(Struct):
@@ -126,7 +128,13 @@ class Robot(Struct):
     conflicts: dict[str, str] = {}
     """Dataflows that it has in a newer version than the store, with the reason."""
     audit: str = ""
-    """How the audit contradicts the robot's head of it; empty if it does not."""
+    """How the audit contradicts the robot's head of it; empty if it does not. It stays until
+    `audit.acknowledge`."""
+    revoked: list[str] = []
+    """Who was revoked, as this robot knows and the store does not: `operator ann`. It stays until
+    that is revoked again, or until `audit.acknowledge`."""
+    outranked: bool = False
+    """Whether it obeys another term than this coordinator's, until `robot.takeover`."""
     warnings: list[str] = []
     """What else an operator should look at, such as its clock, or its id on two machines."""
     user: str | None = None
@@ -139,6 +147,21 @@ class RobotRef(Struct):
     """One robot."""
 
     robot: str
+
+
+class AuditAcknowledge(Struct):
+    """Say that the audit lacks records that robots know, and that this is all right."""
+
+    robots: list[str] = []
+    """None: all that can be reached, and the restore of the store if there was one."""
+
+
+class AuditAcknowledged(Struct):
+    """What has been acknowledged; it is in the audit."""
+
+    robots: list[str]
+    failed: dict[str, str] = {}
+    """Robots that differ still, each with the reason."""
 
 
 class RobotLabel(Struct):
@@ -274,11 +297,15 @@ METHODS: dict[str, Method] = {
     "robot.label": Method(RobotLabel, Robot, "Change labels of a robot."),
     "robot.adopt": Method(RobotRef, Robot, "Copy a paused robot's state into the store."),
     "robot.resume": Method(RobotRef, Robot, "Make a paused robot follow the store."),
+    "robot.takeover": Method(RobotRef, Robot, "Let a robot obey, whatever term it obeyed before."),
     "dataflow.explain": Method(Explain, Explained, "Return where nodes run or would run, and why."),
     "desired.get": Method(DesiredRef, DesiredList, "Return the desired state of robots."),
     "desired.set": Method(DesiredSet, Desired, "Set the desired state of a robot."),
     "audit.read": Method(AuditRead, AuditPage, "Return records of the audit."),
     "audit.verify": Method(AuditVerify, AuditHead, "Check the audit and return its head."),
+    "audit.acknowledge": Method(
+        AuditAcknowledge, AuditAcknowledged, "Let robots follow an audit that lacks records."
+    ),
     **ACCESS_METHODS,
     **ROLLOUT_METHODS,
 }

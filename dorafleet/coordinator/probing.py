@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Remember, Remembered
 from dorad.jitter import between
+from dorad.problems import ProblemError
 from dorafleet.coordinator.reports import MAX_NAME, MAX_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from dorad.control.asyncclient import AsyncClient
 
@@ -53,11 +54,13 @@ def skew_of(clock: float, asked_at: float, answered_at: float) -> Skew:
 class Probe:
     """Asks one robot over one connection."""
 
-    def __init__(self, client: AsyncClient, robot: str, head: Callable[[], str]) -> None:
-        """`head` returns the head of the audit, which the robot keeps."""
+    def __init__(
+        self, client: AsyncClient, robot: str, question: Callable[[], Awaitable[Remember]]
+    ) -> None:
+        """`question` returns what the robot is to remember."""
         self._client = client
         self._robot = robot
-        self._head = head
+        self._question = question
         self._due = 0.0
         self._answers = True
         self._plan()
@@ -66,25 +69,28 @@ class Probe:
         """Ask at the next opportunity, because a report looks wrong."""
         self._due = 0.0
 
-    async def when_due(self) -> tuple[Skew, str] | None:
-        """Return the skew, and the head that the robot knew; None if it was not asked.
+    async def when_due(self) -> tuple[Skew, Remember, str] | None:
+        """Return the skew, what was sent, and the head that the robot knew; None if not asked.
 
         An agent of an earlier version is not asked twice: it does not know the method.
         """
         if not self._answers or time.monotonic() < self._due:
             return None
         self._plan()
+        try:
+            sent = await self._question()
+        except ProblemError as error:
+            _log.warning("robot `%s` is not asked for its audit: %s", self._robot, error)
+            return None
         asked_at = time.time()
         try:
-            found = await self._client.call(
-                "agent.remember", Remember(audit=self._head()), Remembered
-            )
+            found = await self._client.call("agent.remember", sent, Remembered)
         except ControlError as error:
             _log.debug("robot `%s` does not report its clock: %s", self._robot, error)
             self._answers = error.code != "unknown-method"
             return None
         clock = min(max(found.time, -MAX_SECONDS), MAX_SECONDS)
-        return skew_of(clock, asked_at, time.time()), found.audit[:MAX_NAME]
+        return skew_of(clock, asked_at, time.time()), sent, found.audit[:MAX_NAME]
 
     def _plan(self) -> None:
         # Not all robots at one time.

@@ -140,6 +140,11 @@ class Restored(msgspec.Struct, frozen=True):
     """The revision of the backup."""
     first: Int64
     """The revision that the store continued from; none between the two can be its own."""
+    paused: bool = True
+    """Whether the rollouts that were open have been paused. A restore leaves False; one by an
+    earlier version nothing."""
+    acknowledged: bool = True
+    """Whether an operator has acknowledged that later changes are missing. As above."""
 
 
 def desired_key(robot: str, dataflow: str) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from dorad.control.asyncclient import AsyncClient
-    from dorad.control.messages.agent import Attached, ShareState
+    from dorad.control.messages.agent import Attached, Revocation, ShareState
     from dorad.control.messages.releases import ReleaseState
     from dorafleet.coordinator.reports import Sizes
     from dorafleet.inventory.model import Machine
@@ -102,7 +102,15 @@ class Robot:
     pace: Pace = field(init=False)
     """How fast its frames are read, over all its connections."""
     audit: str = ""
-    """How the audit contradicts the one that it knows."""
+    """How the audit contradicts the one that it knows. It stays until an operator acknowledges."""
+    head: str = ""
+    """The head of the audit that it keeps."""
+    revocations: list[Revocation] = field(default_factory=list)
+    """The newest that it knows of."""
+    outranked: bool = False
+    """Whether it does not obey, because it has obeyed another term."""
+    takes_over: bool = False
+    """Whether an operator has said that it shall obey nevertheless."""
 
     def __post_init__(self) -> None:
         weights = dict.fromkeys(REPORTS, REPORT_WEIGHT)

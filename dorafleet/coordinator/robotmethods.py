@@ -1,4 +1,4 @@
-"""The methods `robot.…`: the states of robots, their labels, and conflicts with them."""
+"""The methods `robot.…`: states of robots, labels, and what operators decide about them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from dorad.control.errors import ControlError
 from dorad.dataflow.errors import TextError
 from dorafleet.coordinator.adopting import Conflicts
+from dorafleet.coordinator.messages import AuditAcknowledged, RobotList
 from dorafleet.coordinator.messages import Robot as RobotMessage
-from dorafleet.coordinator.messages import RobotList
 from dorafleet.coordinator.writing import actor_of
 from dorafleet.inventory import syntax
 
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dorad.control.messages import Nothing
     from dorad.control.server import Call, Handler
     from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.messages import RobotLabel, RobotRef
+    from dorafleet.coordinator.memories import Memories
+    from dorafleet.coordinator.messages import AuditAcknowledge, RobotLabel, RobotRef
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.reconciler import Reconciler
     from dorafleet.coordinator.robot import Robot
@@ -36,13 +37,20 @@ class RobotMethods:
     """Answers the methods `robot.…`."""
 
     def __init__(
-        self, fleet: Fleet, robots: Robots, planner: Planner, reconciler: Reconciler
+        self,
+        fleet: Fleet,
+        robots: Robots,
+        planner: Planner,
+        reconciler: Reconciler,
+        memories: Memories,
+        peer: str | None,
     ) -> None:
         self._fleet = fleet
         self._robots = robots
         self._planner = planner
         self._reconciler = reconciler
-        self._conflicts = Conflicts(fleet, robots)
+        self._memories = memories
+        self._conflicts = Conflicts(fleet, robots, peer)
 
     @property
     def table(self) -> Mapping[str, Handler]:
@@ -52,6 +60,8 @@ class RobotMethods:
             "robot.label": self.label,
             "robot.adopt": self.adopt,
             "robot.resume": self.resume,
+            "robot.takeover": self.take_over,
+            "audit.acknowledge": self.acknowledge,
         }
 
     async def list_all(self, _call: Call, _params: Nothing) -> RobotList:
@@ -90,6 +100,42 @@ class RobotMethods:
         self._reconciler.mark(*await self._conflicts.resume(robot, actor_of(call)))
         return await self._after(robot)
 
+    async def take_over(self, call: Call, params: RobotRef) -> RobotMessage:
+        """Let a robot obey this coordinator from its next connection on."""
+        robot = self._robots.get(params.robot)
+        if robot.client is not None or not robot.outranked:
+            how = (
+                "obeys this coordinator" if robot.client is not None else "has not refused to obey"
+            )
+            raise ControlError("refused", f"robot `{robot.id}` {how}")
+        async with self._fleet.writer.changing:
+            record = {"action": "robot.takeover", "robot": robot.id, "why": robot.reason}
+            await self._fleet.put_orders({}, {**actor_of(call), **record})
+        robot.takes_over = True
+        return self._message(robot)
+
+    async def acknowledge(self, call: Call, params: AuditAcknowledge) -> AuditAcknowledged:
+        """Let robots follow the audit, although it lacks records that they know."""
+        named = [self._robots.get(id_) for id_ in params.robots]
+        differ = [each for each in self._robots.all if each.audit or self._memories.lost(each)]
+        done, failed = [], {}
+        for robot in named or differ:
+            if robot not in differ:
+                failed[robot.id] = "its audit does not differ"
+                continue
+            try:
+                await self._memories.acknowledge(robot, actor_of(call))
+                done.append(robot.id)
+            except ControlError as error:
+                failed[robot.id] = error.message
+        restored = self._fleet.restored
+        if not named and restored is not None and not restored.acknowledged:
+            async with self._fleet.writer.changing:
+                record = {**actor_of(call), "action": "audit.acknowledge"}
+                settled = replace(restored, acknowledged=True)
+                await self._fleet.put_restored(settled, record)
+        return AuditAcknowledged(robots=done, failed=failed)
+
     def _conflicting(self, id_: str) -> Robot:
         """Return a connected robot that is paused. Raises ControlError."""
         robot = self._robots.get(id_)
@@ -122,6 +168,8 @@ class RobotMethods:
             releases=[replace(each, evidence=[]) for each in robot.releases.values()],
             conflicts=dict(robot.conflicts),
             audit=robot.audit,
+            revoked=self._memories.lost(robot),
+            outranked=robot.outranked and robot.client is None,
             warnings=robot.warnings,
             user=robot.machine.user,
             port=robot.machine.port,

@@ -220,6 +220,9 @@ class RolloutDriver:
     def _seen(self, rollout: Rollout, member: Member, robot: Robot) -> Seen:
         state = robot.releases.get(rollout.dataflow)
         trouble = robot.trouble
+        if robot.audit and not trouble:
+            # The store may be a copy, and this rollout over or undone.
+            trouble = f"it knows a later store: {robot.audit}; see `dorafleet audit acknowledge`"
         reachable = not trouble
         leased = is_leased(Seen(state=state))
         phase = reported(member, Seen(state=state))

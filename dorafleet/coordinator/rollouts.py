@@ -22,6 +22,7 @@ from dorafleet.coordinator.stored import damaged, decoded, read
 from dorafleet.coordinator.writing import COORDINATOR
 from dorafleet.rollout.messages import JournalEntry
 from dorafleet.rollout.model import Member, Rollout
+from dorafleet.rollout.operate import operate
 from dorafleet.rollout.steps import Enter, Orders, Verdicts, apply
 from dorafleet.rollout.strategy import problems
 
@@ -48,6 +49,11 @@ CHUNK = 30
 MAX_ROLLOUTS = 200
 MAX_FAILED = 20
 """Releases for each robot and dataflow that are remembered to have failed."""
+
+RESTORED_QUESTION = (
+    "the store was restored from a backup: is this rollout still wanted? It may have ended, or "
+    "robots may have a newer release since; see `dorafleet drift`, then resume or abort it"
+)
 
 _log = logging.getLogger(__name__)
 
@@ -213,6 +219,26 @@ class Rollouts:
         if members is not None:
             self._members[rollout.number] = members
         _log.info("rollout %d: %s by %s", rollout.number, act, by)
+
+    async def pause_restored(self) -> None:
+        """Pause the open rollouts of a store that was restored, once, and ask the operator.
+
+        What has happened after the backup is not known: each may have ended, or been undone.
+        Raises ControlError or StoreError.
+        """
+        restored = self._fleet.restored
+        if restored is None or restored.paused:
+            return
+        async with self._fleet.writer.changing:
+            for rollout in self.open:
+                if rollout.paused or rollout.is_final:
+                    continue
+                paused = operate(rollout, (), "pause", "", time.time())
+                paused = msgspec.structs.replace(paused, question=RESTORED_QUESTION)
+                reason = "the store was restored from a backup"
+                await self.put_act(paused, "pause", "coordinator", reason, COORDINATOR)
+            done = msgspec.structs.replace(restored, paused=True)
+            await self._fleet.put_restored(done, {**COORDINATOR, "action": "store.restored"})
 
     async def put_over(self, number: int, counts: dict[str, int]) -> None:
         """Store that nothing more happens to a rollout, with its robots by state.

@@ -186,7 +186,7 @@ class Coordinator:
         """Serve clients and robots at `sock` until the term ends."""
 
         async def status() -> CoordinatorStatus:
-            return await self._status(store, term)
+            return await self._status(store, term, control.questions)
 
         authority = await self._authority(store, term)
         ids = [machine.id for machine in self._machines]
@@ -204,6 +204,7 @@ class Coordinator:
             enrolling.renew,
             self._supply,
             self._notify,
+            lambda: grants.revocations,
         )
         access.on_refused = control.robots.refuse
         await control.load()
@@ -250,7 +251,7 @@ class Coordinator:
             make_context, self._folder, authority, socket.gethostname(), addresses
         )
 
-    async def _status(self, store: Store, term: Term) -> CoordinatorStatus:
+    async def _status(self, store: Store, term: Term, questions: list[str]) -> CoordinatorStatus:
         tail = await read_tail(store)
         return CoordinatorStatus(
             version=__version__,
@@ -262,6 +263,7 @@ class Coordinator:
             robots=len(self._machines),
             audit=str(tail.head),
             zenoh_peer=self._zenoh_peer,
+            questions=questions,
         )
 
 

@@ -207,6 +207,8 @@ class RolloutSummary(Struct):
     state: str = ""
     """For people: the phase, or `paused`, or `waiting` with what for."""
     reason: str = ""
+    question: str = ""
+    """What an operator should decide, if the coordinator has paused it; also its `reason` then."""
     paused: bool = False
     over: bool = False
     """Whether it has ended, and gives no more orders."""

@@ -94,6 +94,8 @@ class Rollout(msgspec.Struct, frozen=True):
     reason: str = ""
     """Why it is in this phase."""
     paused: bool = False
+    question: str = ""
+    """What an operator should decide, if the coordinator has paused it."""
     retry: bool = False
     allow_lower: bool = False
     over: bool = False

@@ -56,7 +56,7 @@ def operate(
         case "resume":
             if not rollout.paused:
                 raise _refusal(rollout, "it is not paused")
-            return replace(rollout, paused=False, steps=rollout.steps + 1)
+            return replace(rollout, paused=False, question="", steps=rollout.steps + 1)
         case "promote":
             if rollout.phase != "awaiting_promotion":
                 raise _refusal(rollout, f"it waits for no promotion, it is {rollout.phase}")
@@ -112,6 +112,7 @@ def _enter(rollout: Rollout, step: Enter, now: float) -> Rollout:
         reason=step.reason,
         since=now,
         paused=False,
+        question="",
         over=False,
         steps=rollout.steps + 1,
     )

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
+import os
+import stat
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,7 +19,7 @@ import msgspec
 from dorad.atomicfile import atomic_file
 from dorad.boundedfile import read_bounded
 from dorafleet.store.errors import Code, StoreError
-from dorafleet.store.model import LEADER, Entry
+from dorafleet.store.model import LEADER, MAX_TERM, TERM, Entry, term_in
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,11 +36,21 @@ RESTORED = "restored"
 
 GAP = 1_000_000_000
 """How much the revision grows with a restore: by more than the lost store can have counted after
-the backup, so that no epoch and no version is ever given twice."""
+the backup, so that no version is ever given twice."""
 
 COUNTED_PER_S = 1000
 """The revision also is at least this many for each second since 1970, which no store outruns: the
 same backup may be restored twice, and what the first restore has led to must look older."""
+
+TERMS = 1000
+"""How much the number of the term grows with a restore: by more terms than the lost store can have
+had after the backup. Where it had more, an operator lets robot by robot be taken over."""
+
+
+_START = b'{"dorafleet_backup":'
+"""The first bytes of every backup."""
+
+_log = logging.getLogger(__name__)
 
 
 class _Head(msgspec.Struct, forbid_unknown_fields=True):
@@ -58,12 +72,13 @@ class _Sum(msgspec.Struct, forbid_unknown_fields=True):
 async def back_up(store: Store, path: Path) -> int:
     """Write everything but the leader's key to a new file; return the number of entries.
 
-    Only this user can read it. A file that exists is replaced once the new one is complete.
+    Only this user can read it. A backup that exists is replaced once the new one is complete.
 
     Raises:
-        StoreError: the store cannot be read.
+        StoreError: the store cannot be read, or the path is that of something else than a backup.
         OSError: the file cannot be written.
     """
+    await asyncio.to_thread(_check_replaceable, path)
     snapshot = await store.get("")
     entries = tuple(entry for entry in snapshot.entries if entry.key != LEADER)
 
@@ -75,6 +90,36 @@ async def back_up(store: Store, path: Path) -> int:
     return len(entries)
 
 
+def _check_replaceable(path: Path) -> None:
+    """Raise StoreError if a path leads to something that a backup must not replace."""
+    try:
+        number = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if not path.is_symlink():
+            raise
+        _log.debug("%s: %s", path, error.strerror)
+        raise _not_a_backup(path) from None
+    try:
+        # An empty file may be one of a database, too.
+        is_backup = stat.S_ISREG(os.fstat(number).st_mode) and (
+            os.read(number, len(_START)) == _START
+        )
+    finally:
+        os.close(number)
+    if not is_backup:
+        raise _not_a_backup(path)
+
+
+def _not_a_backup(path: Path) -> StoreError:
+    return StoreError(
+        Code.REFUSED,
+        f"{path} is there already and is not a backup, so it is not replaced",
+        "name another file",
+    )
+
+
 async def restore(store: Store, path: Path) -> int:
     """Fill an empty store from a backup; return the number of entries.
 
@@ -83,11 +128,22 @@ async def restore(store: Store, path: Path) -> int:
         OSError: the file cannot be read.
     """
     revision, entries = await asyncio.to_thread(_read, path)
-    first = max(revision, int(time.time() * COUNTED_PER_S)) + GAP
-    restored = msgspec.json.encode({"backup": revision, "first": first})
-    kept = [entry for entry in entries if entry.key != RESTORED]
+    first = int(time.time() * COUNTED_PER_S) + GAP
+    if revision >= first:
+        first = revision + GAP  # the clock was ahead when it counted
+    todo = {"paused": False, "acknowledged": False}
+    restored = msgspec.json.encode({"backup": revision, "first": first, **todo})
+    kept = [_later(entry, path) for entry in entries if entry.key != RESTORED]
     await store.fill([*kept, Entry(RESTORED, restored, revision)], first)
     return len(entries)
+
+
+def _later(entry: Entry, path: Path) -> Entry:
+    """Return an entry of a backup, with a later number if it is that of the term."""
+    if entry.key != TERM:
+        return entry
+    number = min(term_in(entry.value, str(path)) + TERMS, MAX_TERM - 1)
+    return replace(entry, value=str(number).encode())
 
 
 def _lines(snapshot: Snapshot, entries: tuple[Entry, ...]) -> bytes:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from base64 import b64decode, b64encode
 from contextlib import aclosing, asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
@@ -28,6 +28,7 @@ from dorafleet.store.model import (
     Store,
     Term,
     Transaction,
+    claim_of,
     end_of,
 )
 
@@ -167,8 +168,8 @@ class EtcdStore(Store):
 
         `on_waiting` gets the reason of each wait.
         """
-        held, epoch = await self._campaign(name, lease, on_waiting)
-        term = Term(epoch, asyncio.Event())
+        held, number, version = await self._campaign(name, lease, on_waiting)
+        term = Term(number, version, asyncio.Event())
         renewal = asyncio.create_task(self._keep(held, term), name=f"lease of {name}")
         try:
             yield term
@@ -210,7 +211,7 @@ class EtcdStore(Store):
                 "request_put": {
                     "key": _text(self._data + key),
                     "value": _base64(value),
-                    "lease": lease,
+                    "lease": lease if key == LEADER else "0",
                 }
             }
             for key, value in transaction.puts.items()
@@ -242,15 +243,19 @@ class EtcdStore(Store):
 
     async def _campaign(
         self, name: str, seconds: float, on_waiting: Callable[[str], object]
-    ) -> tuple[_Lease, int]:
-        """Wait for the key of the leader to be free, and put it with a lease."""
+    ) -> tuple[_Lease, int, int]:
+        """Wait for the key of the leader to be free, and put it with a lease.
+
+        Return the lease, the number of the term, and the version of the key.
+        """
         while True:
             try:
                 await self._until_free(on_waiting)
                 lease = await self._grant(seconds)
-                claim = Transaction(compares={LEADER: 0}, puts={LEADER: name.encode()})
+                claim, number = await claim_of(self, name)
+                claim = replace(claim, compares={**claim.compares, LEADER: 0})
                 try:
-                    return lease, await self._commit(claim, lease.id)
+                    return lease, number, await self._commit(claim, lease.id)
                 except StoreError:
                     # Also if the claim was written without our learning of it.
                     await self._call("/v3/lease/revoke", {"ID": lease.id})

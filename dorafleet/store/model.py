@@ -27,7 +27,12 @@ MAX_KEY = 512
 """Bytes."""
 
 LEADER = "leader"
-"""The key of the leader; its version is the leader's epoch."""
+"""The key of the leader. Only the leader's own transactions expect its version."""
+
+TERM = "term"
+"""The key of the number of the last term."""
+
+MAX_TERM = 1 << 62
 
 LEASE_S = 10.0
 """Seconds without a renewal after which another candidate replaces the leader."""
@@ -90,14 +95,45 @@ class Term:
     """A time as the leader."""
 
     epoch: int
-    """Higher than that of every leader before."""
+    """Its number, one more than that of the term before."""
+    version: int
+    """Of the leader's key."""
     lost: asyncio.Event
     """Set once another may lead."""
 
     @property
     def compares(self) -> dict[str, int]:
         """The compares of a transaction that must fail under another leader."""
-        return {LEADER: self.epoch}
+        return {LEADER: self.version}
+
+
+async def claim_of(store: Store, name: str) -> tuple[Transaction, int]:
+    """Return the transaction that makes `name` the leader of a new term, and the term's number.
+
+    The first term of a store from before terms were counted is above its revision: the numbers of
+    its terms were revisions.
+
+    Raises:
+        StoreError: the store cannot be read, or the number in it is damaged.
+    """
+    found = (await store.get(TERM)).entries
+    last = next((entry for entry in found if entry.key == TERM), None)
+    if last is not None:
+        number = term_in(last.value, store.name) + 1
+    else:
+        snapshot = await store.get("", limit=1)
+        number = snapshot.revision + 1 if snapshot.entries else 1
+    compares = {TERM: 0 if last is None else last.version}
+    return Transaction(compares, {LEADER: name.encode(), TERM: str(number).encode()}), number
+
+
+def term_in(value: bytes, where: str) -> int:
+    """Return the number of a term as it is stored. Raises StoreError if it is damaged."""
+    if value.isdigit() and 0 < (number := int(value[:20])) < MAX_TERM:
+        return number
+    raise StoreError(
+        Code.DAMAGED, f"`{TERM}` in {where} is damaged: {value[:40]!r}", "restore a backup"
+    )
 
 
 class Store(ABC):

@@ -26,6 +26,7 @@ from dorafleet.store.model import (
     Store,
     Term,
     Transaction,
+    claim_of,
     end_of,
 )
 
@@ -125,8 +126,8 @@ class SqliteStore(Store):
         """
         del lease, on_waiting
         async with self._leading:
-            epoch = await self.commit(Transaction(puts={LEADER: name.encode()}))
-            term = Term(epoch, asyncio.Event())
+            claim, number = await claim_of(self, name)
+            term = Term(number, await self.commit(claim), asyncio.Event())
             try:
                 yield term
             finally:

@@ -242,11 +242,14 @@ class Robot:
             shares=list(self._shares.values()),
             releases=list(self._releases.states.values()),
         )
-        self._epoch, self._audit, self._pause = params.epoch, params.audit, params.pause
+        self._epoch, self._pause = params.epoch, params.pause
+        self._audit = self._audit or params.audit
         return attached
 
     async def _remember(self, call: Call, params: Remember) -> Remembered:
-        before, self._audit = self._audit, params.audit
+        before = self._audit
+        if before in ("", params.known):
+            self._audit = params.audit
         return Remembered(time=time.time(), audit=before)
 
     async def _watch(self, call: Call, params: AgentWatch) -> AsyncIterator[AgentReport]:

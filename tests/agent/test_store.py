@@ -7,9 +7,10 @@ import msgspec
 import pytest
 
 from dorad.agent import store as stores
-from dorad.agent.model import ShareRecord
+from dorad.agent.model import Memory, ShareRecord
 from dorad.agent.store import ShareStore
 from dorad.control.errors import ControlError
+from dorad.control.messages.agent import Revocation
 from tests.agent.orders import order
 from tests.agent.releases import orders as releases
 
@@ -29,11 +30,12 @@ def test_it_returns_what_was_stored(path):
     store.put(record("other", generation=4))
     store.put(record(generation=2))
     store.remove("other")
-    store.remember("fleet", 7, "head")
+    memory = Memory("fleet", 7, "term", "authority", "head", [Revocation(owner="robot a", at=1.5)])
+    store.remember(memory)
     store.close()
     again = ShareStore(path)
     assert again.records == {"flow": record(generation=2)}
-    assert (again.fleet, again.epoch, again.audit) == ("fleet", 7, "head")
+    assert again.memory == memory
     again.close()
 
 
@@ -116,15 +118,42 @@ def other_order():
     return msgspec.structs.replace(releases.order(), dataflow="other")
 
 
-def test_a_file_of_the_version_before_keeps_its_shares_and_gets_releases(path):
-    store = ShareStore(path)
-    store.put(record())
-    store.close()
+FORMER = """
+CREATE TABLE share (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE memory (
+    id INTEGER PRIMARY KEY, fleet TEXT NOT NULL, epoch INTEGER NOT NULL, audit TEXT NOT NULL
+) STRICT;
+INSERT INTO memory VALUES (0, 'fleet', 1796000000123, 'head');
+"""
+RELEASES = """
+CREATE TABLE release (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+
+@pytest.mark.parametrize(("version", "tables"), [(1, FORMER), (2, FORMER + RELEASES)])
+def test_a_file_of_an_earlier_version_keeps_its_content(path, version, tables):
     database = apsw.Connection(str(path))
-    database.execute("DROP TABLE release; PRAGMA user_version = 1")
+    database.execute(f"{tables} PRAGMA user_version = {version}")
+    content = msgspec.json.encode(record())
+    database.execute("INSERT INTO share VALUES ('flow', ?)", (content,))
     database.close()
     upgraded = ShareStore(path)
     assert upgraded.notice == ""
     assert upgraded.records == {"flow": record()}
+    # The fleet was that of the authority alone.
+    memory = Memory(fleet="fleet", epoch=1796000000123, authority="fleet", audit="head")
+    assert upgraded.memory == memory
     upgraded.put_release(releases.record())
+    upgraded.remember(msgspec.structs.replace(memory, epoch=1796000000124, term="x"))
     upgraded.close()
+    # The version before goes on with it, and back again.
+    database = apsw.Connection(str(path))
+    assert database.execute("PRAGMA user_version").get == 2
+    before = "SELECT fleet, epoch, audit FROM memory"
+    assert database.execute(before).fetchall() == [("fleet", 1796000000124, "head")]
+    database.execute("INSERT OR REPLACE INTO memory VALUES (0, 'fleet', 1796000000999, 'later')")
+    database.close()
+    again = ShareStore(path)
+    later = Memory(fleet="fleet", epoch=1796000000999, authority="fleet", audit="later")
+    assert again.memory == later
+    again.close()

@@ -4,7 +4,7 @@ The agent connects; then the coordinator is the client and the agent the server 
 it answers `AGENT_METHODS`, and passes the methods of `METHODS` on to the robot's daemon.
 
 `epoch` is the number of a coordinator's term, `generation` counts the changes of one share. An
-agent refuses what is older than what it has.
+agent refuses what is older than what it has, and a term that is too far ahead of its last one.
 """
 
 from __future__ import annotations
@@ -103,6 +103,15 @@ class ShareState(Struct):
     """The results, once it has ended."""
 
 
+class Revocation(Struct):
+    """That a robot, an operator or a token was revoked, or a robot's certificates replaced."""
+
+    owner: Annotated[str, msgspec.Meta(max_length=200)]
+    """Such as `robot arm1`."""
+    at: float
+    """By the coordinator's clock."""
+
+
 class Attach(Struct):
     """The coordinator's first request to an agent."""
 
@@ -110,11 +119,16 @@ class Attach(Struct):
     """A name for messages: `host:pid`."""
     epoch: Epoch
     audit: str
-    """Head of the audit. The agent keeps it, and returns the last that it has kept."""
+    """Head of the audit. An agent that has kept none yet keeps it."""
     time: float
     pause: float = 0.0
     """Seconds over which the whole fleet spreads its tries after this connection has ended. Agents
     wait at least as long between tries as they do without it, and at most two minutes."""
+    term: str = ""
+    """A random text that no other term has: two coordinators may have one number, for example when
+    one of them runs on a copy of the other one's disk. Empty from versions without it."""
+    takes_over: bool = False
+    """An operator says that this robot shall obey, whatever term it has obeyed before."""
 
 
 class Attached(Struct):
@@ -140,12 +154,19 @@ class Attached(Struct):
     """`3.13`: dorad's, which nodes use; empty if the agent does not report it."""
     glibc: str = ""
     """`2.41`; empty for another C library."""
+    revocations: Annotated[list[Revocation], msgspec.Meta(max_length=1000)] = []
+    """The newest that an earlier coordinator sent it, with the head of the audit."""
 
 
 class Remember(Struct):
-    """Keep the head of the audit."""
+    """Keep the head of the audit, and the newest revocations."""
 
     audit: str
+    known: str | None = None
+    """The head that the agent has and that the coordinator's audit continues. The agent keeps its
+    own if it has another one, so that a part of the audit that was cut off stays known. None from
+    versions without it."""
+    revocations: list[Revocation] = []
 
 
 class Remembered(Struct):

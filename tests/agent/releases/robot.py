@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import psutil
 
 from dorad.agent.daemon import Daemon
+from dorad.agent.model import Memory
 from dorad.agent.releases.library import Bundle
 from dorad.agent.releases.observing import Observations
 from dorad.agent.releases.queries import Contact
@@ -107,6 +108,8 @@ class Robot:
 
     def start(self) -> None:
         self.store = ShareStore(self.folder / "shares.db")
+        # As after a coordinator has attached.
+        self.store.remember(Memory(fleet="fleet", epoch=1))
         self.daemon = Daemon(self.dorad.paths.control, "test agent")
         boot = f"boot-{self.boot}"
         self.shares = Shares(self.store, self.daemon, Identities(), boot, self._changed)

@@ -12,7 +12,9 @@ import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from dorad.agent import terms
 from dorad.agent.dial import LIMITS
+from dorad.agent.model import Memory
 from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
@@ -49,8 +51,8 @@ class FakeAgent:
         self.python = "3.13"
         self.port = port
         self.boot_id = boot_id
-        self.epoch = 0
-        self.audit = ""
+        self.memory = Memory()
+        """What it remembers of coordinators, as the real agent does."""
         self.pause = -1.0
         """What it was told at its last connection."""
         self.clock = 0.0
@@ -123,6 +125,10 @@ class FakeAgent:
         self._task = asyncio.create_task(run(), name=f"agent {self.robot}")
 
     @property
+    def audit(self) -> str:
+        return self.memory.audit
+
+    @property
     def connected(self) -> bool:
         return self._task is not None and not self._task.done()
 
@@ -161,18 +167,22 @@ class FakeAgent:
         self.changed.ring()
 
     async def _attach(self, _call: Call, params: Attach) -> Attached:
-        if params.epoch < self.epoch:
-            raise ControlError("refused", f"term {params.epoch} is over")
-        self.epoch, self.pause = params.epoch, params.pause
-        known, self.audit = self.audit, params.audit
+        before = self.memory
+        self.memory = terms.obey(before, "fleet", "authority", params)
+        if params.takes_over:
+            for name, share in self.shares.items():
+                self.shares[name] = msgspec.structs.replace(share, epoch=0)
+            self.releases.forget_epochs()
+        self.pause = params.pause
         self._news.clear()
         return Attached(
             robot=self.name,
             version="0.1.0",
             boot_id=self.boot_id,
             time=time.time() + self.clock,
-            epoch=self.epoch,
-            audit=known,
+            epoch=before.epoch,
+            audit=before.audit,
+            revocations=self.memory.revocations,
             arch="x86_64",
             cores=4,
             memory=8 << 30,
@@ -183,8 +193,9 @@ class FakeAgent:
         )
 
     async def _remember(self, _call: Call, params: Remember) -> Remembered:
-        known, self.audit = self.audit, params.audit
-        return Remembered(time=time.time() + self.clock, audit=known)
+        before = self.memory
+        self.memory = terms.remember(before, params)
+        return Remembered(time=time.time() + self.clock, audit=before.audit)
 
     async def _watch(self, _call: Call, params: AgentWatch) -> AsyncIterator[Any]:
         while True:
@@ -266,5 +277,5 @@ class FakeAgent:
         known = self.shares.get(dataflow)
         if known is not None and (epoch, generation) < (known.epoch, known.generation):
             raise ControlError("refused", f"generation {generation} of `{dataflow}` is old")
-        if epoch < self.epoch:
+        if epoch != self.memory.epoch:
             raise ControlError("refused", f"term {epoch} is over")

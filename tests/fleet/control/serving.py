@@ -26,12 +26,13 @@ from tests.harness.waiting import DEADLINE_S, until
 from .agents import FakeAgent
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
     from websockets.asyncio.server import ServerConnection
     from websockets.http11 import Request
 
+    from dorad.control.messages.agent import Revocation
     from dorad.control.server import Authenticate
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.coordinator.supplying import Supply
@@ -144,6 +145,7 @@ async def leading(
     supply: Supply | None = None,
     port: int = 0,
     notify: NotifySettings = NotifySettings(),  # noqa: B008  # it is frozen
+    revocations: Callable[[], Sequence[Revocation]] = tuple,
 ) -> AsyncIterator[Fleet]:
     """Lead with the store in a folder, or another one, until the block ends."""
     async with AsyncExitStack() as stack:
@@ -151,8 +153,10 @@ async def leading(
             store = await SqliteStore.open(folder / "coordinator.db")
             stack.push_async_callback(store.close)
         term = await stack.enter_async_context(store.lead("test"))
+        writer = Writer(store, term)
         control = FleetControl(
-            store, Writer(store, term), machines, peer, lambda: None, sign, supply, notify
+            *(store, writer, machines, peer, lambda: None, sign, supply, notify),
+            revocations=revocations,
         )
         await control.load()
         sock = socket.create_server(("127.0.0.1", port))

@@ -88,10 +88,11 @@ async def start_later(fleet):
     await fleet.wait("running", "later")
     arm1 = fleet.agents["arm1"]
     await fleet.until(lambda: arm1.shares["later"].status == "running")
-    # Robots hear of the audit when they connect.
+    # Robots hear of the audit soon after they connect.
     await arm1.stop()
     await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
     await fleet.connect(arm1)
+    await fleet.until(lambda: arm1.audit == str(fleet.control.fleet.head))
 
 
 async def stop_talk(fleet):

@@ -53,7 +53,7 @@ async def test_robots_obey_the_new_leader_and_the_former_one_changes_nothing(tmp
             assert [each.enabled for each in arm2.sets] == [True]
             # A robot that has obeyed the new one never obeys the former again.
             back = FakeAgent("arm1", former.port)
-            back.epoch = arm1.epoch
+            back.memory = arm1.memory
             former.agents["arm1"] = back
             await back.start()
             await back.ended.until(lambda: not back.connected, DEADLINE_S)

@@ -36,7 +36,7 @@ async def test_a_former_leader_changes_nothing_and_says_why(tmp_path):
             with pytest.raises(ControlError):
                 await former.set(
                     DesiredSet(
-                        robot="arm1", dataflow="pick", if_version=term.epoch + 1, release="pick-2"
+                        robot="arm1", dataflow="pick", if_version=term.version + 1, release="pick-2"
                     ),
                     ACTOR,
                 )

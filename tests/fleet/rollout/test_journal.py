@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+from dorad.agent.model import Memory
 from dorafleet.coordinator.audit import verify
+from dorafleet.coordinator.messages import AuditAcknowledge
 from dorafleet.store.backup import back_up, restore
 from dorafleet.store.sqlite import SqliteStore
 
@@ -127,6 +129,16 @@ async def test_robots_that_are_newer_than_a_restored_backup_are_left_alone(tmp_p
             agent.port = two.fleet.port
             two.agents[agent.robot] = agent
             await two.fleet.connect(agent)
+        # What became of the rollout after the backup is not known: an operator says so.
+        summary = (await two.status(late)).summary
+        assert summary.paused
+        assert "the store was restored from a backup" in summary.question
+        assert summary.reason == summary.question
+        assert any(f"rollout {late}" in each for each in two.control.questions)
+        assert two.switches() == {"r1": [ID1, ID2, ID3], "r2": [ID1]}
+        await two.fleet.call("audit.acknowledge", AuditAcknowledge())
+        assert not (await two.act("resume", late)).question
+        assert two.control.questions == []
         # r2 is as the backup knows it: it continues. r1 has another order since: it is left alone.
         await two.until_state(late, r2="confirmed")
         assert two.running() == {"r1": ID3, "r2": ID2}
@@ -138,3 +150,45 @@ async def test_robots_that_are_newer_than_a_restored_backup_are_left_alone(tmp_p
         await two.until(number, "succeeded")
         assert set(two.running().values()) == {ID2}
     await store.close()
+
+
+async def test_after_a_restore_open_rollouts_are_paused_once_and_move_no_robot(tmp_path):
+    """Five releases later, an old backup is restored, and again before its question is answered."""
+    first = tmp_path / "first"
+    first.mkdir()
+    async with site(first, ROBOTS) as one:
+        await one.agents["r2"].stop()
+        old = await one.start("pick@1")
+        await one.until_state(old, r1="confirmed")
+        await back_up(one.fleet.store, tmp_path / "backup")
+        for release in ("pick@2", "pick@3"):
+            number = await one.start(release, robots=["r1"], supersede=True)
+            await one.until(number, "succeeded", over=True)
+        agents = one.agents
+    for place in ("second", "third"):
+        (tmp_path / place).mkdir()
+        store = await SqliteStore.open(tmp_path / place / "coordinator.db")
+        await restore(store, tmp_path / "backup")
+        for again in range(2):
+            async with site(
+                tmp_path / place, ROBOTS, connect=False, register=False, store=store
+            ) as two:
+                head = two.control.rollouts.heads[old]
+                assert head.paused
+                steps = await two.journal(old)
+                assert steps.count("pause") == 1, again
+                assert [each for each in steps if each.startswith("order switch r2")] == []
+                for agent in agents.values():
+                    agent.port = two.fleet.port
+                    agent.memory = Memory()  # as after `dorafleet takeover`
+                    two.agents[agent.robot] = agent
+                    await two.fleet.connect(agent)
+                await two.fleet.until(lambda two=two: two.control.robots.get("r1").releases)
+                assert two.running()["r1"] == ID3
+                if again:
+                    await two.act("abort", old)
+                    assert two.control.rollouts.heads[old].question == ""
+        await store.close()
+    async with site(tmp_path / "third", ROBOTS, connect=False, register=False) as two:
+        assert not two.control.rollouts.heads[old].paused
+        assert agents["r1"].releases.switches == [ID1, ID2, ID3]

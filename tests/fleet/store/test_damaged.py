@@ -39,7 +39,7 @@ REPORTED_AGAIN = (
 
 async def load(store: Store) -> None:
     """Read what a coordinator reads before it serves anybody."""
-    writer = Writer(store, Term(1, asyncio.Event()))
+    writer = Writer(store, Term(1, 1, asyncio.Event()))
     await Grants(store, writer).load()
     await FleetControl(store, writer, [], None, lambda: None).load()
 

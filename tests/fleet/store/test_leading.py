@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from dorafleet.store.errors import ConflictError, StoreError
-from dorafleet.store.model import LEADER, Transaction
+from dorafleet.store.model import LEADER, TERM, Transaction
 from tests.fleet.store.engines import opened
 from tests.harness.waiting import until
 
@@ -62,11 +62,35 @@ async def test_the_epoch_grows_over_reopening(engine):
     assert epochs == sorted(set(epochs))
 
 
+async def test_terms_are_counted_and_do_not_grow_with_what_is_written(engine):
+    place = engine.new_place()
+    terms = []
+    for _ in range(3):
+        async with opened(engine, place) as (store,), store.lead("me") as term:
+            terms.append(term.epoch)
+            for number in range(5):
+                await store.commit(Transaction(term.compares, {"a": bytes([number])}))
+    assert terms == [1, 2, 3]
+
+
+async def test_a_store_from_before_terms_were_counted_continues_above_its_revision(engine):
+    """The number of a term was the version of the leader's key there."""
+    place = engine.new_place()
+    async with opened(engine, place) as (store,):
+        former = await store.commit(Transaction(puts={LEADER: b"former"}))
+        last = await store.commit(Transaction(puts={"a": b"1"}, deletes=[LEADER]))
+    async with opened(engine, place) as (store,):
+        async with store.lead("me") as term:
+            assert term.epoch > last > former
+        async with store.lead("me") as second:
+            assert second.epoch == term.epoch + 1
+
+
 async def test_a_name_that_only_starts_like_the_leaders_key_does_not_keep_others_from_leading(
     engine,
 ):
     async with opened(engine, engine.new_place()) as (store,), asyncio.timeout(DEADLINE_S):
-        await store.commit(Transaction(puts={f"{LEADER}-not": b""}))
+        await store.commit(Transaction(puts={f"{LEADER}-not": b"", f"{TERM}-not": b"x"}))
         async with store.lead("me") as term:
             assert term.epoch > 0
 
