@@ -60,6 +60,7 @@ def main() -> int:
             connection.note(str(error))  # `dora node info` shows it
             report_ended(connection, config, str(error))
             raise
+        connection.done()
     except ModuleNotFoundError as error:
         if error.name != "zenoh":
             raise

@@ -22,13 +22,14 @@ MAX_WAITING = 256
 GREETING_S = 3.0
 """How long a connection may take for its greeting: a satellite needs 0.6 s, once."""
 
-READY_S = 3.0
-"""How long a connection waits for a place: the other end gives up after about as long."""
+READY_S = 0.5
+"""How long a connection waits for a place. The other end then tries again soon; it would not while
+it waits. A host that has few connections gets a place sooner than that."""
 
 HANDSHAKE_S = 5.0
 """How long a handshake may take, with that of Zenoh: four round trips of a satellite."""
 
-UNDISTURBED_S = 1.0
+UNDISTURBED_S = 0.5
 """How long a handshake keeps its place although others of its own host wait."""
 
 COOLING_S = 0.12
@@ -158,9 +159,11 @@ class Admission:
         The caller closes it. Places that will be free soon count as free.
         """
         ready = self._ready()
-        if not ready or self._free_s:
+        if len(ready) <= len(self._free_s):
             return None
         shaking = self.shaking
+        if not shaking:
+            return None
         key = self._oldest_of_largest(shaking)
         taken = self._count(shaking)
         fewest = min(taken.get(self._connections[each].host, 0) for each in ready)

@@ -20,6 +20,7 @@ import platform
 import socket
 import struct
 import time
+from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -98,10 +99,11 @@ class Backend:
         """The set in which Zenoh has registered the last connection."""
         self.locked = lock.use(listener)
 
-    def hand_over(self, connection: socket.socket, known: Container[int]) -> Handed:
+    def hand_over(self, connection: socket.socket, number: int, known: Container[int]) -> Handed:
         """Give Zenoh a connection that does not block; the caller then closes its own socket.
 
-        `known` are the inodes of connections that Zenoh has got already.
+        `number` tells its locator from those of others: the port alone may be used again while
+        Zenoh still has the connection. `known` are the inodes of connections that Zenoh has.
 
         Raises:
             HandoverError: Zenoh does not accept connections now.
@@ -111,6 +113,7 @@ class Backend:
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
             if self.locked:
                 self._lock.use(client)
+            client.bind((_loopback(number), 0))
             client.settimeout(ACCEPT_S)
             try:
                 client.connect(self.address)
@@ -143,6 +146,11 @@ class Backend:
     def close(self) -> None:
         """Let go of the listening socket, which Zenoh closes, too."""
         self._listener.close()
+
+
+def _loopback(number: int) -> str:
+    """Return one of 2^23 addresses of loopback."""
+    return str(IPv4Address((127 << 24) + (1 << 23) + number % (1 << 23)))
 
 
 def cut(connection: Handed) -> bool:

@@ -129,6 +129,8 @@ class LinkProcess:
         It does not wait for the start barrier, because a start over several machines needs the
         links; no node sends a message before.
 
+        The caller then closes the connection to the daemon.
+
         Raises:
             LinkError: the session has stopped to work. The daemon starts the process again.
         """
@@ -143,7 +145,6 @@ class LinkProcess:
             self._reports.report(self._config.peers, time.monotonic(), force=True)
             self._channels.close()
             self._session.close()
-            self._connection.done()
 
     def _finished(self) -> bool:
         """Return True if the process was asked to stop and everything is sent or given up."""

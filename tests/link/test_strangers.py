@@ -89,3 +89,55 @@ async def test_two_thousand_sockets_of_strangers_lose_no_message_and_keep_no_pee
                 back = time.monotonic() - began
                 print(f"{kind}: the restarted peer was back after {back:.2f} s")
                 assert back < BACK_S
+
+
+ATTACKS = {
+    "nonsense": 300,
+    "drip": 300,
+    "hello": 300,
+    "tls-without": 300,
+    "tls-foreign": 300,
+    "tls-fleet": 100,
+}
+"""What strangers do, and how many sockets they have."""
+
+
+@pytest.mark.parametrize("kind", ATTACKS)
+async def test_strangers_at_the_address_of_a_peer_keep_it_out_with_nothing_that_they_send(
+    kind: str, tmp_path: Path
+) -> None:
+    """Both ends are killed meanwhile, one after the other."""
+    out = tmp_path / "b"
+    fleet, foreign = Authority(tmp_path / "fleet"), Authority(tmp_path / "foreign")
+    issuers = {"tls-foreign": foreign, "tls-fleet": fleet}
+    files = issuers[kind].issue("mallory") if kind in issuers else None
+    async with pair(scheme="tls") as machines:
+        alpha = machines.start_alpha(tls=fleet.issue("alpha"))
+        beta = machines.start_beta(tls=fleet.issue("beta"))
+        await both_up(alpha, beta)
+        async with (
+            Connected(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, ENDLESS, 80, 0.01, tmp_path / "a"),
+            strangers(machines, kind.partition("-")[0], ATTACKS[kind], files, "127.0.0.1"),
+        ):
+            arrived = len(lines(out))
+            await beta.until(lambda: len(lines(out)) > arrived + 200)
+            numbers = [int(line.split()[0]) for line in lines(out)]
+            assert numbers == list(range(len(numbers))), "messages were lost"
+            for restarted in ("beta", "alpha"):
+                if restarted == "beta":
+                    await beta.kill()
+                    machines.links.remove(beta)
+                    beta = machines.start_beta(tls=fleet.issue("beta"))
+                    await beta.until(beta.status)
+                else:
+                    await alpha.kill()
+                    machines.links.remove(alpha)
+                    alpha = machines.start_alpha(tls=fleet.issue("alpha"))
+                    await alpha.until(alpha.status)
+                began = time.monotonic()
+                await both_up(alpha, beta)
+                print(f"{kind}: {restarted} was back after {time.monotonic() - began:.2f} s")
+                arrived = len(lines(out))
+                await beta.until(lambda arrived=arrived: len(lines(out)) > arrived + 20)
+        print(alpha.errors.decode())
