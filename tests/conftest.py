@@ -6,21 +6,23 @@ import logging
 import os
 import signal
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
 from dorad.shm import native
+from tests.harness.chance import chance
 from tests.harness.commands import command_server
 from tests.harness.daemon import Daemon, daemon, emptied
 from tests.harness.leaks import nothing_leaks
 from tests.harness.ports import reserved_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
-__all__ = ["nothing_leaks"]
+__all__ = ["chance", "nothing_leaks"]
 
 # Tests start thousands of interpreters. Without bytecode on the disk, each compiles all it imports.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -52,8 +54,17 @@ settings.load_profile(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say which data plane was tested."""
+    """Say which data plane was tested, and why tests were skipped."""
     terminalreporter.line(f"data plane: {native.describe()}")
+    for reason, count in skipped(terminalreporter.stats.get("skipped", [])).items():
+        terminalreporter.line(f"skipped {count}: {reason}")
+
+
+def skipped(reports: Iterable[pytest.TestReport]) -> Counter[str]:
+    """Return how many tests were skipped for each reason."""
+    # What was raised: the file, the line, and `Skipped: why`.
+    texts = (str(each.longrepr[2]) for each in reports if isinstance(each.longrepr, tuple))
+    return Counter(text.removeprefix("Skipped: ") for text in texts)
 
 
 @pytest.fixture(scope="session", autouse=True)

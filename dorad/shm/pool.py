@@ -357,6 +357,25 @@ class Pool(PoolState):
         self._free[order] = [s for s in self._free[order] if s.segment is not segment]
         self._segments.remove(segment)
         self._retire(segment.number)
+        _unlink(segment)
+
+    def close(self) -> None:
+        """Release all segments at once; no sample of them is used any more."""
+        for segment in self._segments:
+            _unlink(segment)
+        self._segments.clear()
+        self.returned.clear()
+        for samples in (*self._free, *self._flying):
+            samples.clear()
+
+
+def _unlink(segment: Segment) -> None:
+    """Break the circle of a segment and its samples.
+
+    Without that the memory stays mapped until the garbage collector comes by: never, in a process
+    that has frozen or disabled it.
+    """
+    segment.samples = []
 
 
 def joined(parts: Iterable[tuple[int, Any]], size: int) -> bytes:

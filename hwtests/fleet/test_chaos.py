@@ -1,13 +1,12 @@
 """Everything fails at random moments, and afterwards nothing is missing and nothing is left.
 
-HWTEST_SEED repeats the faults of an earlier run, HWTEST_CHAOS_MINUTES sets how long they last, and
+TEST_SEED repeats the faults of an earlier run, HWTEST_CHAOS_MINUTES sets how long they last, and
 HWTEST_CHAOS_ROBOTS how many robots there are.
 """
 
 from __future__ import annotations
 
 import os
-import random
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from random import Random
 
     from hwtests.fleet.enrolled import EnrolledFleet
     from hwtests.robots import Robot
@@ -109,10 +109,9 @@ def wait_until_well(robots: EnrolledFleet) -> None:
 
 @pytest.mark.timeout(MINUTES * 60 + 900)
 def test_after_faults_at_random_moments_nothing_is_missing_and_nothing_is_left(
-    robots: EnrolledFleet,
+    robots: EnrolledFleet, chance: Random
 ) -> None:
-    seed = int(os.environ.get("HWTEST_SEED", "0")) or random.randrange(1, 1 << 32)
-    print(f"HWTEST_SEED={seed}, {MINUTES:g} minutes")
+    print(f"{MINUTES:g} minutes")
     # Only links of the last one are killed.
     drops = across("drops", "arm1", 50, queue=20)
     keeps = across("keeps", "arm2", 20, policy="backpressure")
@@ -126,7 +125,7 @@ def test_after_faults_at_random_moments_nothing_is_missing_and_nothing_is_left(
             running.enter_context(robots.running(flow))
         nodes = {flow.name: nodes_of(robots, flow) for flow in flows}
         links = {flow.name: links_of(robots, flow) for flow in flows}
-        chaos = Chaos(robots, random.Random(seed), [killed])
+        chaos = Chaos(robots, chance, [killed])
         chaos.run(MINUTES * 60)
         print(chaos.counts)
         wait_until_well(robots)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from hwtests.robots.effort import times
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from random import Random
 
     from hwtests.fleet.enrolled import EnrolledFleet
 
@@ -74,10 +74,9 @@ def test_robots_in_1970_and_in_2100_are_managed_and_their_skew_is_shown(
         assert [each.missing for each in robots.reports(flow).values()] == [0, 0, 0]
 
 
-def test_clocks_that_step_at_random_moments_disturb_nothing(robots: EnrolledFleet) -> None:
-    seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
-    chance = random.Random(seed)
+def test_clocks_that_step_at_random_moments_disturb_nothing(
+    robots: EnrolledFleet, chance: Random
+) -> None:
     flow = Flow(
         "steps", sinks=("arm2", "arm3"), policy="backpressure", input_options="input_timeout: 20.0"
     )

@@ -1,13 +1,12 @@
 """Robots that lose power at random moments of rollouts run exactly one confirmed release.
 
-HWTEST_SEED repeats the moments of an earlier run, HWTEST_CHAOS_MINUTES sets how long rollouts and
+TEST_SEED repeats the moments of an earlier run, HWTEST_CHAOS_MINUTES sets how long rollouts and
 faults go on.
 """
 
 from __future__ import annotations
 
 import os
-import random
 import time
 from typing import TYPE_CHECKING, get_args
 
@@ -21,6 +20,7 @@ from hwtests.robots.effort import times
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from random import Random
 
 CUTS = times(4, 20)
 ROBOTS = times(4, 10)
@@ -37,16 +37,9 @@ def site(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Site]:
         yield found
 
 
-@pytest.fixture
-def chance() -> random.Random:
-    seed = int(os.environ.get("HWTEST_SEED", "0")) or random.randrange(1, 1 << 32)
-    print(f"HWTEST_SEED={seed}")
-    return random.Random(seed)
-
-
 @pytest.mark.timeout(300 + 90 * CUTS)
 def test_after_power_cuts_at_random_moments_of_a_switch_one_confirmed_release_runs(
-    site: Site, chance: random.Random
+    site: Site, chance: Random
 ) -> None:
     rules = ("--robots", "arm1", "--confirm-deadline", f"{CONFIRM_S:g}s")
     undisturbed = site.build("undisturbed = event")
@@ -86,7 +79,7 @@ def test_after_power_cuts_at_random_moments_of_a_switch_one_confirmed_release_ru
 
 @pytest.mark.timeout(MINUTES * 60 + 1200)
 def test_rollouts_under_loss_and_cuts_end_and_leave_one_confirmed_release_on_each_robot(
-    site: Site, chance: random.Random
+    site: Site, chance: Random
 ) -> None:
     chaos = RolloutChaos(site, chance)
     chaos.run(MINUTES * 60)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import random
 import time
 from typing import TYPE_CHECKING
 
@@ -19,6 +17,7 @@ from hwtests.robots.shell import wait_until
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from random import Random
 
     from hwtests.robots import Robot
 
@@ -235,12 +234,9 @@ def test_a_disk_that_gets_full_keeps_a_robot_from_switching_but_not_from_going_b
 
 @pytest.mark.timeout(300 + 120 * FILLS)
 def test_a_disk_that_fills_at_any_moment_of_a_rollout_leaves_one_confirmed_release(
-    site: Site,
+    site: Site, chance: Random
 ) -> None:
     arm3 = site.fleet.robots["arm3"]
-    seed = int(os.environ.get("HWTEST_SEED", "0")) or random.randrange(1, 1 << 32)
-    print(f"HWTEST_SEED={seed}")
-    chance = random.Random(seed)
     rules = ("--robots", "arm3", "--healthy-deadline", "20s")
     began = time.monotonic()
     assert site.start(site.build("room = 'enough'"), *rules).returncode == 0

@@ -7,13 +7,13 @@ as with the power of a real machine. `POWER_CUTS=20` cuts more often than three 
 from __future__ import annotations
 
 import os
-import random
 import select
 import shutil
 import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -21,6 +21,9 @@ from dorad.record.reader import RecordingReader
 from dorad.record.recover import recover
 from hwtests.machine import virtual
 from hwtests.robots.shell import attempt, run
+
+if TYPE_CHECKING:
+    from random import Random
 
 CUTS = int(os.environ.get("POWER_CUTS", "3"))
 MAX_LOST_S = 1.0
@@ -137,9 +140,9 @@ def read_out(data: Path, folder: Path) -> Path:
 
 @pytest.mark.parametrize("number", range(CUTS))
 def test_a_power_cut_costs_no_more_than_a_second(
-    prepared_disk: Path, data: Path, tmp_path: Path, number: int
+    prepared_disk: Path, data: Path, tmp_path: Path, number: int, chance: Random
 ) -> None:
-    seconds = random.uniform(1.0, 12.0)
+    seconds = chance.uniform(1.0, 12.0)
     began = time.monotonic()
     last = record_until_cut(prepared_disk, data, seconds)
     took = time.monotonic() - began

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,8 @@ from hwtests.systemd import load
 from hwtests.systemd.test_units import FLOW
 
 if TYPE_CHECKING:
+    from random import Random
+
     from hwtests.robots import Robot
 
 CUTS = times(4, 50)
@@ -47,8 +48,7 @@ def first_line(robot: Robot) -> tuple[float, float]:
 
 
 @pytest.mark.timeout(60 + 30 * CUTS)
-def test_it_runs_again_after_every_power_cut(enabled: Robot) -> None:
-    chance = random.Random(1)
+def test_it_runs_again_after_every_power_cut(enabled: Robot, chance: Random) -> None:
     found = []
     for _ in range(CUTS):
         time.sleep(chance.uniform(0.0, 3.0))

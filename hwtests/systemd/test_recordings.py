@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
 
 if TYPE_CHECKING:
+    from random import Random
+
     from hwtests.robots import Robot
 
 CUTS = times(3, 20)
@@ -53,9 +54,8 @@ def until_recorded(robot: Robot, files: int) -> None:
 
 @pytest.mark.timeout(120 + 40 * CUTS)
 def test_a_robot_records_after_every_boot_and_recovers_what_a_power_cut_has_left(
-    robot: Robot,
+    robot: Robot, chance: Random
 ) -> None:
-    chance = random.Random(1)
     start(robot, "compression: none")
     for cut in range(1, CUTS + 1):
         until_recorded(robot, cut)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import uuid
 from pathlib import Path
 
@@ -62,7 +61,7 @@ def pretend_reboot(agent):
     database.close()
 
 
-async def test_nodes_notice_nothing_of_kills_of_the_agent_and_of_dorad(folder):
+async def test_nodes_notice_nothing_of_kills_of_the_agent_and_of_dorad(folder, chance):
     with daemon() as dorad:
         async with fleet(folder, dorad.paths.control) as (coordinator, agent):
             asked, seen = counting(folder)
@@ -79,7 +78,7 @@ async def test_nodes_notice_nothing_of_kills_of_the_agent_and_of_dorad(folder):
                 await control.close()
                 agent.start()
                 # Also while it starts.
-                await asyncio.sleep(random.uniform(0, 1))
+                await asyncio.sleep(chance.uniform(0, 1))
                 agent.kill()
                 agent.start()
                 control = await coordinator.attach()
@@ -101,7 +100,7 @@ async def test_nodes_notice_nothing_of_kills_of_the_agent_and_of_dorad(folder):
     assert found == list(range(len(found)))
 
 
-async def test_an_order_that_is_killed_while_it_arrives_is_carried_out_once(folder):
+async def test_an_order_that_is_killed_while_it_arrives_is_carried_out_once(folder, chance):
     with daemon() as dorad:
         async with fleet(folder, dorad.paths.control) as (coordinator, agent):
             asked, _ = counting(folder)
@@ -111,7 +110,7 @@ async def test_an_order_that_is_killed_while_it_arrives_is_carried_out_once(fold
                 asked.generation = attempt + 1
                 asked.enabled = attempt % 2 == 0
                 sending = asyncio.create_task(send(control, asked))
-                await asyncio.sleep(random.uniform(0, 0.15))
+                await asyncio.sleep(chance.uniform(0, 0.15))
                 agent.kill()
                 await asyncio.wait([sending])
                 sending.exception()

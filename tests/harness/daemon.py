@@ -16,6 +16,7 @@ import psutil
 from dorad.control.client import Client, NoDaemonError
 from dorad.daemon.paths import DaemonPaths
 
+from . import leaks
 from .commands import Service, run_command
 from .dataflow import clean_environment
 
@@ -176,10 +177,26 @@ def daemon() -> Iterator[Daemon]:
 
 @contextmanager
 def emptied(found: Daemon) -> Iterator[Daemon]:
-    """Yield the daemon; afterwards stop and forget all its dataflows."""
+    """Yield the daemon; afterwards stop and forget all its dataflows, and see that it has nothing.
+
+    A test that has killed the daemon has no daemon to check.
+    """
+    before, pid = leaks.kept_for_dataflows(found.pid, found.folder), found.pid
     yield found
     with found.client() as client:
         for flow in client.list():
             if flow.status in ("starting", "running", "stopping"):
                 client.stop(flow.uuid, force=True)
         client.clean()
+    if found.pid == pid:
+        kept: list[str] = []
+
+        def has_nothing() -> bool:
+            now = leaks.kept_for_dataflows(pid, found.folder)
+            kept[:] = (now - before).elements()
+            return not kept
+
+        try:
+            found.until(has_nothing)
+        except AssertionError:
+            raise AssertionError(f"the daemon keeps of dataflows that are gone: {kept}") from None

@@ -24,6 +24,7 @@ SETTLE_S = 30.0
 SHM = "/dev/shm"
 ONCE = ("/dev/urandom", "/dev/null")
 """What libraries open once for a process, whenever they first need it."""
+_HANDLES = ("anon_inode:[pidfd]", "anon_inode:[eventfd]")
 _OURS = re.compile(r"(/memfd:dorad-\w+|/dev/shm/dorad-[\w-]+)")
 
 
@@ -119,6 +120,19 @@ def mappings(pid: int) -> Counter[str]:
         for line in lines
         if len(line) == 6 and (match := _OURS.search(line[5]))
     )
+
+
+def kept_for_dataflows(pid: int, folder: Path) -> Counter[str]:
+    """Return what a daemon has for its dataflows: memory, bells, watched processes, files.
+
+    Not counted are its sockets, its database and its own log: it keeps those once it has them.
+    """
+    kept: Counter[str] = mappings(pid)
+    for target in descriptors(pid).values():
+        file = target.startswith(str(folder)) and "/state.db" not in target
+        if _OURS.search(target) or target in _HANDLES or (file and not target.endswith(".log")):
+            kept[f"descriptor of {target}"] += 1
+    return kept
 
 
 def orphaned_segments() -> frozenset[str]:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dorad.shm import create, layout
 from dorad.shm.pool import TRIM_EVERY_NS, Pool
+from tests.harness import leaks
 from tests.shm.edge import content, edge
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dorad.shm.mapping import Mapping
     from tests.shm.edge import Edge
+
+NUMBERS = itertools.count(1)
 
 
 def test_a_received_and_released_sample_is_reused() -> None:
@@ -244,3 +251,48 @@ def test_a_refused_request_ahead_is_repeated_only_after_a_trim() -> None:
         pool.trim(TRIM_EVERY_NS + 1)
         _send(e, pool)
         assert len(requests) == 1
+
+
+def mapped() -> int:
+    """Return how many pieces of the daemon's memory this process maps."""
+    return leaks.mappings(os.getpid()).total()
+
+
+def grow(size: int) -> tuple[int, Mapping]:
+    descriptor, mapping = create.create_texts(size)
+    os.close(descriptor)
+    return next(NUMBERS), mapping
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_memory_that_is_given_back_is_unmapped_without_the_garbage_collector() -> None:
+    """A node in real time may have none."""
+    before, retired = mapped(), []
+    pool = Pool(grow, retired.append, keep=0)
+    sample = pool.take(100_000)
+    assert mapped() == before + 1
+    pool.sent(sample, [])
+    del sample
+    for times in range(1, 5):
+        pool.trim(times * TRIM_EVERY_NS)
+    assert len(retired) == 1
+    assert mapped() == before
+
+
+@pytest.mark.usefixtures("no_collector")
+def test_a_pool_that_is_closed_maps_nothing() -> None:
+    before = mapped()
+    pool = Pool(grow, lambda _: None)
+    pool.take(100)
+    pool.take(1_000_000)
+    assert mapped() == before + 2
+    pool.close()
+    assert mapped() == before

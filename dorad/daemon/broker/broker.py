@@ -207,6 +207,7 @@ class Broker:
         self._listener.close()
         self._wiring.close()
         self._sessions.close()
+        self.emitter.close()
         for box in state.mailboxes.values():
             box.close()
         state.edges = EdgeTable()

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.rings import Ring
     from dorad.daemon.broker.segments import Segments
     from dorad.daemon.broker.state import BrokerState
-    from dorad.shm.mapping import Mapping
     from dorad.shm.outlet import Outlet
     from dorad.shm.pool import Sample
 
@@ -39,9 +38,8 @@ class Emitter:
 
     def __init__(self, state: BrokerState, segments: Segments) -> None:
         self._state = state
-        self._segments = segments
         self._clock = Clock()
-        self._pool = Pool(self._grow, self._retire)
+        self._pool = Pool(segments.grow_own, segments.retire_own)
         self._outlets: dict[EdgeKey, tuple[Ring, Outlet]] = {}
 
     def emit(self, node_id: str, input_id: str, text: str) -> None:
@@ -97,13 +95,12 @@ class Emitter:
             known = self._outlets[edge.key] = (ring, box.outlet(edge.ring))
         return known[1]
 
+    def close(self) -> None:
+        """Unmap all memory now, and not whenever the garbage collector comes by."""
+        self._outlets.clear()
+        self._pool.close()
+
     def forget(self, consumer: str) -> None:
         """Stop waiting for a consumer that no longer receives."""
         for key in [key for key in self._outlets if key.node == consumer]:
             self._outlets.pop(key)[1].closed = True
-
-    def _grow(self, size: int) -> tuple[int, Mapping]:
-        return self._segments.grow_own(size)
-
-    def _retire(self, number: int) -> None:
-        self._segments.retire_own(number)

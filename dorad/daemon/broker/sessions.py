@@ -373,6 +373,7 @@ class Sessions:
         for connection in list(self._state.connections.values()):
             connection.close("the dataflow has ended")
         self._watch.close()
+        self._departed.clear()
 
 
 def _report(packet: Packet) -> Status | ChannelEvent:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import shlex
 from contextlib import asynccontextmanager
 from textwrap import dedent
@@ -357,7 +356,7 @@ async def test_a_command_that_hangs_delays_no_other_dataflow(robot, folder, monk
 
 
 async def test_power_cuts_at_any_moment_of_a_switch_leave_one_confirmed_revision(
-    frail_robot, folder
+    frail_robot, folder, chance
 ):
     known = [await confirmed(frail_robot, folder)]
     for number in range(2, 5):
@@ -370,8 +369,8 @@ async def test_power_cuts_at_any_moment_of_a_switch_leave_one_confirmed_revision
         rules = HealthRules(min_healthy_time=0.5, healthy_deadline=120, confirm_deadline=120)
         frail_robot.order(release, number, rules=rules)
         moments = ["switching"] if number == 3 else ["switching", "probation"]
-        await frail_robot.reaches(random.choice(moments), number)
-        await asyncio.sleep(random.uniform(0, 0.5))
+        await frail_robot.reaches(chance.choice(moments), number)
+        await asyncio.sleep(chance.uniform(0, 0.5))
         await frail_robot.cut_power()
         await eventually(lambda: frail_robot.state().phase in ("confirmed", "reverted"))
         state = frail_robot.state()

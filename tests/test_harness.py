@@ -1,0 +1,140 @@
+"""The fixtures of the tests: what they print of a failed run, and the leaks that they see."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CONFTEST = """
+from tests.conftest import *
+from tests.conftest import pytest_terminal_summary
+"""
+
+
+def run(folder: Path, text: str, **environ: str) -> str:
+    """Run a file of tests with the fixtures of ours, and return what pytest has printed."""
+    (folder / "conftest.py").write_text(CONFTEST)
+    (folder / "test_it.py").write_text(dedent(text))
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "-x"]
+    done = subprocess.run(
+        [*command, "--rootdir", folder, folder / "test_it.py"],
+        cwd=folder,
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT), **environ},
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("left", "found"),
+    [
+        (
+            "threading.Thread(target=time.sleep, args=(60,), daemon=True, name='late')",
+            "thread late",
+        ),
+        ("open(tmp_path / 'state.db', 'w')", "descriptor .*state.db"),
+        ("open(tmp_path / 'a.lock', 'w')", "descriptor .*a.lock"),
+        ("open(tmp_path / 'a.so', 'w')", "descriptor .*a.so"),
+        ("subprocess.Popen(['sleep', '60'])", "process .*sleep 60"),
+        ("texts()", r"mapped memory /memfd:dorad-texts"),
+        ("segment()", "file /dev/shm/dorad-"),
+    ],
+)
+def test_what_a_test_leaves_fails_it(tmp_path: Path, left: str, found: str) -> None:
+    printed = run(
+        tmp_path,
+        f"""
+        import os, pathlib, subprocess, threading, time
+        from dorad.shm import create
+        from tests.harness import leaks
+
+        leaks.SETTLE_S = 0.5
+        kept = []
+
+
+        def texts():
+            descriptor, mapping = create.create_texts(4096)
+            os.close(descriptor)
+            return mapping
+
+
+        def segment():
+            gone = subprocess.Popen(["true"])
+            gone.wait()
+            path = pathlib.Path(f"/dev/shm/dorad-{{gone.pid}}-test")
+            path.touch()
+            import atexit
+            atexit.register(path.unlink)
+
+
+        def test_it(tmp_path):
+            thing = {left}
+            kept.append(thing)
+            if isinstance(thing, threading.Thread):
+                thing.start()
+            if isinstance(thing, subprocess.Popen):
+                import atexit
+                atexit.register(thing.kill)
+        """,
+    )
+    assert re.search(f"left behind: .*{found}", printed), printed
+
+
+def test_a_test_that_leaves_nothing_passes(tmp_path: Path) -> None:
+    assert "1 passed" in run(
+        tmp_path,
+        """
+        import threading
+
+
+        def test_it(tmp_path):
+            with open(tmp_path / "state.db", "w"):
+                thread = threading.Thread(target=print)
+                thread.start()
+                thread.join()
+        """,
+    )
+
+
+CHOOSE = """
+def test_it(chance):
+    assert False, f"chosen: {chance.random()}"
+"""
+
+
+def test_a_failed_test_prints_the_seed_that_repeats_its_choices(tmp_path: Path) -> None:
+    first = run(tmp_path, CHOOSE)
+    found = re.search(r"repeat with: TEST_SEED=(\d+) pytest 'test_it.py::test_it'", first)
+    assert found, first
+    again = run(tmp_path, CHOOSE, TEST_SEED=found[1])
+    chosen = [re.search(r"chosen: [\d.]+", each) for each in (first, again)]
+    assert chosen[0]
+    assert chosen[1]
+    assert chosen[0][0] == chosen[1][0]
+
+
+def test_the_reasons_of_skipped_tests_are_counted(tmp_path: Path) -> None:
+    printed = run(
+        tmp_path,
+        """
+        import pytest
+
+        @pytest.mark.skip(reason="there is no tmux")
+        @pytest.mark.parametrize("number", range(3))
+        def test_it(number): ...
+
+        def test_other():
+            pytest.skip("there is no camera")
+        """,
+    )
+    assert "skipped 3: there is no tmux\n" in printed
+    assert "skipped 1: there is no camera\n" in printed
