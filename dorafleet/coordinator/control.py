@@ -21,6 +21,7 @@ from dorafleet.coordinator.dataflowviews import DataflowViews
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.incidents import IncidentMethods
 from dorafleet.coordinator.logs import LogMethods
+from dorafleet.coordinator.machines import KnownMachines
 from dorafleet.coordinator.nodes import NodeMethods
 from dorafleet.coordinator.notifications import Notifications
 from dorafleet.coordinator.onerobot import alone, with_robots
@@ -97,6 +98,7 @@ class FleetControl:
         self.watching = FleetWatching(
             self.robots, self._planner, writer, AlertStore(store, writer), self._software
         )
+        self._machines = KnownMachines(store, writer)
         self.notifications = Notifications(notify, store, writer, self.watching.book.stored)
         self.driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
         self._supplying = Supplying(supply, self.robots, self.rollouts, self.driver)
@@ -109,6 +111,7 @@ class FleetControl:
         await self.rollouts.load()
         await self.watching.load()
         await self.notifications.load()
+        await self._machines.load()
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -130,7 +133,9 @@ class FleetControl:
             **IncidentMethods(self.fleet, self.robots).table,
             **self.watching.table,
             **self.notifications.table,
-            **RobotMethods(self.fleet, self.robots, self._planner, self._reconciler).table,
+            **RobotMethods(
+                self.fleet, self.robots, self._planner, self._reconciler, self._machines
+            ).table,
             **RolloutMethods(
                 self.fleet,
                 self.robots,
@@ -150,6 +155,7 @@ class FleetControl:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.watching.run(), name="rows and alerts")
             tasks.create_task(self.notifications.run(), name="notifications")
+            tasks.create_task(self._machines.run(), name="machines of robots")
             tasks.create_task(self.driver.run(), name="rollouts")
             tasks.create_task(self._supplying.run(), name="files of releases")
             await self._reconciler.run()
@@ -178,6 +184,7 @@ class FleetControl:
         """Compare a robot's knowledge of earlier coordinators with the store."""
         if attached.epoch > self.fleet.writer.epoch:
             raise ControlError("refused", f"it has obeyed the coordinator of term {attached.epoch}")
+        self._machines.learn(robot.id, attached)
         robot.audit = ""
         await self._on_audit(robot, attached.audit)
 

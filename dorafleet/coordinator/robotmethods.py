@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import Nothing
     from dorad.control.server import Call, Handler
     from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.machines import KnownMachines
     from dorafleet.coordinator.messages import RobotLabel, RobotRef
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.reconciler import Reconciler
@@ -36,12 +37,18 @@ class RobotMethods:
     """Answers the methods `robot.…`."""
 
     def __init__(
-        self, fleet: Fleet, robots: Robots, planner: Planner, reconciler: Reconciler
+        self,
+        fleet: Fleet,
+        robots: Robots,
+        planner: Planner,
+        reconciler: Reconciler,
+        machines: KnownMachines,
     ) -> None:
         self._fleet = fleet
         self._robots = robots
         self._planner = planner
         self._reconciler = reconciler
+        self._machines = machines
         self._conflicts = Conflicts(fleet, robots)
 
     @property
@@ -104,7 +111,7 @@ class RobotMethods:
         return self._message(robot)
 
     def _message(self, robot: Robot) -> RobotMessage:
-        attached = robot.attached
+        attached, machine = robot.attached, self._machines.get(robot.id)
         return RobotMessage(
             id=robot.id,
             host=robot.machine.host,
@@ -115,7 +122,9 @@ class RobotMethods:
             age=robot.age,
             skew=robot.skew.seconds,
             version="" if attached is None else attached.version,
-            arch="" if attached is None else attached.arch,
+            arch=machine.arch,
+            python=machine.python,
+            glibc=machine.glibc,
             cores=None if attached is None else attached.cores,
             memory=None if attached is None else attached.memory,
             shares=list(robot.shares.values()),
