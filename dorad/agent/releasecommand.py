@@ -136,8 +136,7 @@ def _add(folder: Path, name: str) -> None:
     line = sys.stdin.readline(MAX_LINE + 1).strip()
     if len(line) > MAX_LINE:
         raise click.ClickException(f"the line has more than {MAX_LINE} characters")
-    new = add_line(signers_folder(folder) / name, line)
-    click.echo("added" if new else "was there already")
+    click.echo(add_line(signers_folder(folder) / name, line))
 
 
 def _trees(folder: Path) -> Trees:

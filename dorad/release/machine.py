@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from dorad.release.manifest import File
 
 
+NEWEST = "2.999"
+"""A version of glibc that runs what was made for any other."""
+
+
 class Machine(msgspec.Struct, frozen=True):
     """The facts about a machine that a release depends on."""
 

@@ -66,7 +66,7 @@ class Signers:
         """
         key = signing_key(content, signature)
         fingerprint = key.get_fingerprint()
-        if key in self._read_revoked():
+        if key in self.revoked():
             raise _refused(f"the key {fingerprint} is revoked")
         known = [(name, each) for name, each in self._read_allowed() if each.key == key]
         if not known:
@@ -76,7 +76,11 @@ class Signers:
         problems = [(name, _problem(each, at)) for name, each in known]
         valid = [name for name, problem in problems if not problem]
         if not valid:
-            raise _refused(f"the key {fingerprint} of {problems[0][0]} {problems[0][1]}")
+            name, problem = next(
+                (problems[at] for at, (_, each) in enumerate(known) if _is_for_us(each)),
+                problems[0],
+            )
+            raise _refused(f"the key {fingerprint} of {name} {problem}")
         signer = Signer(valid[0], fingerprint)
         _log.debug("signed by %s", signer)
         return signer
@@ -97,7 +101,8 @@ class Signers:
                 found.append((line.split(None, 1)[0][:MAX_NAME], entry))
         return found
 
-    def _read_revoked(self) -> list[asyncssh.SSHKey]:
+    def revoked(self) -> list[asyncssh.SSHKey]:
+        """Return the keys that are revoked. Raises ReleaseError."""
         from asyncssh import KeyImportError, import_public_key
 
         found = []
@@ -110,30 +115,54 @@ class Signers:
         return found
 
 
-def add_line(path: Path, line: str) -> bool:
-    """Add a line to a file of keys; return False if it is there already.
+def add_line(path: Path, line: str) -> str:
+    """Add a line to a file of keys; return what was done: `added`, `replaced`, `was there already`.
+
+    Another line that lets the same key sign releases is replaced: with both, the later end counts.
 
     Raises:
-        ReleaseError: code `signer`: it is not a line for that file.
+        ReleaseError: code `signer`: it is not a line for that file, or allows a revoked key.
         OSError: it cannot be written.
     """
     from asyncssh import KeyImportError, import_public_key
+
+    try:
+        key = _allowed_key(line) if path.name == ALLOWED else import_public_key(line)
+    except (KeyImportError, ValueError) as error:
+        raise _refused(f"this is not a line of {path.name}: {error}") from error
+    if path.name == ALLOWED and key in Signers(path.parent).revoked():
+        words = f"the key {key.get_fingerprint()} is revoked"
+        raise _refused(words, f"remove it from {path.with_name(REVOKED)} first")
+    before = [text for _, text in _all_lines(path)]
+    kept = [text for text in before if path.name != ALLOWED or not _allows(text, key)]
+    if line in before and len(kept) >= len(before) - 1:
+        return "was there already"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write("".join(f"{text}\n" for text in [*kept, line]).encode())
+        os.fchmod(file.fileno(), 0o644)
+    done = "added" if len(kept) == len(before) else "replaced"
+    _log.info("%s: %s %s", path, done, line[:80])
+    return done
+
+
+def _allowed_key(line: str) -> asyncssh.SSHKey | None:
+    """Return the key of a line of `allowed_signers`. Raises KeyImportError or ValueError."""
+    from asyncssh.sshsig import SSHAllowedSignersEntry
+
+    return SSHAllowedSignersEntry(line).key
+
+
+def _allows(line: str, key: asyncssh.SSHKey | None) -> bool:
+    """Return True if a line lets a key sign releases, at whatever time."""
+    from asyncssh import KeyImportError
     from asyncssh.sshsig import SSHAllowedSignersEntry
 
     try:
-        (SSHAllowedSignersEntry if path.name == ALLOWED else import_public_key)(line)
-    except (KeyImportError, ValueError) as error:
-        raise _refused(f"this is not a line of {path.name}: {error}") from error
-    present = [text for _, text in _lines(path)]
-    if line in present:
+        entry = SSHAllowedSignersEntry(line.strip())
+    except (KeyImportError, ValueError):
         return False
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = path.read_text(errors="replace") if path.exists() else ""
-    with atomic_file(path) as file:
-        file.write(f"{before.rstrip()}\n{line}\n".lstrip().encode())
-        os.fchmod(file.fileno(), 0o644)
-    _log.info("%s: added %s", path, line[:80])
-    return True
+    return entry.key == key and "cert-authority" not in entry.options and _is_for_us(entry)
 
 
 def signing_key(content: bytes, signature: bytes) -> asyncssh.SSHKey:
@@ -188,13 +217,18 @@ def _unarmoured(signature: bytes) -> bytes:
         raise _refused(f"the signature is damaged: {error}") from error
 
 
-def _problem(entry: SSHAllowedSignersEntry, at: float) -> str:
-    """Return why a key may not sign at that time, empty if it may."""
+def _is_for_us(entry: SSHAllowedSignersEntry) -> bool:
+    """Return True if a line allows signatures of releases."""
     from asyncssh.pattern import WildcardPatternList
 
+    namespaces = entry.options.get("namespaces")
+    return not isinstance(namespaces, WildcardPatternList) or bool(namespaces.matches(NAMESPACE))
+
+
+def _problem(entry: SSHAllowedSignersEntry, at: float) -> str:
+    """Return why a key may not sign at that time, empty if it may."""
     options = entry.options
-    namespaces = options.get("namespaces")
-    if isinstance(namespaces, WildcardPatternList) and not namespaces.matches(NAMESPACE):
+    if not _is_for_us(entry):
         return f"may not sign {NAMESPACE}"
     after, before = options.get("valid-after"), options.get("valid-before")
     if isinstance(after, int) and at < after:
@@ -213,14 +247,18 @@ def _date(seconds: float) -> str:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     """Return the lines of a file that have content, with their numbers; none if it is missing."""
+    lines = [(n, line.strip()) for n, line in _all_lines(path)]
+    return [(n, line) for n, line in lines if line and not line.startswith("#")]
+
+
+def _all_lines(path: Path) -> list[tuple[int, str]]:
     try:
         content = read_bounded(path, MAX_FILE)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise _refused(f"{path} cannot be read: {error.strerror}") from error
-    lines = enumerate(content.decode(errors="replace").splitlines(), 1)
-    return [(n, line.strip()) for n, line in lines if line.strip() and not line.startswith("#")]
+    return [*enumerate(content.decode(errors="replace").splitlines(), 1)]
 
 
 def _refused(message: str, hint: str | None = None) -> ReleaseError:

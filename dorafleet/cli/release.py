@@ -127,7 +127,12 @@ Examples:
     multiple=True,
     help="A kind of machine, such as aarch64:3.13:2.36; may be repeated.",
 )
-@click.option("--for", "cluster", type=File(".yml", ".yaml"), help="Targets of these machines.")
+@click.option(
+    "--for",
+    "cluster",
+    type=File(".yml", ".yaml"),
+    help="Targets of these machines; they may be off if the coordinator knows them.",
+)
 @click.option(
     "--wheels",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
@@ -165,8 +170,9 @@ def build(
     chosen = choose(key)
     if cluster is not None:
         from dorafleet.cli.releasepush import ask_targets
+        from dorafleet.release.targets import without_covered
 
-        wanted += ask_targets(cluster, accept_new=accept_new)
+        wanted += without_covered(ask_targets(cluster, accept_new=accept_new), wanted)
     options = building.Options(
         name=name,
         root=root,
@@ -189,7 +195,11 @@ def build(
     _print_built(built)
 
 
-def _target(text: str) -> Target:
+DEFAULT_GLIBC = "2.28"
+"""What most wheels need; Debian 10, Ubuntu 20.04 and newer systems have it."""
+
+
+def _target(text: str, default_glibc: str = DEFAULT_GLIBC) -> Target:
     """Return the target in the value of `--target`."""
     import msgspec
 
@@ -203,17 +213,13 @@ def _target(text: str) -> Target:
             {
                 "arch": names.get(arch, arch),
                 "python": python,
-                "glibc": glibc or (DEFAULT_GLIBC if python else ""),
+                "glibc": glibc or (default_glibc if python else ""),
             },
             Target,
         )
     except msgspec.ValidationError:
         message = f"--target: {text!r} is not one such as aarch64:3.13 or aarch64:3.13:2.36"
         raise click.UsageError(message) from None
-
-
-DEFAULT_GLIBC = "2.28"
-"""What most wheels need; Debian 10, Ubuntu 20.04 and newer systems have it."""
 
 
 def _print_built(built: Built) -> None:
@@ -328,7 +334,7 @@ def diff(old: str, new: str, *, target: str | None, store: Path | None, as_json:
     """Show what a machine that runs OLD would change for NEW."""
     found = open_store(store)
     before, after = found.find(old), found.find(new)
-    wanted = None if target is None else _target(target)
+    wanted = None if target is None else _target(target, "")
     if as_json:
         changes = changes_of(before, after, wanted)
         print_object({"old": before.id, "new": after.id} | plain(changes))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 
     from dorad.release.manifest import Target
     from dorafleet.cli.arguments import OverSsh
-    from dorafleet.inventory.model import Machine
+    from dorafleet.inventory.model import Cluster, Machine
     from dorafleet.release.progress import Progress
     from dorafleet.release.sending import Sent
     from dorafleet.ssh.fanout import Outcome
+
+_log = logging.getLogger(__name__)
 
 EPILOG = """\b
 Examples:
@@ -159,8 +162,11 @@ def as_plain(outcome: Outcome[Sent]) -> dict[str, Any]:
 def ask_targets(file: Path, *, accept_new: bool) -> list[Target]:
     """Return the targets that the machines of a cluster file need, each with its oldest glibc.
 
+    The coordinator knows those that have ever connected to it, also if they are off now. Others are
+    asked over SSH.
+
     Raises:
-        click.ClickException: a machine does not answer.
+        click.ClickException: nothing is known of a machine, and it does not answer.
     """
     from dorafleet.inventory.load import load
     from dorafleet.release.targets import merged, read_machine
@@ -169,13 +175,43 @@ def ask_targets(file: Path, *, accept_new: bool) -> list[Target]:
     async def ask(machine: Machine) -> Target:
         return await read_machine(machine, accept_new=accept_new)
 
-    outcomes = asyncio.run(run_on_each(load(file).machines, ask, parallel=50))
+    cluster = load(file)
+    known = _known_targets(cluster)
+    others = [each for each in cluster.machines if each.id not in known]
+    outcomes = asyncio.run(run_on_each(others, ask, parallel=50))
     failed = [each for each in outcomes if each.error is not None]
     for each in failed:
         click.echo(f"{each.machine.id}: {visible(str(each.error))}", err=True)
     if failed:
         raise click.ClickException(
-            f"{len(failed)} of {len(outcomes)} machines do not say what they are; "
-            "name targets with --target"
+            f"{len(failed)} of {len(cluster.machines)} machines do not say what they are, and the "
+            "coordinator does not know them; name targets with --target"
         )
-    return merged(each.result for each in outcomes if each.result is not None)
+    asked = [each.result for each in outcomes if each.result is not None]
+    return merged([*known.values(), *asked])
+
+
+def _known_targets(cluster: Cluster) -> dict[str, Target]:
+    """Return the targets of the machines that the coordinator knows; none if it does not answer."""
+    from pathlib import Path
+
+    from dorad.control.errors import ControlError
+    from dorafleet.cli.coordinator import connect, list_robots
+    from dorafleet.release.targets import target_of
+
+    try:
+        with connect(Path(), cluster.coordinator.port) as client:
+            robots = {robot.id: robot for robot in list_robots(client)}
+    except ControlError as error:
+        _log.debug("the coordinator is not asked for targets: %s", error)
+        return {}
+    found = {}
+    for machine in cluster.machines:
+        robot = robots.get(machine.id)
+        # Another fleet may use the same names.
+        if robot is not None and robot.host == machine.host:
+            target = target_of(robot.arch, robot.python, robot.glibc)
+            if target is not None:
+                found[machine.id] = target
+    _log.debug("the coordinator knows the targets of %s", sorted(found))
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import getpass
 import re
 import socket
@@ -25,9 +26,10 @@ Examples:
   dorafleet release trust cluster.yml --revoke --key bob.pub
 \b
 The command adds the key to /etc/dorad/allowed_signers, or with --revoke to
-/etc/dorad/revoked_signers, on each machine. The ssh user must be root, or able to sudo without a
-password. A machine accepts and stages no release that a revoked key has signed; running dataflows
-continue.
+/etc/dorad/revoked_signers, on each machine. For a key that is trusted already it replaces name and
+last day; without --until there is no last day then. The last day counts until 24:00 in UTC.
+The ssh user must be root, or able to sudo without a password. A machine accepts and stages no
+release that a revoked key has signed; running dataflows continue.
 Exit code 0: all machines have it. 1: some do not.
 """
 
@@ -38,7 +40,7 @@ _SIGNER = re.compile(r"[A-Za-z0-9_.@+-]{1,200}")
 @over_ssh()
 @click.option("--key", help="A file, or a fingerprint or comment of a key of the SSH agent.")
 @click.option("--name", help="Name of the signer.  [default: the key's comment, or USER@HOST]")
-@click.option("--until", metavar="YYYY-MM-DD", help="Last day of the key.")
+@click.option("--until", metavar="YYYY-MM-DD", help="Last day of the key, in UTC.")
 @click.option("--revoke", is_flag=True, help="Never accept this key again.")
 def trust(
     over: OverSsh, *, key: str | None, name: str | None, until: str | None, revoke: bool
@@ -89,8 +91,18 @@ def _line(key: SigningKey, name: str | None, until: str | None) -> str:
         )
     options = [f'namespaces="{NAMESPACE}"']
     if until is not None:
-        found = re.fullmatch(r"(\d{4})-(\d\d)-(\d\d)", until)
-        if found is None:
-            raise click.UsageError(f"--until: {until!r} is not a date such as 2027-06-30")
-        options.append(f'valid-before="{"".join(found.groups())}"')
+        options.append(f'valid-before="{_end_of(until, datetime.datetime.now(datetime.UTC))}"')
     return f"{principal} {','.join(options)} {key.public}"
+
+
+def _end_of(day: str, now: datetime.datetime) -> str:
+    """Return the end of a day in UTC, as `allowed_signers` has it."""
+    try:
+        if not re.fullmatch(r"\d{4}-\d\d-\d\d", day):
+            raise ValueError
+        end = datetime.date.fromisoformat(day) + datetime.timedelta(days=1)
+    except (ValueError, OverflowError):
+        raise click.UsageError(f"--until: {day!r} is not a date such as 2027-06-30") from None
+    if end <= now.date():
+        raise click.UsageError(f"--until: {day} is over; `--revoke` ends a key at once")
+    return f"{end:%Y%m%d}000000Z"

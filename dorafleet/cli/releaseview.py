@@ -20,13 +20,18 @@ MAX_SHOWN = 20
 
 
 def changes_of(before: Bundle, after: Bundle, target: Target | None = None) -> Any:
-    """Return what a machine that runs `before` changes for `after`."""
+    """Return what a machine that runs `before` changes for `after`.
+
+    If `target` names no C library it is the newest one, which runs what was made for any other.
+    """
     from dorad.release.changes import changed_nodes
-    from dorad.release.machine import Machine, this_machine
+    from dorad.release.machine import NEWEST, Machine, this_machine
+    from dorad.release.manifest import Target
 
     targets = after.manifest.targets
-    chosen = target or (targets[0] if targets and targets[0].python else this_machine().target)
-    machine = Machine(chosen.arch, chosen.python, chosen.glibc or "2.99")
+    made = targets[0] if targets and targets[0].python else this_machine().target
+    chosen = target or Target(made.arch, made.python)
+    machine = Machine(chosen.arch, chosen.python, chosen.glibc or NEWEST)
     return changed_nodes(before.manifest, after.manifest, machine)
 
 

@@ -21,6 +21,7 @@ from dorafleet.coordinator.dataflowviews import DataflowViews
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.incidents import IncidentMethods
 from dorafleet.coordinator.logs import LogMethods
+from dorafleet.coordinator.machines import KnownMachines
 from dorafleet.coordinator.memories import Memories
 from dorafleet.coordinator.nodes import NodeMethods
 from dorafleet.coordinator.notifications import Notifications
@@ -102,6 +103,7 @@ class FleetControl:
         self.watching = FleetWatching(
             self.robots, self._planner, writer, AlertStore(store, writer), self._software
         )
+        self._machines = KnownMachines(store, writer)
         self.notifications = Notifications(notify, store, writer, self.watching.book.stored)
         self.driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
         self._supplying = Supplying(supply, self.robots, self.rollouts, self.driver)
@@ -115,6 +117,7 @@ class FleetControl:
         await self.rollouts.pause_restored()
         await self.watching.load()
         await self.notifications.load()
+        await self._machines.load()
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -137,7 +140,13 @@ class FleetControl:
             **self.watching.table,
             **self.notifications.table,
             **RobotMethods(
-                self.fleet, self.robots, self._planner, self._reconciler, self._memories, self._peer
+                self.fleet,
+                self.robots,
+                self._planner,
+                self._reconciler,
+                self._memories,
+                self._machines,
+                self._peer,
             ).table,
             **RolloutMethods(
                 self.fleet,
@@ -176,6 +185,7 @@ class FleetControl:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.watching.run(), name="rows and alerts")
             tasks.create_task(self.notifications.run(), name="notifications")
+            tasks.create_task(self._machines.run(), name="machines of robots")
             tasks.create_task(self.driver.run(), name="rollouts")
             tasks.create_task(self._supplying.run(), name="files of releases")
             await self._reconciler.run()
@@ -207,6 +217,7 @@ class FleetControl:
         if attached.epoch > attach.epoch and not attach.takes_over:
             robot.outranked = True
             raise ControlError("refused", f"it has obeyed the coordinator of term {attached.epoch}")
+        self._machines.learn(robot.id, attached)
         robot.takes_over = False
         await self._memories.attached(robot, attach, attached)
 

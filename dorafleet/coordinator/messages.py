@@ -119,6 +119,10 @@ class Robot(Struct):
     version: str = ""
     """Of its agent."""
     arch: str = ""
+    """This and the next two are what it said when it connected last."""
+    python: str = ""
+    """`3.13`, with which nodes run."""
+    glibc: str = ""
     cores: float | None = None
     memory: Int64 | None = None
     shares: list[ShareState] = []

@@ -73,6 +73,8 @@ class Notifications:
         self._stored_waiting: dict[str, list[str]] = {}
         """The receivers of each notification in the store."""
         self._stored_receivers = b""
+        self._had_receivers = False
+        """Whether the coordinator before had some."""
         self._unsaved: dict[str, list[Told]] = {}
         self._failed = False
         self._saving = asyncio.Lock()
@@ -89,6 +91,7 @@ class Notifications:
         waiting = [each for _, each in await read(self._store, WAITING, Waiting)]
         stored = await read(self._store, RECEIVERS, dict[str, Receiver])
         receivers = stored[0][1] if stored else {}
+        self._had_receivers = bool(receivers)
         self._stored_waiting = {each.notification.id: each.receivers for each in waiting}
         if gone := self._queue.restore(receivers, waiting):
             _log.warning("%d notifications waited for receivers that are not configured now", gone)
@@ -162,7 +165,7 @@ class Notifications:
                 if self._stored_waiting.get(id_) != names
             }
             receivers = msgspec.json.encode(self._queue.receivers)
-            if receivers != self._stored_receivers:
+            if receivers != self._stored_receivers and (self._receivers or self._had_receivers):
                 puts[RECEIVERS] = receivers
             self._unsaved.update(self._tracker.take_unsaved())
             for robot, told in self._unsaved.items():

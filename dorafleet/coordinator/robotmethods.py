@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import Nothing
     from dorad.control.server import Call, Handler
     from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.machines import KnownMachines
     from dorafleet.coordinator.memories import Memories
     from dorafleet.coordinator.messages import AuditAcknowledge, RobotLabel, RobotRef
     from dorafleet.coordinator.planning import Planner
@@ -43,6 +44,7 @@ class RobotMethods:
         planner: Planner,
         reconciler: Reconciler,
         memories: Memories,
+        machines: KnownMachines,
         peer: str | None,
     ) -> None:
         self._fleet = fleet
@@ -50,6 +52,7 @@ class RobotMethods:
         self._planner = planner
         self._reconciler = reconciler
         self._memories = memories
+        self._machines = machines
         self._conflicts = Conflicts(fleet, robots, peer)
 
     @property
@@ -150,7 +153,7 @@ class RobotMethods:
         return self._message(robot)
 
     def _message(self, robot: Robot) -> RobotMessage:
-        attached = robot.attached
+        attached, machine = robot.attached, self._machines.get(robot.id)
         return RobotMessage(
             id=robot.id,
             host=robot.machine.host,
@@ -161,7 +164,9 @@ class RobotMethods:
             age=robot.age,
             skew=robot.skew.seconds,
             version="" if attached is None else attached.version,
-            arch="" if attached is None else attached.arch,
+            arch=machine.arch,
+            python=machine.python,
+            glibc=machine.glibc,
             cores=None if attached is None else attached.cores,
             memory=None if attached is None else attached.memory,
             shares=list(robot.shares.values()),

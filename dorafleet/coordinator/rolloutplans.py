@@ -10,8 +10,7 @@ from dorad.control.errors import ControlError
 from dorad.phrases import first_of
 from dorad.release.changes import Changes, changed_nodes
 from dorad.release.errors import ReleaseError
-from dorad.release.machine import Machine, check_machine
-from dorad.release.manifest import Manifest, Target
+from dorad.release.machine import NEWEST, Machine, check_machine
 from dorafleet.coordinator.rollouts import before_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.operate import is_moving_on
@@ -19,6 +18,7 @@ from dorafleet.rollout.plan import MAX_NAMED, Candidate, Selection, select, with
 from dorafleet.rollout.strategy import parallel, tolerated
 
 if TYPE_CHECKING:
+    from dorad.release.manifest import Manifest
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.releases import Releases
@@ -164,8 +164,8 @@ class RolloutPlans:
             return Machine(attached.arch, attached.python, attached.glibc, attached.version)
         # An older agent says only its architecture, and judges the rest itself.
         first = next((each for each in manifest.targets if each.arch == attached.arch), None)
-        target = first or Target(attached.arch)
-        return Machine(attached.arch, target.python, target.glibc, attached.version)
+        python = "" if first is None else first.python
+        return Machine(attached.arch, python, NEWEST, attached.version)
 
     def superseded(
         self, params: r.RolloutNew, dataflow: str, selection: Selection

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dorad.release.machine import Machine as Facts
+from dorad.release.machine import fits
 from dorad.release.manifest import Target
 from dorafleet.robot.commands import agent_release
 from dorafleet.robot.facts import decode
@@ -14,7 +15,7 @@ from dorafleet.ssh.connection import connect
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from dorafleet.inventory.model import Machine
 
@@ -29,6 +30,24 @@ async def read_machine(machine: Machine, *, accept_new: bool) -> Target:
     except (ValueError, msgspec.ValidationError) as error:
         message = f"`dorad-agent release machine` prints {shown[:100]!r}"
         raise SshError(Code.FAILED, message, "upgrade the package") from error
+
+
+def target_of(arch: str, python: str, glibc: str) -> Target | None:
+    """Return the target of a robot, None if it has not said enough, or nonsense."""
+    try:
+        found = msgspec.convert({"arch": arch, "python": python, "glibc": glibc}, Target)
+    except msgspec.ValidationError:
+        return None
+    return found if found.python else None
+
+
+def without_covered(targets: Iterable[Target], wanted: Sequence[Target]) -> list[Target]:
+    """Return the targets without those whose machines run what is made for a wanted one."""
+    return [
+        each
+        for each in targets
+        if not any(fits(one, Facts(each.arch, each.python, each.glibc)) for one in wanted)
+    ]
 
 
 def merged(targets: Iterable[Target]) -> list[Target]:

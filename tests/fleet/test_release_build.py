@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import zipfile
+from contextlib import nullcontext
 
 import asyncssh
 import pytest
@@ -20,6 +21,7 @@ from dorad.release.manifest import encode
 from dorad.release.signature import Signers
 from dorad.release.trees import Trees
 from dorafleet.cli.main import run_command
+from dorafleet.coordinator.messages import Robot
 from dorafleet.release.errors import BuildError
 from dorafleet.release.signing import choose
 from dorafleet.release.store import Store
@@ -442,3 +444,68 @@ def test_targets_are_asked_for_over_ssh_only_when_a_file_is_named(operator):
     reason = operator.refused("--for", file)
     assert "arm1: nothing listens" in reason
     assert "--target" in reason
+
+
+class Robots:
+    """A coordinator that knows robots."""
+
+    def __init__(self, operator, monkeypatch):
+        self.operator = operator
+        self.robots = []
+        self._monkeypatch = monkeypatch
+
+    def knows(self, *robots):
+        self._monkeypatch.setattr("dorafleet.cli.coordinator.connect", lambda *_: nullcontext())
+        found = [Robot(id=id_, host=host, labels={}, **more) for id_, host, more in robots]
+        self._monkeypatch.setattr("dorafleet.cli.coordinator.list_robots", lambda _: found)
+
+
+MACHINE = {"state": "unreachable", "arch": "x86_64", "python": "3.13", "glibc": "2.41"}
+
+
+def test_a_robot_that_is_off_keeps_no_release_from_being_built(operator, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    file = operator.folder / "cluster.yml"
+    hosts = [f"{{id: arm{n}, host: 127.0.0.1, port: {port}, user: root}}" for n in (1, 2)]
+    file.write_text(f"coordinator: {{addr: 127.0.0.1}}\nmachines: [{', '.join(hosts)}]\n")
+    coordinator = Robots(operator, monkeypatch)
+    coordinator.knows(("arm1", "127.0.0.1", MACHINE), ("arm2", "127.0.0.1", {}))
+    reason = operator.refused("--for", file)
+    assert "arm2: nothing listens" in reason
+    assert "arm1" not in reason
+    assert "1 of 2 machines do not say what they are, and the coordinator does not know" in reason
+    # The same id in another fleet is another machine.
+    coordinator.knows(("arm1", "127.0.0.1", MACHINE), ("arm2", "10.0.0.9", MACHINE))
+    assert "arm2: nothing listens" in operator.refused("--for", file)
+    older = {**MACHINE, "glibc": "2.36"}
+    coordinator.knows(("arm1", "127.0.0.1", MACHINE), ("arm2", "127.0.0.1", older))
+    built = operator.build("--for", file)
+    assert built["targets"] == [{"arch": "x86_64", "python": "3.13", "glibc": "2.36"}]
+
+
+def test_a_target_that_the_same_robots_run_replaces_no_node(operator, monkeypatch):
+    """With `--for` a release is for the C library of the fleet, without for an older one."""
+    wheels = operator.folder / "wheels"
+    (operator.folder / "lock.txt").write_text(wheel(wheels, "only", "1.0", {"only.py": ""}))
+    lock = ("--python-lock", operator.folder / "lock.txt", "--wheels", wheels)
+    file = operator.folder / "cluster.yml"
+    file.write_text(
+        "coordinator: {addr: 127.0.0.1}\nmachines: [{id: arm1, host: 127.0.0.1, user: root}]\n"
+    )
+    Robots(operator, monkeypatch).knows(("arm1", "127.0.0.1", MACHINE))
+    operator.build(*lock, "--for", file)
+    words = ("build", operator.flow / "dataflow.yml", "--key", operator.folder / "key", *lock)
+    code, out, _ = operator.run(*words, "--target", "x86_64:3.13")
+    assert code == 0
+    assert "nodes untouched: arm, camera" in out or "no difference" in out
+    assert "nodes replaced" not in out
+    for target in ((), ("--target", "x86_64:3.13"), ("--target", "x86_64:3.13:2.41")):
+        code, out, _ = operator.run("diff", "arm@1", "arm@2", *target)
+        assert (code, "nodes replaced" in out) == (0, False), out
+    # A machine that could not run the first one changes everything.
+    _, out, _ = operator.run("diff", "arm@1", "arm@2", "--target", "x86_64:3.13:2.36")
+    assert "nodes replaced: arm, camera" in out
+    # A target that an explicit one covers is not built twice.
+    built = operator.build(*lock, "--for", file, "--target", "x86_64:3.13", "--sequence", "9")
+    assert [each["glibc"] for each in built["targets"]] == ["2.28"]

@@ -347,5 +347,25 @@ def test_trust_and_revoke_change_what_a_robot_accepts(bench, capsys):
     assert run_command((*words, "--revoke")) == 0
     again = bench.build(name="trusted2")
     assert "is revoked" in str(bench.refused(again, host.machine()))
+    assert run_command(words) == 1
+    assert "is revoked" in capsys.readouterr().err
     (host.state / "signers/revoked_signers").unlink()
-    capsys.readouterr()
+
+
+def test_another_last_day_of_a_trusted_key_replaces_the_first_one(bench, capsys):
+    host = bench.hosts[1]
+    (host.state / "signers/allowed_signers").unlink()
+    file = bench.folder / "cluster.yml"
+    file.write_text(
+        f"coordinator: {{addr: 127.0.0.1}}\nmachines:\n"
+        f"  - {{id: arm2, host: 127.0.0.1, port: {host.port}}}\n"
+    )
+    words = ("release", "trust", str(file), "--key", str(bench.key), "--until")
+    for day, done in (("2998-06-30", "added"), ("2997-12-31", "replaced"), ("2997-12-31", "was")):
+        assert run_command((*words, day)) == 0
+        assert done in capsys.readouterr().out
+    (line,) = (host.state / "signers/allowed_signers").read_text().splitlines()
+    assert 'valid-before="29980101000000Z"' in line
+    for day, why in (("2020-01-01", "is over"), ("2027-02-30", "is not a date"), ("x", "not a d")):
+        assert run_command((*words, day)) == 2
+        assert why in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime
 import hashlib
 import shutil
 import subprocess
@@ -18,7 +19,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from dorad.release.errors import ReleaseError
-from dorad.release.signature import ALLOWED, NAMESPACE, REVOKED, Signers
+from dorad.release.signature import ALLOWED, NAMESPACE, REVOKED, Signers, add_line
+from dorafleet.cli.releasetrust import _end_of
 from tests.release.samples import KEY, OTHER, public, release, sign
 
 CONTENT = b'{"format":1}'
@@ -45,6 +47,60 @@ def refusal(folder, signature, content=CONTENT, at=NOW):
 def test_a_known_key_is_named(folder):
     signer = Signers(folder).verify(CONTENT, sign(CONTENT), NOW)
     assert str(signer) == f"ada@example.org ({KEY.get_fingerprint()})"
+
+
+def until(day):
+    return f'namespaces="{NAMESPACE}",valid-before="{day}000000Z"'
+
+
+def utc(*date):
+    return datetime.datetime(*date, tzinfo=datetime.UTC).timestamp()
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Pacific/Pago_Pago"])
+def test_a_key_is_valid_until_the_end_of_its_last_day_in_utc(folder, monkeypatch, zone):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        last = _end_of("2027-06-30", datetime.datetime(2027, 6, 30, 23, 59, tzinfo=datetime.UTC))
+        assert last == "20270701000000Z"
+        assert add_line(folder / ALLOWED, f"ada {until(20270701)} {public(KEY)}") == "replaced"
+        signers = Signers(folder)
+        assert signers.verify(CONTENT, sign(CONTENT), utc(2027, 6, 30, 23, 59, 59)).name == "ada"
+        assert "has expired at 2027-07-01 00:00 UTC" in refusal(
+            folder, sign(CONTENT), at=utc(2027, 7, 1)
+        )
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_of_a_trusted_key_only_the_last_line_counts(folder):
+    file = folder / ALLOWED
+    other = f'git@example.org namespaces="git" {public(KEY)}'
+    bob = f"bob {public(OTHER)}"
+    damaged = "what is this"
+    with file.open("a") as opened:
+        # Two lines, as former versions have left them, in other forms; and lines of others.
+        former = f"ada {until(20990101)} {public(KEY)} a comment"
+        opened.write("\n".join([former, other, bob, damaged, ""]))
+    line = f"ada {until(20270701)} {public(KEY)}"
+    assert add_line(file, line) == "replaced"
+    assert file.read_text().splitlines() == ["# the team", "", other, bob, damaged, line]
+    assert "has expired" in refusal(folder, sign(CONTENT), at=utc(2027, 7, 1))
+    assert add_line(file, line) == "was there already"
+    forever = f'ada namespaces="{NAMESPACE}" {public(KEY)}'
+    assert add_line(file, forever) == "replaced"
+    assert Signers(folder).verify(CONTENT, sign(CONTENT), utc(2098, 1, 1)).name == "ada"
+
+
+def test_a_key_that_is_revoked_is_not_trusted_again_in_silence(folder):
+    assert add_line(folder / REVOKED, public(KEY)) == "added"
+    assert add_line(folder / REVOKED, public(KEY)) == "was there already"
+    before = (folder / ALLOWED).read_text()
+    with pytest.raises(ReleaseError, match="is revoked"):
+        add_line(folder / ALLOWED, f"ada {public(KEY)}")
+    assert (folder / ALLOWED).read_text() == before
 
 
 def test_one_changed_byte_of_the_content_is_refused(folder):

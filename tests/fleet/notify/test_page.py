@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dorafleet.notify.notification import FORMAT, Group, Notification
-from dorafleet.notify.settings import PORTS, load
+from dorafleet.notify.settings import PORTS, SettingsError, load
 
 PAGE = (Path(__file__).parents[3] / "docs/alerts.md").read_text(encoding="utf-8")
 
@@ -44,15 +44,11 @@ def test_the_configuration_of_the_page_is_valid(tmp_path):
 
 
 def test_every_key_of_the_configuration_is_explained(tmp_path):
-    from dorafleet.notify.settings import SettingsError
-
     (tmp_path / "dorafleet.toml").write_text("[alerts]\nx = 1\n[alerts.mail]\nx = 1\n")
     with pytest.raises(SettingsError) as caught:
         load(tmp_path / "dorafleet.toml")
-    known = [
-        set(each.split(", ")) for each in re.findall(r"known here: ([\w, ]+)\)", str(caught.value))
-    ]
-    assert {frozenset(each) for each in known} == {
+    known = re.findall(r"known here: ([\w, ]+)\)", str(caught.value))
+    assert {frozenset(each.split(", ")) for each in known} == {
         frozenset(rows("| key of `[alerts]`") | {"mail"}),
         frozenset(rows("| key of `[alerts.mail]`")),
     }

@@ -1,0 +1,64 @@
+"""What robots can run, also those that are off, over the end of a coordinator."""
+
+from __future__ import annotations
+
+import pytest
+
+from dorad.release.manifest import Target
+from dorafleet.coordinator import machines
+from dorafleet.release.targets import target_of, without_covered
+
+from .serving import leading
+
+
+@pytest.fixture(autouse=True)
+def fast(monkeypatch):
+    monkeypatch.setattr(machines, "EVERY_S", 0.2)
+
+
+async def listed(fleet):
+    return {each.id: each for each in (await fleet.call("robot.list")).robots}
+
+
+async def test_what_a_robot_can_run_is_known_while_it_is_off_also_to_the_next_coordinator(tmp_path):
+    async with leading(tmp_path) as fleet:
+        agent = await fleet.agent("arm1")
+        await agent.stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        found = await listed(fleet)
+        assert (found["arm1"].python, found["arm1"].glibc) == ("3.13", "2.41")
+        assert (found["arm2"].arch, found["arm2"].python) == ("", "")
+        await fleet.until(lambda: not fleet.control._machines._changed)
+        while not (await fleet.store.get(machines.KEY)).entries:
+            await fleet.until(lambda: True)
+    async with leading(tmp_path) as fleet:
+        robot = (await listed(fleet))["arm1"]
+        assert (robot.python, robot.glibc, robot.version) == ("3.13", "2.41", "")
+        assert robot.arch
+        agent = await fleet.agent("arm1")
+        await agent.stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        agent.python = "3.14"
+        await fleet.connect(agent)
+        assert (await listed(fleet))["arm1"].python == "3.14"
+
+
+def test_what_a_robot_makes_up_is_no_target():
+    assert target_of("x86_64", "3.13", "2.41") == Target("x86_64", "3.13", "2.41")
+    for arch, python, glibc in (
+        ("", "", ""),
+        ("x86_64", "", ""),  # an older agent does not say more
+        ("x86_64\n", "3.13", "2.41"),
+        ("x86_64", "3.13; rm", "2.41"),
+        ("x86_64", "3.13", "two"),
+    ):
+        assert target_of(arch, python, glibc) is None
+
+
+def test_machines_that_run_what_is_made_for_another_target_need_none_of_their_own():
+    wide, new = Target("x86_64", "3.13", "2.28"), Target("x86_64", "3.13", "2.41")
+    arm = Target("aarch64", "3.13", "2.41")
+    assert without_covered([new, arm], [wide]) == [arm]
+    assert without_covered([wide], [new]) == [wide]
+    assert without_covered([Target("x86_64", "3.12", "2.41")], [wide]) != []
+    assert without_covered([new], [Target("x86_64")]) == []
