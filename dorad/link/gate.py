@@ -346,9 +346,7 @@ class Gate:
             if len(own) > MAX_CONNECTIONS:
                 self._refuse_link(own[0], Refusal.REPEATED)
             _log.debug("%s is linked from %s", machine, link.host)
-        self.inodes = frozenset(
-            each.handed.inode for each in self._links.values() if each.machine
-        )
+        self.inodes = frozenset(each.handed.inode for each in self._links.values() if each.machine)
 
     def _check(self, now_s: float) -> None:
         """Close what has taken too long, and notice the handshakes that have failed."""
