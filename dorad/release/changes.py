@@ -32,6 +32,9 @@ class Changes(msgspec.Struct, frozen=True):
     """`numpy 2.2.0 → 2.2.1`, `scipy added`, `scipy removed`."""
     params: list[str] = []
     """`camera/exposure: 10 → 20`."""
+    inputs: list[str] = []
+    """`camera/tick: dora/timer/hz/10 → dora/timer/hz/20`, of nodes that run on with other inputs.
+    Such nodes are not in `untouched`. Known only where the files of both dataflows are."""
     size: Int64 = 0
     """Bytes of the objects that the new one needs and the old one does not have."""
 
@@ -39,7 +42,11 @@ class Changes(msgspec.Struct, frozen=True):
     def empty(self) -> bool:
         """Whether the two have the same content."""
         return not (self.added or self.removed or self.replaced or self.packages) and not (
-            self.files_added or self.files_removed or self.files_changed or self.params
+            self.files_added
+            or self.files_removed
+            or self.files_changed
+            or self.params
+            or self.inputs
         )
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from dorad.release.manifest import Target
     from dorafleet.release.build import Built
+    from dorafleet.release.store import Store
 
 EPILOG = """\b
 Examples:
@@ -182,9 +183,10 @@ def build(
         sequence=sequence,
         **({} if min_dorad is None else {"min_dorad": min_dorad}),
     )
+    releases = open_store(store)
     built = building.build(
         dataflow,
-        open_store(store),
+        releases,
         chosen,
         options,
         lambda step: click.echo(click.style(f"{step} …", dim=True), err=True),
@@ -192,7 +194,7 @@ def build(
     if as_json:
         print_object(summary(built.bundle) | {"new": built.new, "notes": built.notes})
         return
-    _print_built(built)
+    _print_built(built, releases)
 
 
 DEFAULT_GLIBC = "2.28"
@@ -222,7 +224,7 @@ def _target(text: str, default_glibc: str = DEFAULT_GLIBC) -> Target:
         raise click.UsageError(message) from None
 
 
-def _print_built(built: Built) -> None:
+def _print_built(built: Built, store: Store) -> None:
     for note in built.notes:
         click.echo(f"note: {visible(note)}", err=True)
     if built.ignored:
@@ -240,7 +242,7 @@ def _print_built(built: Built) -> None:
     for line in lines_of(bundle):
         click.echo(visible(line))
     if built.before is not None:
-        for line in difference(built.before, bundle):
+        for line in difference(built.before, bundle, store):
             click.echo(visible(line))
 
 
@@ -336,9 +338,9 @@ def diff(old: str, new: str, *, target: str | None, store: Path | None, as_json:
     before, after = found.find(old), found.find(new)
     wanted = None if target is None else _target(target, "")
     if as_json:
-        changes = changes_of(before, after, wanted)
+        changes = changes_of(before, after, found, wanted)
         print_object({"old": before.id, "new": after.id} | plain(changes))
         return
     click.echo(f"{before} → {after}")
-    for line in difference(before, after, wanted):
+    for line in difference(before, after, found, wanted):
         click.echo(visible(line))

@@ -12,38 +12,46 @@ from dorad.terminal import local_time
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dorad.release.changes import Changes
     from dorad.release.manifest import Target
-    from dorafleet.release.store import Bundle
+    from dorafleet.release.store import Bundle, Store
 
 MAX_SHOWN = 20
 """Names in a list for humans."""
 
 
-def changes_of(before: Bundle, after: Bundle, target: Target | None = None) -> Any:
-    """Return what a machine that runs `before` changes for `after`.
+def changes_of(
+    before: Bundle, after: Bundle, store: Store, target: Target | None = None
+) -> Changes:
+    """Return what a machine that runs `before` changes for `after`; `store` has their files.
 
     If `target` names no C library it is the newest one, which runs what was made for any other.
     """
     from dorad.release.changes import changed_nodes
     from dorad.release.machine import NEWEST, Machine, this_machine
     from dorad.release.manifest import Target
+    from dorafleet.release.inputs import with_inputs
 
     targets = after.manifest.targets
     made = targets[0] if targets and targets[0].python else this_machine().target
     chosen = target or Target(made.arch, made.python)
     machine = Machine(chosen.arch, chosen.python, chosen.glibc or NEWEST)
-    return changed_nodes(before.manifest, after.manifest, machine)
+    found = changed_nodes(before.manifest, after.manifest, machine)
+    return with_inputs(found, before, after, store)
 
 
-def difference(before: Bundle, after: Bundle, target: Target | None = None) -> list[str]:
+def difference(
+    before: Bundle, after: Bundle, store: Store, target: Target | None = None
+) -> list[str]:
     """Return the lines that say what changes."""
-    changes = changes_of(before, after, target)
+    changes = changes_of(before, after, store, target)
     if changes.empty:
         return ["  no difference"]
     parts = [
         ("nodes added", changes.added),
         ("nodes removed", changes.removed),
         ("nodes replaced", changes.replaced),
+        ("inputs changed", changes.inputs),
         ("nodes untouched", changes.untouched),
         ("files added", changes.files_added),
         ("files removed", changes.files_removed),

@@ -269,12 +269,34 @@ def _plan(client: Client, request: RolloutNew, store: Path | None) -> RolloutPla
     if registered is not None:
         request = msgspec.structs.replace(request, release=registered)
     try:
-        return client.call("rollout.plan", request, RolloutPlan)
+        found = client.call("rollout.plan", request, RolloutPlan)
+        return _with_inputs(found, store)
     except ControlError as error:
         if error.code != "exists":
             raise
         click.echo(visible(error.message), err=True)
         return None
+
+
+def _with_inputs(found: RolloutPlan, store: Path | None) -> RolloutPlan:
+    """Return a plan with changes of inputs, where this machine has the files of both releases."""
+    import msgspec
+
+    from dorafleet.cli.releaseoptions import open_store
+    from dorafleet.release.errors import BuildError
+    from dorafleet.release.inputs import with_inputs
+
+    releases = open_store(store)
+    changes = list(found.changes)
+    for place, before in {row.changes: row.before for row in found.robots if row.before}.items():
+        if place is None:
+            continue
+        try:
+            old, new = releases.find(before), releases.find(found.release.id)
+        except BuildError:
+            continue  # only manifests are known: the dataflow's file is shown as changed
+        changes[place] = with_inputs(changes[place], old, new, releases)
+    return msgspec.structs.replace(found, changes=changes)
 
 
 def _register(client: Client, wanted: str, store: Path | None) -> str | None:

@@ -37,6 +37,7 @@ def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
             (changes.added, "added"),
             (changes.replaced, "replaced"),
             (changes.removed, "removed"),
+            ({line.partition("/")[0] for line in changes.inputs}, "with other inputs"),
             (changes.untouched, "untouched"),
         )
         if names
@@ -68,6 +69,7 @@ def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:
         ("nodes added", changes.added),
         ("nodes replaced", changes.replaced),
         ("nodes removed", changes.removed),
+        ("inputs changed", changes.inputs),
         ("nodes untouched", changes.untouched),
         ("files added", changes.files_added),
         ("files changed", changes.files_changed),

@@ -79,6 +79,19 @@ def test_a_dataflow_from_a_release_is_listed_and_its_trouble_is_found(phase, run
     assert found == ([("FAIL", "arm1/arm", trouble)] if trouble else [])
 
 
+def test_nodes_that_have_ended_of_a_confirmed_release_are_trouble():
+    state = ReleaseState(
+        dataflow="arm", epoch=1, generation=1, phase="confirmed", since=NOW, release="a" * 64,
+        confirmed="a" * 64, running="a" * 64, failed={"con": "has failed: it exited with code 1"},
+        ended={"idle": "has ended: its inputs closed"},
+    )  # fmt: skip
+    trouble = "node con has failed: it exited with code 1, node idle has ended: its inputs closed"
+    found = bad(checks.check_shares([robot(releases=[state])], NOW))
+    assert found == [("FAIL", "arm1/arm", trouble)]
+    assert robots.as_row(robot(releases=[state]))[7] == f"arm {trouble}"
+    assert not robots.is_well(robot(releases=[state]))
+
+
 def test_a_dataflow_that_is_not_to_run_is_no_trouble():
     state = ReleaseState(
         dataflow="arm", epoch=1, generation=2, phase="confirmed", since=NOW, release="a" * 64,

@@ -23,6 +23,7 @@ from dorad.release.trees import Trees
 from dorafleet.cli.main import run_command
 from dorafleet.coordinator.messages import Robot
 from dorafleet.release.errors import BuildError
+from dorafleet.release.inputs import inputs_of
 from dorafleet.release.signing import choose
 from dorafleet.release.store import Store
 from tests.fleet.sites import UNSET
@@ -214,7 +215,37 @@ def test_rewiring_replaces_no_node(operator):
     operator.write("dataflow.yml", FLOW.replace("{image: camera/image}", "{picture: camera/image}"))
     operator.build()
     _, out, _ = operator.run("diff", "arm@1", "arm@2", "--json")
-    assert json.loads(out)["untouched"] == ["arm", "camera"]
+    found = json.loads(out)
+    assert (found["replaced"], found["untouched"]) == ([], ["camera"])
+    assert found["inputs"] == ["arm/image: camera/image → none", "arm/picture: none → camera/image"]
+
+
+def test_a_changed_timer_is_said(operator):
+    operator.write("dataflow.yml", FLOW.replace("{image: camera/image}", "{t: dora/timer/hz/10}"))
+    operator.build()
+    operator.write("dataflow.yml", FLOW.replace("{image: camera/image}", "{t: dora/timer/hz/20}"))
+    operator.build()
+    _, out, _ = operator.run("diff", "arm@1", "arm@2")
+    assert "inputs changed: arm/t: dora/timer/hz/10 → dora/timer/hz/20" in out
+    assert "nodes untouched: camera\n" in out
+
+
+@pytest.mark.parametrize(
+    ("text", "inputs"),
+    [
+        (b"nodes: [{id: a, inputs: {x: b/y, z: {source: b/y, queue_size: 2}}}]",
+         {"a": {"x": "b/y", "z": '{"queue_size":2,"source":"b/y"}'}}),
+        (b"nodes: [{id: a, operator: {python: x.py, inputs: {x: b/y}}}]", {"a": {"op/x": "b/y"}}),
+        (b"nodes: [{id: a, operators: [{id: o, inputs: {x: b/y}}, 3]}]", {"a": {"o/x": "b/y"}}),
+        (b"nodes: [{id: a, inputs: [x]}, 7, {path: y}]", {"a": {}}),
+        (b"nodes: 3", {}),
+        (b"- a", {}),
+        (b"{", {}),
+        (b"\xff", {}),
+    ],
+)  # fmt: skip
+def test_the_inputs_of_a_file_are_found_in_any_file(text, inputs):
+    assert inputs_of(text) == inputs
 
 
 def test_a_key_of_the_ssh_agent_signs_and_ssh_keygen_agrees(operator, agent):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.agent.releases.health import Measurement, is_due, judge, learn, watch
+from dorad.agent.releases.health import Measurement, down_of, is_due, judge, learn, watch
 from dorad.agent.releases.model import Baseline
+from dorad.agent.releases.steps import MAX_CAUSE, MAX_DOWN
 from dorad.control.messages import NodeInfo, NodeMetrics
 from dorad.control.messages.releases import Evidence, HealthRules
 
@@ -139,6 +140,81 @@ def test_a_confirmed_release_is_measured_in_one_steady_time_after_the_other():
     assert (found.settled, found.rates) == (["camera/image"], {"camera/image": 30.0})
     found, following = learn(following, at(30, node(restarts=1)), RULES)
     assert (found.seconds, following.first.at) == (0, 30)
+
+
+SOURCES = {"pub": set(), "con": {"pub"}, "idle": {"con"}, "once": {"pub"}, "after": {"once"}}
+RAN = Baseline(nodes=[*SOURCES])
+
+
+def stopped(name, by=None):
+    return node(name, status="stopped", pid=None, ended_by=by, last_exit="exited with code 0")
+
+
+def test_nodes_that_do_not_run_are_told_from_those_that_have_finished():
+    down = down_of(
+        [
+            node("pub"),
+            node("con", status="failed", pid=None, last_exit="exited with code 1"),
+            stopped("idle", "inputs"),
+            stopped("once"),
+            stopped("after", "inputs"),
+        ],
+        RAN,
+        SOURCES,
+    )
+    assert down.failed == {"con": "has failed: it exited with code 1"}
+    assert down.ended == {"idle": "has ended: its inputs closed"}
+    # `after` has ended with a source that had finished by itself.
+    assert down.finished == ["once", "after"]
+
+
+def test_only_nodes_that_ran_when_the_release_was_confirmed_are_missed():
+    failed = node("new", status="failed", pid=None, last_exit="exited with code 1")
+    down = down_of([failed, stopped("late", "inputs")], Baseline(nodes=["pub"]), SOURCES)
+    assert (down.failed, down.ended) == ({}, {})
+
+
+@pytest.mark.parametrize(
+    ("last", "fails"),
+    [
+        ("exited with code 1", True),
+        ("was killed by SIGSEGV", True),
+        ("exited with code 0", False),
+        ("was restarted by a command", False),
+        ("was replaced by a command", False),
+    ],
+)
+def test_a_node_that_waits_for_its_restart_has_failed_unless_it_was_ordered(last, fails):
+    waiting = node("con", status="restarting", pid=None, last_exit=last)
+    found = down_of([waiting], RAN, SOURCES).failed
+    assert found == ({"con": f"waits for its restart: it {last}"} if fails else {})
+
+
+def test_a_stopped_node_and_a_dynamic_one_have_not_failed():
+    down = down_of(
+        [stopped("con", "command"), node("idle", status="stopped", pid=None, dynamic=True)],
+        RAN,
+        SOURCES,
+    )
+    assert down.failed == {}
+    assert down.ended == {"con": "was stopped by a command"}
+    assert down.finished == []
+
+
+def test_a_chain_that_ended_with_a_finished_source_has_finished_in_any_order():
+    chain = {"c": {"b"}, "b": {"a"}, "a": {"once"}}
+    nodes = [stopped(name, "inputs") for name in chain] + [stopped("once")]
+    assert set(down_of(nodes, Baseline(nodes=[*chain]), chain).finished) == {*chain, "once"}
+    # Of an unknown source nothing is assumed.
+    assert down_of([stopped("c", "inputs")], Baseline(nodes=["c"]), {}).ended
+
+
+def test_a_report_about_nodes_is_bounded():
+    names = [f"n{number}" for number in range(100)]
+    nodes = [node(name, status="failed", pid=None, last_exit="x" * 9000) for name in names]
+    failed = down_of(nodes, Baseline(nodes=names), {}).failed
+    assert len(failed) == MAX_DOWN
+    assert max(map(len, failed.values())) == MAX_CAUSE
 
 
 def test_probes_run_last_and_decide():

@@ -123,7 +123,9 @@ class FakeReleases:
             return
         assert order.release is not None
         self.switches.append(order.release)
-        self._change(order.dataflow, "switching", running=order.release, waiting="")
+        self._change(
+            order.dataflow, "switching", running=order.release, waiting="", failed={}, ended={}
+        )
         fate = self.fate if not self.bad or order.release in self.bad else "confirmed"
         if fate != "switching":
             self._end(order, fate)

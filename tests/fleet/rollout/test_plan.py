@@ -359,6 +359,54 @@ def test_a_name_that_a_robot_has_made_up_is_one_word_of_the_way_back():
     assert ["dorafleet", "release", "push", ";id #", "FILE", "--only", "r1"] in words
 
 
+@pytest.mark.parametrize("reachable", [True, False])
+def test_drift_names_nodes_that_have_ended_of_a_confirmed_release(reachable):
+    state = ReleaseState(
+        dataflow="pick", epoch=1, generation=3, phase="confirmed", since=0.0, release=ID1,
+        running=ID1, confirmed=ID1, failed={"con": "has failed: it exited with code 1"},
+        ended={"idle": "has ended: its inputs closed", "log": "was stopped by a command"},
+    )  # fmt: skip
+    order = Wanted(generation=3, release=ID1, rollout=7)
+    compared = Compared(
+        robot="r1", reachable=reachable, orders={"pick": order}, releases={"pick": state},
+        stopped=["pick/log"],
+    )  # fmt: skip
+    rows = list(drift_of(compared, {ID1: "pick@1"}.__getitem__))
+    again = "dorafleet rollout start pick@1 --robots r1 --retry starts them again; or "
+    back = f"{again}dorafleet rollout undo 7"
+    assert [(row.what, row.desired, row.found) for row in rows] == [
+        ("node", "con runs", "con has failed: it exited with code 1"),
+        ("node", "idle runs", "idle has ended: its inputs closed"),
+        ("node", "log runs", "log was stopped by a command"),
+    ]
+    assert rows[0].way_back == (back if reachable else f"once it can be reached: {back}")
+    assert rows[2].way_back.endswith("dora node restart log -d r1/pick")
+    assert {row.known for row in rows} == {reachable}
+
+
+def test_drift_names_dead_nodes_of_a_dataflow_that_was_started():
+    def finding(cause, node, dataflow="flow"):
+        text = f"node {node} failed"
+        return m.Finding(
+            cause=cause, subject=f"flow/{node}", text=text, severity="fail", since=0.0,
+            dataflow=dataflow, node=node,
+        )  # fmt: skip
+
+    share = ShareState(
+        dataflow="flow", uuid="u", epoch=1, generation=1, status="running", since=0.0
+    )
+    compared = Compared(
+        robot="r1", wanted={"flow": Wanted(generation=1, uuid="u")}, shares={"flow": share},
+        findings=[
+            finding("node-failed", "con"), finding("node-ended", "idle"),
+            finding("input-broken", "x"), finding("node-failed", "y", "other"),
+        ],
+    )  # fmt: skip
+    rows = list(drift_of(compared, lambda id_: id_))
+    assert [row.desired for row in rows] == ["con runs", "idle runs"]
+    assert rows[0].way_back == "dora node restart con -d flow"
+
+
 def test_drift_names_nodes_that_a_command_has_stopped_of_dataflows_that_shall_run():
     orders = {"pick": Wanted(4, ID1, rollout=3), "old": Wanted(5, ID1, enabled=False)}
     state = confirmed(release=ID1, running=ID1)

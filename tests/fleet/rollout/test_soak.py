@@ -1,0 +1,366 @@
+"""Robots that are confirmed are watched on; and how fast, and where to, an undo goes."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from dorad.control.errors import ControlError
+from dorad.control.messages.releases import ReleaseState
+from dorafleet.coordinator.rollouts import before_of, rejected_of, wanted_of
+from dorafleet.rollout import messages as r
+from dorafleet.rollout.decide import decide
+from dorafleet.rollout.operate import Pace, operate
+from dorafleet.rollout.strategy import Budget, parallel
+from dorafleet.rollout.summary import row, summarise
+
+from .site import ID1, ID2, site, strategy
+from .test_commands import command_site
+from .test_decide import leave, world
+from .world import NEW, OLD
+
+SOAK_S = 600.0
+FAILED = {"cam": "has failed: it exited with code 1"}
+
+
+def soaking(**keys):
+    """Return a rollout whose robots are all confirmed, and watched."""
+    one = world(soak_time=SOAK_S, **keys)
+    one.settle()
+    assert one.rollout.phase == "soaking"
+    return one
+
+
+def fail(one, robot):
+    """Let nodes of a robot fail after its confirmation."""
+    found = one.robots[robot]
+    assert found.state.phase == "confirmed"
+    found.state = msgspec.structs.replace(found.state, failed=FAILED)
+
+
+def undo(one, **pace):
+    members = one.members.values()
+    given = Pace(**pace) if pace else None
+    one.rollout = operate(one.rollout, members, "undo", "ann", one.now, given)
+
+
+def going_back(one):
+    return [id_ for id_, member in one.members.items() if member.order == "back"]
+
+
+# -- the soak
+
+
+def test_a_rollout_ends_when_its_robots_were_watched_for_the_soak_time():
+    one = soaking()
+    one.now += SOAK_S - 1
+    one.settle()
+    assert one.rollout.phase == "soaking"
+    assert not one.is_over
+    one.now += 1
+    one.settle()
+    assert one.rollout.phase == "succeeded"
+    assert one.is_over
+
+
+def test_the_soak_is_counted_from_the_last_confirmation():
+    one = world(soak_time=SOAK_S, max_parallel=1)
+    while one.members["r3"].verdict != "confirmed":
+        one.now += 100
+        one.step()
+        for robot in one.robots.values():
+            robot.deliver(one.now)
+            robot.progress(one.now)
+    last = one.now
+    one.settle()
+    rows = [row(one.view(), member, None) for member in one.members.values()]
+    assert summarise(one.view(), decide(one.view()), rows).soaks_until == last + SOAK_S
+
+
+def test_without_a_soak_time_a_rollout_ends_at_once():
+    one = world(soak_time=0.0)
+    one.settle()
+    assert one.rollout.phase == "succeeded"
+
+
+def test_a_canary_whose_nodes_fail_after_its_confirmation_stops_the_next_batch():
+    one = world(5, canary=1, max_parallel=1, soak_time=SOAK_S)
+    while one.rollout.phase != "rolling":
+        one.step()
+        for robot in one.robots.values():
+            robot.deliver(one.now)
+            robot.progress(one.now)
+    fail(one, "r1")
+    one.settle()
+    assert one.rollout.phase == "reverted"
+    assert one.rollout.reason == (
+        "the canary failed after its confirmation: "
+        "`r1` (node cam has failed: it exited with code 1)"
+    )
+    assert {robot.running for robot in one.robots.values()} == {OLD}
+    assert one.orders("switch") in (["r1"], ["r1", "r2"])
+
+
+def test_a_canary_that_fails_before_its_promotion_is_not_promoted():
+    one = world(canary=1, auto_promote=False, soak_time=SOAK_S)
+    one.settle()
+    assert one.rollout.phase == "awaiting_promotion"
+    fail(one, "r1")
+    one.settle()
+    assert one.rollout.phase == "reverted"
+
+
+def test_failures_of_other_robots_count_for_the_threshold():
+    one = soaking(size=5, failure_threshold=1)
+    fail(one, "r2")
+    one.settle()
+    assert one.rollout.phase == "soaking"
+    assert one.members["r2"].verdict == "failed"
+    assert one.members["r2"].evidence[0].check == "node cam"
+    fail(one, "r4")
+    one.settle()
+    assert one.rollout.phase == "reverted"
+    assert one.rollout.reason.startswith("2 failed, 1 accepted: `r2`")
+    assert {robot.running for robot in one.robots.values()} == {OLD}
+
+
+def test_a_failure_within_the_threshold_ends_the_rollout_partially():
+    one = soaking()
+    fail(one, "r2")
+    one.now += SOAK_S
+    one.settle()
+    assert one.rollout.phase == "succeeded_partially"
+    assert one.rollout.reason == "failed: `r2` (node cam has failed: it exited with code 1)"
+    undo(one)
+    one.settle()
+    assert one.robots["r2"].running == OLD
+
+
+def test_a_failure_after_the_end_is_not_the_rollouts():
+    one = soaking()
+    one.now += SOAK_S
+    one.settle()
+    fail(one, "r1")
+    one.settle()
+    assert (one.rollout.phase, one.members["r1"].verdict) == ("succeeded", "confirmed")
+
+
+def test_a_robot_that_follows_later_has_a_soak_of_its_own():
+    one = world(soak_time=SOAK_S)
+    leave(one, "r3")
+    one.settle()
+    one.now += 20
+    one.settle()
+    assert one.rollout.phase == "soaking"
+    one.now += SOAK_S
+    one.settle()
+    assert (one.rollout.phase, one.rollout.reason) == ("settled", "for later: `r3`")
+    fail(one, "r1")  # its own soak is over
+    one.robots["r3"].connected = True
+    one.settle()
+    assert (one.rollout.phase, one.members["r3"].verdict) == ("settled", "confirmed")
+    assert one.members["r1"].verdict == "confirmed"
+    fail(one, "r3")
+    one.settle()
+    assert one.members["r3"].verdict == "failed"
+
+
+def test_a_paused_rollout_counts_failures_and_acts_on_them_after_the_pause():
+    one = soaking(canary=1)
+    one.operate("pause")
+    fail(one, "r1")
+    one.settle()
+    assert (one.rollout.phase, one.members["r1"].verdict) == ("soaking", "failed")
+    one.operate("resume")
+    one.settle()
+    assert one.rollout.phase == "reverted"
+
+
+def test_an_abort_ends_the_soak_and_leaves_the_release():
+    one = soaking()
+    one.operate("abort")
+    one.settle()
+    assert one.rollout.phase == "aborted"
+    assert {robot.running for robot in one.robots.values()} == {NEW}
+
+
+# -- the pace of an undo
+
+
+def test_an_undo_all_at_once_ignores_the_limits_but_no_lease():
+    budget = Budget(group_by="zone")
+    one = soaking(size=5, max_parallel=1, disruption_budget=budget)
+    one.robots["r5"].leased_at = one.now
+    undo(one, at_once=True)
+    one.step()
+    assert going_back(one) == ["r1", "r2", "r3", "r4"]
+    one.settle()
+    assert one.robots["r5"].running == NEW
+
+
+def test_an_undo_may_take_another_number_at_a_time():
+    one = soaking(size=5, max_parallel=1)
+    undo(one, parallel="60%")
+    one.step()
+    assert len(going_back(one)) == 3
+    slow = soaking(size=5, max_parallel=5)
+    undo(slow, parallel=2)
+    slow.step()
+    assert len(going_back(slow)) == 2
+
+
+def test_an_undo_that_has_begun_may_go_faster():
+    one = soaking(size=5, max_parallel=1)
+    undo(one)
+    one.step()
+    assert len(going_back(one)) == 1
+    with pytest.raises(ControlError, match="it is reverting"):
+        undo(one)
+    undo(one, at_once=True)
+    assert one.rollout.phase == "reverting"
+    one.step()
+    assert len(going_back(one)) == 5
+
+
+@pytest.mark.parametrize("wrong", [0, "0%", "many", -1, "200%"])
+def test_an_impossible_pace_is_refused(wrong):
+    one = soaking()
+    with pytest.raises(ControlError) as caught:
+        undo(one, parallel=wrong)
+    assert caught.value.code == "bad-request"
+    assert caught.value.message.startswith("max_parallel: ")
+
+
+def test_a_pace_changes_nothing_about_switches_forward():
+    one = soaking(size=5, max_parallel=1)
+    assert parallel(one.rollout.strategy, 5) == 1
+    assert parallel(one.rollout.strategy, 5, 4) == 4
+
+
+# -- rejected releases
+
+
+def test_an_undo_rejects_its_release_and_the_order_says_so():
+    one = soaking()
+    undo(one)
+    assert one.rollout.rejected
+    one.settle()
+    wanted = wanted_of(one.rollout, one.members["r1"])
+    assert [each.release for each in wanted.rejects] == [NEW]
+    assert not wanted.stay
+    assert rejected_of([one.rollout]) == {NEW}
+
+
+def test_a_rollout_of_other_parameters_rejects_no_release():
+    one = soaking()
+    one.members = {
+        id_: msgspec.structs.replace(member, before=NEW) for id_, member in one.members.items()
+    }
+    undo(one)
+    assert not one.rollout.rejected
+
+
+def test_a_release_that_is_rolled_out_again_is_not_rejected_any_more():
+    one = soaking()
+    undo(one)
+    again = msgspec.structs.replace(one.rollout, number=2, rejected=False)
+    assert rejected_of([again, one.rollout]) == frozenset()
+
+
+def test_a_robot_goes_back_to_the_last_confirmed_release_that_was_not_undone():
+    state = ReleaseState(
+        dataflow="pick", epoch=1, generation=1, phase="confirmed", since=0.0, release=ID2,
+        confirmed=ID2, previous=ID1,
+    )  # fmt: skip
+    assert before_of(state, frozenset()) == ID2
+    assert before_of(state, {ID2}) == ID1
+    assert before_of(state, {ID1, ID2}) == ID2  # there is none: the rollout says so
+
+
+def test_a_robot_without_a_way_back_keeps_the_release_and_the_rollout_says_so():
+    one = soaking()
+    undo(one)
+    view = one.view
+    one.view = lambda: replace(view(), rejected=frozenset({OLD}))
+    one.settle()
+    assert one.rollout.phase == "revert_incomplete"
+    assert "the one before was undone, too" in one.rollout.reason
+    assert {robot.running for robot in one.robots.values()} == {NEW}
+    shown = row(one.view(), one.members["r1"], None)
+    assert "the one before was undone, too" in shown.reason
+    assert not shown.goes_back
+
+
+# -- with a coordinator
+
+
+async def test_a_failure_after_the_confirmation_is_seen_by_every_command(tmp_path, capsys):
+    async with command_site(tmp_path, capsys) as one:
+        await one.register()
+        keys = {"strategy": strategy(soak_time=300.0, canary=0, max_parallel="100%")}
+        number = await one.start("pick@1", **keys)
+        await one.until(number, "soaking")
+        assert (await one.run("drift"))[0] == 0
+        code, out, _ = await one.run("rollout", "status")
+        assert (code, "soaking until" in out) == (0, True)
+        ended = {"log": "has ended: its inputs closed"}
+        one.agents["r2"].releases.report("pick", "confirmed", failed=FAILED, ended=ended)
+        await one.until_state(number, r1="confirmed", r2="failed")
+        code, out, _ = await one.run("rollout", "status")
+        assert (code, "node cam has failed: it exited with code 1" in out) == (1, True)
+        code, out, _ = await one.run("status")
+        assert (code, "node cam has failed: it exited with code 1" in out) == (1, True)
+        code, out, _ = await one.run("drift")
+        assert code == 1
+        assert "cam has failed: it exited with code 1" in out
+        assert "log has ended: its inputs closed" in out
+        assert "dorafleet rollout start pick@1 --robots r2 --retry" in out
+        plan = await one.plan("pick@1", robots=["r2"], retry=True)
+        (found,) = [each for each in plan.robots if each.robot == "r2"]
+        assert found.note == "started again: cam, log"
+
+
+async def test_the_command_follows_the_soak_and_ends_with_1_when_the_canary_fails(tmp_path, capsys):
+    async with command_site(tmp_path, capsys) as one:
+        words = ("--min-healthy-time", "0.1", "--healthy-deadline", "60s", "--soak-time", "5m")
+        more = ("--progress-deadline", "60s", "--max-parallel", "3")
+        running = asyncio.create_task(one.release("rollout", "start", "pick@1", *words, *more))
+        heads = one.control.rollouts.heads
+        assert await one.control.fleet.bell.until(lambda: 1 in heads, 60)
+        await one.until(1, "soaking")
+        assert not running.done()
+        canary = next(m.robot for m in (await one.status(1)).robots if m.batch == 0)
+        one.agents[canary].releases.report("pick", "confirmed", failed=FAILED)
+        code, out, _ = await running
+        assert code == 1
+        assert "failed after its confirmation" in out
+        assert f"{canary}: failed" in out
+
+
+async def test_undo_all_at_once_by_command(tmp_path, capsys):
+    async with command_site(tmp_path, capsys) as one:
+        await one.register()
+        number = await one.start("pick@1")
+        await one.until(number, "succeeded")
+        number = await one.start("pick@2")
+        await one.until(number, "succeeded")
+        code, _, err = await one.run("rollout", "undo", "--max-parallel", "2", "--all-at-once")
+        assert code == 2
+        assert "--max-parallel does not go with --all-at-once" in err
+        code, _, err = await one.run("rollout", "undo", "--max-parallel", "none")
+        assert code == 1
+        assert "max_parallel: `none` is neither a number" in err
+        code, out, err = await one.run("rollout", "undo", "--all-at-once")
+        assert code == 0, out + err
+        assert set(one.running().values()) == {ID1}
+        assert "order back r1 r2 r3" in await one.journal(number)
+
+
+async def test_only_an_undo_has_a_pace(tmp_path):
+    async with site(tmp_path) as one:
+        number = await one.start("pick@1")
+        with pytest.raises(ControlError, match="only an undo has a pace"):
+            await one.fleet.call("rollout.pause", r.RolloutAct(rollout=number, all_at_once=True))
