@@ -11,7 +11,7 @@ import click
 
 from dorad.cli.complete import topic_names
 from dorad.cli.durations import Duration
-from dorad.cli.select import connect, dataflow_option, select
+from dorad.cli.select import connect, dataflow_option, select, warn_missing
 from dorad.cli.tables import format_option, print_lines, screen_lines, table_lines
 from dorad.terminal import visible
 
@@ -72,6 +72,7 @@ def hz(
             last = _follow(stream) if duration is None else _last(stream, duration)
     if last is None:
         raise click.ClickException("the dataflow ended before anything was measured")
+    warn_missing(last.missing)
     if style == "json":
         print_lines(map(_as_json, last.rates))
     else:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.durations import Duration
-from dorad.cli.select import connect, dataflow_option, select
+from dorad.cli.select import connect, dataflow_option, select, warn_missing
 from dorad.cli.tables import format_option, print_lines, print_table
 from dorad.cli.topic_echo import until
 from dorad.cli.topic_hz import topics_argument
@@ -115,10 +115,12 @@ def measure(
     """Return the rates of topics, measured for `duration` seconds."""
     end = time.monotonic() + duration
     rates: list[TopicRate] = []
+    missing: dict[str, str] = {}
     for event in client.watch_topics(topics, dataflow=uuid, window=max(1, round(duration))):
-        rates = event.rates
+        rates, missing = event.rates, event.missing
         if time.monotonic() >= end:
             break
+    warn_missing(missing)
     return {rate.topic: rate for rate in rates}
 
 

@@ -12,7 +12,7 @@ from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.onerobot import named_without_robot, owners
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from dorad.control.server import Call, Handler
     from dorafleet.coordinator.fleet import Fleet
@@ -42,11 +42,13 @@ class IncidentMethods:
             m.IncidentList,
             unknown=m.IncidentList(boxes=[]),
         )
-        placed = {record.uuid for record in self._fleet.records}
+        placed = {record.uuid: record.robots for record in self._fleet.records}
         boxes = [
             replace(box, machine=robot, dataflow=_named(robot, box, placed))
             for robot, answer in sorted(found.items(), key=natural_item)
             for box in answer.boxes
+            # A robot has no box of a dataflow that it has no share of.
+            if robot in placed.get(box.dataflow, (robot,))
         ]
         return m.IncidentList(boxes=boxes, missing=missing)
 
@@ -65,6 +67,6 @@ class IncidentMethods:
         return record.uuid, [each for each in record.robots if name.robot in (None, each)]
 
 
-def _named(robot: str, box: m.BlackBox, placed: set[str]) -> str:
+def _named(robot: str, box: m.BlackBox, placed: Collection[str]) -> str:
     """Return what commands call the dataflow of a box."""
     return box.dataflow if box.dataflow in placed else f"{robot}/{box.name or box.dataflow}"

@@ -256,13 +256,20 @@ class LogMethods:
             for robot in record.robots
         }
 
+    def _is_of(self, robot: str, dataflow: str, wanted: str | None) -> bool:
+        """Return True if a robot may send events of a dataflow, and they are asked for."""
+        if wanted is not None:
+            return dataflow == wanted
+        placed = next((r for r in self._fleet.running if r.uuid == dataflow), None)
+        return placed is None or robot in placed.robots
+
     async def _pass_on(
         self, peer: Peer, robot: str, uuid: str | None, queue: asyncio.Queue[m.Event]
     ) -> None:
         params = m.Watch(dataflow=uuid)
         async with self._streams.stream(peer, robot, "watch", params, m.Event) as events:
             async for event in events:
-                if event.what not in _OF_A_SHARE:
+                if event.what not in _OF_A_SHARE and self._is_of(robot, event.dataflow, uuid):
                     await queue.put(msgspec.structs.replace(event, machine=robot))
 
 

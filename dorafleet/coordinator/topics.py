@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -17,6 +19,7 @@ from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.asking import ask, ask_one, until_begun
 from dorafleet.coordinator.folding import pending_nodes
 from dorafleet.coordinator.streams import merged
+from dorafleet.coordinator.topicrates import watch_rates
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
@@ -27,8 +30,6 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.robotstreams import RobotStreams
 
-EVERY_S = 1.0
-"""Seconds between two events of `topic.watch`."""
 ROBOTS_A_SECOND = 100
 """Robots that one `top.watch` asks in a second."""
 
@@ -89,6 +90,7 @@ class TopicMethods:
     async def _measure(self, records: Sequence[Record], robots: Sequence[str]) -> m.Top:
         """Return what runs on these robots, with the pending nodes of these dataflows."""
         found, missing = await ask(self._robots, robots, "top", m.Nothing(), m.Top)
+        placed = {record.uuid: record.robots for record in self._fleet.records}
         names = {record.uuid: record.name for record in records}
         replace = msgspec.structs.replace
         top = m.Top(
@@ -106,8 +108,13 @@ class TopicMethods:
                     dataflow_name=names.get(node.dataflow, node.dataflow_name),
                 )
                 for node in each.nodes
+                if robot in placed.get(node.dataflow, (robot,))
             ]
-            top.edges += [replace(edge, machine=robot) for edge in each.edges]
+            top.edges += [
+                replace(edge, machine=robot)
+                for edge in each.edges
+                if robot in placed.get(edge.dataflow, (robot,))
+            ]
             top.links += [replace(link, reporter=robot) for link in each.links]
             top.interfaces += [replace(interface, machine=robot) for interface in each.interfaces]
         for record in records:
@@ -134,26 +141,16 @@ class TopicMethods:
         if params.window < 1:
             raise ControlError("bad-request", "`window` must be at least 1 second")
         chosen = await self._chosen(record, params.topics)
-        streams = {
-            robot: self._streams.stream(
-                call.peer,
-                robot,
-                "topic.watch",
-                m.TopicWatch(dataflow=record.uuid, topics=names, window=params.window),
-                m.TopicRates,
-            )
-            for robot, names in chosen.items()
-        }
-        latest: dict[str, m.TopicRates] = {}
-        due = time.monotonic()
-        async with merged(streams) as events:
-            async for robot, rates in events:
-                latest[robot] = rates
-                if time.monotonic() >= due:
-                    due = time.monotonic() + EVERY_S * 0.9
-                    yield m.TopicRates(
-                        at=time.time(), rates=[r for each in latest.values() for r in each.rates]
-                    )
+
+        def runs() -> bool:
+            now = self._fleet.get(record.key)
+            return now is not None and now.uuid == record.uuid and now.running
+
+        own = m.TopicWatch(dataflow=record.uuid, window=params.window)
+        streams = partial(self._streams.stream, call.peer)
+        async with aclosing(watch_rates(self._robots, streams, own, chosen, runs)) as events:
+            async for event in events:
+                yield event
 
     async def subscribe(
         self, call: Call, params: m.TopicSubscribe

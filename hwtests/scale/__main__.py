@@ -80,7 +80,7 @@ def main() -> int:
         kept.write_text(text, encoding="utf-8")
     if given.rollout:
         return 0
-    return 0 if all(enough for _, _, enough in targets(phases)) else 1
+    return 0 if all(enough for _, _, enough in targets(given.robots, phases)) else 1
 
 
 if __name__ == "__main__":

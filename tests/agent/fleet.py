@@ -56,6 +56,8 @@ class Coordinator:
         """Connections that were accepted, and not used yet."""
         self.refusal: tuple[int, bytes] | None = None
         """How every connection is answered."""
+        self.retry_after = ""
+        """A header of these answers."""
         self.tries = 0
         self._folder = folder
         self._server: Server | None = None
@@ -99,7 +101,10 @@ class Coordinator:
         self.tries += 1
         if self.refusal is not None:
             status, body = self.refusal
-            return connection.respond(status, body.decode())
+            answer = connection.respond(status, body.decode())
+            if self.retry_after:
+                answer.headers["Retry-After"] = self.retry_after
+            return answer
         return None
 
     async def accepted(self) -> ServerConnection:
@@ -113,9 +118,11 @@ class Coordinator:
         target = Accepted(connection, ROBOT)
         return await AsyncClient(target, methods=METHODS | AGENT_METHODS).open()
 
-    async def attach(self, epoch: int = 1, audit: str = "") -> Control:
+    async def attach(self, epoch: int = 1, audit: str = "", pause: float = 0.0) -> Control:
         """Return the attached agent that connects next, and stays until it is attached."""
-        attach = Attach(coordinator="test:1", epoch=epoch, audit=audit, time=time.time())
+        attach = Attach(
+            coordinator="test:1", epoch=epoch, audit=audit, time=time.time(), pause=pause
+        )
         while True:
             try:
                 client = await self.client()

@@ -7,7 +7,10 @@ import json
 import time
 
 import pytest
+from websockets.datastructures import Headers
 
+from dorad.agent.backoff import MAX_PAUSE_S, bounded, fleet_backoff
+from dorad.agent.dial import retry_after
 from dorad.control import messages as m
 from dorad.control.codec import encode
 from dorad.control.messages.agent import Certificates, Csr
@@ -36,6 +39,60 @@ async def test_a_refusal_is_shown_with_its_reason_and_not_tried_again_at_once(fo
         tries = coordinator.tries
         await asyncio.sleep(1)
         assert coordinator.tries <= tries + 1
+
+
+async def test_the_agent_waits_as_long_as_the_coordinator_of_a_large_fleet_asks(folder):
+    async with robot(folder) as (coordinator, agent, dorad):
+        control = await coordinator.attach(pause=40.0)
+        tries = coordinator.tries
+        await control.close()
+        await agent.connection("unreachable")
+        # Without it, the agent would try within 0.2 s; now it waits from 2.5 s to 10 s.
+        await asyncio.sleep(1)
+        assert coordinator.tries == tries
+        # A network that is back is a reason not to wait.
+        await until(lambda: dorad.network_changed() or coordinator.tries > tries)
+        await (await coordinator.attach()).close()
+
+
+async def test_the_agent_tries_no_earlier_than_a_busy_coordinator_says(folder):
+    async with robot(folder) as (coordinator, _, _):
+        control = await coordinator.attach()
+        tries = coordinator.tries
+        coordinator.refusal, coordinator.retry_after = (503, b"{}"), "20"
+        await control.close()
+        await until(lambda: coordinator.tries > tries)
+        # Without it, the agent would try again within 0.4 s; now it waits for 10 s at least.
+        await asyncio.sleep(1)
+        assert coordinator.tries == tries + 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "obeyed"),
+    [
+        (0.0, 0.0),
+        (30.0, 30.0),
+        (1e9, MAX_PAUSE_S),
+        (float("inf"), MAX_PAUSE_S),
+        (-5.0, 0.0),
+        (float("nan"), 0.0),
+    ],
+)
+def test_a_coordinator_can_ask_for_a_bounded_pause_only(asked, obeyed):
+    assert bounded(asked) == obeyed
+    backoff = fleet_backoff(asked)
+    delays = [backoff.next() for _ in range(20)]
+    assert 0 < delays[0] <= max(0.2, obeyed / 4)
+    assert max(delays) <= max(5.0, obeyed)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("7", 7.0), ("999999999999", 120.0), ("soon", 0.0), ("-3", 0.0), ("²", 0.0)],
+)
+def test_only_a_number_of_seconds_is_obeyed(text, seconds):
+    assert retry_after(Headers({"Retry-After": text})) == seconds
+    assert retry_after(Headers()) == 0.0
 
 
 async def test_the_agent_tries_at_once_when_the_network_changes(folder):

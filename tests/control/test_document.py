@@ -16,6 +16,8 @@ import pytest
 from dorad.control import messages as m
 from dorad.control.limits import MAX_REPLY, MAX_REQUEST, Limits
 from dorad.control.schema import document, field_docs
+from dorafleet.coordinator.robotstreams import STREAMS, SUBSCRIPTIONS
+from dorafleet.coordinator.service import LIMITS as COORDINATOR
 from tests.docs.markdown import sections
 
 from .reference import ASYNCAPI, PAGE, asyncapi, page
@@ -62,8 +64,20 @@ def test_the_limits_are_those_in_force() -> None:
     shown = {int(number) for number in re.findall(r"\b\d+\b", part)}
     limits = Limits()
     for field in fields(limits):
-        if field.name not in ("opening", "reply"):  # the page has `reply` in MiB, see below
+        # Those of robots are on no page of the protocol; the page has `reply` in MiB, see below.
+        elsewhere = ("opening", "reply", "accepted_each", "reserve", "retry_after")
+        if field.name not in elsewhere and getattr(limits, field.name) is not None:
             assert int(getattr(limits, field.name)) in shown, field.name
+    of_names = (
+        COORDINATOR.connections,
+        COORDINATOR.connections_each,
+        COORDINATOR.streams_each,
+        COORDINATOR.calls_each,
+        COORDINATOR.reserve,
+        STREAMS.each,
+        SUBSCRIPTIONS.each,
+    )
+    assert set(of_names) <= shown
     assert limits.reply == MAX_REPLY
     assert {MAX_REQUEST >> 20, MAX_REPLY >> 20} <= shown
 

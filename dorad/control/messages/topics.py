@@ -126,6 +126,8 @@ class TopicRates(Struct):
 
     at: float
     rates: list[TopicRate]
+    missing: dict[str, str] = {}
+    """Machines whose outputs are not among them, with the reason; only from a coordinator."""
 
 
 class Preview(Struct):
