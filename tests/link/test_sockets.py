@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import socket
+import subprocess
+import sys
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
-from dorad.link.config import ChannelIn, ChannelOut, LinkConfig, Tls
-from dorad.link.session import Session
 from dorad.link.sockets import (
     CHECK_S,
     MAX_UNREAD_CHECKS,
@@ -33,6 +30,7 @@ from tests.link.links import Link, pair
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 UNREAD = """
 import os, socket, sys
@@ -158,28 +156,34 @@ async def test_the_connections_of_peers_are_known_and_those_of_strangers_are_not
     scheme: str, tmp_path: Path
 ) -> None:
     fleet = Authority(tmp_path / "fleet")
-    tls = {name: Tls(**_contents(fleet.issue(name))) for name in ("alpha", "beta")}
     port = free_port()
-    address = f"{scheme}/127.0.0.1:{port}"
-    alpha = LinkConfig("flow", "alpha", listen=[address], outgoing=[ChannelOut("a", "beta", "x")])
-    beta = LinkConfig("flow", "beta", connect=[address], incoming=[ChannelIn("a", "alpha", "x")])
-    if scheme == "tls":
-        alpha, beta = replace(alpha, tls=tls["alpha"]), replace(beta, tls=tls["beta"])
+
+    def start(machine: str, role: str, other: str) -> subprocess.Popen[str]:
+        files = fleet.issue(machine)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.link.connected"]
+            + [machine, role, f"{scheme}/127.0.0.1:{port}", other]
+            + [files[name] for name in ("ca", "certificate", "key") if scheme == "tls"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        return process
+
+    def known(process: subprocess.Popen[str]) -> int:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        print(file=process.stdin, flush=True)
+        return int(process.stdout.readline())
+
     with ExitStack() as stack:
-        first = Session(alpha, 1, lambda _: None)
-        stack.callback(first.close)
-        strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(5)]
-        for each in strangers:
-            stack.enter_context(each).send(b"a")
-        second = Session(beta, 2, lambda _: None)
-        stack.callback(second.close)
-        await until(lambda: len(first.connections()) == len(second.connections()) == 1)
-        assert first.connections().keys() != second.connections().keys()
-        second.close()
-        await until(lambda: not first.connections())
-
-
-def _contents(files: dict[str, str]) -> dict[str, str]:
-    return {
-        name: base64.b64encode(Path(file).read_bytes()).decode() for name, file in files.items()
-    }
+        alpha = start("alpha", "listen", "beta")
+        assert known(alpha) == 0
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port))).send(b"a")
+        beta = start("beta", "connect", "alpha")
+        await until(lambda: known(alpha) == known(beta) == 1)
+        beta.kill()
+        await until(lambda: known(alpha) == 0)
