@@ -201,6 +201,10 @@ def judge_links(dataflows: Sequence[DataflowInfo]) -> Iterator[Check]:
                 yield Check("PASS", name, f"dataflow {title}{trip}")
             else:
                 yield Check("WARN", name, f"dataflow {title}: {peer.reason}")
+        if flow.strangers:
+            text = f"dataflow {flow.name or flow.uuid}: {flow.strangers}"
+            hint = "links go on; if this does not end, let a firewall admit only robots"
+            yield Check("WARN", "port of links", text, hint)
 
 
 def check_socket(path: Path) -> Check:

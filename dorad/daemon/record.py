@@ -112,6 +112,7 @@ class Record:
             enabled=self.row.enabled,
             interrupted=self.row.interrupted,
             links=self._links(),
+            strangers="" if self.run is None else self.run.link.links.strangers,
         )
 
     def _links(self) -> dict[str, LinkPeer]:

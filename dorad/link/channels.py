@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 from dorad.link.forward import ForwardedInput
@@ -14,6 +15,7 @@ from dorad.link.greeting import Greeting
 from dorad.link.machine import In, Machine, Out
 from dorad.link.numbering import Mark
 from dorad.link.outgoing import Outgoing
+from dorad.link.pace import Pace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -90,6 +92,7 @@ class Channels:
             reliable=spec.reliable,
             numbering=newest.numbering,
             next_number=newest.next,
+            pace=Pace(time.monotonic),
         )
         machine = self.machines[spec.machine]
         out = Out(spec, channel, machine, fed)

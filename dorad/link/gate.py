@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 PLACES = 32
-"""Handshakes at a time. As Zenoh rests for 0.1 s after a failed one, about 250 a second may fail."""
+"""Handshakes at a time. Zenoh rests for 0.1 s after a failed one, so 250 a second may fail."""
 
 BACKLOG = 4096
 BATCH = 64
@@ -49,6 +49,7 @@ MAX_FAILURES = 5
 """Successive connections that Zenoh does not accept, after which it has stopped to work."""
 
 REPORT_S = 10.0
+RECENT_S = 60.0
 MAX_HOSTS = 1000
 """Hosts whose refusals are counted one by one between two reports."""
 
@@ -65,6 +66,8 @@ class Refusals:
     def __init__(self) -> None:
         self.total = 0
         self._due_s = 0.0
+        self._last = ""
+        """The last report."""
         self._hosts: Counter[str] = Counter()
         self._reasons: Counter[Refusal] = Counter()
 
@@ -84,13 +87,18 @@ class Refusals:
         if not self._reasons or now_s < self._due_s:
             return ""
         self._due_s = now_s + REPORT_S
-        count, (host, most) = self._reasons.total(), self._hosts.most_common(1)[0]
+        count, (host, _) = self._reasons.total(), self._hosts.most_common(1)[0]
         reasons = ", ".join(f"{n} {reason.value}" for reason, n in self._reasons.most_common())
         others = len(self._hosts) - 1
-        hosts = host if not others else f"{host} ({most}) and {others} other hosts"
+        hosts = f"{host} and {others} more" if others else host
         self._hosts.clear()
         self._reasons.clear()
-        return f"{count} connections of strangers were closed, from {hosts}: {reasons}"
+        self._last = f"connections of strangers that were closed: {count}, from {hosts} ({reasons})"
+        return self._last
+
+    def recent(self, now_s: float) -> str:
+        """Return the last report, unless it is too old; any thread may call this."""
+        return self._last if now_s < self._due_s + RECENT_S else ""
 
 
 class _Visitor:
@@ -225,7 +233,7 @@ class Gate:
         try:
             while not self._closing:
                 self._turn()
-        except Exception as error:  # a bug must end the process, which is restarted
+        except Exception as error:  # noqa: BLE001 - a bug ends the process, which is restarted
             _log.exception("the gate has failed")
             self.fault = f"the gate of the link has failed: {error}"
             self._failed()

@@ -21,6 +21,7 @@ import socket
 import struct
 import time
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ ACCEPT_S = 1.0
 """How long Zenoh may take to accept a connection on loopback."""
 POLL_S = 0.0005
 
+_DESCRIPTORS = Path("/proc/self/fd")
 _TCP_MD5SIG_EXT = 32
 _KEY_BYTES = 80
 _EPOLL_CTL_ADD = 1
@@ -180,10 +182,10 @@ def is_open(connection: Handed) -> bool:
 def listeners() -> dict[int, int]:
     """Return the descriptor of each listening socket of this process on IPv4 loopback, by inode."""
     found = {}
-    for name in os.listdir("/proc/self/fd"):
+    for descriptor in _DESCRIPTORS.iterdir():
         try:
-            inode = os.stat(f"/proc/self/fd/{name}").st_ino
-            sock = socket.socket(fileno=int(name))
+            inode = descriptor.stat().st_ino
+            sock = socket.socket(fileno=int(descriptor.name))
         except OSError:
             continue  # not a socket, or closed meanwhile
         try:
@@ -192,9 +194,9 @@ def listeners() -> dict[int, int]:
                 and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                 and sock.getsockname()[0] == "127.0.0.1"
             ):
-                found[inode] = int(name)
+                found[inode] = int(descriptor.name)
         except OSError as error:
-            _log.debug("descriptor %s is passed over: %s", name, error)
+            _log.debug("descriptor %s is passed over: %s", descriptor.name, error)
         finally:
             sock.detach()
     return found
@@ -203,10 +205,10 @@ def listeners() -> dict[int, int]:
 def _epolls() -> list[int]:
     """Return the sets of epoll of this process."""
     found = []
-    for name in os.listdir("/proc/self/fd"):
+    for descriptor in _DESCRIPTORS.iterdir():
         try:
-            if os.readlink(f"/proc/self/fd/{name}") == "anon_inode:[eventpoll]":
-                found.append(int(name))
+            if str(descriptor.readlink()) == "anon_inode:[eventpoll]":
+                found.append(int(descriptor.name))
         except OSError:
             continue  # closed meanwhile
     return found
@@ -215,16 +217,16 @@ def _epolls() -> list[int]:
 def _registrations(epoll: int) -> list[_Registration]:
     """Return what is registered in a set of epoll, the newest descriptors first."""
     try:
-        with open(f"/proc/self/fdinfo/{epoll}", encoding="ascii") as info:
-            lines = info.read().splitlines()
+        # As bytes: decoding would import a module, which may be unreadable by now.
+        lines = Path(f"/proc/self/fdinfo/{epoll}").read_bytes().splitlines()
     except OSError:
         return []  # closed meanwhile
     found = []
     for line in lines:
         # tfd:       27 events: 8000201d data:     7f2e3c011280  pos:0 ino:1a2b sdev:8
-        words = line.replace(":", ": ").split()
-        if len(words) >= 10 and words[0] == "tfd:":
-            inode = int(words[words.index("ino:") + 1], 16)
+        words = line.replace(b":", b": ").split()
+        if len(words) >= 10 and words[0] == b"tfd:":
+            inode = int(words[words.index(b"ino:") + 1], 16)
             events, data = int(words[3], 16), int(words[5], 16)
             found.append(_Registration(epoll, int(words[1]), events, data, inode))
     return found

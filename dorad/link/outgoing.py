@@ -30,6 +30,7 @@ from dorad.link.frames import (
 
 if TYPE_CHECKING:
     from dorad.link.hello import Grant
+    from dorad.link.pace import Pace
 
 
 class _Taken(NamedTuple):
@@ -61,8 +62,15 @@ class Outgoing:
     """
 
     def __init__(
-        self, incarnation: int, *, reliable: bool, numbering: int, next_number: int = 0
+        self,
+        incarnation: int,
+        *,
+        reliable: bool,
+        numbering: int,
+        next_number: int = 0,
+        pace: Pace | None = None,
     ) -> None:
+        """Send no more than `pace` allows; without it, what the credit allows."""
         self.reliable = reliable
         self.numbering = numbering
         self.next_number = next_number
@@ -71,6 +79,7 @@ class Outgoing:
         self.lost = 0
         self.uncertain = 0
         self._incarnation = incarnation
+        self._pace = pace
         self._grant: Grant | None = None
         self._opening = Opening(0, 0, incarnation)
         """That of the last grant."""
@@ -176,7 +185,11 @@ class Outgoing:
             end = min(at + frames.MAX_FRAGMENT, len(item.payload))
             cost = end - at + (len(item.metadata) if self._offset is None else 0)
             on_the_way = self.bytes_on_the_way
-            if on_the_way and on_the_way + cost > grant.window.bytes:
+            credit = grant.window.bytes
+            if self._pace is not None:
+                if not self._pace.allows(on_the_way, cost, credit):
+                    break
+            elif on_the_way and on_the_way + cost > credit:
                 break
             if self._offset is None:
                 _, number, content, metadata, *_ = item
@@ -194,7 +207,11 @@ class Outgoing:
             if at or self._cursor == len(self._items):
                 break
             item = self._items[self._cursor]
-        return b"".join(pieces) if pieces else None
+        if not pieces:
+            return None
+        if self._pace is not None:
+            self._pace.sent(self._bytes_sent, self.bytes_on_the_way, size)
+        return b"".join(pieces)
 
     def _finish(self, item: _Taken | _QueuedEvent) -> None:
         self._offset = None
@@ -226,6 +243,8 @@ class Outgoing:
                 f"{self._finished} and {self._bytes_sent} were sent"
             )
         self._bytes_handled = max(self._bytes_handled, ack.received)
+        if self._pace is not None:
+            self._pace.acknowledged(self._bytes_handled, self.bytes_on_the_way)
         self._acked = max(self._acked, ack.next)
         self._forget_before(ack.next)
 
@@ -254,6 +273,8 @@ class Outgoing:
         self._resumed = resume
         self._bytes_sent = grant.held
         self._bytes_handled = 0
+        if self._pace is not None:
+            self._pace.open()
         while self._items and self._items[0].sequence < self._acked:
             self._items.popleft()
         self._move_cursor(sum(1 for item in self._items if item.sequence < resume))

@@ -175,7 +175,8 @@ class LinkProcess:
         self._sending.greet(now_s, leaving=stopping)
         if self._arrivals.peers_changed or now_s >= self._reports.due_s:
             self._arrivals.peers_changed = False
-            if self._reports.report(self._config.peers, now_s):
+            strangers = self._session.strangers(now_s)
+            if self._reports.report(self._config.peers, now_s, strangers=strangers):
                 limit_sending()
                 self._session.silence.ask(self._channels.missing(self._config.peers), now_s)
             if self._channels.check_answers(self._config.peers, now_s):

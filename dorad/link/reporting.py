@@ -44,13 +44,14 @@ class Reporter:
         peers: Mapping[str, PeerStatus],
         outgoing: Sequence[OutStatus],
         incoming: Sequence[InStatus],
+        strangers: str = "",
     ) -> None:
         """Report the state of all links and channels, in as many packets as it needs.
 
         Without room the rest is left out: another status follows in a second.
         """
         names = sorted(peers)
-        parts = [Status(part, [], []) for part in _peer_parts(names, peers)]
+        parts = [Status(part, [], [], strangers) for part in _peer_parts(names, peers)]
         for at in range(0, len(outgoing), MAX_CHANNELS):
             parts.append(Status({}, [*outgoing[at : at + MAX_CHANNELS]], []))
         for at in range(0, len(incoming), MAX_CHANNELS):
@@ -78,7 +79,9 @@ class StatusReports:
         self._reporter = reporter
         self._channels = channels
 
-    def report(self, names: Sequence[str], now_s: float, *, force: bool = False) -> bool:
+    def report(
+        self, names: Sequence[str], now_s: float, *, strangers: str = "", force: bool = False
+    ) -> bool:
         """Report on the machines that the configuration names, if it is time or one has changed."""
         machines = self._channels.machines
         peers = {name: _peer_status(machines[name]) for name in names}
@@ -97,6 +100,7 @@ class StatusReports:
             peers,
             [out_status(out) for out in self._channels.outs if out.active],
             [in_status(each) for each in self._channels.ins.values()],
+            strangers,
         )
         return True
 

@@ -63,6 +63,8 @@ class Status(Struct, frozen=True, tag="status", tag_field="kind"):
     peers: dict[Id, PeerStatus]
     outgoing: Annotated[list[OutStatus], Meta(max_length=MAX_CHANNELS)]
     incoming: Annotated[list[InStatus], Meta(max_length=MAX_CHANNELS)]
+    strangers: Text = ""
+    """What the gate has closed lately, beside `peers`; empty if it has closed nothing."""
 
 
 class ChannelEvent(Struct, frozen=True, tag="event", tag_field="kind"):

@@ -118,6 +118,7 @@ class Session:
         self.seen: deque[Seen] = deque()
         self.dropped = 0
         """Samples beyond `MAX_QUEUED`."""
+        _check_addresses(config)
         self._router = ", ".join(config.connect) if config.router else ""
         self.unopened = ""
         """Why the session with the router is not open yet; empty if it is, or without a router."""
@@ -223,6 +224,10 @@ class Session:
         inodes = frozenset() if self._gate is None else self._gate.inodes
         return socket_states(inodes, frozenset(self._ends.values()))
 
+    def strangers(self, now_s: float) -> str:
+        """Return what the gate has closed lately; empty if nothing."""
+        return "" if self._gate is None else self._gate.refusals.recent(now_s)
+
     @property
     def fault(self) -> str:
         """Why no connection is accepted any longer; empty if they are."""
@@ -304,6 +309,20 @@ class Session:
             return  # not a token of a link process
         self.seen.append(Seen(machine, number, sample.kind == zenoh.SampleKind.PUT))
         self._arrived(False)
+
+
+def _check_addresses(config: LinkConfig) -> None:
+    """Refuse addresses that Zenoh cannot use with certificates.
+
+    Raises:
+        LinkError: there is one.
+    """
+    for endpoint in config.connect:
+        if config.tls is not None and "%" in endpoint:
+            raise LinkError(
+                f"the link cannot be opened: the address {endpoint} has a zone, which links with "
+                "certificates cannot use; give the machine an address of its network"
+            )
 
 
 def _keep_thread_state() -> None:

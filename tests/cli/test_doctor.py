@@ -12,6 +12,7 @@ from dorad.cli.doctor import (
     check_uv,
     judge_daemon,
     judge_dataflows,
+    judge_links,
     judge_nodes,
 )
 from dorad.control import messages as m
@@ -138,6 +139,14 @@ def test_a_daemon_that_can_start_no_node_is_a_failure():
 def test_a_failed_dataflow_is_a_warning():
     check = judge_dataflows([dataflow(), dataflow(status="failed"), dataflow(status="finished")])
     assert (check.level, check.text) == ("WARN", "1 running, 1 failed, 3 in all")
+
+
+def test_strangers_at_the_port_of_links_are_a_warning_beside_links_that_are_up():
+    flow = dataflow(links={"arm2": m.LinkPeer(state="up")}, strangers="closed: 7, from 10.0.0.5")
+    link, port = judge_links([flow])
+    assert (link.level, port.level, port.name) == ("PASS", "WARN", "port of links")
+    assert port.text == "dataflow demo: closed: 7, from 10.0.0.5"
+    assert "firewall" in port.hint
 
 
 @pytest.mark.parametrize(

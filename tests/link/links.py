@@ -64,7 +64,7 @@ class Link:
     """The link process of one machine."""
 
     def __init__(
-        self, on: Stage, config: dict[str, Any], program: tuple[str, str] = ("-m", "dorad.link")
+        self, on: Stage, config: dict[str, Any], program: tuple[str, ...] = ("-m", "dorad.link")
     ) -> None:
         self.errors = bytearray()
         self._on = on

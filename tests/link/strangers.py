@@ -1,8 +1,8 @@
 """Sockets of strangers at the port of a link, which try to keep its peers out.
 
 Arguments: the address, the port, what they do, how many there are at a time, the files of a
-certificate, and the addresses that they come from. Each socket that is closed is replaced, until the
-input is closed. Prints "ready" when that many have been opened, and at the end how many there were.
+certificate, and the addresses that they come from. Each socket that is closed is replaced, until
+the input is closed. Prints "ready" when that many were opened, and at the end how many there were.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ async def main() -> None:
         for number in range(int(count))
     ]
     async with asyncio.timeout(PATIENCE_S):
-        while strangers.opened < int(count):
+        while strangers.opened < int(count):  # noqa: ASYNC110 - a plain number
             await asyncio.sleep(0.01)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.read)

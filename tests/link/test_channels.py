@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dorad.link import frames
+from dorad.link.config import ChannelOut, LinkConfig
 from dorad.link.frames import (
     Ack,
     Content,
@@ -27,10 +29,13 @@ from dorad.link.frames import (
 from dorad.link.hello import Window
 from dorad.link.incoming import Arrived, Incoming
 from dorad.link.outgoing import Outgoing
-from tests.link.twolinks import TwoLinks
+from tests.link.twolinks import FakeLink, TwoLinks
+from tests.shm.edge import edge
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from dorad.link.machine import Out
 
 SMALL = 16
 
@@ -396,3 +401,31 @@ def test_a_message_has_the_numbering_of_its_sender() -> None:
     incoming.arrive(message(0, 5, 5, incarnation=2), Buffer)
     numberings = [each.numbering for each in incoming.arrived if isinstance(each, Arrived)]
     assert numberings == [Numbering(1, 7), Numbering(2, 0)]
+
+
+def test_a_channel_is_that_of_its_input_and_of_its_node() -> None:
+    """Two outputs go to beta and one of them to gamma; each has its own queue."""
+    sent = [
+        ChannelOut("a/out", "beta", "x"),
+        ChannelOut("b/out", "beta", "y"),
+        ChannelOut("b/out", "gamma", "y"),
+    ]
+    config = LinkConfig("flow", "alpha", outgoing=sent[:1])
+    with edge(10) as queue:
+        link = FakeLink(config, 1, queue, [])
+        item = {"id": "y", "ring": queue.ring.base, "blocking": False, "source": "b"}
+        link.channels.make_input(item)
+        link.channels.add(replace(config, outgoing=sent), 0.0)
+
+        def names(outs: Iterator[Out]) -> list[tuple[str, str]]:
+            return [(out.spec.name, out.spec.machine) for out in outs]
+
+        channels = link.channels
+        both = [("b/out", "beta"), ("b/out", "gamma")]
+        assert names(channels.outs_of("x")) == names(channels.sent_from("a")) == [("a/out", "beta")]
+        assert names(channels.outs_of("y")) == names(channels.sent_from("b")) == both
+        assert names(channels.outs_of("z")) == names(channels.sent_from("z")) == []
+        channels.remove(replace(config, outgoing=sent[:2]), 0.0)
+        assert names(channels.outs_of("y")) == names(channels.sent_from("b")) == both[:1]
+        channels.remove(replace(config, outgoing=[]), 0.0)
+        assert names(channels.outs_of("x")) == names(channels.sent_from("a")) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +13,11 @@ import pytest
 from dorad.link.access import session_rules
 from tests.daemon.clients import Program
 from tests.link.certificates import Authority
-from tests.link.links import DEADLINE_S, RECEIVER, SENDER, Connected, lines, pair
+from tests.link.links import DEADLINE_S, RECEIVER, SENDER, Connected, Pair, lines, pair
 
 if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
 ROUNDS = 20
@@ -35,10 +38,70 @@ async def test_a_robot_cannot_pose_as_another_one_with_a_link_process(tmp_path: 
         await beta.until(lambda: beta.peer("alpha").get("state") == "up")
 
 
-async def test_a_robot_that_is_not_in_the_dataflow_can_neither_speak_nor_listen(
+@asynccontextmanager
+async def intruder(machines: Pair, files: dict[str, str]) -> AsyncIterator[Process]:
+    """A robot with these certificates that poses as beta on alpha's link."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "tests.link.intruder", machines.address),
+        *("test-flow", "alpha", "beta"),
+        *(files[name] for name in ("ca", "certificate", "key")),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(DEADLINE_S):
+            assert await process.stdout.readline() == b"ready\n"
+            yield process
+            process.stdin.close()
+            assert json.loads(await process.stdout.readline()) == [], "it was sent messages"
+            assert await process.wait() == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def pose(process: Process) -> bool:
+    """Let the intruder send what beta would send; return True if it is connected."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(b"\n")
+    return await process.stdout.readline() == b"sent 1\n"
+
+
+async def test_a_robot_of_the_dataflow_can_neither_speak_nor_listen_as_another_one(
     tmp_path: Path,
 ) -> None:
     """It knows all keys, and has a connection to alpha."""
+    out = tmp_path / "b"
+    fleet = Authority(tmp_path / "fleet")
+    channel = {"name": "a/out", "machine": "beta", "input": "x", "reliable": False}
+    async with pair(scheme="tls") as machines:
+        outgoing = [channel, channel | {"machine": "gamma"}]
+        alpha = machines.start_alpha(tls=fleet.issue("alpha"), outgoing=outgoing)
+        beta = machines.start_beta(tls=fleet.issue("beta"))
+        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+        await beta.until(lambda: beta.peer("alpha").get("state") == "up")
+        async with (
+            intruder(machines, fleet.issue("gamma")) as gamma,
+            Connected(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, ROUNDS, 80, 0.05, tmp_path / "a"),
+        ):
+            await beta.until(lambda: len(lines(out)) > 0)
+            for _ in range(ROUNDS):
+                assert await pose(gamma), "it is connected"
+            await beta.until(lambda: len(lines(out)) == ROUNDS)
+        assert alpha.peer("beta") == {**alpha.peer("beta"), "state": "up", "reason": ""}
+        assert alpha.status()["outgoing"][0]["lost"] == 0
+        assert lines(out) == [f"{n} 10 int64 True frame" for n in range(ROUNDS)]
+
+
+async def test_a_robot_that_is_not_in_the_dataflow_can_neither_speak_nor_listen(
+    tmp_path: Path,
+) -> None:
+    """Its certificate is valid, so Zenoh would let it in; its connections are closed."""
     out = tmp_path / "b"
     fleet = Authority(tmp_path / "fleet")
     async with pair(scheme="tls") as machines:
@@ -46,29 +109,16 @@ async def test_a_robot_that_is_not_in_the_dataflow_can_neither_speak_nor_listen(
         beta = machines.start_beta(tls=fleet.issue("beta"))
         await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
         await beta.until(lambda: beta.peer("alpha").get("state") == "up")
-        files = fleet.issue("mallory")
-        intruder = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "tests.link.intruder", machines.address),
-            *("test-flow", "alpha", "beta"),
-            *(files[name] for name in ("ca", "certificate", "key")),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
-        assert intruder.stdin is not None
-        assert intruder.stdout is not None
-        async with asyncio.timeout(DEADLINE_S):
-            assert await intruder.stdout.readline() == b"ready\n"
-            async with (
-                Connected(machines.beta, "b", RECEIVER, out),
-                Program(machines.alpha, "a", SENDER, ROUNDS, 80, 0.05, tmp_path / "a"),
-            ):
-                for _ in range(ROUNDS):
-                    intruder.stdin.write(b"\n")
-                    assert await intruder.stdout.readline() == b"sent 1\n", "it is connected"
-                await beta.until(lambda: len(lines(out)) == ROUNDS)
-            intruder.stdin.close()
-            assert json.loads(await intruder.stdout.readline()) == []
-            assert await intruder.wait() == 0
+        async with (
+            intruder(machines, fleet.issue("mallory")) as mallory,
+            Connected(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, ROUNDS, 80, 0.05, tmp_path / "a"),
+        ):
+            for _ in range(ROUNDS):
+                await pose(mallory)
+            await beta.until(lambda: len(lines(out)) == ROUNDS)
+            why = b"of machines that are not in the dataflow"
+            await alpha.until(lambda: why in alpha.errors)
         assert alpha.peer("beta") == {**alpha.peer("beta"), "state": "up", "reason": ""}
         assert alpha.status()["outgoing"][0]["lost"] == 0
         assert lines(out) == [f"{n} 10 int64 True frame" for n in range(ROUNDS)]

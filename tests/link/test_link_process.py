@@ -559,10 +559,10 @@ async def test_an_address_in_use_ends_the_process_with_the_reason(tmp_path: Path
         await second.until(lambda: second.process.poll() is not None)
         assert second.process.returncode == 1
         await second.until(lambda: b"the link cannot be opened" in second.errors)
-        # The daemon learns it, too, without the place in the source of Zenoh.
+        # The daemon learns it, too.
         await second.until(lambda: second.peer("alpha"))
         assert second.peer("alpha")["reason"].startswith("the link cannot be opened")
-        assert second.peer("alpha")["reason"].endswith("Address already in use (os error 98)")
+        assert second.peer("alpha")["reason"].endswith("Address already in use")
 
 
 def first_address(machines: Pair) -> dict[str, list[str]]:
@@ -576,3 +576,34 @@ async def test_a_wrong_configuration_ends_the_process_with_the_reason() -> None:
         await link.until(lambda: link.process.poll() is not None and link.errors)
         assert link.process.returncode == 1
         assert b"the configuration of the link is not valid" in link.errors
+
+
+@pytest.mark.parametrize("host", ["[::1]", "127.0.0.1"])
+async def test_links_come_up_over_ipv6_as_over_ipv4(host: str, tmp_path: Path) -> None:
+    """Robots listen at all their addresses."""
+    out = tmp_path / "b"
+    fleet = Authority(tmp_path / "fleet")
+    async with pair(scheme="tls") as machines:
+        port = machines.address.rpartition(":")[2]
+        anywhere = "[::]" if host == "[::1]" else "0.0.0.0"
+        own = f"IP:{host.strip('[]')}"
+        alpha = machines.start_alpha(
+            tls=fleet.issue("alpha", own), listen=[f"tls/{anywhere}:{port}"]
+        )
+        beta = machines.start_beta(tls=fleet.issue("beta", own), connect=[f"tls/{host}:{port}"])
+        await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+        await beta.until(lambda: beta.peer("alpha").get("state") == "up")
+        async with (
+            Connected(machines.beta, "b", RECEIVER, out),
+            Program(machines.alpha, "a", SENDER, 20, 100_000, 0.002, tmp_path / "a"),
+        ):
+            await beta.until(lambda: len(lines(out)) == 20)
+
+
+async def test_an_address_that_zenoh_cannot_use_is_refused_with_words(tmp_path: Path) -> None:
+    fleet = Authority(tmp_path / "fleet")
+    async with pair(scheme="tls") as machines:
+        beta = machines.start_beta(tls=fleet.issue("beta"), connect=["tls/[fe80::7%lo]:7447"])
+        await beta.until(lambda: beta.process.poll() is not None)
+        assert beta.process.returncode == 1
+        await beta.until(lambda: "has a zone" in beta.peer("alpha").get("reason", ""))

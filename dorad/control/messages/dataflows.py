@@ -140,6 +140,8 @@ class DataflowInfo(Struct):
     """Whether it ended only because its daemon or the machine did."""
     links: dict[str, LinkPeer] = {}
     """The link to each other machine."""
+    strangers: str = ""
+    """Which connections to the port of its links were closed in the last minute, and why."""
     machines: list[str] = []
     """The machines that it runs on; only from a coordinator."""
 

@@ -34,6 +34,8 @@ class Links:
         self._peers: dict[str, PeerStatus] = {}
         self._outgoing: dict[tuple[str, str], OutStatus] = {}
         self._incoming: dict[tuple[str, str], InStatus] = {}
+        self.strangers = ""
+        """What the gate of the link has closed lately."""
         self._process: int | None = None
         self._earlier: dict[tuple[bool, str, str], tuple[int, int]] = {}
         """Messages and losses of earlier processes, by direction, name and machine."""
@@ -84,6 +86,8 @@ class Links:
         """Record a report; return True if the state of a link has changed."""
         before = {name: (peer.state, peer.reason) for name, peer in self._peers.items()}
         self._peers |= {name: peer for name, peer in status.peers.items() if name in self._machines}
+        if status.peers:
+            self.strangers = status.strangers
         for out in status.outgoing:
             if (out.name, out.machine) in self._sent:
                 self._outgoing[out.name, out.machine] = out

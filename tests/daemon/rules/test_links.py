@@ -141,3 +141,12 @@ def test_counts_of_a_link_that_cannot_be_are_still_64_bits() -> None:
         out = OutStatus("a/out", "beta", True, largest, 0, largest, largest, 3, 100)
         found.update(Status({}, [out], []))
     assert counts(found) == [(largest, largest)]
+
+
+def test_what_the_gate_has_closed_is_known_until_it_is_long_ago() -> None:
+    found = links()
+    found.update(Status({"beta": UP}, [], [], "connections of strangers that were closed: 7"))
+    found.update(Status({}, [sent()], []))
+    assert found.strangers == "connections of strangers that were closed: 7"
+    found.update(Status({"beta": UP}, [], []))
+    assert found.strangers == ""

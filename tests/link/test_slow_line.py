@@ -1,0 +1,119 @@
+"""Channels that share a slow line, and how much of each is on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dorad.dataflow.model import LINK, QueuePolicy
+from tests.daemon.clients import Program
+from tests.daemon.flows import dataflow, node
+from tests.harness.ports import free_port
+from tests.link.links import RECEIVER, SENDER, Connected, lines, machines_of, with_policy
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+RATE = 200_000
+"""Bytes a second of the line: 1.6 Mbit/s."""
+PIECE = 2000
+MODEM = 16 << 10
+"""Bytes that the line holds in each direction."""
+ENDLESS = 10**6
+
+
+@asynccontextmanager
+async def slow_line(target: int) -> AsyncIterator[int]:
+    """Pass connections on at `RATE` each way; give the port."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection("127.0.0.1", target, limit=MODEM)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(carry(reader, back))
+            group.create_task(carry(there, writer))
+
+    async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        free_s = time.monotonic()
+        try:
+            while data := await source.read(PIECE):
+                free_s = max(free_s, time.monotonic()) + len(data) / RATE
+                await asyncio.sleep(free_s - time.monotonic())
+                sink.write(data)
+                await sink.drain()
+        except OSError:
+            return
+        finally:
+            sink.close()
+
+    port = free_port()
+    server = await asyncio.start_server(serve, "127.0.0.1", port, limit=MODEM)
+    try:
+        yield port
+    finally:
+        server.close()
+
+
+async def test_a_large_drop_edge_leaves_a_small_backpressure_edge_its_share_of_a_slow_line(
+    tmp_path: Path,
+) -> None:
+    """The large one is more than the line takes. The small one sends 100 messages a second."""
+    small, large = tmp_path / "small", tmp_path / "large"
+    forth = with_policy(node(LINK, x="a/out", y="d/out"), QueuePolicy.DROP_OLDEST, 4)
+    wait = QueuePolicy.BACKPRESSURE
+    first = dataflow(node("a"), node("d"), only(forth, "x", wait))
+    second = dataflow(
+        node(LINK),
+        with_policy(node("b", x=f"{LINK}/out"), wait, 4),
+        with_policy(node("e", y=f"{LINK}/other"), QueuePolicy.DROP_OLDEST, 4),
+    )
+    outgoing = [
+        {"name": "a/out", "machine": "beta", "input": "x", "reliable": True},
+        {"name": "d/out", "machine": "beta", "input": "y", "reliable": False},
+    ]
+    incoming = [
+        {"name": "a/out", "machine": "alpha", "output": "out"},
+        {"name": "d/out", "machine": "alpha", "output": "other"},
+    ]
+    async with machines_of(first, second) as machines:
+        port = int(machines.address.rpartition(":")[2])
+        async with slow_line(port) as line:
+            alpha = machines.start_alpha(outgoing=outgoing)
+            beta = machines.start_beta(incoming=incoming, connect=[f"tcp/127.0.0.1:{line}"])
+            await beta.until(lambda: beta.peer("alpha").get("state") == "up")
+            await alpha.until(lambda: alpha.peer("beta").get("state") == "up")
+            async with (
+                Connected(machines.beta, "b", RECEIVER, small),
+                Connected(machines.beta, "e", RECEIVER, large),
+                Program(machines.alpha, "a", SENDER, ENDLESS, 80, 0.01, tmp_path / "a"),
+            ):
+                await beta.until(lambda: len(lines(small)) > 100)
+                alone = await rate(small)
+                async with Program(
+                    machines.alpha, "d", SENDER, ENDLESS, 20_000, 0.02, tmp_path / "d"
+                ):
+                    await beta.until(lambda: len(lines(large)) > 20)
+                    beside, of_large = await asyncio.gather(rate(small), rate(large))
+                print(f"{alone:.0f} messages/s alone, {beside:.0f} beside {of_large:.1f} large")
+                assert beside > alone * 0.7
+                assert of_large > 3
+
+
+def only(spec: Any, input_id: str, policy: QueuePolicy) -> Any:
+    """Return a node of which one input has another policy."""
+    changed = with_policy(spec, policy, 4)
+    inputs = [
+        one if one.id == input_id else other
+        for one, other in zip(changed.inputs, spec.inputs, strict=True)
+    ]
+    return replace(spec, inputs=tuple(inputs))
+
+
+async def rate(file: Path, seconds: float = 5.0) -> float:
+    """Return how many messages a second arrive."""
+    begin, began = len(lines(file)), time.monotonic()
+    await asyncio.sleep(seconds)
+    return (len(lines(file)) - begin) / (time.monotonic() - began)
