@@ -61,6 +61,9 @@ class Schema(NamedTuple):
     """SQL that creates all tables."""
     upgrades: Mapping[int, str]
     """SQL that turns a file of this version into one of the next."""
+    additions: str = ""
+    """SQL that creates tables if they are missing, in every file. An older dorad, to which a robot
+    may go back, ignores these tables; it would not use a file of a later version."""
 
 
 class Database:
@@ -165,6 +168,8 @@ class Database:
                 connection.execute(self._schema.upgrades[version])
                 version += 1
                 connection.pragma("user_version", version)
+        with connection:
+            connection.execute(self._schema.additions)
         if version not in (0, self._schema.version):
             raise _UnusableError(
                 f"its layout is version {version}, this dorad uses {self._schema.version}"

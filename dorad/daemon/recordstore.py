@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from dorad.control.alertbook import StoredAlert
     from dorad.daemon.state import State
+    from dorad.daemon.userpool import Assignment
     from dorad.dataflow.model import Dataflow
 
 _log = logging.getLogger(__name__)
@@ -108,6 +109,20 @@ class RecordStore:
                 self.delete_param(record, node, key)
             for key, value in values.items():
                 self.set_param(record, node, key, value)
+
+    def load_assignments(self) -> list[Assignment]:
+        """Return the users of dataflows. Raises StateError."""
+        return self._state.assignments()
+
+    def put_assignment(self, assignment: Assignment) -> None:
+        """Store the user of a dataflow; a failure is reported to the operator."""
+        with self._reporting():
+            self._state.put_assignment(assignment)
+
+    def delete_assignment(self, dataflow: str) -> None:
+        """Delete the user of a dataflow; a failure is reported to the operator."""
+        with self._reporting():
+            self._state.delete_assignment(dataflow)
 
     def load_alerts(self) -> list[StoredAlert]:
         """Return the alerts of the daemon before. Raises StateError."""

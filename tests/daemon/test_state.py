@@ -253,7 +253,7 @@ def test_the_file_of_an_earlier_version_is_upgraded(tmp_path: Path, layout: str)
     database = apsw.Connection(str(path))
     tables = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     database.close()
-    assert tables == [("dataflow",), ("param",), ("alerts",)]
+    assert tables == [("dataflow",), ("param",), ("alerts",), ("assignment",)]
 
 
 @pytest.mark.parametrize("damage", ["garbage", "half", "version", "json", "shape", "utf8", "other"])
