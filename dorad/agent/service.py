@@ -25,7 +25,7 @@ from dorad.agent.releases.queries import Contact
 from dorad.agent.releases.releases import Releases
 from dorad.agent.releases.trees import TreeLibrary
 from dorad.agent.shares import Shares
-from dorad.agent.status import keep_status, only_one
+from dorad.agent.status import keep_status, only_one, runtime_folder
 from dorad.agent.store import ShareStore
 from dorad.bell import Bell
 from dorad.control.errors import ControlError
@@ -57,7 +57,7 @@ class Service:
         self._folder = folder
         self._identities = IdentityStore(folder)
         self._robot = self._identities.load().robot
-        self._store = ShareStore(folder / "shares.db")
+        self._store = ShareStore(folder / "shares.db", runtime_folder(folder))
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
         self._changed = Bell()
         name = f"dorad-agent {__version__}"
@@ -150,7 +150,7 @@ class Service:
             daemon=self._shares.problem,
             shares=list(self._shares.reported.values()),
             releases=list(self._releases.states.values()),
-            notice=self._store.notice,
+            notice="; ".join(filter(None, (self._store.notice, self._store.trouble))),
         )
 
     def _background(self, notifier: ServiceNotifier) -> list[Coroutine[Any, Any, None]]:

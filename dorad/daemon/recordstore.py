@@ -143,7 +143,12 @@ class RecordStore:
             self._state.forget([record.uuid])
 
     async def sync(self) -> None:
-        """Flush all changes to the disk, so that they survive a power cut."""
+        """Flush all changes to the disk, so that they survive a power cut.
+
+        Those in memory move to the disk once it has room.
+        """
+        if self._state.move_back():
+            self._write_failed = False
         try:
             await asyncio.to_thread(self._state.sync)
             self._sync_failed = False

@@ -169,6 +169,7 @@ class Registry:
             checked_params(wanted.params) if old is None else old.params,
             uuid=wanted.uuid,
             hold=wanted.hold,
+            user_of=wanted.user_of,
         )
 
     def _ended_with(self, uuid: str) -> Record | None:
@@ -203,6 +204,7 @@ class Registry:
         *,
         uuid: str | None = None,
         hold: float | None = None,
+        user_of: str | None = None,
     ) -> Record:
         if self._closing:
             raise ControlError("busy", "the daemon is ending")
@@ -213,7 +215,9 @@ class Registry:
         if problems := change_problems(dataflow):
             raise DataflowError(problems)
         uuid = uuid or new_dataflow_id()
-        options = replace(options, user=self._user_for(name or uuid, dataflow))
+        alike = [known for known in self.running if known.uuid == user_of]
+        user = alike[0].row.options.user if alike else self._user_for(name or uuid, dataflow)
+        options = replace(options, user=user)
         row = Row(
             uuid=uuid,
             name=name,

@@ -121,6 +121,10 @@ class State:
         """Flush all changes to the disk. Blocks: call it in a thread. Raises StateError."""
         self._database.sync()
 
+    def move_back(self) -> bool:
+        """Move the state from memory to the disk, if it is there and the disk has room."""
+        return self._database.move_back()
+
     def atomically(self) -> AbstractContextManager[None]:
         """Return a block whose changes are stored all at once, or not at all if it raises.
 

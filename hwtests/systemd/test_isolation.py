@@ -118,7 +118,11 @@ def test_a_node_reaches_nothing_of_another_dataflow(enabled: Robot) -> None:
     outcomes = attacked(enabled)
     print(outcomes)
     assert [what for what, how in outcomes.items() if how.startswith("ok")] == []
-    assert set(outcomes.values()) <= {"EPERM", "EACCES", "ENOENT", "ESRCH"}
+    refusals = {"EPERM", "EACCES", "ENOENT", "ESRCH"}
+    # The daemon hangs up on a process whose user has no node in the dataflow.
+    hung_up = {"ECONNRESET", "EPIPE"}
+    assert {outcomes.pop(what) for what in ("hello", "dynamic")} <= refusals | hung_up
+    assert set(outcomes.values()) <= refusals
     # And in vain: the other dataflow has lost neither a process nor a message.
     users = {name: shown(enabled, name, "*", "User") for name in ("honest", "hostile")}
     assert len(set(users["honest"].split())) == 1
