@@ -16,7 +16,7 @@ from dorad import __version__
 from dorad.agent.backoff import Backoff
 from dorad.agent.daemon import Daemon
 from dorad.agent.dial import Dialer
-from dorad.agent.folder import releases_folder, signers_folder
+from dorad.agent.folder import recordings_folder, releases_folder, signers_folder
 from dorad.agent.handlers import AgentMethods, handlers
 from dorad.agent.identity import IdentityStore
 from dorad.agent.model import AgentStatus
@@ -29,6 +29,7 @@ from dorad.agent.status import keep_status, only_one, runtime_folder
 from dorad.agent.store import ShareStore
 from dorad.bell import Bell
 from dorad.control.errors import ControlError
+from dorad.diskspace import DiskWatch
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorad.procinfo import start_time
 from dorad.release.disk import free_bytes
@@ -93,6 +94,7 @@ class Service:
             self._boot,
             self._attached,
             partial(free_bytes, releases_folder(folder)),
+            DiskWatch((folder, releases_folder(folder), recordings_folder(folder))),
         )
         self._dialer = Dialer(
             self._identities,

@@ -81,6 +81,11 @@ class Registry:
         return list(self._records)
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders whose disks must not get full."""
+        return self._paths.written
+
+    @property
     def running(self) -> list[Record]:
         """The dataflows that have not ended, the oldest first."""
         return [record for record in self._records if record.running]

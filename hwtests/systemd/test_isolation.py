@@ -264,3 +264,46 @@ def test_no_link_of_a_node_makes_systemd_change_the_owner_of_other_files(enabled
     start(enabled, "evil")
     assert shown(enabled, "evil", "victim", "User").startswith("dorad-df")
     assert enabled.exec("stat", "-c", "%U", "/etc", "/etc/passwd").split() == ["root", "root"]
+
+
+LINKS = """\
+import errno, json, os
+from pathlib import Path
+from dora import Node
+
+def attempt(action):
+    try:
+        action()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+    return "ok"
+
+own = Path(os.environ["STATE_DIRECTORY"])
+(file,) = Path("/var/lib/dorad/releases/objects/ab").iterdir()
+print("attempted", json.dumps({
+    "link": attempt(lambda: (own / "kept").hardlink_to(file)),
+    "setuid": attempt(lambda: file.chmod(0o4755)),
+    "owner": attempt(lambda: os.chown(file, os.getuid(), -1)),
+    "write": attempt(lambda: file.open("r+b")),
+    "replace": attempt(lambda: file.unlink()),
+    "time": attempt(lambda: os.utime(file)),
+}))
+Node()
+"""
+
+
+def test_a_node_can_neither_keep_nor_change_a_file_of_a_release(enabled: Robot) -> None:
+    """With a link it would keep an old program, and its room on the disk, for ever."""
+    folder = "/var/lib/dorad/releases/objects/ab"
+    enabled.sh(f"mkdir -p {folder} && touch {folder}/cd.x && chmod 555 {folder}/cd.x")
+    enabled.exec("chown", "-R", "dorad-agent:dorad", "/var/lib/dorad/releases")
+    install(enabled, "links", "nodes:\n  - id: a\n    path: links.py\n")
+    enabled.write("/srv/links/links.py", LINKS)
+    enabled.exec("chmod", "a+r", "/srv/links/links.py")
+    start(enabled, "links")
+    wait_until(lambda: "attempted" in enabled.exec("dora", "logs", "links"), "it has tried")
+    (line,) = [
+        line for line in enabled.exec("dora", "logs", "links").splitlines() if "attempted" in line
+    ]
+    outcomes = json.loads(line.partition("attempted ")[2])
+    assert set(outcomes.values()) <= {"EPERM", "EACCES"}, outcomes
