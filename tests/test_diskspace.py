@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.diskspace import LowDisk, Space, low_disks
+from dorad.control.errors import ControlError
+from dorad.control.messages.agent import AgentReport
+from dorad.daemon.measuring.summary import CrashHistory, findings
+from dorad.diskspace import EVERY_S, DiskWatch, LowDisk, Space, low_disks, spaces
+from dorafleet.coordinator.reports import MAX_WARNINGS, check_report
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 GB = 1_000_000_000
 
@@ -62,3 +72,26 @@ def test_less_room_is_never_less_severe(first: int, second: int) -> None:
 
     low, high = sorted((first, second))
     assert level(low) >= level(high)
+
+
+def test_a_low_disk_is_an_alert_of_the_machine() -> None:
+    disks = low_disks([space(0)])
+    (found,) = findings(5.0, [], [], [], CrashHistory(), "", disks=disks)
+    assert (found.cause, found.subject, found.severity) == ("disk-full", "/var/lib/dorad", "fail")
+
+
+def test_disks_are_measured_again_only_after_a_while(tmp_path: Path) -> None:
+    now = [100.0]
+    watch = DiskWatch([tmp_path, tmp_path / "missing"], lambda: now[0])
+    first = watch.low()
+    assert watch.low() is first
+    now[0] += EVERY_S
+    assert watch.low() is not first
+    (measured,) = spaces([tmp_path, tmp_path / "missing"])
+    assert 0 < measured.free <= measured.size
+
+
+def test_a_report_with_very_many_warnings_is_refused() -> None:
+    check_report(AgentReport(time=1.0, warnings=["low"] * MAX_WARNINGS))
+    with pytest.raises(ControlError, match="more than 20 warnings"):
+        check_report(AgentReport(time=1.0, warnings=["low"] * (MAX_WARNINGS + 1)))
