@@ -215,12 +215,27 @@ def conclude(
 
 
 def state_of(
-    record: ShareRecord, runs: Runs, trouble: str, before: ShareState | None, now: float
+    record: ShareRecord,
+    runs: Runs,
+    trouble: str,
+    before: ShareState | None,
+    now: float,
+    note: str = "",
 ) -> ShareState:
     """Return what to report of a share.
 
-    `trouble` is why it could not be carried out yet; `before` is what was reported last.
+    `trouble` is why it could not be carried out yet; `before` is what was reported last. `note` is
+    added to the reason.
     """
+    state = _state_of(record, runs, trouble, before, now)
+    if note:
+        state.reason = f"{state.reason}; {note}" if state.reason else note
+    return state
+
+
+def _state_of(
+    record: ShareRecord, runs: Runs, trouble: str, before: ShareState | None, now: float
+) -> ShareState:
     order, begun, ended = record.order, record.begun, record.ended
     state = ShareState(
         dataflow=order.dataflow,

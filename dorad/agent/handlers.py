@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import TopicHeader
     from dorad.control.messages.releases import ReleaseOrder, ReleaseState
     from dorad.control.session import Call, Handler, StreamHandler
+    from dorad.diskspace import DiskWatch
 
 REPORT_INTERVAL_S = 1.0
 """Minimum time between two reports."""
@@ -49,6 +50,7 @@ class _Now(NamedTuple):
     shares: dict[str, a.ShareState]
     releases: dict[str, ReleaseState]
     problem: str
+    warnings: list[str]
 
 
 class AgentMethods:
@@ -64,11 +66,12 @@ class AgentMethods:
         boot: str,
         on_attached: Callable[[float], None],
         room: Callable[[], int | None],
+        disks: DiskWatch,
     ) -> None:
         """`changed` rings when the state of a share or a release has changed.
 
         `on_attached` gets the pause between tries that the coordinator asks for; `room` returns
-        the bytes that are free for releases.
+        the bytes that are free for releases; `disks` are those that the robot writes to.
         """
         self._identity = identity
         self._store = store
@@ -78,6 +81,7 @@ class AgentMethods:
         self._boot = boot
         self._on_attached = on_attached
         self._room = room
+        self._disks = disks
 
     async def attach(self, _call: Call, params: a.Attach) -> a.Attached:
         """Obey this coordinator, unless a newer one was obeyed."""
@@ -134,6 +138,7 @@ class AgentMethods:
                 releases=deltas.take_releases(now.releases),
                 daemon=now.problem,
                 room=self._room(),
+                warnings=now.warnings,
             )
             # Not all robots at one time.
             pause = between(0.8 * heartbeat, heartbeat)
@@ -143,7 +148,13 @@ class AgentMethods:
             await self._changed.until(differs, max(0.0, due - loop.time()))
 
     def _now(self) -> _Now:
-        return _Now(self._shares.reported, self._releases.states, self._shares.problem)
+        return _Now(
+            self._shares.reported, self._releases.states, self._shares.problem, self._warnings()
+        )
+
+    def _warnings(self) -> list[str]:
+        warnings = [each.text for each in self._disks.low()]
+        return [*warnings, *filter(None, [self._store.notice, self._store.trouble])]
 
     def _differ(self, before: _Now) -> bool:
         return before != self._now()

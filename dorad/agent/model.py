@@ -151,7 +151,7 @@ class AgentStatus(msgspec.Struct, frozen=True):
     shares: list[ShareState]
     releases: list[ReleaseState] = []
     notice: str = ""
-    """What the operator should know: that a damaged store was replaced."""
+    """What the operator should know: that a damaged store was replaced, or the disk is full."""
 
     @property
     def line(self) -> str:

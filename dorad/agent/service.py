@@ -16,7 +16,7 @@ from dorad import __version__
 from dorad.agent.backoff import Backoff
 from dorad.agent.daemon import Daemon
 from dorad.agent.dial import Dialer
-from dorad.agent.folder import releases_folder, signers_folder
+from dorad.agent.folder import recordings_folder, releases_folder, signers_folder
 from dorad.agent.handlers import AgentMethods, handlers
 from dorad.agent.identity import IdentityStore
 from dorad.agent.model import AgentStatus
@@ -25,10 +25,11 @@ from dorad.agent.releases.queries import Contact
 from dorad.agent.releases.releases import Releases
 from dorad.agent.releases.trees import TreeLibrary
 from dorad.agent.shares import Shares
-from dorad.agent.status import keep_status, only_one
+from dorad.agent.status import keep_status, only_one, runtime_folder
 from dorad.agent.store import ShareStore
 from dorad.bell import Bell
 from dorad.control.errors import ControlError
+from dorad.diskspace import DiskWatch
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorad.procinfo import start_time
 from dorad.release.disk import free_bytes
@@ -57,7 +58,7 @@ class Service:
         self._folder = folder
         self._identities = IdentityStore(folder)
         self._robot = self._identities.load().robot
-        self._store = ShareStore(folder / "shares.db")
+        self._store = ShareStore(folder / "shares.db", runtime_folder(folder))
         self._boot = _BOOT_ID.read_text(encoding="ascii").strip()
         self._changed = Bell()
         name = f"dorad-agent {__version__}"
@@ -93,6 +94,7 @@ class Service:
             self._boot,
             self._attached,
             partial(free_bytes, releases_folder(folder)),
+            DiskWatch((folder, releases_folder(folder), recordings_folder(folder))),
         )
         self._dialer = Dialer(
             self._identities,
@@ -150,7 +152,7 @@ class Service:
             daemon=self._shares.problem,
             shares=list(self._shares.reported.values()),
             releases=list(self._releases.states.values()),
-            notice=self._store.notice,
+            notice="; ".join(filter(None, (self._store.notice, self._store.trouble))),
         )
 
     def _background(self, notifier: ServiceNotifier) -> list[Coroutine[Any, Any, None]]:

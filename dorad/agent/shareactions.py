@@ -76,23 +76,14 @@ class ShareActions:
         seen = rules.mark_seen(record, runs)
         if seen is not record:
             _log.debug("share of %s: dorad has accepted it before", record.order.dataflow)
-            self._keep(seen)
+            self._store.keep(seen)
         return seen
-
-    def _keep(self, record: ShareRecord) -> None:
-        """Store the progress of an order; a full disk must not keep the robot from its work."""
-        try:
-            self._store.put(record)
-        except ControlError as error:
-            name = record.order.dataflow
-            _log.warning("the share of %s is kept in memory only: %s", name, error)
-            self._store.records[name] = record
 
     async def _start(
         self, record: ShareRecord, action: rules.Start, runs: Mapping[str, Run]
     ) -> None:
         # Stored first: after a kill here, a run that has ended is known to be of this order.
-        self._keep(rules.begin(record, self.present, action.previous))
+        self._store.keep(rules.begin(record, self.present, action.previous))
         content, name = record.order.content, record.order.dataflow
         start = Start(
             descriptor=content.descriptor,
@@ -120,7 +111,7 @@ class ShareActions:
                 self._conclude(present, "failed", "; ".join(error.lines), runs)
         else:
             _log.info("started the share of %s (%s)", name, content.uuid)
-            self._keep(rules.mark_run(self._store.records[name], content.uuid))
+            self._store.keep(rules.mark_run(self._store.records[name], content.uuid))
 
     async def _change(self, record: ShareRecord) -> None:
         content, name, trouble = record.order.content, record.order.dataflow, ""
@@ -142,7 +133,7 @@ class ShareActions:
             trouble = "; ".join(error.lines)
             _log.warning("share of %s cannot be changed: %s", name, error)
         present = self._store.records[name]
-        self._keep(rules.follow(present, record.order, now, trouble))
+        self._store.keep(rules.follow(present, record.order, now, trouble))
 
     async def _stop(self, record: ShareRecord, uuid: str) -> None:
         order = record.order
@@ -159,7 +150,7 @@ class ShareActions:
         self, record: ShareRecord, status: EndStatus, reason: str, runs: Mapping[str, Run]
     ) -> None:
         run = runs.get(record.order.content.uuid)
-        self._keep(rules.conclude(record, status, time.time(), reason, run))
+        self._store.keep(rules.conclude(record, status, time.time(), reason, run))
         _log.info(
             "the share of %s is %s%s", record.order.dataflow, status, reason and f": {reason}"
         )

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 EVERY_S = 30.0
 """Time between two looks when nothing happens."""
+FULL_EVERY_S = 5.0
+"""The same while the disk is full and orders are to be stored."""
 ACTIVE_EVERY_S = 2.0
 """The same while a dataflow starts, or has links, whose state has no events."""
 HELD_EVERY_S = 0.1
@@ -92,6 +94,7 @@ class Shares:
         async with asyncio.TaskGroup() as tasks:
             while True:
                 self._wake.clear()
+                self._store.flush()
                 busy = set(self._acting)
                 try:
                     self._runs = await self._look()
@@ -124,27 +127,25 @@ class Shares:
                 f"the dataflow {name} comes from releases here",
                 "`dorafleet rollout start` changes it",
             )
-        self._store.put(rules.take_order(present, order, self._boot))
+        record = rules.take_order(present, order, self._boot)
+        if order.enabled:
+            self._store.put(record)
+        else:
+            # A stop is obeyed whatever the disk says.
+            self._store.keep(record)
         return self._taken(present, order)
 
     def put(self, order: ShareSet) -> None:
         """Store the order for a dataflow that comes from a release.
 
-        A full disk must not keep the robot from going back: then it is in memory only. After a
-        restart it follows again from the record of the release.
+        A full disk must not keep the robot from going back. After a restart the order follows
+        again from the record of the release.
 
         Raises:
             ControlError: there are too many shares.
         """
         present = self._store.records.get(order.dataflow)
-        record = rules.take_order(present, order, self._boot)
-        try:
-            self._store.put(record)
-        except ControlError as error:
-            if error.code != "unavailable":
-                raise
-            _log.warning("the share of %s is kept in memory only: %s", order.dataflow, error)
-            self._store.records[order.dataflow] = record
+        self._store.keep(rules.take_order(present, order, self._boot))
         self._taken(present, order)
 
     def check_epoch(self, epoch: int) -> None:
@@ -202,7 +203,7 @@ class Shares:
     def forget_epochs(self) -> None:
         """Forget the terms of all orders: those to come may be lower. Raises ControlError."""
         for record in list(self._store.records.values()):
-            self._store.put(rules.forget_epoch(record))
+            self._store.keep(rules.forget_epoch(record))
 
     def _find(self, ref: ShareRef) -> ShareRecord:
         record = self._store.records.get(ref.dataflow)
@@ -269,7 +270,10 @@ class Shares:
     def _update_states(self) -> None:
         before, now = self.states, time.time()
         self.states = {
-            name: rules.state_of(record, self._runs, self._trouble(name), before.get(name), now)
+            name: rules.state_of(
+                *(record, self._runs, self._trouble(name), before.get(name), now),
+                self._store.note(name),
+            )
             for name, record in self._store.records.items()
         }
         if self.states != before:
@@ -281,7 +285,7 @@ class Shares:
     def _interval(self) -> float:
         now = asyncio.get_running_loop().time()
         found = [(state, self._store.records[name].order) for name, state in self.states.items()]
-        shortest = EVERY_S
+        shortest = FULL_EVERY_S if self._store.trouble else EVERY_S
         if any(state.links or state.status in ("starting", "ready") for state, _ in found):
             shortest = ACTIVE_EVERY_S
         if any(state.status == "starting" and order.hold is not None for state, order in found):

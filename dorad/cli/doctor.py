@@ -184,6 +184,7 @@ def check_daemon() -> Iterator[Check]:
     else:
         yield from judge_daemon(found)
         yield check_socket(client.server.path)
+        yield from check_disks(client.server.path, Path(found.state).parent)
     yield judge_dataflows(dataflows.dataflows)
     yield from judge_links(dataflows.dataflows)
     yield from judge_nodes(nodes.nodes)
@@ -217,6 +218,22 @@ def check_socket(path: Path) -> Check:
     if mode & 0o007:
         return Check("WARN", "socket", text, "every user of this machine can connect")
     return Check("PASS", "socket", text)
+
+
+def check_disks(socket: Path, state: Path) -> Iterator[Check]:
+    """Check the room on the disks that the daemon with this socket and its nodes write to."""
+    from dorad.daemon.paths import system_paths
+    from dorad.diskspace import low_disks, spaces
+
+    system = system_paths()
+    folders = system.written if socket == system.control else (state,)
+    low = low_disks(spaces(folders))
+    for each in low:
+        level: Level = "FAIL" if each.severity == "fail" else "WARN"
+        hint = "`dora clean` unlists ended dataflows; see `du -xh --max-depth 2 /var`"
+        yield Check(level, "disk", each.text, hint)
+    if not low:
+        yield Check("PASS", "disk", f"{folders[0]} has room")
 
 
 def judge_daemon(found: DaemonStatus) -> Iterator[Check]:

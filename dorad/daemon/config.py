@@ -29,6 +29,10 @@ LINK_USER = "dorad-link"
 """The user that links between machines run as under systemd."""
 OWN_USERS = (LINK_USER, "dorad-agent")
 """Users of dorad's other processes. No node runs as one: it could read their keys."""
+POOL_PREFIX = "dorad-df"
+"""How the names of the users begin that dataflows get; see `userpool`."""
+DEVICE_GROUPS = ("audio", "dialout", "gpio", "i2c", "plugdev", "render", "spi", "video")
+"""The groups of devices on Debian and on its relatives for robots."""
 
 _MAX_CORE = 8191
 _USER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,31}")
@@ -50,6 +54,8 @@ class NodeSettings:
     """The user of nodes without a `user`."""
     users: tuple[str, ...] = ()
     """Other users that nodes may name as their `user`; `*` allows every user, including root."""
+    groups: tuple[str, ...] = DEVICE_GROUPS
+    """Groups that nodes may name in their `groups`."""
     sandbox: bool = True
     """Whether nodes lose privileges that most nodes never need."""
     sandbox_exceptions: tuple[str, ...] = ()
@@ -60,7 +66,11 @@ class NodeSettings:
     def allows(self, user: str) -> bool:
         """Return True if a node may run as this user."""
         listed = user == self.user or user in self.users or ANY_USER in self.users
-        return listed and user not in OWN_USERS
+        return listed and not is_reserved(user)
+
+    def allows_group(self, group: str) -> bool:
+        """Return True if a node may name this group."""
+        return group in self.groups or ANY_USER in self.users
 
     def sandboxed(self, dataflow: str | None, node: str) -> bool:
         """Return True if a node of the dataflow with this name runs in the sandbox."""
@@ -84,6 +94,11 @@ class Settings:
             "logs.journal": self.journal != before.journal,
         }
         return [name for name, different in changed.items() if different]
+
+
+def is_reserved(user: str) -> bool:
+    """Return True for users of dorad's own processes, and for those that it gives to dataflows."""
+    return user in OWN_USERS or user.startswith(POOL_PREFIX)
 
 
 def load(path: Path) -> Settings:
@@ -139,6 +154,7 @@ def _read_nodes(block: Fields, before: Settings) -> Settings:
     nodes = NodeSettings(
         user=block.checked("user", _user, default.user),
         users=block.texts("users", _user_or_any),
+        groups=block.texts("groups", _group) if block.has("groups") else default.groups,
         sandbox=default.sandbox if sandbox is None else sandbox,
         sandbox_exceptions=block.texts("sandbox_exceptions"),
         place=place,
@@ -189,6 +205,14 @@ def _user(text: str) -> str:
         raise TextError(f"`{text}` is not a valid user name")
     if text in OWN_USERS:
         raise TextError(f"nodes cannot run as `{text}`, whose processes have keys of this machine")
+    if is_reserved(text):
+        raise TextError(f"nodes cannot name `{text}`, which dorad gives to one dataflow")
+    return text
+
+
+def _group(text: str) -> str:
+    if not _USER.fullmatch(text):
+        raise TextError(f"`{text}` is not a valid name of a group")
     return text
 
 

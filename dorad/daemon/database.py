@@ -3,9 +3,9 @@
 WAL mode. A commit is a write into the page cache, which survives the end of the process and takes
 about 50 us, so it is done in the event loop. `sync` makes commits survive a power cut, in a thread.
 
-If the disk cannot be used, a spare file in the runtime folder (in memory) takes its place. It
-survives the daemon, as nodes do, but no reboot. Once the disk can be written, its content moves
-there.
+If the disk cannot be used, at the start or later, a spare file in the runtime folder (in memory)
+takes its place. It survives the daemon, as nodes do, but no reboot. Once the disk can be written,
+its content moves there.
 """
 
 from __future__ import annotations
@@ -40,6 +40,9 @@ _DISK_ERRORS = (
 )
 """Errors of SQLite that are caused by the disk, not by the file."""
 
+MIN_ROOM = 1 << 20
+"""Bytes that must be free, beside twice those of the spare file, before it moves to the disk."""
+
 _PARTS = ("", "-wal")
 _BUSY_MS = 2000
 
@@ -61,6 +64,9 @@ class Schema(NamedTuple):
     """SQL that creates all tables."""
     upgrades: Mapping[int, str]
     """SQL that turns a file of this version into one of the next."""
+    additions: str = ""
+    """SQL that creates tables if they are missing, in every file. An older dorad, to which a robot
+    may go back, ignores these tables; it would not use a file of a later version."""
 
 
 class Database:
@@ -78,7 +84,7 @@ class Database:
         """Open or create the file. Rename it and start a new one if it is unusable, and `warn`.
 
         `check` reads all content and raises if it is damaged. If the disk cannot be used, the
-        database is in `spare` until the next start.
+        database is in `spare` until `move_back` succeeds.
 
         Raises:
             StateError: there is no file and none can be created.
@@ -88,21 +94,65 @@ class Database:
         self._check_content = check
         self._warn = warn
         self._syncing = threading.Lock()
+        self._connection: apsw.Connection | None = None
+        """None until the file is open for the first time."""
+        self._disk = path
+        self._spare = spare
+        self._changes: list[tuple[str, Any]] | None = None
+        """The statements of the block of `atomically`; None outside of it."""
+        self._disk_error: apsw.Error | None = None
+        """Why the statements of this block are not in the file."""
         try:
             self._open_or_replace(spare)
         except _DISK_ERRORS as error:
-            if spare is None:
-                raise StateError(f"{path}: {error}") from error
-            try:
-                copy_to_spare(path, spare)
+            self._use_spare(error)
+
+    def _use_spare(self, why: apsw.Error) -> None:
+        """Continue in the spare file. Raises StateError if there is none, or it is in use."""
+        spare = self._spare
+        if spare is None or self.path == spare:
+            raise StateError(f"{self.path}: {why}") from why
+        former = self._connection
+        try:
+            with self._syncing:
+                copy_to_spare(self.path, spare)
                 self.path = spare
                 self._open_or_replace(None)
-            except (OSError, apsw.Error) as second:
-                raise StateError(f"{path}: {error}, and {spare}: {second}") from second
-            warn(
-                f"{path} cannot be used ({error}); the state is in memory, which a reboot clears,"
-                " until dorad is restarted with a disk that has room and can be written"
-            )
+        except (OSError, apsw.Error, StateError) as error:
+            self.path = self._disk
+            raise StateError(f"{self.path}: {why}, and {spare}: {error}") from error
+        _close(former)
+        self._warn(
+            f"{self._disk} cannot be used ({why}); the state is in memory, which a reboot clears,"
+            " until the disk has room and can be written"
+        )
+
+    def move_back(self) -> bool:
+        """Move the content of the spare file to the disk, if it is in use and there is room."""
+        spare = self._spare
+        if spare is None or self.path != spare or self._changes is not None:
+            return False
+        try:
+            space = os.statvfs(self._disk.parent)
+            if space.f_bavail * space.f_frsize < spare.stat().st_size * 2 + MIN_ROOM:
+                return False
+            former = self._connection
+            assert former is not None
+            # All of it in the one file, which is copied.
+            former.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            with self._syncing:
+                self.path = self._disk
+                try:
+                    self._open(spare)
+                except BaseException:
+                    self.path = spare
+                    raise
+        except (OSError, apsw.Error, _UnusableError) as error:
+            _log.debug("the state stays in %s: %s", spare, error)
+            return False
+        _close(former)
+        self._warn(f"the state is in {self._disk} again")
+        return True
 
     def _open_or_replace(self, spare: Path | None) -> None:
         """Open the file, or a new one in its place if it is unusable.
@@ -165,6 +215,8 @@ class Database:
                 connection.execute(self._schema.upgrades[version])
                 version += 1
                 connection.pragma("user_version", version)
+        with connection:
+            connection.execute(self._schema.additions)
         if version not in (0, self._schema.version):
             raise _UnusableError(
                 f"its layout is version {version}, this dorad uses {self._schema.version}"
@@ -192,25 +244,85 @@ class Database:
 
     def execute(self, sql: str, values: Any = ()) -> list[tuple[Any, ...]]:
         """Run one statement in its own transaction; return all rows. Raises StateError."""
+        if self._changes is not None:
+            self._changes.append((sql, values))
+            if self._disk_error is not None:
+                return []
         try:
-            with self._connection:
-                found: list[tuple[Any, ...]] = self._connection.execute(sql, values).fetchall()
+            return self._run(sql, values)
+        except _DISK_ERRORS as error:
+            if self._spare is None or self.path == self._spare:
+                raise StateError(f"{self.path}: {error}") from error
+            if self._changes is not None:
+                # The block runs to its end, and is repeated in the spare file.
+                self._disk_error = error
+                return []
+            self._use_spare(error)
         except (apsw.Error, UnicodeError, OverflowError) as error:
             raise StateError(f"{self.path}: {error}") from error
-        return found
+        return self.execute(sql, values)
+
+    def _run(self, sql: str, values: Any) -> list[tuple[Any, ...]]:
+        return self._opened.execute(sql, values).fetchall()
 
     @contextlib.contextmanager
     def atomically(self) -> Iterator[None]:
         """Commit all statements of the block at once, or none if it raises. Raises StateError."""
-        try:
-            with self._connection:
+        if self._changes is not None:
+            with self._within(self._changes):
                 yield
+            return
+        changes: list[tuple[str, Any]] = []
+        self._changes, self._disk_error = changes, None
+        try:
+            try:
+                with _transaction(self._opened):
+                    yield
+                    if self._disk_error is not None:
+                        raise self._disk_error
+            finally:
+                self._changes = self._disk_error = None
+        except _DISK_ERRORS as error:
+            self._use_spare(error)
+            self._repeat(changes)
         except apsw.Error as error:
+            raise StateError(f"{self.path}: {error}") from error
+
+    @contextlib.contextmanager
+    def _within(self, changes: list[tuple[str, Any]]) -> Iterator[None]:
+        """Undo the statements of a block within another one if it raises."""
+        begun, connection = len(changes), self._opened
+        is_saved = self._disk_error is None
+        if is_saved:
+            connection.execute("SAVEPOINT inner")
+        try:
+            yield
+        except BaseException:
+            del changes[begun:]
+            # SQLite itself has undone everything if the disk is full.
+            if is_saved and connection.in_transaction:
+                connection.execute("ROLLBACK TO inner; RELEASE inner")
+            raise
+        if is_saved and connection.in_transaction:
+            connection.execute("RELEASE inner")
+
+    def _repeat(self, changes: list[tuple[str, Any]]) -> None:
+        """Run the statements of a block in the spare file. Raises StateError."""
+        try:
+            with _transaction(self._opened):
+                for sql, values in changes:
+                    self._run(sql, values)
+        except (apsw.Error, UnicodeError, OverflowError) as error:
             raise StateError(f"{self.path}: {error}") from error
 
     def close(self) -> None:
         """Close the file."""
-        self._connection.close(True)
+        self._opened.close(True)
+
+    @property
+    def _opened(self) -> apsw.Connection:
+        assert self._connection is not None
+        return self._connection
 
     def sync(self) -> None:
         """Flush all commits to the disk. Blocks: call it in a thread.
@@ -238,6 +350,29 @@ class Database:
             # A connection notices the log only when it reads something.
             connection.execute("SELECT 1 FROM sqlite_schema").fetchall()
             connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+
+
+@contextlib.contextmanager
+def _transaction(connection: apsw.Connection) -> Iterator[None]:
+    """Commit the statements of the block, or none of them if it raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        # SQLite itself has undone everything if the disk is full.
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+def _close(connection: apsw.Connection | None) -> None:
+    """Close a connection to a file that is no longer used, possibly on a broken disk."""
+    if connection is not None:
+        try:
+            connection.close(True)
+        except apsw.Error as error:
+            _log.debug("a file of the state is not closed: %s", error)
 
 
 def copy_to_spare(source: Path, spare: Path) -> None:

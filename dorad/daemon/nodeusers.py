@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
 import logging
 import os
 import pwd
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from dorad.daemon.config import LINK_USER, SYSTEM_FILE, NodeSettings
+from dorad.daemon.config import LINK_USER, POOL_PREFIX, SYSTEM_FILE, NodeSettings
 from dorad.dataflow.nearest import did_you_mean
 from dorad.launch.model import LaunchError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 _log = logging.getLogger(__name__)
 
@@ -52,8 +58,15 @@ class NodeUsers:
             )
         return ""
 
-    def user_for(self, wanted: str | None) -> str:
+    @property
+    def separate(self) -> bool:
+        """Whether each dataflow has a user of its own: a set `[nodes] user` is for all of them."""
+        return self.system and self.units and not self.settings.place
+
+    def user_for(self, wanted: str | None, own: str = "") -> str:
         """Return the user for a node whose `user` is `wanted`; empty means the daemon's own user.
+
+        `own` is the user of its dataflow; empty is that of the configuration.
 
         Raises:
             LaunchError: that user does not exist, is not allowed, or needs systemd.
@@ -73,7 +86,7 @@ class NodeUsers:
         if not self.system:
             user = wanted or ""
         else:
-            user = (wanted or self.settings.user) if self.units else ""
+            user = (wanted or own or self.settings.user) if self.units else ""
         _log.debug("a node with the user %r runs as %r", wanted, user or _own_name())
         return user
 
@@ -94,20 +107,47 @@ class NodeUsers:
             )
         return LINK_USER
 
-    def admits(self, uid: int) -> bool:
-        """Return True if nodes may run as this user, so that its processes may attach."""
+    def groups_for(self, wanted: Collection[str], user: str) -> tuple[str, ...]:
+        """Return the groups for a node that runs as `user` and whose `groups` are `wanted`.
+
+        The user of a dataflow also has the groups of the configured one, which has them for all
+        dataflows.
+
+        Raises:
+            LaunchError: a group does not exist, or is not allowed.
+        """
+        for group in wanted:
+            if not self.settings.allows_group(group):
+                raise LaunchError(
+                    f"it may not have the group `{group}`; to allow that, add the group to `groups`"
+                    f" in the section [nodes] of {SYSTEM_FILE}"
+                )
+            try:
+                grp.getgrnam(group)
+            except KeyError:
+                names = [entry.gr_name for entry in grp.getgrall()]
+                hint = did_you_mean(group, names)
+                raise LaunchError(
+                    f"there is no group `{group}`" + (f" ({hint})" if hint else "")
+                ) from None
+        groups = set(wanted)
+        if user.startswith(POOL_PREFIX) and _exists(self.settings.user):
+            entry = pwd.getpwnam(self.settings.user)
+            for gid in os.getgrouplist(entry.pw_name, entry.pw_gid):
+                with contextlib.suppress(KeyError):  # a number without a name
+                    groups.add(grp.getgrgid(gid).gr_name)
+        return tuple(sorted(groups))
+
+    def is_user_of(self, wanted: Iterable[str | None], own: str, uid: int) -> bool:
+        """Return True if a node runs as the user `uid` whose `user` is one of `wanted`.
+
+        `own` is the user of its dataflow; empty is that of the configuration.
+        """
         try:
             name = pwd.getpwuid(uid).pw_name
-            return name == LINK_USER or self.settings.allows(name)
         except KeyError:
             return False
-
-    def is_user_of(self, wanted: str | None, uid: int) -> bool:
-        """Return True if a node whose `user` is `wanted` runs as the user `uid`."""
-        try:
-            return pwd.getpwuid(uid).pw_name == (wanted or self.settings.user)
-        except KeyError:
-            return False
+        return name in {each or own or self.settings.user for each in wanted}
 
     def _unknown(self, user: str, place: str) -> str:
         hint = did_you_mean(user, [entry.pw_name for entry in pwd.getpwall()])

@@ -57,6 +57,14 @@ class DaemonPaths:
         return None if self.logs is None else self.state / "downloads"
 
     @property
+    def written(self) -> tuple[Path, ...]:
+        """The folders of this machine in which dora and its nodes write; some may be missing."""
+        if self != system_paths():
+            return (self.state,)
+        more = ("releases", "recordings", "dataflows")
+        return (self.state, Path("/var/lib/dorad-agent"), *(self.state / name for name in more))
+
+    @property
     def marker(self) -> str:
         """The marker that distinguishes processes of this daemon from others; see `orphans`."""
         return str(self.runtime)

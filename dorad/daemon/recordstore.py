@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from dorad.control.alertbook import StoredAlert
     from dorad.daemon.state import State
+    from dorad.daemon.userpool import Assignment
     from dorad.dataflow.model import Dataflow
 
 _log = logging.getLogger(__name__)
@@ -109,6 +110,20 @@ class RecordStore:
             for key, value in values.items():
                 self.set_param(record, node, key, value)
 
+    def load_assignments(self) -> list[Assignment]:
+        """Return the users of dataflows. Raises StateError."""
+        return self._state.assignments()
+
+    def put_assignment(self, assignment: Assignment) -> None:
+        """Store the user of a dataflow; a failure is reported to the operator."""
+        with self._reporting():
+            self._state.put_assignment(assignment)
+
+    def delete_assignment(self, dataflow: str) -> None:
+        """Delete the user of a dataflow; a failure is reported to the operator."""
+        with self._reporting():
+            self._state.delete_assignment(dataflow)
+
     def load_alerts(self) -> list[StoredAlert]:
         """Return the alerts of the daemon before. Raises StateError."""
         return self._state.alerts()
@@ -128,7 +143,12 @@ class RecordStore:
             self._state.forget([record.uuid])
 
     async def sync(self) -> None:
-        """Flush all changes to the disk, so that they survive a power cut."""
+        """Flush all changes to the disk, so that they survive a power cut.
+
+        Those in memory move to the disk once it has room.
+        """
+        if self._state.move_back():
+            self._write_failed = False
         try:
             await asyncio.to_thread(self._state.sync)
             self._sync_failed = False

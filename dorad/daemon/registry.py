@@ -9,6 +9,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
 from dorad.control.naming import check_name, check_uuid, ended, find
@@ -18,10 +20,13 @@ from dorad.daemon.recordstore import RecordStore
 from dorad.daemon.run import DataflowRun, new_dataflow_id
 from dorad.daemon.runner import Runner
 from dorad.daemon.state import Options, Row
+from dorad.daemon.userpool import RECORDINGS_FOLDER, UserPool, owned_by
 from dorad.dataflow.errors import DataflowError
+from dorad.dataflow.model import NodeKind
 from dorad.dataflow.params import check, check_key
 from dorad.dataflow.topology import changes
 from dorad.dataflow.types.strict import change_problems
+from dorad.launch.programs import folder_of
 from dorad.logs.paths import log_folder
 from dorad.problems import ProblemError
 
@@ -66,6 +71,7 @@ class Registry:
         self._host = host
         self._paths = paths
         self._warn = warn
+        self._users = UserPool(self.store, paths.state, self._is_known)
         self._records: list[Record] = []
         self._closing = False
 
@@ -73,6 +79,11 @@ class Registry:
     def records(self) -> list[Record]:
         """All dataflows, the oldest first."""
         return list(self._records)
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders whose disks must not get full."""
+        return self._paths.written
 
     @property
     def running(self) -> list[Record]:
@@ -128,6 +139,7 @@ class Registry:
     async def adopt(self) -> None:
         """Read the state and adopt what the previous daemon left; see `Adoption`."""
         self._records = self.store.load()
+        self._users.load()
         adoption = Adoption(self._host, self._paths, self.store, self.runner, self._warn)
         await adoption.adopt(self._records)
         self.adopted = adoption.adopted
@@ -162,6 +174,7 @@ class Registry:
             checked_params(wanted.params) if old is None else old.params,
             uuid=wanted.uuid,
             hold=wanted.hold,
+            user_of=wanted.user_of,
         )
 
     def _ended_with(self, uuid: str) -> Record | None:
@@ -196,6 +209,7 @@ class Registry:
         *,
         uuid: str | None = None,
         hold: float | None = None,
+        user_of: str | None = None,
     ) -> Record:
         if self._closing:
             raise ControlError("busy", "the daemon is ending")
@@ -206,6 +220,9 @@ class Registry:
         if problems := change_problems(dataflow):
             raise DataflowError(problems)
         uuid = uuid or new_dataflow_id()
+        alike = [known for known in self.running if known.uuid == user_of]
+        user = alike[0].row.options.user if alike else self._user_for(name or uuid, dataflow)
+        options = replace(options, user=user)
         row = Row(
             uuid=uuid,
             name=name,
@@ -232,6 +249,46 @@ class Registry:
         self._records.append(record)
         self.runner.start(record)
         return record
+
+    def _user_for(self, dataflow_name: str, dataflow: Dataflow) -> str:
+        """Return the user for the nodes of a dataflow that starts; empty without units.
+
+        It is the dataflow's own, unless the configuration sets one for all, or a folder of the
+        dataflow was given to the user that they shared before.
+
+        Raises:
+            LaunchError: all users are in use.
+        """
+        users = self.runner.node_users
+        shared = users.settings.user if users.units else ""
+        nodes = [
+            node
+            for node in dataflow.nodes
+            if node.user is None and node.kind not in (NodeKind.DYNAMIC, NodeKind.LINK)
+        ]
+        if not users.separate or not nodes:
+            return shared
+        folders = [folder_of(node, dataflow) for node in nodes]
+        if dataflow.record is not None:
+            own = self._paths.state / RECORDINGS_FOLDER / dataflow_name
+            recordings = folders[0] / dataflow.record.folder
+            folders += [] if recordings.is_relative_to(own) else [recordings]
+        given = owned_by(folders, shared)
+        if given is None:
+            return self._users.assign(dataflow_name)
+        self._warn(
+            f"dataflow {dataflow_name} runs as {shared}, not as a user of its own, because"
+            f" {given} belongs to {shared}: other dataflows that run as {shared} can read its"
+            f" secrets and stop its nodes; `chown -R root: {given}` changes that at its next start"
+        )
+        return shared
+
+    def _is_known(self, dataflow_name: str) -> bool:
+        """Return True if a dataflow with this name or UUID may need its user again."""
+        return any(
+            record.name == dataflow_name or (record.uuid == dataflow_name and record.running)
+            for record in self._records
+        )
 
     def _log_base(self, dataflow: Dataflow, options: Options) -> Path:
         """Return the folder for logs: beside the file, which may be on another machine only."""

@@ -12,15 +12,16 @@ from dorad.control.errors import ControlError
 from dorad.control.peer import may_command
 from dorad.daemon.broker.listener import daemon_socket
 from dorad.daemon.broker.restore import RestoreError
-from dorad.daemon.config import NodeSettings
+from dorad.daemon.config import LINK_USER, NodeSettings
 from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.record import stored_failure, stored_result
 from dorad.daemon.rules.report import Block, failure_report
 from dorad.daemon.run import DataflowRun
 from dorad.daemon.runmodel import RunOptions, RunServices
+from dorad.daemon.userpool import node_folder
 from dorad.launch.command import LaunchContext
 from dorad.launch.fetch import MAX_TOTAL, Downloads
-from dorad.launch.model import LaunchError
+from dorad.launch.model import Identity, LaunchError
 from dorad.logs.journal.writer import Journal
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Runner:
             uv=row.options.uv,
             allow_shell=row.options.allow_shell,
             dataflow_name=row.name or "",
-            user_for=lambda wanted: self.node_users.user_for(wanted),
+            identity=lambda node: self._identity(record, node),
             link_user=lambda: self.node_users.link_user(),
             sandboxed=lambda node: self.node_users.settings.sandboxed(row.name, node),
         )
@@ -120,8 +121,8 @@ class Runner:
         return RunServices(
             store=self._host,
             marker=self._marker(uuid),
-            admits=self._admits if self._host.units else None,
-            may_use=self._may_use,
+            admits=(lambda peer: self._admits(record, peer)) if self._host.units else None,
+            may_use=lambda node, peer: self._may_use(record, node, peer),
             helpers=self._host.helpers,
             downloads=self._downloads,
             on_change=lambda: self.save(record),
@@ -195,17 +196,33 @@ class Runner:
             record.run.stop(grace)
         self._store.put_dataflow(record, record.run.dataflow)
 
-    def _admits(self, peer: Peer) -> bool:
-        """Return True if nodes may run as the peer's user, or the peer may command the daemon."""
+    def _identity(self, record: Record, node: NodeSpec) -> Identity:
+        """Return the user of a node, its groups, and its folder. Raises LaunchError."""
+        users, own, name = self.node_users, record.row.options.user, record.name
+        user = users.user_for(node.user, own)
+        groups = users.groups_for(node.groups, user) if self._host.units else node.groups
+        folder = None
+        if name is not None and self._host.units and user == (own or users.settings.user):
+            folder = node_folder(self._paths.state, name, user, node)
+        return Identity(user, groups, folder)
+
+    def _admits(self, record: Record, peer: Peer) -> bool:
+        """Return True if a node of the dataflow or its link process runs as the peer's user.
+
+        And if the peer may command the daemon.
+        """
         if may_command(peer, os.getuid(), self.group):
             return True
-        return self.node_users.admits(peer.uid)
+        dataflow = record.dataflow if record.run is None else record.run.dataflow
+        wanted = [None] if dataflow is None else [node.user for node in dataflow.nodes]
+        users = self.node_users
+        return users.is_user_of([*wanted, LINK_USER], record.row.options.user, peer.uid)
 
-    def _may_use(self, node: NodeSpec, peer: Peer) -> bool:
+    def _may_use(self, record: Record, node: NodeSpec, peer: Peer) -> bool:
         """Return True if a process of the peer's user may attach as a dynamic node."""
         if may_command(peer, os.getuid(), self.group):
             return True
-        return self.node_users.is_user_of(node.user, peer.uid)
+        return self.node_users.is_user_of([node.user], record.row.options.user, peer.uid)
 
     def _marker(self, uuid: str) -> str:
         """Return the marker that the processes of one dataflow carry; see `orphans`."""

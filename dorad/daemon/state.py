@@ -9,6 +9,7 @@ import msgspec
 from dorad.control.alertbook import StoredAlert
 from dorad.control.messages import Share, Status
 from dorad.daemon.database import Database, Schema, StateError
+from dorad.daemon.userpool import Assignment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -32,6 +33,13 @@ CREATE TABLE param (
 ) STRICT, WITHOUT ROWID;
 """
 
+_ASSIGNMENTS = """
+CREATE TABLE IF NOT EXISTS assignment (
+    dataflow TEXT PRIMARY KEY, user TEXT NOT NULL, used_at REAL NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+"""The users of dataflows."""
+
 SCHEMA = Schema(
     version=5,
     tables=_TABLES + _ALERTS,
@@ -42,6 +50,7 @@ SCHEMA = Schema(
         # Nothing is known of those that have ended: a start too many is better than none.
         4: "ALTER TABLE dataflow ADD COLUMN interrupted INTEGER NOT NULL DEFAULT 1",
     },
+    additions=_ASSIGNMENTS,
 )
 
 
@@ -55,6 +64,8 @@ class Options(msgspec.Struct, frozen=True):
     hot_reload: bool = False
     share: Share | None = None
     """The part of the dataflow that this machine runs; None means all of it."""
+    user: str = ""
+    """The user of its nodes, from its start to its end; empty is that of the configuration."""
 
 
 class Row(msgspec.Struct):
@@ -109,6 +120,10 @@ class State:
     def sync(self) -> None:
         """Flush all changes to the disk. Blocks: call it in a thread. Raises StateError."""
         self._database.sync()
+
+    def move_back(self) -> bool:
+        """Move the state from memory to the disk, if it is there and the disk has room."""
+        return self._database.move_back()
 
     def atomically(self) -> AbstractContextManager[None]:
         """Return a block whose changes are stored all at once, or not at all if it raises.
@@ -167,6 +182,21 @@ class State:
         """Return the alerts that were stored last. Raises StateError."""
         return _alerts(self._database)
 
+    def assignments(self) -> list[Assignment]:
+        """Return the users of dataflows. Raises StateError."""
+        return _assignments(self._database)
+
+    def put_assignment(self, assignment: Assignment) -> None:
+        """Store the user of a dataflow. Raises StateError."""
+        self._database.execute(
+            "INSERT OR REPLACE INTO assignment (dataflow, user, used_at) VALUES (?, ?, ?)",
+            assignment,
+        )
+
+    def delete_assignment(self, dataflow: str) -> None:
+        """Delete the user of a dataflow, which has none then. Raises StateError."""
+        self._database.execute("DELETE FROM assignment WHERE dataflow = ?", (dataflow,))
+
     def put_alerts(self, alerts: Sequence[StoredAlert]) -> None:
         """Store all alerts, in place of those before. Raises StateError."""
         self._database.execute("INSERT OR REPLACE INTO alerts VALUES (1, ?)", (_json(alerts),))
@@ -175,6 +205,7 @@ class State:
 def _check(database: Database) -> None:
     """Read everything once. Raises if anything is invalid."""
     _alerts(database)
+    _assignments(database)
     for row in _rows(database):
         _params(database, row.uuid)
 
@@ -199,6 +230,11 @@ def _alerts(database: Database) -> list[StoredAlert]:
     for (content,) in database.execute("SELECT content FROM alerts"):
         return msgspec.json.decode(content, type=list[StoredAlert])
     return []
+
+
+def _assignments(database: Database) -> list[Assignment]:
+    found = database.execute("SELECT dataflow, user, used_at FROM assignment")
+    return [Assignment(*values) for values in found]
 
 
 def _params(database: Database, uuid: str) -> dict[str, dict[str, Any]]:

@@ -107,6 +107,7 @@ class NodeKeys(MoreKeys, total=False):
     realtime: Mapping[str, Any]
     resources: Mapping[str, Any]
     user: str
+    groups: Sequence[str]
     spin_us: int
     shared_memory_pool_size: int | str
     restart_policy: Literal["never", "on-failure", "always"]

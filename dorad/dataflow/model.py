@@ -237,6 +237,8 @@ class NodeSpec:
     resources: Resources | None = None
     user: str | None = None
     """The user to run as under systemd; None is the default of the daemon's configuration."""
+    groups: tuple[str, ...] = ()
+    """Groups that it belongs to besides those of its user, under systemd."""
     spin_us: int | None = None
     """Upper bound of the spin before the node sleeps; 0 never spins, None is the default."""
     shared_memory_pool_size: int | None = None

@@ -80,6 +80,7 @@ def read_node(
         realtime=_read_realtime(fields, inputs),
         resources=_read_resources(fields),
         user=fields.checked("user", _check_user, None),
+        groups=fields.texts("groups", _check_group),
         spin_us=fields.integer("spin_us", maximum=_MAX_SPIN_US),
         shared_memory_pool_size=fields.size("shared_memory_pool_size"),
         restart=_read_restart(fields),
@@ -252,6 +253,12 @@ def _read_resources(fields: Fields) -> Resources | None:
 def _check_user(text: str) -> str:
     if not re.fullmatch(_USER, text):
         raise TextError(f"`{text}` is not a valid user name")
+    return text
+
+
+def _check_group(text: str) -> str:
+    if not re.fullmatch(_USER, text):
+        raise TextError(f"`{text}` is not a valid name of a group")
     return text
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.dataflow.model import RECORDER, REPLAYER, NodeKind
 from dorad.launch import environment, operators, programs
 from dorad.launch.helper import helper_environment
-from dorad.launch.model import Command, LaunchError, NoFileError
+from dorad.launch.model import Command, Identity, LaunchError, NoFileError
 from dorad.node.runtime.config import CONFIG
 from dorad.realtime.schedule import schedule_of
 
@@ -60,9 +60,8 @@ class LaunchContext:
     """The value of DORA_RUN_PARENT_PID."""
     dataflow_name: str = ""
     """The name of the dataflow; empty if it has none."""
-    user_for: Callable[[str | None], str] = lambda wanted: wanted or ""
-    """Returns the user that a node with this `user` runs as; empty is the user of the spawner.
-    Raises LaunchError."""
+    identity: Callable[[NodeSpec], Identity] = lambda node: Identity(node.user or "", node.groups)
+    """Returns the user that a node runs as, with its groups and its folder. Raises LaunchError."""
     sandboxed: Callable[[str], bool] = lambda _: True
     """Returns whether the node with this id loses the rights that most nodes never need."""
     link_user: Callable[[], str] = lambda: ""
@@ -87,7 +86,7 @@ def command_for(
     env = environment.layered_environment(
         context.environ, context.dataflow.env, context.run_env, node.own_env
     )
-    user = context.user_for(node.user)
+    identity = context.identity(node)
     warnings = environment.left_out(context.run_env)
     folder = programs.folder_of(node, context.dataflow)
     programs.check_open(folder)
@@ -122,7 +121,7 @@ def command_for(
         node.cpu_affinity,
         schedule_of(node.realtime),
         node.resources,
-        user,
+        identity,
         context.sandboxed(node.id),
         context.dataflow_name,
         tuple(warnings),
@@ -145,7 +144,7 @@ def _link_command(context: LaunchContext, node_config: str) -> Command:
         (sys.executable, "-m", "dorad.link"),
         Path("/"),
         env,
-        user=context.link_user(),
+        identity=Identity(context.link_user()),
         dataflow_name=context.dataflow_name,
     )
 

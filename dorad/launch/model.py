@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal as signals
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.problems import ProblemError
 
@@ -35,6 +35,24 @@ class SpawnerExitedError(LaunchError):
     """The spawner has exited: no later start can succeed."""
 
 
+class StateFolder(NamedTuple):
+    """A folder that systemd creates for a node's user, or gives to it with all that it contains."""
+
+    path: str
+    """Relative to /var/lib."""
+    mode: int
+
+
+class Identity(NamedTuple):
+    """As which user a node runs, and with which groups and folders; only systemd can apply it."""
+
+    user: str = ""
+    """Empty is the user of the spawner."""
+    groups: tuple[str, ...] = ()
+    """Groups besides those of the user."""
+    folder: StateFolder | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Command:
     """One process to start. Its stdin is /dev/null; its environment is exactly `env`."""
@@ -49,8 +67,7 @@ class Command:
     """Its scheduling policy; None leaves the default."""
     resources: Resources | None = None
     """Its resource limits; only systemd can apply them."""
-    user: str = ""
-    """The user it runs as; only systemd can apply it. Empty is the user of the spawner."""
+    identity: Identity = field(default_factory=Identity)
     sandbox: bool = True
     """Whether it loses the rights that most nodes never need; only systemd can apply it."""
     dataflow_name: str = ""

@@ -10,13 +10,13 @@ import hashlib
 import logging
 import os
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.release.errors import ReleaseError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
-    from pathlib import Path
 
     from dorad.release.manifest import Object
 
@@ -130,18 +130,34 @@ class ObjectStore:
                 if sha256 is None or path.name in sha256:
                     path.unlink(missing_ok=True)
 
-    def remove_unused(self, wanted: Collection[Object]) -> int:
-        """Remove the objects that no tree links to and that are not in `wanted`.
+    def remove_unused(self, wanted: Collection[Object], trees: Collection[Path]) -> int:
+        """Remove the objects that none of `trees` links to and that are not in `wanted`.
 
-        Return how many bytes were freed.
+        Return how many bytes were freed. Links that another user has made keep no object.
         """
         kept = {self.path(each) for each in wanted}
-        freed = 0
+        linked = {
+            Path(folder, name).lstat().st_ino
+            for tree in trees
+            for folder, _, names in os.walk(tree)
+            for name in names
+        }
+        freed = elsewhere = 0
         for path in self._files():
-            found = path.stat()
-            if found.st_nlink == 1 and path not in kept:
+            found = path.lstat()
+            if path in kept or found.st_ino in linked:
+                continue
+            path.unlink()
+            if found.st_nlink == 1:
                 freed += found.st_size
-                path.unlink()
+            else:
+                elsewhere += 1
+        if elsewhere:
+            _log.warning(
+                "%d files that no release needs have links outside of %s, which keep their room on"
+                " the disk (find them with `find / -xdev -user dorad-agent -links +1`)",
+                *(elsewhere, self.folder),
+            )
         return freed
 
     def _files(self) -> Iterator[Path]:

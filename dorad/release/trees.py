@@ -290,7 +290,7 @@ class Trees:
                         path.unlink()
             if not any(self.lacking(self.manifest(each)) for each in kept):
                 self.objects.forget_partials()
-            return self.objects.remove_unused(wanted)
+            return self.objects.remove_unused(wanted, [self.folder / each for each in self.ids()])
 
     @contextmanager
     def lock(self, *, wait: bool) -> Iterator[None]:

@@ -270,10 +270,13 @@ class Connections:
         report.releases = [short_release(release, MAX_USUAL) for release in report.releases]
         robot.sizes = sizes_after(robot.sizes, report.shares, report.releases)
         self._saw(robot)
+        reported = [text[:MAX_REASON] for text in report.warnings]
         is_changed = (
             bool(report.shares or report.removed or report.releases)
             or robot.daemon != report.daemon[:MAX_REASON]
+            or robot.reported != reported
         )
+        robot.reported = reported
         robot.daemon = report.daemon[:MAX_REASON]
         robot.room = report.room
         for share in report.shares:

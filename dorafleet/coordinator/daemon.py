@@ -46,7 +46,9 @@ class DaemonMethods:
         running = self._fleet.running
         seen = [robot for robot in self._robots.all if robot.attached is not None]
         notices = [f"robot `{each.id}`: {each.trouble}" for each in seen if each.trouble]
-        notices += [f"robot `{each.id}`: {line}" for each in seen for line in each.warnings]
+        notices += [
+            f"robot `{each.id}`: {line}" for each in seen for line in each.warnings + each.reported
+        ]
         notices += [f"robot `{each.id}`, the audit: {each.audit}" for each in seen if each.audit]
         return m.DaemonStatus(
             version=__version__,

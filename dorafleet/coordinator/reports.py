@@ -34,6 +34,8 @@ MAX_COUNT = 1 << 53
 MAX_BYTES = 1 << 62
 """Of a disk."""
 
+MAX_WARNINGS = 20
+"""Warnings in a report."""
 MAX_SECONDS = 1e11
 """Some thousand years after 1970: sums of accepted times are valid times, too."""
 
@@ -65,6 +67,8 @@ def check_report(report: AgentReport) -> None:
     check_time(report.time)
     if report.room is not None and not 0 <= report.room <= MAX_BYTES:
         raise ControlError("bad-request", f"a report of an impossible disk: {report.room:g} B")
+    if len(report.warnings) > MAX_WARNINGS:
+        raise ControlError("bad-request", f"a report with more than {MAX_WARNINGS} warnings")
     check_shares(report.shares)
     check_releases(report.releases)
     if len(report.removed) > MAX_SHARES:

@@ -91,6 +91,8 @@ class Robot:
     """Why its daemon cannot be used."""
     room: int | None = None
     """Bytes that its disk of releases had free when it reported last; None if it does not say."""
+    reported: list[str] = field(default_factory=list)
+    """What it has reported that an operator should know of it; alerts have it from its row."""
     reason: str = ""
     """Why it is not connected."""
     was_refused: bool = False

@@ -175,7 +175,7 @@ class RobotMethods:
             audit=robot.audit,
             revoked=self._memories.lost(robot),
             outranked=robot.outranked and robot.client is None,
-            warnings=robot.warnings,
+            warnings=[*robot.warnings, *robot.reported],
             user=robot.machine.user,
             port=robot.machine.port,
         )

@@ -10,6 +10,9 @@ from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from hwtests.robots import Robot
 
 FLOW = """\
@@ -72,6 +75,72 @@ def test_dataflows_run_although_the_disk_cannot_be_written(enabled: Robot, how: 
     assert pid(enabled) == before
     assert "cannot be" not in enabled.exec("dora", "status")
     enabled.exec("test", "!", "-e", "/run/dorad/state.db")
+
+
+def restart(robot: Robot) -> None:
+    robot.exec("systemctl", "restart", "dorad")
+
+
+def kill(robot: Robot) -> None:
+    robot.exec("systemctl", "kill", "--signal=KILL", "dorad")
+
+
+def upgrade(robot: Robot) -> None:
+    robot.exec("apt-get", "-qq", "install", "-y", "/root/newer.deb", timeout=300)
+
+
+def pids(robot: Robot) -> list[str]:
+    """Return the processes of all nodes."""
+    shown = robot.sh("systemctl show --property=ExecMainPID 'dorad-*-talker-*' | sort")
+    return shown.split()
+
+
+@pytest.mark.parametrize("disturb", [restart, kill, upgrade])
+def test_nodes_outlive_a_restart_whatever_happened_since_the_disk_got_full(
+    enabled: Robot, disturb: Callable[[Robot], None], newer_deb: Path
+) -> None:
+    """Also those that were started or restarted on the full disk."""
+    enabled.push(newer_deb, "/root/newer.deb")
+    enabled.exec("systemctl", "start", "dorad")
+    wait_until(lambda: running(enabled), "what was enabled runs")
+    enabled.sh(FULL)
+    enabled.exec("dora", "node", "restart", "-d", "load", "talker")
+    enabled.exec("dora", "start", f"{load.FOLDER}/load.yml", "--name", "other", "--detach")
+    wait_until(lambda: "line 3" in enabled.exec("dora", "logs", "other"), "the other one runs")
+    before = pids(enabled)
+    assert len(set(before)) == 2
+    disturb(enabled)
+    wait_until(lambda: enabled.attempt("dora", "list").stdout.count("Running") == 2, "both run")
+    assert pids(enabled) == before
+    # And a stop is obeyed at once.
+    enabled.exec("dora", "stop", "load")
+    # Nodes that were killed have failed.
+    forced = enabled.attempt("dora", "stop", "other", "--force")
+    assert "was killed because the dataflow was stopped by force" in forced.stderr
+    assert not running(enabled)
+    disturb(enabled)
+    wait_until(lambda: enabled.attempt("dora", "list").returncode == 0, "dorad is there")
+    assert not running(enabled)
+    enabled.sh(f"rm {DISK}/fill")
+    wait_until(
+        lambda: f"the state is in {DISK}/state.db again" in enabled.exec("dora", "status"),
+        "the state is on the disk again",
+    )
+
+
+def test_a_disk_is_reported_before_it_is_full(enabled: Robot) -> None:
+    enabled.exec("systemctl", "start", "dorad")
+    wait_until(lambda: running(enabled), "what was enabled runs")
+    assert f"PASS  disk: {DISK} has room" in enabled.attempt("dora", "doctor").stdout
+    enabled.sh(f"df --output=avail -k {DISK} | tail -1 >/root/free")
+    fill = f"dd if=/dev/zero of={DISK}/fill bs=1k count=$(($(cat /root/free) - %d)) 2>/dev/null"
+    enabled.sh(fill % 300)
+    low = enabled.attempt("dora", "doctor")
+    assert f"WARN  disk: the disk of {DISK} has " in low.stdout
+    enabled.sh(fill % 20)
+    full = enabled.attempt("dora", "doctor")
+    assert full.returncode == 1
+    assert f"FAIL  disk: the disk of {DISK} has " in full.stdout
 
 
 def test_without_dbus_no_node_runs_and_all_continue_once_it_is_back(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import apsw
 import msgspec
 import pytest
 
+from dorad.agent import reserve
 from dorad.agent import store as stores
 from dorad.agent.model import Memory, ShareRecord
 from dorad.agent.store import ShareStore
@@ -156,4 +159,119 @@ def test_a_file_of_an_earlier_version_keeps_its_content(path, version, tables):
     again = ShareStore(path)
     later = Memory(fleet="fleet", epoch=1796000000999, authority="fleet", audit="later")
     assert again.memory == later
+    again.close()
+
+
+# -- A full disk
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk that gets full when `disk.clear()` is called: SQLite refuses then, as it would."""
+    room = threading.Event()
+    room.set()
+    write, open_ = ShareStore._write, apsw.Connection
+
+    def checked(self, sql, values):
+        if not room.is_set():
+            raise ControlError("unavailable", "the disk is full")
+        write(self, sql, values)
+
+    class Opening(open_):
+        def execute(self, sql, *more):
+            if not room.is_set() and "journal_mode" in sql and "spare" not in self.filename:
+                raise apsw.FullError("the disk is full")
+            return super().execute(sql, *more)
+
+    monkeypatch.setattr(ShareStore, "_write", checked)
+    monkeypatch.setattr(stores.apsw, "Connection", Opening)
+    return room
+
+
+def test_what_is_kept_on_a_full_disk_is_there_after_a_restart_and_stored_later(path, disk):
+    store = ShareStore(path)
+    store.put(record())
+    disk.clear()
+    stopped = record(generation=2, enabled=False)
+    with pytest.raises(ControlError, match="full"):
+        store.put(stopped)
+    store.keep(stopped)
+    memory = Memory(fleet="fleet", epoch=3, term="x", audit="head")
+    store.remember(memory)
+    assert store.records == {"flow": stopped}
+    assert "its order is in shares.db.reserve: the disk is full" in store.note("flow")
+    assert not store.flush()
+    store.close()
+    spare = path.with_name("spare")
+    spare.mkdir()
+    again = ShareStore(path, spare)
+    assert list(spare.iterdir()) == []
+    assert again.records == {"flow": stopped}
+    assert again.memory == memory
+    assert "shares.db.reserve" in again.note("flow")
+    assert not again.flush()
+    disk.set()
+    assert again.flush()
+    assert (again.note("flow"), again.trouble) == ("", "")
+    again.close()
+    assert reserve.Reserve(path.with_name("shares.db.reserve")).read() == ({}, [])
+    last = ShareStore(path)
+    assert last.records == {"flow": stopped}
+    assert last.memory == memory
+    last.close()
+
+
+def test_an_order_that_has_no_room_in_the_reserve_is_named_after_a_reboot(path, disk):
+    store = ShareStore(path)
+    disk.clear()
+    huge = record("huge", enabled=False, descriptor={"x": "y" * reserve.SIZE})
+    store.keep(huge)
+    store.keep(record("small", enabled=False))
+    assert "in memory only, which a reboot clears" in store.note("huge")
+    assert "shares.db.reserve" in store.note("small")
+    store.close()
+    disk.set()
+    again = ShareStore(path)
+    assert set(again.records) == {"small"}
+    assert "lost at a reboot" in again.note("huge")
+    assert "huge" in again.notice
+    again.put(record("huge", generation=2))
+    assert again.note("huge") == ""
+    again.close()
+
+
+def test_without_a_reserve_orders_are_in_memory_and_say_so(path, disk):
+    store = ShareStore(path)
+    path.with_name("shares.db.reserve").unlink()
+    disk.clear()
+    store.keep(record(enabled=False))
+    assert "in memory only" in store.note("flow")
+    disk.set()
+    assert store.flush()
+    assert store.note("flow") == ""
+    store.close()
+
+
+def test_a_dataflow_that_is_removed_does_not_come_back_from_the_reserve(path, disk):
+    store = ShareStore(path)
+    disk.clear()
+    store.keep(record(enabled=False))
+    disk.set()
+    store.remove("flow")
+    store.close()
+    again = ShareStore(path)
+    assert again.records == {}
+    again.close()
+
+
+@pytest.mark.parametrize("damage", [b"\x00" * 7 + b"\x05", b"\xff" * 60])
+def test_a_damaged_reserve_is_reported_and_empties_nothing(path, damage):
+    store = ShareStore(path)
+    store.put(record())
+    store.close()
+    with path.with_name("shares.db.reserve").open("r+b") as file:
+        file.write(damage)
+    again = ShareStore(path)
+    assert "orders that came while the disk was full are lost" in again.notice
+    assert again.records == {"flow": record()}
     again.close()

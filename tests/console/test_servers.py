@@ -255,6 +255,7 @@ class Registry:
 
     def __init__(self) -> None:
         self.event_bus = EventBus()
+        self.folders = ()
         self.records = ()
         self.store = SimpleNamespace(load_alerts=list, put_alerts=lambda alerts: None)
         self.runner = SimpleNamespace(node_users=SimpleNamespace(problem=lambda: ""))

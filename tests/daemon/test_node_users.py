@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import pwd
 import re
 
 import pytest
 
-from dorad.daemon.config import NodeSettings, parse
+from dorad.daemon.config import ConfigError, NodeSettings, parse
 from dorad.daemon.nodeusers import NodeUsers
 from dorad.launch.model import LaunchError
 
@@ -85,5 +86,45 @@ def test_a_user_that_is_not_listed_is_refused_everywhere() -> None:
 
 def test_only_users_of_nodes_may_attach() -> None:
     users = on_systemd(f'[nodes]\nuser = "{OTHER}"\n')
-    assert users.admits(pwd.getpwnam(OTHER).pw_uid)
-    assert not users.admits(2**31 - 5)
+    uid = pwd.getpwnam(OTHER).pw_uid
+    assert users.is_user_of([None], "", uid)
+    assert not users.is_user_of([None], OWN, uid)
+    assert users.is_user_of([None, OTHER], OWN, uid)
+    assert not users.is_user_of([OWN], OTHER, uid)
+    assert not users.is_user_of([None], "", 2**31 - 5)
+
+
+def test_each_dataflow_has_its_own_user_unless_the_configuration_sets_one() -> None:
+    assert on_systemd("").separate
+    assert not on_systemd(f'[nodes]\nuser = "{OTHER}"\n').separate
+    assert not without_dbus("").separate
+    users = on_systemd(f'[nodes]\nuser = "{OTHER}"\n')
+    assert users.user_for(None, OWN) == OWN
+    assert users.user_for(OTHER, OWN) == OTHER
+
+
+def test_no_node_names_the_user_of_another_dataflow() -> None:
+    for text in ("", '[nodes]\nusers = ["*"]\n'):
+        with pytest.raises(LaunchError, match="may not run as user `dorad-df02`"):
+            on_systemd(text).user_for("dorad-df02", "dorad-df01")
+    for key in ('user = "dorad-df02"', 'users = ["dorad-df02"]'):
+        with pytest.raises(ConfigError, match="which dorad gives to one dataflow"):
+            settings(f"[nodes]\n{key}\n")
+
+
+def test_a_node_gets_only_groups_that_exist_and_are_allowed() -> None:
+    group = grp.getgrall()[-1].gr_name
+    users = on_systemd(f'[nodes]\ngroups = ["{group}", "{group}x"]\n')
+    assert users.groups_for((group,), OTHER) == (group,)
+    with pytest.raises(LaunchError, match=rf"no group `{group}x` \(did you mean `{group}`"):
+        users.groups_for((f"{group}x",), OTHER)
+    with pytest.raises(LaunchError, match="may not have the group `shadow`"):
+        users.groups_for(("shadow",), OTHER)
+
+
+def test_the_user_of_a_dataflow_has_the_groups_of_the_shared_one() -> None:
+    users = on_systemd(f'[nodes]\nuser = "{OTHER}"\n')
+    entry = pwd.getpwnam(OTHER)
+    wanted = {grp.getgrgid(gid).gr_name for gid in os.getgrouplist(OTHER, entry.pw_gid)}
+    assert set(users.groups_for((), "dorad-df01")) == wanted
+    assert users.groups_for((), OTHER) == ()

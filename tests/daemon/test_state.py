@@ -253,7 +253,7 @@ def test_the_file_of_an_earlier_version_is_upgraded(tmp_path: Path, layout: str)
     database = apsw.Connection(str(path))
     tables = database.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
     database.close()
-    assert tables == [("dataflow",), ("param",), ("alerts",)]
+    assert tables == [("dataflow",), ("param",), ("alerts",), ("assignment",)]
 
 
 @pytest.mark.parametrize("damage", ["garbage", "half", "version", "json", "shape", "utf8", "other"])
@@ -378,4 +378,90 @@ def test_values_that_cannot_be_stored_raise_only_state_errors(tmp_path: Path) ->
     with pytest.raises(StateError):
         state.put(row(name="\ud800"))
     assert state.rows() == [row()]
+    state.close()
+
+
+def fill_up(state: State) -> None:
+    """Let the file grow no more, as on a full disk."""
+    connection = state._database._connection
+    assert connection is not None
+    pages = connection.execute("PRAGMA page_count").get
+    connection.execute(f"PRAGMA max_page_count = {pages}")
+
+
+LONG = {"restarts": {"a": 1}, "text": "x" * 100_000}
+
+
+def test_a_disk_that_gets_full_loses_no_change(tmp_path: Path) -> None:
+    """So the next daemon adopts nodes that were started while the disk was full."""
+    said: list[str] = []
+    path, spare = tmp_path / "disk" / "state.db", tmp_path / "run" / "state.db"
+    path.parent.mkdir()
+    spare.parent.mkdir()
+    state = State(path, said.append, spare=spare)
+    state.put(row("before"))
+    fill_up(state)
+    state.put(row("during", snapshot=LONG))
+    state.put_snapshot("before", {"restarts": {"a": 7}})
+    assert state.path == spare
+    assert len(said) == 1
+    assert "database or disk is full" in said[0]
+    # A daemon that is killed closes nothing.
+    again = State(path, said.append, spare=spare)
+    assert {each.uuid: each.snapshot for each in again.rows()} == {
+        "before": {"restarts": {"a": 7}},
+        "during": LONG,
+    }
+    again.close()
+
+
+def test_a_block_on_a_disk_that_gets_full_is_stored_as_a_whole(tmp_path: Path) -> None:
+    said: list[str] = []
+    path, spare = tmp_path / "disk.db", tmp_path / "spare.db"
+    state = State(path, said.append, spare=spare)
+    state.put(row("old"))
+    fill_up(state)
+    store = RecordStore(state, said.append)
+    with store.atomically():
+        store.put(Record(row("first")))
+        store.put(Record(row("large", snapshot=LONG)))
+        with pytest.raises(RuntimeError), store.atomically():
+            store.put(Record(row("never")))
+            raise RuntimeError
+        store.put(Record(row("last")))
+    assert state.path == spare
+    assert sorted(each.uuid for each in state.rows()) == ["first", "large", "last", "old"]
+    assert len(said) == 1
+    state.close()
+
+
+def test_the_state_moves_to_the_disk_once_there_is_room(tmp_path: Path) -> None:
+    said: list[str] = []
+    path, spare = tmp_path / "disk.db", tmp_path / "spare.db"
+    state = State(path, said.append, spare=spare)
+    assert not state.move_back()
+    fill_up(state)
+    state.put(row("during", snapshot=LONG))
+    assert state.path == spare
+    assert state.move_back()
+    assert state.path == path
+    assert not spare.exists()
+    state.put(row("after"))
+    state.close()
+    again = State(path, never, spare=spare)
+    assert sorted(each.uuid for each in again.rows()) == ["after", "during"]
+    again.close()
+
+
+def test_a_disk_without_room_keeps_the_state_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, spare = tmp_path / "disk.db", tmp_path / "spare.db"
+    state = State(path, lambda _: None, spare=spare)
+    fill_up(state)
+    state.put(row("during", snapshot=LONG))
+    monkeypatch.setattr(database_module, "MIN_ROOM", 1 << 60)
+    assert not state.move_back()
+    state.put(row("later"))
+    assert state.path == spare
     state.close()

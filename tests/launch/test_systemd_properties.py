@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dorad.dataflow.settings import Resources
-from dorad.launch.model import Command, Exit
+from dorad.launch.model import Command, Exit, Identity
 from dorad.launch.systemd import names
 from dorad.launch.systemd.exits import exit_of, why_not_started
 from dorad.launch.systemd.properties import environment, properties, tag_of, without
@@ -49,12 +49,15 @@ def test_administrators_and_the_next_daemon_can_identify_a_unit() -> None:
 def test_variables_of_the_daemons_service_are_not_passed_on() -> None:
     env = {"NOTIFY_SOCKET": "x", "LISTEN_FDS": "1", "HOME": "/root", "USER": "root", "A": "b"}
     own = {"HOME": "/root", "USER": "other"}
-    assert environment(command(env=env, user="dorad-node"), own) == {"USER": "root", "A": "b"}
+    assert environment(command(env=env, identity=Identity("dorad-node")), own) == {
+        "USER": "root",
+        "A": "b",
+    }
     assert environment(command(env=env), own)["HOME"] == "/root"
 
 
 def test_no_property_holds_a_variable_of_the_node() -> None:
-    values = requested(command(env={"TOKEN": "hunter2"}, user="dorad-node"))
+    values = requested(command(env={"TOKEN": "hunter2"}, identity=Identity("dorad-node")))
     assert values["EnvironmentFiles"] == [[FILE, False]]
     assert "hunter2" not in repr(values)
     assert values["User"] == "dorad-node"
@@ -112,7 +115,7 @@ def test_an_exit_is_read(values: dict[str, int], expected: Exit | None) -> None:
 
 
 def test_a_failed_start_has_a_readable_reason() -> None:
-    command = Command(("/bin/true",), Path("/root/first"), user="dorad-node")
+    command = Command(("/bin/true",), Path("/root/first"), identity=Identity("dorad-node"))
     assert "executed" in why_not_started({"ExecMainCode": 1, "ExecMainStatus": 203}, command)
     assert "timeout" in why_not_started({"Result": "timeout"}, command)
     closed = why_not_started({"ExecMainCode": 1, "ExecMainStatus": 200}, command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -200,6 +201,25 @@ def test_collecting_keeps_what_it_is_told_to_and_what_has_just_arrived(robot):
     for each in (two, three, arriving):
         assert trees.stage(each.id).entry.read_bytes() == FLOW
     assert trees.collect({two.id, three.id}) == 0
+
+
+def test_a_foreign_link_to_a_file_of_a_release_keeps_it_from_no_removal(robot, tmp_path, caplog):
+    """Otherwise a user who can make one fills the disk with releases that are no longer used."""
+    first = release({"dataflow.yml": FLOW, "a.py": CODE})
+    trees = robot.receive(first)
+    trees.stage(first.id)
+    objects = [path for path in (trees.folder / "objects").rglob("*") if path.is_file()]
+    for number, path in enumerate(objects):
+        (tmp_path / f"link{number}").hardlink_to(path)
+    # A file of a release never has a right that its content could misuse for others.
+    assert {stat.S_IMODE(path.stat().st_mode) for path in objects} <= {0o444, 0o555}
+    for path in (trees.folder / "manifests").iterdir():
+        os.utime(path, (0, 0))
+    assert trees.collect({first.id}) == 0
+    assert all(path.exists() for path in objects)
+    assert trees.collect(set()) == 0
+    assert not any(path.exists() for path in objects)
+    assert f"{len(objects)} files that no release needs have links outside" in caplog.text
 
 
 def test_collecting_waits_for_no_transfer_but_says_that_one_is_in_progress(robot):

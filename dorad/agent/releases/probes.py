@@ -126,7 +126,7 @@ async def _run_command(
     run = str(uuid.uuid5(uuid.UUID(owner), what))
     stop = Stop(dataflow=run, force=True)
     try:
-        await client.call("dataflow.start", _start(run, words, bundle), Started)
+        await client.call("dataflow.start", _start(run, owner, words, bundle), Started)
     except ControlError as error:
         if error.code == "exists":
             # An agent that has ended meanwhile has left it running.
@@ -148,7 +148,7 @@ async def _run_command(
     return _outcome(state)
 
 
-def _start(run: str, words: Sequence[str], bundle: Bundle) -> Start:
+def _start(run: str, owner: str, words: Sequence[str], bundle: Bundle) -> Start:
     node: dict[str, object] = {
         "id": _NODE,
         "path": words[0],
@@ -163,6 +163,7 @@ def _start(run: str, words: Sequence[str], bundle: Bundle) -> Start:
         path=str(bundle.folder / "probe.yml"),
         uuid=run,
         share=Share(machine=_NODE, placement={_NODE: _NODE}),
+        user_of=owner,
     )
 
 

@@ -13,6 +13,8 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from dorad.agent.releases import decide as rules
 from dorad.agent.releases import orders
 from dorad.agent.releases.damage import DamageCheck
@@ -101,7 +103,11 @@ class Releases:
         if known is None and share is not None:
             self._store.remove(name)
         if record != known:
-            self._store.put_release(record)
+            if order.release is None or not order.enabled:
+                # A stop is obeyed whatever the disk says.
+                self._store.keep_release(record)
+            else:
+                self._store.put_release(record)
             _log.info(
                 "release %.12s of %s is ordered: epoch %d, generation %d, switch: %s, enabled: %s",
                 *(order.release or "none", name, order.epoch, order.generation),
@@ -118,7 +124,7 @@ class Releases:
     def forget_epochs(self) -> None:
         """Obey the coordinators of another fleet. Raises ControlError."""
         for record in list(self._store.releases.values()):
-            self._store.put_release(orders.forget_epoch(record))
+            self._store.keep_release(orders.forget_epoch(record))
 
     async def run(self) -> None:
         """Carry out all orders, until cancelled. Running dataflows keep running."""
@@ -189,13 +195,14 @@ class Releases:
 
         A full disk must keep no robot from going back, but it keeps it from a new switch.
         """
-        try:
-            self._store.put_release(record)
-        except ControlError as error:
-            _log.warning("release of %s: %s", record.order.dataflow, error)
-            if record.phase == "switching":
+        if record.phase == "switching":
+            try:
+                self._store.put_release(record)
+            except ControlError as error:
+                _log.warning("release of %s: %s", record.order.dataflow, error)
                 return False
-            self._store.releases[record.order.dataflow] = record
+        else:
+            self._store.keep_release(record)
         if record.phase != before.phase:
             _log.info(
                 "release %.12s of %s is %s%s",
@@ -282,8 +289,18 @@ class Releases:
     def _update_states(self) -> None:
         before = self.states
         self.states = {
-            name: rules.state_of(record, self._seen.get(name), self._damage.lost)
+            name: _noted(
+                rules.state_of(record, self._seen.get(name), self._damage.lost),
+                self._store.note(name),
+            )
             for name, record in self._store.releases.items()
         }
         if self.states != before:
             self._on_change()
+
+
+def _noted(state: ReleaseState, note: str) -> ReleaseState:
+    """Return a state with a note about the storing of its order."""
+    if not note:
+        return state
+    return replace(state, reason=f"{state.reason}; {note}" if state.reason else note)

@@ -196,6 +196,8 @@ class AgentReport(Struct):
     """Why the robot's daemon cannot be used; empty if it can."""
     room: Int64 | None = None
     """Bytes that are free on the disk of its releases; None if they are unknown."""
+    warnings: list[str] = []
+    """What an operator should know of the robot, such as a disk that is getting full."""
 
 
 class Csr(Struct):

@@ -37,6 +37,8 @@ class Start(Struct):
     again under its `uuid` keeps its own."""
     hold: float | None = None
     """Seconds to keep the start barrier closed for `dataflow.open`; then the start fails."""
+    user_of: str | None = None
+    """The UUID of a running dataflow whose user the nodes have; None means a user of their own."""
 
 
 class Started(Struct):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from dorad.control.messages import DataflowState, EdgeStats, NodeInfo
     from dorad.daemon.measuring.troubles import Troubles
+    from dorad.diskspace import LowDisk
 
 CRASH_WINDOW_S = 60.0
 """Seconds that a restarted node is reported."""
@@ -26,6 +27,8 @@ MAX_FINDINGS = 50
 """Findings of one robot; the worst are kept."""
 MAX_TEXT = 300
 
+DISK_FULL = "disk-full"
+"""The cause of a finding about a disk that gets full."""
 NODE_ENDED = "node-ended"
 """The cause of a finding about a node that should run, but has ended well."""
 
@@ -76,6 +79,7 @@ def findings(
     crashes: CrashHistory,
     problem: str,
     troubles: Mapping[str, Troubles] = MappingProxyType({}),
+    disks: Iterable[LowDisk] = (),
 ) -> list[Finding]:
     """Return what is wrong, the worst first.
 
@@ -85,6 +89,7 @@ def findings(
     found: list[Finding] = []
     if problem:
         found.append(_finding("daemon-problem", "dorad", problem, "fail", now))
+    found += [_finding(DISK_FULL, each.folder, each.text, each.severity, now) for each in disks]
     for state, at in ended:
         if state.status == "failed":
             title = state.name or state.uuid

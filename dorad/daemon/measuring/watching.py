@@ -17,6 +17,7 @@ from dorad.bell import Bell
 from dorad.control.alertbook import AlertBook, PastAlertBook, identity
 from dorad.control.messages import FleetRow
 from dorad.daemon.measuring.summary import CrashHistory, findings, keep_since, row, unmeasured
+from dorad.diskspace import DiskWatch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -45,6 +46,7 @@ class SelfWatch:
         self._registry = registry
         self._measure = measure
         self._crashes = CrashHistory()
+        self._disks = DiskWatch(registry.folders)
         self.book = AlertBook()
         self.past = PastAlertBook()
         self.robot = socket.gethostname()
@@ -101,6 +103,7 @@ class SelfWatch:
             self._crashes,
             problem,
             self._measure.troubles(),
+            self._disks.low(),
         )
         keep_since(found, self._since)
         self._since = {(each.cause, each.subject): each.since for each in found}

@@ -91,7 +91,11 @@ class HolderLink:
             answer: asyncio.Future[Process] = asyncio.get_running_loop().create_future()
             self._pending[self._requests] = answer
             process = await self._answered(answer)
-            wanted = {"user": command.user, "resources": command.resources}
+            wanted = {
+                "user": command.identity.user,
+                "groups": command.identity.groups,
+                "resources": command.resources,
+            }
             _log.debug("process %d started: %s", process.pid, command.argv)
             process.left_out = tuple(key for key, value in wanted.items() if value)
             return process

@@ -17,6 +17,7 @@ _EXITED = 1
 _WORKING_DIRECTORY = 200
 SCHEDULER = 214
 CAPABILITIES = 218
+STATE_FOLDER = 238
 _CONTROL_GROUP = 219
 _NOT_STARTED = {
     _WORKING_DIRECTORY: "its working directory cannot be entered",
@@ -29,6 +30,7 @@ _NOT_STARTED = {
     217: "its user does not exist or cannot be taken on",
     CAPABILITIES: "its capabilities cannot be set",
     _CONTROL_GROUP: "its control group cannot be set up",
+    STATE_FOLDER: "its state folder cannot be made",
 }
 """Exit codes that systemd itself uses when it fails before it executes the program."""
 
@@ -57,9 +59,9 @@ def why_not_started(values: Mapping[str, Any], command: Command) -> str:
     """Return why a unit failed to start, from the properties of its service."""
     status = values.get("ExecMainStatus", 0)
     if values.get("ExecMainCode") == _EXITED and status in _NOT_STARTED:
-        if status == _WORKING_DIRECTORY and command.user:
+        if status == _WORKING_DIRECTORY and (user := command.identity.user):
             return (
-                f"its user `{command.user}` may not enter {command.cwd} (move the dataflow to a"
+                f"its user `{user}` may not enter {command.cwd} (move the dataflow to a"
                 " folder that all users may enter, such as one in /opt)"
             )
         return _NOT_STARTED[status]

@@ -23,15 +23,17 @@ _KERNEL_CALLS = [
     "@reboot",
     "@swap",
 ]
+_OTHERS_CALLS = ["kcmp", "pidfd_getfd", "process_vm_readv", "process_vm_writev", "ptrace"]
+"""Calls that read or change other processes."""
 _OURS = ["-/run/dorad", "-/run/dbus", "-/etc/dorad", "-/var/lib/dorad", "-/dev/shm"]
 
 
 def of_node(user: str, capabilities: int) -> Properties:
     """Return the sandbox of a node that runs as `user` with these capabilities (a mask).
 
-    A node keeps access to devices, network, files, /sys and the folders in /tmp. No property needs
-    a mount namespace, which would triple the start time of a node. A node that the configuration
-    runs as root keeps the rights of root.
+    A node keeps access to devices, network, files, /sys and the folders in /tmp. It sees only
+    processes of its own user in /proc. A node that the configuration runs as root keeps the rights
+    of root.
     """
     found: Properties = [
         ("NoNewPrivileges", "b", True),
@@ -44,11 +46,12 @@ def of_node(user: str, capabilities: int) -> Properties:
         *found,
         ("CapabilityBoundingSet", "t", capabilities),
         ("ProtectHostname", "b", True),
+        ("ProtectProc", "s", "invisible"),
         ("RestrictSUIDSGID", "b", True),
         ("RestrictNamespaces", "t", 0),
         ("RestrictAddressFamilies", "(bas)", [True, _FAMILIES]),
         ("SystemCallArchitectures", "as", ["native"]),
-        ("SystemCallFilter", "(bas)", [False, _KERNEL_CALLS]),
+        ("SystemCallFilter", "(bas)", [False, [*_KERNEL_CALLS, *_OTHERS_CALLS]]),
         ("SystemCallErrorNumber", "i", errno.EPERM),
     ]
 

@@ -14,6 +14,7 @@ from dorad.launch.systemd.discovery import find_processes
 from dorad.launch.systemd.exits import (
     CAPABILITIES,
     SCHEDULER,
+    STATE_FOLDER,
     exit_of,
     is_transient,
     why_not_started,
@@ -42,7 +43,11 @@ if TYPE_CHECKING:
     from dorad.launch.systemd.notify import Notifier
     from dorad.launch.systemd.store import SystemdStore
 
-_LEFT_OUT = {SCHEDULER: "CPUScheduling", CAPABILITIES: "AmbientCapabilities"}
+_LEFT_OUT = {
+    STATE_FOLDER: "StateDirectory",
+    SCHEDULER: "CPUScheduling",
+    CAPABILITIES: "AmbientCapabilities",
+}
 """Exit codes after which a unit is started again without these properties; in the order in which
 systemd applies them."""
 _FIRST_EXTRA = 3
@@ -217,6 +222,11 @@ class SystemdHost:
                 await self._units.release(unit)
                 if status == SCHEDULER:
                     refused = errno.EPERM
+                if status == STATE_FOLDER and command.identity.folder is not None:
+                    self.on_problem(
+                        f"{unit.name} runs without its folder /var/lib/"
+                        f"{command.identity.folder.path}, which cannot be made; is the disk full?"
+                    )
                 wanted = without(wanted, prefix)
                 unit, values = await self._units.start(command, wanted, outputs, tag)
         if unit.start_result != "done":

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
     from dorad.dataflow.settings import Resources
-    from dorad.launch.model import Command
+    from dorad.launch.model import Command, Identity
     from dorad.launch.systemd.hardening import Properties
     from dorad.realtime.schedule import Schedule
 
@@ -78,14 +78,13 @@ def properties(
     if own_unit:
         # At shutdown systemd stops the daemon first, which stops its dataflows in order.
         found.append(("Before", "as", [own_unit]))
-    if command.user:
-        found.append(("User", "s", command.user))
+    found += _identity(command.identity)
     if cores:
         found.append(("CPUAffinity", "ay", _mask(cores)))
     if command.schedule is not None:
         found += _schedule(command.schedule)
     if command.sandbox:
-        found += hardening.of_node(command.user, _capabilities(command.schedule))
+        found += hardening.of_node(command.identity.user, _capabilities(command.schedule))
     if command.resources is not None:
         found += _resources(command.resources)
     return found
@@ -129,7 +128,7 @@ def environment(command: Command, own: Mapping[str, str]) -> dict[str, str]:
     also leaves out HOME, USER and the like if their values are the daemon's, as in `own`.
     """
     left = {name: value for name, value in command.env.items() if not _OWN.fullmatch(name)}
-    if command.user:
+    if command.identity.user:
         for name in _USERS:
             if name in left and left[name] == own.get(name):
                 del left[name]
@@ -162,6 +161,20 @@ def _fields(name: str, dataflow_id: str, node: str, tag: str) -> list[bytes]:
     if name:
         fields["DORA_DATAFLOW_NAME"] = name
     return [f"{field}={value}".encode() for field, value in fields.items()]
+
+
+def _identity(identity: Identity) -> Properties:
+    found: Properties = []
+    if identity.user:
+        found.append(("User", "s", identity.user))
+    if identity.groups:
+        found.append(("SupplementaryGroups", "as", list(identity.groups)))
+    if identity.folder is not None:
+        found += [
+            ("StateDirectory", "as", [identity.folder.path]),
+            ("StateDirectoryMode", "u", identity.folder.mode),
+        ]
+    return found
 
 
 def _mask(cores: Collection[int]) -> bytes:
