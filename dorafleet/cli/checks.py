@@ -81,6 +81,9 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
         case "connected" if robot.reason:
             hint = f"`{_ssh(robot)} systemctl status dorad dorad-agent` shows what runs there"
             yield Check("FAIL", name, f"nothing can be started there{why}", hint)
+    if robot.clone:
+        hint = "disk images must not contain /var/lib/dorad-agent: enrol each robot by itself"
+        yield Check("FAIL", name, robot.clone, hint)
     if robot.age is not None and abs(robot.skew) > MAX_SKEW_S:
         ahead = "ahead of" if robot.skew > 0 else "behind"
         span = skew_text(robot.skew).lstrip("+-")

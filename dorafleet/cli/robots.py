@@ -37,6 +37,8 @@ def problems_of(robot: Robot) -> list[str]:
         found.append(robot.reason)
     if robot.outranked:
         found.append(f"`dorafleet takeover {robot.id}` if this is the right coordinator")
+    if robot.clone:
+        found.append(robot.clone)
     if robot.audit:
         found.append(f"audit: {robot.audit} (`dorafleet audit acknowledge {robot.id}`)")
     if robot.revoked:

@@ -20,6 +20,7 @@ from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.dataflowviews import DataflowViews
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.incidents import IncidentMethods
+from dorafleet.coordinator.lastseen import LastSeen
 from dorafleet.coordinator.logs import LogMethods
 from dorafleet.coordinator.memories import Memories
 from dorafleet.coordinator.nodes import NodeMethods
@@ -103,6 +104,7 @@ class FleetControl:
             self.robots, self._planner, writer, AlertStore(store, writer), self._software
         )
         self.notifications = Notifications(notify, store, writer, self.watching.book.stored)
+        self._last_seen = LastSeen(store, writer, self.robots)
         self.driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
         self._supplying = Supplying(supply, self.robots, self.rollouts, self.driver)
 
@@ -113,7 +115,7 @@ class FleetControl:
         await self.releases.forget_unfinished()
         await self.rollouts.load()
         await self.rollouts.pause_restored()
-        await self.watching.load()
+        await self._last_seen.load(await self.watching.load())
         await self.notifications.load()
 
     @property
@@ -176,6 +178,7 @@ class FleetControl:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.watching.run(), name="rows and alerts")
             tasks.create_task(self.notifications.run(), name="notifications")
+            tasks.create_task(self._last_seen.run(), name="last states of robots")
             tasks.create_task(self.driver.run(), name="rollouts")
             tasks.create_task(self._supplying.run(), name="files of releases")
             await self._reconciler.run()
@@ -214,4 +217,5 @@ class FleetControl:
         self.fleet.bell.ring()
         self._reconciler.mark(robot.id)
         self.watching.mark(robot)
+        self._last_seen.mark(robot)
         self.driver.mark(robot.id)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec.structs import replace
-
 from dorad.control.errors import ControlError
 from dorad.dataflow.errors import TextError
 from dorafleet.coordinator.adopting import Conflicts
@@ -164,8 +162,8 @@ class RobotMethods:
             arch="" if attached is None else attached.arch,
             cores=None if attached is None else attached.cores,
             memory=None if attached is None else attached.memory,
-            shares=list(robot.shares.values()),
-            releases=[replace(each, evidence=[]) for each in robot.releases.values()],
+            shares=robot.known_shares,
+            releases=robot.known_releases,
             conflicts=dict(robot.conflicts),
             audit=robot.audit,
             revoked=self._memories.lost(robot),
@@ -173,4 +171,7 @@ class RobotMethods:
             warnings=robot.warnings,
             user=robot.machine.user,
             port=robot.machine.port,
+            address="" if robot.origin is None else robot.origin.host,
+            machine_id="" if robot.origin is None else robot.origin.machine_id,
+            clone=robot.clone,
         )

@@ -140,6 +140,26 @@ def test_a_robot_that_is_enrolled_is_left_alone_unless_asked_for(fleet, served, 
     assert run("enrol", str(path), "arm1") == 0
 
 
+def test_a_revoked_robot_gives_up_its_place_for_the_machine_that_is_enrolled_next(
+    fleet, served, stack, capsys
+):
+    one = Machine(stack)
+    fleet.add("arm1", one.robot)
+    path, run = served()
+    assert run("enrol", str(path)) == 0
+
+    def address():
+        capsys.readouterr()
+        run("status", "--json")
+        return json.loads(capsys.readouterr().out)[0]["address"]
+
+    assert address() == "127.0.0.1"
+    assert run("revoke", "arm1") == 0
+    assert address() == ""
+    assert run("enrol", str(path)) == 0
+    assert address() == "127.0.0.1"
+
+
 def test_a_certificate_that_expired_30_days_ago_renews_itself(
     fleet, served, stack, monkeypatch, tmp_path
 ):
