@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from dorad.control.errors import ControlError
 from dorad.dataflow.errors import TextError
 from dorafleet.coordinator.adopting import Conflicts
