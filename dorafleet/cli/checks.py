@@ -62,7 +62,10 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
             yield Check("FAIL", name, f"has never connected{why}", hint)
         case "unreachable":
             seen = "" if robot.age is None else f", last seen {age(robot.age)} ago"
-            hint = f"is it on, and is its network up? `{_ssh(robot)} systemctl status dorad-agent`"
+            hint = (
+                f"is it on, and is its network up? `{_ssh(robot)} systemctl status dorad-agent`; "
+            )
+            hint += f"if it was installed again: `dorafleet provision cluster.yml {name}`"
             yield Check("FAIL", name, f"unreachable{seen}{why}", hint)
         case "refused" if robot.outranked:
             hint = (

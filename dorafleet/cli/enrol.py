@@ -156,25 +156,36 @@ class Enroller:
         accept_new: bool,
         again: bool = False,
         exact: bool = False,
+        lost: bool = False,
     ) -> None:
+        """`coordinators` are the addresses for robots: no others if `exact`.
+
+        `again` replaces each key, `lost` only that of a robot which has lost it.
+        """
         self._client = client
         self._coordinators = coordinators
         self._reporter = reporter
         self._accept_new = accept_new
         self._again = again
         self._exact = exact
+        self._lost = lost
         self._known: dict[str, Known] = {}
+
+    async def load(self) -> None:
+        """Ask the coordinator which robots it has enrolled. Raises ControlError."""
+        self._known = await asyncio.to_thread(_known, self._client)
 
     async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[Enrolled]]:
         """Enrol up to `parallel` machines at once; return the outcomes in order."""
         from dorafleet.ssh.fanout import run_on_each
 
-        self._known = await asyncio.to_thread(_known, self._client)
+        await self.load()
         return await run_on_each(
-            machines, self._enrol, parallel=parallel, on_outcome=self._reporter.outcome
+            machines, self.enrol, parallel=parallel, on_outcome=self._reporter.outcome
         )
 
-    async def _enrol(self, machine: Machine) -> Enrolled:
+    async def enrol(self, machine: Machine) -> Enrolled:
+        """Enrol a machine, after `load`. Raises SshError."""
         from dorad.control.errors import ControlError
         from dorafleet.robot.enrol import Enrolment, as_ssh_error
         from dorafleet.ssh.connection import connect
@@ -197,6 +208,7 @@ class Enroller:
                     on_step=lambda step: self._reporter.step(machine.id, step),
                     again=self._again,
                     exact=self._exact,
+                    lost=self._lost,
                 )
                 return await enrolment.run()
         except ControlError as error:

@@ -284,6 +284,7 @@ class RolloutMethods:
             stopped=self._rows[robot.id].stopped if robot.id in self._rows else (),
             findings=self._rows[robot.id].findings if robot.id in self._rows else (),
             version="" if robot.attached is None else robot.attached.version,
+            open_rollouts=frozenset(head.number for head in self._rollouts.open),
         )
 
     def _late(self, robot: str) -> dict[str, Late]:

@@ -123,12 +123,14 @@ class Enrolment:
         on_step: Callable[[str], object],
         again: bool = False,
         exact: bool = False,
+        lost: bool = False,
     ) -> None:
         """`known` is what the coordinator knows of the robot; `sign` asks it for a certificate.
 
         `is_connected` returns whether the coordinator is connected to the robot; `coordinators`
         are the addresses that the robot gets: if `exact`, also one that has others beside them.
-        `again` replaces the identity that it has.
+        `again` replaces the identity that it has; with `lost`, one that has lost its identity gets
+        another one, although it was enrolled.
         """
         self._connection = connection
         self._robot = robot
@@ -139,6 +141,7 @@ class Enrolment:
         self._on_step = on_step
         self._again = again
         self._exact = exact
+        self._lost = lost
         self._uid = 0
 
     async def run(self) -> Enrolled:
@@ -161,7 +164,10 @@ class Enrolment:
         if what == "move":
             await self._move()
         elif what != "nothing":
-            await self._enrol(replace=what == "replace")
+            await self._enrol(
+                replace=what == "replace",
+                again=self._again or (self._lost and found is None and self._known == "enrolled"),
+            )
         self._on_step("starting the agent")
         await self._check(commands.ENABLE_AGENT, "the agent does not start")
         self._on_step("waiting until it connects")
@@ -176,7 +182,7 @@ class Enrolment:
             hint = "upgrade dorad there; or `--again` replaces its identity"
             raise SshError(Code.FAILED, message, hint)
 
-    async def _enrol(self, *, replace: bool) -> None:
+    async def _enrol(self, *, replace: bool, again: bool) -> None:
         self._on_step("making a key")
         command = commands.agent("enrol", self._robot, replace=replace)
         printed = await self._check(command, "no key was made")
@@ -185,7 +191,7 @@ class Enrolment:
         except ValueError:
             raise SshError(Code.FAILED, f"`dorad-agent enrol` prints: {printed[:200]}") from None
         self._on_step("signing its certificate")
-        certificates = await self._sign(request.csr, self._again)
+        certificates = await self._sign(request.csr, again)
         answer = {
             "robot": self._robot,
             "coordinators": list(self._coordinators),

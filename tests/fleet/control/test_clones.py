@@ -165,7 +165,9 @@ async def test_of_two_that_come_at_once_one_gets_the_place(tmp_path):
         await asyncio.gather(*(each.start() for each in both))
         await fleet.until(lambda: [each.connected for each in both].count(False) == 1)
         await fleet.until(lambda: fleet.control.robots.get("arm1").client is not None)
-        assert (await shown(fleet)).clone
+        (loser,) = [each for each in both if not each.connected]
+        await refused(loser)
+        assert loser.host in (await shown(fleet)).clone
 
 
 async def test_a_new_enrolment_gives_the_place_to_the_machine_that_has_it(tmp_path):

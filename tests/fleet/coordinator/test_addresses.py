@@ -61,6 +61,7 @@ COMMANDS = {
     "audit": ["audit", "verify"],
     "backup": ["backup", "{folder}/fleet.backup"],
     "enrol": ["enrol", FILE, "arm1", "--token"],
+    "provision": ["provision", FILE, "arm1"],
     "revoke": ["revoke", "--operator", "ann"],
     "access": ["access"],
     "operator add": ["operator", "add", "ann", "--role", "viewer", "--output", "{folder}/ann.pem"],
