@@ -9,7 +9,7 @@ from dorafleet.cli.robots import MAX_SKEW_S, links_down, release_trouble, skew_t
 from dorafleet.coordinator.messages import CLOCK_WARNING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dorad.control.messages import NodeInfo
     from dorad.control.messages.agent import ShareState
@@ -132,6 +132,13 @@ def check_versions(robots: Iterable[Robot], version: str) -> Iterator[Check]:
 
 def check_shares(robots: Iterable[Robot], now: float) -> Iterator[Check]:
     """Check the dataflows on each robot, and their links to other robots."""
+    robots = list(robots)
+    ended = {
+        (robot.id, share.dataflow): share.status
+        for robot in robots
+        for share in robot.shares
+        if share.status in ("stopped", "finished", "failed")
+    }
     for robot in robots:
         if robot.state != "connected":
             continue
@@ -144,7 +151,7 @@ def check_shares(robots: Iterable[Robot], now: float) -> Iterator[Check]:
                 yield Check(level, name, f"{share.status}{why}", hint)
             lasted = now + robot.skew - share.since
             if share.status == "running" or (share.status == "starting" and lasted > START_S):
-                yield from _check_links(name, share)
+                yield from _check_links(name, share, ended)
         for release in robot.releases:
             if trouble := release_trouble(release):
                 name = f"{robot.id}/{release.dataflow}"
@@ -152,9 +159,14 @@ def check_shares(robots: Iterable[Robot], now: float) -> Iterator[Check]:
                 yield Check("FAIL", name, trouble, hint)
 
 
-def _check_links(name: str, share: ShareState) -> Iterator[Check]:
-    hint = "see firewalls, and `zenoh_addr` or `zenoh_peer` in cluster.yml"
+def _check_links(
+    name: str, share: ShareState, ended: Mapping[tuple[str, str], str]
+) -> Iterator[Check]:
     for machine, reason in links_down(share).items():
+        hint = "see firewalls, and `zenoh_addr` or `zenoh_peer` in cluster.yml"
+        if (machine, share.dataflow) in ended:
+            status = ended[machine, share.dataflow]
+            hint = f"its part on {machine} is {status}: see `dora logs {share.dataflow}`"
         if share.status == "starting":
             yield Check("WARN", name, f"starting, no link to {machine} yet: {reason}", hint)
         else:

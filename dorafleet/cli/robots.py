@@ -24,6 +24,9 @@ MAX_ROWS = 50
 MAX_FLOWS = 10
 """Dataflows in the summary of a larger fleet, in each of their states."""
 
+MAX_NUMBER = 1_000_000
+"""Of a larger generation only the last six digits are shown."""
+
 _OVER = ("stopped", "finished")
 
 MAX_SKEW_S = 1.0
@@ -86,7 +89,7 @@ def links_down(share: ShareState) -> dict[str, str]:
 def as_row(robot: Robot) -> tuple[str, ...]:
     """Return a robot's row under `COLUMNS`."""
     shares = [
-        f"{share.dataflow} {share.status} ({share.generation})"
+        f"{share.dataflow} {share.status} ({_number(share.generation)})"
         for share in robot.shares
         if share.status not in _OVER
     ]
@@ -104,6 +107,11 @@ def as_row(robot: Robot) -> tuple[str, ...]:
         ", ".join(shares) or "none",
         "; ".join([*problems_of(robot), *robot.warnings]),
     )
+
+
+def _number(generation: int) -> str:
+    """Return a generation for people: after a restore it has thirteen digits."""
+    return str(generation) if generation < MAX_NUMBER else f"…{generation % MAX_NUMBER:06d}"
 
 
 def summary_lines(robots: Sequence[Robot]) -> list[str]:

@@ -61,7 +61,25 @@ class Compared:
 
 
 def drift_of(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftRow]:
-    """Yield the differences of one robot; `label` names a release for people."""
+    """Yield the differences of one robot; `label` names a release for people.
+
+    Of one that cannot be reached it is not known that it has none.
+    """
+    rows = list(_differences(compared, label))
+    yield from rows
+    if not rows and not compared.reachable:
+        yield DriftRow(
+            robot=compared.robot,
+            dataflow="",
+            what="contact",
+            desired="connected",
+            found=compared.trouble[:MAX_REASON],
+            way_back="dorafleet doctor",
+            known=True,
+        )
+
+
+def _differences(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftRow]:
     for dataflow in sorted({*compared.orders, *compared.releases, *compared.late}):
         found = _release(compared, dataflow, label)
         if found is not None:
