@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -65,6 +66,13 @@ def test_many_exceptions_and_dataflows_are_counted_not_dropped():
     assert lines[1 + robots.MAX_FLOWS] == "and 50 other states of dataflows"
 
 
+class Coordinator:
+    """One without questions to operators."""
+
+    def call(self, method, params, kind):
+        return SimpleNamespace(questions=[])
+
+
 @pytest.mark.parametrize("terminal", [True, False])
 def test_all_of_them_go_through_a_pager_on_a_terminal(monkeypatch, capsys, terminal):
     class Screen(io.StringIO):
@@ -75,7 +83,7 @@ def test_all_of_them_go_through_a_pager_on_a_terminal(monkeypatch, capsys, termi
     monkeypatch.setattr(sys, "stdout", Screen())
     monkeypatch.setattr(status.click, "echo_via_pager", lambda lines: paged.extend(lines))
     monkeypatch.setattr(status, "list_robots", lambda client: fleet(60))
-    code = status._show_fleet(None, (), as_json=False, every=True, watch=False)
+    code = status._show_fleet(Coordinator(), (), as_json=False, every=True, watch=False)
     assert code == 0
     printed = paged if terminal else sys.stdout.getvalue().splitlines()
     assert len(printed) == 61

@@ -43,6 +43,7 @@ COMMANDS = {
     "labels": ["labels", "arm1", "place=hall"],
     "adopt": ["adopt", "arm1"],
     "resume": ["resume", "arm1"],
+    "takeover": ["takeover", "arm1"],
     "doctor": ["doctor"],
     "restart": ["restart", FILE, "pick"],
     "uninstall": ["uninstall", FILE, "--only", "arm1"],
