@@ -66,15 +66,15 @@ def is_clone(
         return True
     if any(_is_same(new, each.origin, first) for each in clones):
         return True
-    if new.boot_id == first.boot_id or not (new.machine_id and first.machine_id):
-        return False
-    return new.machine_id != first.machine_id and new.host != first.host
+    # Containers of one machine share its boot.
+    is_other = bool(new.machine_id and first.machine_id) and new.machine_id != first.machine_id
+    return is_other and new.host != first.host
 
 
 def _is_same(new: Origin, clone: Origin, first: Origin) -> bool:
     """Return True if a machine is one that was refused before, perhaps after another boot."""
-    if new.boot_id == clone.boot_id:
-        return new.boot_id != first.boot_id or new.host == clone.host
+    if new.boot_id == clone.boot_id != first.boot_id:
+        return True
     same = (new.host, new.machine_id) == (clone.host, clone.machine_id)
     return same and new.host != first.host
 

@@ -1,4 +1,4 @@
-"""The page about a fleet in trouble: its entries name tests that exist, and the index has them all."""
+"""The page about a fleet in trouble: its tests exist, and its index names every entry."""
 
 from __future__ import annotations
 

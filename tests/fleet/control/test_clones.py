@@ -81,12 +81,13 @@ def alerts(fleet):
     return fleet.control.watching.book.alerts()
 
 
-async def test_a_clone_that_comes_while_the_first_is_off_gets_no_place(tmp_path):
+@pytest.mark.parametrize("boot_id", ["boot-1", "boot-2"], ids=["containers", "machines"])
+async def test_a_clone_that_comes_while_the_first_is_off_gets_no_place(tmp_path, boot_id):
     async with leading(tmp_path) as fleet:
         first = await fleet.agent("arm1", **FIRST)
         await first.stop()
         await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
-        clone = FakeAgent("arm1", fleet.port, **CLONE)
+        clone = FakeAgent("arm1", fleet.port, **{**CLONE, "boot_id": boot_id})
         await refused(clone)
         robot = await shown(fleet)
         assert robot.state == "unreachable"
@@ -102,10 +103,14 @@ async def test_a_clone_that_comes_while_the_first_is_off_gets_no_place(tmp_path)
         assert (await shown(fleet)).state == "connected"
 
 
-async def test_a_clone_with_the_same_machine_id_that_was_refused_once_stays_refused(tmp_path):
+@pytest.mark.parametrize("boot_id", ["boot-1", "boot-2"], ids=["containers", "machines"])
+async def test_a_clone_with_the_same_machine_id_that_was_refused_once_stays_refused(
+    tmp_path, boot_id
+):
     async with leading(tmp_path) as fleet:
         first = await fleet.agent("arm1", **FIRST)
-        clone = FakeAgent("arm1", fleet.port, **{**CLONE, "machine_id": "1" * 32})
+        copied = {**CLONE, "machine_id": "1" * 32, "boot_id": boot_id}
+        clone = FakeAgent("arm1", fleet.port, **copied)
         await refused(clone)
         await first.stop()
         await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
