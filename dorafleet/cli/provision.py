@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorad.control.messages.releases import ReleaseState
-    from dorafleet.cli.reporting import Reporter as StepReporter
     from dorafleet.inventory.model import Machine
     from dorafleet.release.signing import SigningKey
     from dorafleet.release.store import Bundle, Store
@@ -112,11 +111,19 @@ def provision(
         signers = _signers(bundles, keys)
         size = 0 if found is None else found.size
         with Reporter([each.id for each in machines], size) as reporter:
-            work = _Provisioner(
-                client, reporter, open_store(store), found, wanted, signers, accept_new=accept_new
-            )
             places = (address_of(cluster, port),)
-            outcomes = asyncio.run(work.run(machines, places, parallel))
+            enroller = Enroller(client, places, reporter, accept_new=accept_new, lost=True)
+            work = _Provisioner(
+                client,
+                reporter,
+                enroller,
+                open_store(store),
+                found,
+                wanted,
+                signers,
+                accept_new=accept_new,
+            )
+            outcomes = asyncio.run(work.run(machines, parallel))
     check_outcomes(outcomes, "are not in their desired state")
     return 0
 
@@ -178,7 +185,8 @@ class _Provisioner:
     def __init__(
         self,
         client: Client,
-        reporter: StepReporter,
+        reporter: Reporter,
+        enroller: Enroller,
         store: Store,
         package: Package | None,
         releases: Mapping[str, Sequence[Bundle]],
@@ -188,22 +196,17 @@ class _Provisioner:
     ) -> None:
         self._client = client
         self._reporter = reporter
+        self._enroller = enroller
         self._store = store
         self._package = package
         self._releases = releases
         self._signers = signers
         self._accept_new = accept_new
-        self._enroller: Enroller
 
-    async def run(
-        self, machines: Sequence[Machine], coordinators: Sequence[str], parallel: int
-    ) -> list[Outcome[Provisioned]]:
+    async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[Provisioned]]:
         """Do it on up to `parallel` robots at once; return the outcomes in order."""
         from dorafleet.ssh.fanout import run_on_each
 
-        self._enroller = Enroller(
-            self._client, coordinators, self._reporter, accept_new=self._accept_new, lost=True
-        )
         await self._enroller.load()
         return await run_on_each(
             machines, self._provision, parallel=parallel, on_outcome=self._reporter.outcome
@@ -215,10 +218,10 @@ class _Provisioner:
 
         if self._package is not None:
             await self._install(machine, self._package)
+        await self._enroller.enrol(machine)
         for key in self._signers.values():
             step(f"trusting the key {key}")
             await trust_key(machine, signer_line(key), accept_new=self._accept_new)
-        await self._enroller.enrol(machine)
         for bundle in self._releases[machine.id]:
             step(f"sending release {bundle}")
             await self._send(machine, bundle)
