@@ -16,6 +16,7 @@ from websockets.exceptions import (
     InvalidStatus,
     WebSocketException,
 )
+from websockets.frames import CloseCode
 
 from dorad import __version__
 from dorad.agent.backoff import Backoff, bounded, fleet_backoff
@@ -113,8 +114,10 @@ class Dialer:
             refused = False
             # Try the coordinator that attached last first: a timeout of another one takes long.
             for address in sorted(identity.coordinators, key=lambda each: each != self._last):
-                refused = await self._try(identity, *address) or refused
-                if self._attached:
+                refuses = await self._try(identity, *address)
+                refused = refuses or refused
+                # One that attaches to learn which machine this is may refuse it then.
+                if self._attached and not refuses:
                     self._last = address
                     quick, refused = fleet_backoff(self._pause), False
                     slow = Backoff(first=REFUSED_S, longest=LONG_REFUSED_S)
@@ -239,7 +242,7 @@ class Dialer:
             self._connection = None
         if refusal is not None:
             raise refusal
-        if not self._attached:
+        if not self._attached or _is_refusal(connection):
             raise _closed(connection)
 
     def _set(self, state: ConnectionState, reason: str) -> None:
@@ -292,6 +295,11 @@ def _refusal(error: InvalidStatus) -> ControlError:
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         found.code = "busy"
     return found
+
+
+def _is_refusal(connection: ClientConnection) -> bool:
+    received = connection.protocol.close_rcvd
+    return received is not None and received.code == CloseCode.POLICY_VIOLATION
 
 
 def _closed(connection: ClientConnection) -> ControlError:

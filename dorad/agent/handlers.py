@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -51,6 +53,23 @@ class _Now(NamedTuple):
     releases: dict[str, ReleaseState]
     problem: str
     warnings: list[str]
+
+
+_MACHINE_ID = Path("/etc/machine-id")
+_TRANSIENT_ID = Path("/run/machine-id")
+"""systemd makes this file if the image has no machine id: then each boot has another one."""
+
+
+def machine_id() -> str:
+    """Return the id of this installation, empty if it has none that lasts."""
+    if _TRANSIENT_ID.exists():
+        return ""
+    try:
+        found = _MACHINE_ID.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeError) as error:
+        _log.debug("there is no machine id: %s", error)
+        return ""
+    return found if re.fullmatch("[0-9a-f]{32}", found) else ""
 
 
 class AgentMethods:
@@ -105,6 +124,7 @@ class AgentMethods:
             robot=identity.robot,
             version=__version__,
             boot_id=self._boot,
+            machine_id=machine_id(),
             time=time.time(),
             epoch=before.epoch if same else 0,
             audit=before.audit if identity.authority == before.authority else "",

@@ -23,6 +23,7 @@ from dorad.control.messages import LinkTls
 from dorad.control.tls import MAX_NAME, is_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 IDENTITY = "identity"
@@ -215,18 +216,16 @@ class IdentityStore:
             ) from None
         keys.check_chain(robot, key, enrolment.chain, enrolment.authority)
         config = Config(robot, enrolment.coordinators)
-        made = self._folder / f"identity.{secrets.token_hex(4)}"
-        make_secret_folder(made)
-        for name, content in {
-            "key.pem": key.encode(),
-            "chain.pem": enrolment.chain.encode(),
-            "authority.pem": enrolment.authority.encode(),
-            "issuer.pem": keys.issuer_of(enrolment.chain, enrolment.authority).encode(),
-            "agent.json": msgspec.json.format(msgspec.json.encode(config)) + b"\n",
-            ENROLMENT: number,
-        }.items():
-            write_secret(made / name, content)
-        self._swap(made)
+        self._write(
+            config,
+            {
+                "key.pem": key.encode(),
+                "chain.pem": enrolment.chain.encode(),
+                "authority.pem": enrolment.authority.encode(),
+                "issuer.pem": keys.issuer_of(enrolment.chain, enrolment.authority).encode(),
+                ENROLMENT: number,
+            },
+        )
         shutil.rmtree(self._pending)
         _log.info("this robot is %s; it obeys %s", robot, ", ".join(enrolment.coordinators))
         return self.load()
@@ -256,6 +255,17 @@ class IdentityStore:
         enrolment = Enrolment(config.robot, config.coordinators, chain, trusted)
         return self._use(enrolment, _read_enrolment(self._link / ENROLMENT), replace=True)
 
+    def move(self, coordinators: list[str]) -> Identity:
+        """Use other addresses of the fleet's coordinators, with the same key. Raises as `load`."""
+        identity = self.load()
+        checked(identity.robot, coordinators)
+        names = ("key.pem", "chain.pem", "authority.pem", "issuer.pem")
+        files = {name: (self._link / name).read_bytes() for name in names}
+        files[ENROLMENT] = _read_enrolment(self._link / ENROLMENT)
+        self._write(Config(identity.robot, coordinators), files)
+        _log.info("this robot obeys %s", ", ".join(coordinators))
+        return self.load()
+
     def remove(self) -> None:
         """Forget the identity, with its key."""
         self._link.unlink(missing_ok=True)
@@ -272,6 +282,16 @@ class IdentityStore:
             f"this robot is enrolled already{other}",
             "enrol it with `--replace` to give it a new identity",
         )
+
+    def _write(self, config: Config, files: Mapping[str, bytes]) -> None:
+        """Make these files the identity, all at once."""
+        made = self._folder / f"identity.{secrets.token_hex(4)}"
+        make_secret_folder(made)
+        for name, content in files.items():
+            write_secret(made / name, content)
+        text = msgspec.json.format(msgspec.json.encode(config)) + b"\n"
+        write_secret(made / "agent.json", text)
+        self._swap(made)
 
     def _swap(self, made: Path) -> None:
         link = self._folder / ".identity.new"

@@ -248,6 +248,24 @@ def status(folder: Path, *, as_json: bool) -> int:
     return 0 if found.connection.state == "connected" else 1
 
 
+@command.command(
+    context_settings=CONTEXT,
+    epilog="""\b
+Example:
+  dorad-agent move 192.0.2.1 192.0.2.2
+\b
+The agent connects to the new addresses at once. Its key and certificate stay: the coordinators
+belong to the same fleet.
+""",
+)
+@click.argument("coordinators", nargs=-1, required=True, metavar="COORDINATOR...")
+@click.pass_obj
+def move(folder: Path, *, coordinators: tuple[str, ...]) -> None:
+    """Set other addresses of the fleet's coordinators, after the server has moved."""
+    identity = _identities(folder).move(list(coordinators))
+    click.echo(f"this robot is {identity.robot}; it obeys {', '.join(coordinators)}", err=True)
+
+
 @command.command(context_settings=CONTEXT)
 @click.option("--force", is_flag=True, help="Also if dataflows of the fleet run here.")
 @click.pass_obj

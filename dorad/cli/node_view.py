@@ -155,7 +155,8 @@ def _now(info: NodeInfo) -> Iterator[str]:
         yield f"  timers:          {info.deadline_misses} deadlines missed"
         yield f"  ticks late:      {delay} ms on average, jitter {jitter} ms, at most {worst} ms"
     if info.last_exit:
-        yield f"  last exit:       {info.last_exit}"
+        error = f": {info.last_error}" if info.last_error else ""
+        yield f"  last exit:       {info.last_exit}{error}"
 
 
 def network_text(metrics: NodeMetrics) -> str:

@@ -129,7 +129,7 @@ class AsyncClient(AsyncMethods):
                 attempts.failed(target, error)
             else:
                 attempts.failed(target, None)
-        raise attempts.error()
+        raise await asyncio.to_thread(attempts.error)
 
     async def _shake_hands(self, deadline: Deadline) -> None:
         try:
@@ -149,6 +149,15 @@ class AsyncClient(AsyncMethods):
     def connected(self) -> bool:
         """Whether the connection is open, as far as is known."""
         return self._broken is None and self._connection.state is State.OPEN
+
+    async def answers(self, seconds: float) -> bool:
+        """Return whether the server answers a ping within this time."""
+        try:
+            async with asyncio.timeout(seconds):
+                await (await self._connection.ping())
+        except (TimeoutError, ConnectionClosed):
+            return False
+        return True
 
     async def close(self) -> None:
         """End the connection, and with it all calls and streams."""

@@ -9,7 +9,7 @@ from dorafleet.cli.robots import MAX_SKEW_S, links_down, release_trouble, skew_t
 from dorafleet.coordinator.messages import CLOCK_WARNING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dorad.control.messages import NodeInfo
     from dorad.control.messages.agent import ShareState
@@ -62,7 +62,10 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
             yield Check("FAIL", name, f"has never connected{why}", hint)
         case "unreachable":
             seen = "" if robot.age is None else f", last seen {age(robot.age)} ago"
-            hint = f"is it on, and is its network up? `{_ssh(robot)} systemctl status dorad-agent`"
+            hint = (
+                f"is it on, and is its network up? `{_ssh(robot)} systemctl status dorad-agent`; "
+            )
+            hint += f"if it was installed again: `dorafleet provision cluster.yml {name}`"
             yield Check("FAIL", name, f"unreachable{seen}{why}", hint)
         case "refused" if robot.outranked:
             hint = (
@@ -81,6 +84,9 @@ def _check_robot(robot: Robot) -> Iterator[Check]:
         case "connected" if robot.reason:
             hint = f"`{_ssh(robot)} systemctl status dorad dorad-agent` shows what runs there"
             yield Check("FAIL", name, f"nothing can be started there{why}", hint)
+    if robot.clone:
+        hint = "disk images must not contain /var/lib/dorad-agent: enrol each robot by itself"
+        yield Check("FAIL", name, robot.clone, hint)
     if robot.age is not None and abs(robot.skew) > MAX_SKEW_S:
         ahead = "ahead of" if robot.skew > 0 else "behind"
         span = skew_text(robot.skew).lstrip("+-")
@@ -126,6 +132,13 @@ def check_versions(robots: Iterable[Robot], version: str) -> Iterator[Check]:
 
 def check_shares(robots: Iterable[Robot], now: float) -> Iterator[Check]:
     """Check the dataflows on each robot, and their links to other robots."""
+    robots = list(robots)
+    ended = {
+        (robot.id, share.dataflow): share.status
+        for robot in robots
+        for share in robot.shares
+        if share.status in ("stopped", "finished", "failed")
+    }
     for robot in robots:
         if robot.state != "connected":
             continue
@@ -138,7 +151,7 @@ def check_shares(robots: Iterable[Robot], now: float) -> Iterator[Check]:
                 yield Check(level, name, f"{share.status}{why}", hint)
             lasted = now + robot.skew - share.since
             if share.status == "running" or (share.status == "starting" and lasted > START_S):
-                yield from _check_links(name, share)
+                yield from _check_links(name, share, ended)
         for release in robot.releases:
             if trouble := release_trouble(release):
                 name = f"{robot.id}/{release.dataflow}"
@@ -146,9 +159,14 @@ def check_shares(robots: Iterable[Robot], now: float) -> Iterator[Check]:
                 yield Check("FAIL", name, trouble, hint)
 
 
-def _check_links(name: str, share: ShareState) -> Iterator[Check]:
-    hint = "see firewalls, and `zenoh_addr` or `zenoh_peer` in cluster.yml"
+def _check_links(
+    name: str, share: ShareState, ended: Mapping[tuple[str, str], str]
+) -> Iterator[Check]:
     for machine, reason in links_down(share).items():
+        hint = "see firewalls, and `zenoh_addr` or `zenoh_peer` in cluster.yml"
+        if (machine, share.dataflow) in ended:
+            status = ended[machine, share.dataflow]
+            hint = f"its part on {machine} is {status}: see `dora logs {share.dataflow}`"
         if share.status == "starting":
             yield Check("WARN", name, f"starting, no link to {machine} yet: {reason}", hint)
         else:

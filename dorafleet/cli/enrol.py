@@ -39,11 +39,14 @@ Examples:
   dorafleet enrol cluster.yml                 all machines of the file
   dorafleet enrol cluster.yml arm1 arm2
   dorafleet enrol cluster.yml arm1 --again    a new key, even if arm1 is enrolled
+  dorafleet enrol cluster.yml --coordinator 10.0.0.2
+                                              the server has moved there
   dorafleet enrol cluster.yml arm3 --token    a robot that SSH cannot reach
 \b
 Each robot creates a key, which never leaves it. The coordinator signs its certificate, and the
-robot's agent connects. A machine that is enrolled and connected is not changed. A failure on one
-machine does not affect the others.
+robot's agent connects. A machine that is enrolled and connected is not changed, unless it lacks the
+coordinator's address: then it gets that, and keeps its key. A failure on one machine does not
+affect the others.
 With --token the command uses no SSH: it prints a command to run on the robot within 15 minutes, and
 on the next line the token that the command asks for there.
 Exit code 0: all machines are enrolled and connected. 1: some are not.
@@ -114,7 +117,14 @@ def enrol(
             _print_token(client, machines[0].id, coordinators)
             return 0
         with Reporter([each.id for each in machines], 0, as_json=as_json) as reporter:
-            work = Enroller(client, coordinators, reporter, accept_new=accept_new, again=again)
+            work = Enroller(
+                client,
+                coordinators,
+                reporter,
+                accept_new=accept_new,
+                again=again,
+                exact=bool(addresses),
+            )
             outcomes = asyncio.run(work.run(machines, parallel))
     if as_json:
         print_object([as_plain(outcome) for outcome in outcomes])
@@ -129,7 +139,7 @@ def as_plain(outcome: Outcome[Enrolled]) -> dict[str, Any]:
         "id": outcome.machine.id,
         "host": outcome.machine.host,
         "connected": error is None,
-        "changed": outcome.result is not None and outcome.result.enrolled,
+        "changed": outcome.result is not None and outcome.result.changed,
         "error": error and {"code": error.code, "message": error.message, "hint": error.hint},
     }
 
@@ -144,25 +154,38 @@ class Enroller:
         reporter: Reporter,
         *,
         accept_new: bool,
-        again: bool,
+        again: bool = False,
+        exact: bool = False,
+        lost: bool = False,
     ) -> None:
+        """`coordinators` are the addresses for robots: no others if `exact`.
+
+        `again` replaces each key, `lost` only that of a robot which has lost it.
+        """
         self._client = client
         self._coordinators = coordinators
         self._reporter = reporter
         self._accept_new = accept_new
         self._again = again
+        self._exact = exact
+        self._lost = lost
         self._known: dict[str, Known] = {}
+
+    async def load(self) -> None:
+        """Ask the coordinator which robots it has enrolled. Raises ControlError."""
+        self._known = await asyncio.to_thread(_known, self._client)
 
     async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[Enrolled]]:
         """Enrol up to `parallel` machines at once; return the outcomes in order."""
         from dorafleet.ssh.fanout import run_on_each
 
-        self._known = await asyncio.to_thread(_known, self._client)
+        await self.load()
         return await run_on_each(
-            machines, self._enrol, parallel=parallel, on_outcome=self._reporter.outcome
+            machines, self.enrol, parallel=parallel, on_outcome=self._reporter.outcome
         )
 
-    async def _enrol(self, machine: Machine) -> Enrolled:
+    async def enrol(self, machine: Machine) -> Enrolled:
+        """Enrol a machine, after `load`. Raises SshError."""
         from dorad.control.errors import ControlError
         from dorafleet.robot.enrol import Enrolment, as_ssh_error
         from dorafleet.ssh.connection import connect
@@ -184,6 +207,8 @@ class Enroller:
                     coordinators=self._coordinators,
                     on_step=lambda step: self._reporter.step(machine.id, step),
                     again=self._again,
+                    exact=self._exact,
+                    lost=self._lost,
                 )
                 return await enrolment.run()
         except ControlError as error:

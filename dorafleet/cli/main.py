@@ -73,6 +73,9 @@ COMMANDS: dict[str, CommandEntry] = {
         "dorafleet.cli.upgrade:upgrade", "Upgrade dorad, a few machines at a time."
     ),
     "enrol": CommandEntry("dorafleet.cli.enrol:enrol", "Enrol machines in the fleet."),
+    "provision": CommandEntry(
+        "dorafleet.cli.provision:provision", "Set up robots that were installed again."
+    ),
     "revoke": CommandEntry(
         "dorafleet.cli.access:revoke", "Revoke a robot, an operator or a token."
     ),

@@ -33,7 +33,10 @@ release that a revoked key has signed; running dataflows continue.
 Exit code 0: all machines have it. 1: some do not.
 """
 
-_SIGNER = re.compile(r"[A-Za-z0-9_.@+-]{1,200}")
+MAX_SIGNER = 200
+"""Characters of a signer's name."""
+
+_SIGNER = re.compile(f"[A-Za-z0-9_.@+-]{{1,{MAX_SIGNER}}}")
 
 
 @click.command(epilog=EPILOG)
@@ -55,21 +58,10 @@ def trust(
     if revoke and key is None:
         raise click.UsageError("--revoke needs --key")
     chosen = choose(key, public=True)
-    line = chosen.public if revoke else _line(chosen, name, until)
+    line = chosen.public if revoke else signer_line(chosen, name, until)
 
     async def work(machine: Machine) -> str:
-        from dorafleet.robot.commands import USER_ID, agent_release, as_root
-        from dorafleet.robot.facts import user_id
-        from dorafleet.ssh.connection import MAX_LINE, connect
-        from dorafleet.ssh.errors import Code, SshError
-
-        async with connect(machine, accept_new=over.accept_new) as robot:
-            uid = user_id(await robot.check(USER_ID))
-            command = as_root(agent_release("revoke" if revoke else "trust"), uid)
-            done = await robot.run(command, given=f"{line}\n".encode())
-        if done.code:
-            raise SshError(Code.FAILED, f"it does not take the key: {done.last_line}")
-        return done.stdout.strip()[:MAX_LINE] or "done"
+        return await trust_key(machine, line, revoke=revoke, accept_new=over.accept_new)
 
     with Reporter(over.ids, 0) as reporter:
         outcomes = asyncio.run(
@@ -79,12 +71,31 @@ def trust(
     return 0
 
 
-def _line(key: SigningKey, name: str | None, until: str | None) -> str:
-    """Return the line of `allowed_signers` for a key."""
+async def trust_key(
+    machine: Machine, line: str, *, revoke: bool = False, accept_new: bool = False
+) -> str:
+    """Let a machine trust a key, or never again; return what it says. Raises SshError."""
+    from dorafleet.robot.commands import USER_ID, agent_release, as_root
+    from dorafleet.robot.facts import user_id
+    from dorafleet.ssh.connection import MAX_LINE, connect
+    from dorafleet.ssh.errors import Code, SshError
+
+    async with connect(machine, accept_new=accept_new) as robot:
+        uid = user_id(await robot.check(USER_ID))
+        command = as_root(agent_release("revoke" if revoke else "trust"), uid)
+        done = await robot.run(command, given=f"{line}\n".encode())
+    if done.code:
+        raise SshError(Code.FAILED, f"it does not take the key: {done.last_line}")
+    return done.stdout.strip()[:MAX_LINE] or "done"
+
+
+def signer_line(key: SigningKey, name: str | None = None, until: str | None = None) -> str:
+    """Return the line of `allowed_signers` for a key. Raises click.UsageError."""
     from dorad.release.signature import NAMESPACE
 
-    own = f"{getpass.getuser()}@{socket.gethostname()}"
-    principal = name or (key.comment if _SIGNER.fullmatch(key.comment) else own)
+    # A comment such as `Ada Lovelace (laptop)` says more than the machine where this runs.
+    words = "-".join(re.findall(r"[A-Za-z0-9_.@+-]+", key.comment))[:MAX_SIGNER]
+    principal = name or words or f"{getpass.getuser()}@{socket.gethostname()}"
     if not _SIGNER.fullmatch(principal):
         raise click.UsageError(
             f"{principal[:100]!r} cannot be the name of a signer; give one with --name"

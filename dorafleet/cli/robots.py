@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from dorad.cli.tables import age, plain
 from dorad.phrases import first_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from dorad.control.messages.agent import ShareState
     from dorad.control.messages.releases import ReleaseState
@@ -18,6 +19,15 @@ COLUMNS = ("Machine", "Host", "State", "Seen", "Skew", "Version", "Dataflows", "
 
 MAX_NAMED = 3
 """Nodes in one problem."""
+MAX_ROWS = 50
+"""Robots that are listed one by one; of a larger fleet only those with problems are."""
+MAX_FLOWS = 10
+"""Dataflows in the summary of a larger fleet, in each of their states."""
+
+MAX_NUMBER = 1_000_000
+"""Of a larger generation only the last six digits are shown."""
+
+_OVER = ("stopped", "finished")
 
 MAX_SKEW_S = 1.0
 """Seconds by which a robot's clock may be wrong before that is a problem."""
@@ -37,6 +47,8 @@ def problems_of(robot: Robot) -> list[str]:
         found.append(robot.reason)
     if robot.outranked:
         found.append(f"`dorafleet takeover {robot.id}` if this is the right coordinator")
+    if robot.clone:
+        found.append(robot.clone)
     if robot.audit:
         found.append(f"audit: {robot.audit} (`dorafleet audit acknowledge {robot.id}`)")
     if robot.revoked:
@@ -77,9 +89,9 @@ def links_down(share: ShareState) -> dict[str, str]:
 def as_row(robot: Robot) -> tuple[str, ...]:
     """Return a robot's row under `COLUMNS`."""
     shares = [
-        f"{share.dataflow} {share.status} ({share.generation})"
+        f"{share.dataflow} {share.status} ({_number(share.generation)})"
         for share in robot.shares
-        if share.status not in ("stopped", "finished")
+        if share.status not in _OVER
     ]
     shares += [
         f"{release.dataflow} {release.phase} ({release.running[:12] or 'none'})"
@@ -95,6 +107,42 @@ def as_row(robot: Robot) -> tuple[str, ...]:
         ", ".join(shares) or "none",
         "; ".join([*problems_of(robot), *robot.warnings]),
     )
+
+
+def _number(generation: int) -> str:
+    """Return a generation for people: after a restore it has thirteen digits."""
+    return str(generation) if generation < MAX_NUMBER else f"…{generation % MAX_NUMBER:06d}"
+
+
+def summary_lines(robots: Sequence[Robot]) -> list[str]:
+    """Return how many robots are in each state, and what they run, in a few lines."""
+    states = Counter(robot.state for robot in robots)
+    parts = [f"{count} {state}" for state, count in states.most_common()]
+    well = sum(map(is_well, robots))
+    lines = [f"{len(robots)} machines: {', '.join(parts)}; {well} are well"]
+    running = Counter(
+        f"{share.dataflow} {share.status}"
+        for robot in robots
+        for share in robot.shares
+        if share.status not in _OVER
+    )
+    running.update(
+        f"{release.dataflow} {release.phase} ({release.running[:12] or 'none'})"
+        for robot in robots
+        for release in robot.releases
+    )
+    lines += [f"{text}: {count} machines" for text, count in running.most_common(MAX_FLOWS)]
+    if len(running) > MAX_FLOWS:
+        lines.append(f"and {len(running) - MAX_FLOWS} other states of dataflows")
+    return lines
+
+
+def exceptions(robots: Sequence[Robot]) -> tuple[list[Robot], int]:
+    """Return the robots that are not well, or have warnings, and how many more there are."""
+    found = [robot for robot in robots if not is_well(robot) or robot.warnings]
+    # Those with a problem come first, each in the order of the cluster file.
+    found.sort(key=is_well)
+    return found[:MAX_ROWS], max(0, len(found) - MAX_ROWS)
 
 
 def skew_text(seconds: float) -> str:

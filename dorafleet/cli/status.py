@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.tables import (
+    colours,
     plain,
     print_lines,
     print_object,
@@ -52,6 +54,7 @@ WATCH_S = 1.0
 EPILOG = """\b
 Examples:
   dorafleet status                          of all machines, from the coordinator
+  dorafleet status --all                    every machine, also of a fleet of thousands
   dorafleet status --watch
   dorafleet status --json | jq '.[] | select(.well | not) | .id'
   dorafleet status cluster.yml --only arm1,arm2
@@ -60,6 +63,7 @@ Examples:
 Without a coordinator the machines of FILE are asked over SSH; the ssh user must be root or in the
 group `dorad` there. Numbers behind dataflows are generations: they grow with every change.
 Behind dataflows from releases is the id of the release that runs.
+Of more than 50 machines only those with problems are listed, after a summary of all.
 Exit code 0: every machine is well. 1: some are not, or an operator has to decide something.
 """
 
@@ -68,6 +72,7 @@ Exit code 0: every machine is well. 1: some are not, or an operator has to decid
 @optional_file_argument
 @only_option
 @json_option
+@click.option("--all", "every", is_flag=True, help="List every machine of a large fleet.")
 @click.option("--watch", is_flag=True, help="Show it again every second, until Ctrl-C.")
 @click.option("--ssh", "over_ssh", is_flag=True, help="Ask the machines of FILE over SSH.")
 @parallel_option
@@ -79,6 +84,7 @@ def status(
     *,
     only: Sequence[str],
     as_json: bool,
+    every: bool,
     watch: bool,
     over_ssh: bool,
     parallel: int,
@@ -99,7 +105,9 @@ def status(
         wanted = {machine.id for machine in machines} or named
         try:
             with connect(state, port_of(cluster, port)) as client:
-                return _show_fleet(client, wanted, as_json=as_json, watch=watch)
+                return _show_fleet(
+                    client, wanted, as_json=as_json, every=every or bool(only), watch=watch
+                )
         except ControlError as error:
             if cluster is None or watch:
                 raise
@@ -119,7 +127,9 @@ def status(
     return 0 if healthy else 1
 
 
-def _show_fleet(client: Client, wanted: Collection[str], *, as_json: bool, watch: bool) -> int:
+def _show_fleet(
+    client: Client, wanted: Collection[str], *, as_json: bool, every: bool, watch: bool
+) -> int:
     """Show the machines of these ids, or all, as the coordinator knows them."""
     from dorad.control.messages import Nothing
     from dorafleet.cli import robots
@@ -132,20 +142,41 @@ def _show_fleet(client: Client, wanted: Collection[str], *, as_json: bool, watch
         return [each for each in found if not wanted or each.id in wanted]
 
     if watch:
-        _watch(read, as_json=as_json)
+        _watch(read, as_json=as_json, every=every)
         return 0
     found = read()
     if as_json:
         print_object(robots.as_plain(found))
     else:
-        print_table(robots.COLUMNS, (robots.as_row(each) for each in found))
+        lines = fleet_lines(found, every=every, colour=colours())
+        if every and sys.stdout.isatty() and len(lines) > shutil.get_terminal_size().lines:
+            click.echo_via_pager(f"{line}\n" for line in lines)
+        else:
+            for line in lines:
+                click.echo(line)
     questions = client.call("coordinator.status", Nothing(), CoordinatorStatus).questions
     for question in questions:
         click.echo(f"question: {visible(question)}", err=True)
     return 0 if all(map(robots.is_well, found)) and not questions else 1
 
 
-def _watch(read: Callable[[], list[Robot]], *, as_json: bool) -> None:
+def fleet_lines(found: Sequence[Robot], *, every: bool, colour: bool = False) -> list[str]:
+    """Return a table of all robots; unless `every`, of a large fleet a summary and exceptions."""
+    from dorafleet.cli import robots
+
+    if every or len(found) <= robots.MAX_ROWS:
+        return table_lines(robots.COLUMNS, map(robots.as_row, found), colour=colour)
+    lines = [visible(line) for line in robots.summary_lines(found)]
+    listed, more = robots.exceptions(found)
+    if listed:
+        lines += ["", *table_lines(robots.COLUMNS, map(robots.as_row, listed), colour=colour)]
+    if more:
+        lines.append(f"and {more} more with problems")
+    lines.append("`dorafleet status --all` lists every machine")
+    return lines
+
+
+def _watch(read: Callable[[], list[Robot]], *, as_json: bool, every: bool) -> None:
     """Show the table again and again, or print it as a line of JSON each time."""
     from dorafleet.cli import robots
 
@@ -162,9 +193,8 @@ def _watch(read: Callable[[], list[Robot]], *, as_json: bool) -> None:
         console = Console(markup=False, highlight=False, emoji=False)
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                rows = [robots.as_row(each) for each in read()]
-                table = screen_lines(table_lines(robots.COLUMNS, rows), head=1)
-                live.update(table, refresh=True)
+                lines = fleet_lines(read(), every=every)
+                live.update(screen_lines(lines, head=1), refresh=True)
                 time.sleep(WATCH_S)
 
 

@@ -95,7 +95,7 @@ def up(
         click.echo(f"coordinator {word} (pid {status.pid}, port {chosen})", err=as_json)
         with Reporter([each.id for each in machines], 0, as_json=as_json) as reporter:
             places = (address_of(cluster, port),)
-            work = Enroller(client, places, reporter, accept_new=accept_new, again=False)
+            work = Enroller(client, places, reporter, accept_new=accept_new)
             outcomes = asyncio.run(work.run(machines, parallel))
     if as_json:
         print_object(as_object(status, started=started, outcomes=outcomes))

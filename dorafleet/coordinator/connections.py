@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
@@ -25,9 +26,11 @@ from dorad.control.shortening import short_release, short_share
 from dorad.control.target import Accepted
 from dorad.jitter import between
 from dorad.problems import ProblemError
+from dorafleet.coordinator.place import Origin, is_clone, is_surely_first, with_clone
 from dorafleet.coordinator.probing import Probe, Skew, skew_of
 from dorafleet.coordinator.renewing import Renewal
 from dorafleet.coordinator.reports import (
+    MAX_NAME,
     MAX_USUAL,
     Sizes,
     check_attached,
@@ -65,6 +68,12 @@ SILENT_HEARTBEATS = 3
 
 ATTACH_S = 10.0
 
+ANSWER_S = 3.0
+"""Seconds that a robot has to answer when another connection with its certificate is opened."""
+
+CLONE_S = 30.0
+"""Seconds for which the connection of a clone with earlier software is kept open, unused."""
+
 PACE_S = 0.02
 """Minimum seconds between two reports that are taken from a robot."""
 
@@ -74,6 +83,18 @@ _log = logging.getLogger(__name__)
 def pause_of(robots: int) -> float:
     """Return the seconds over which so many robots spread their tries to connect."""
     return robots / ROBOTS_A_SECOND
+
+
+class _Answer(NamedTuple):
+    """What a robot has answered first."""
+
+    attach: Attach
+    """The request."""
+    attached: Attached
+    skew: Skew
+    """Of its clock."""
+    sizes: Sizes
+    """Of its states."""
 
 
 class Connections:
@@ -103,6 +124,8 @@ class Connections:
         """Robots that did not attach in time when they connected last."""
         self._attaching: dict[str, ServerConnection] = {}
         """The connection of each robot that has not attached yet: the newest."""
+        self._closing: set[asyncio.Task[None]] = set()
+        """Connections that were replaced."""
 
     @property
     def heartbeat(self) -> float:
@@ -129,7 +152,7 @@ class Connections:
             _log.debug("robot `%s`: a newer connection ends one that did not attach", robot.id)
             before.transport.abort()
         try:
-            attached, skew, sizes = await self._first_answer(robot, client, renewal)
+            answer = await self._first_answer(robot, client, renewal)
         except (ProblemError, TimeoutError) as error:
             if self._attaching.get(robot.id) is not connection:
                 return  # a newer one has replaced it
@@ -141,8 +164,8 @@ class Connections:
         finally:
             if self._attaching.get(robot.id) is connection:
                 del self._attaching[robot.id]
-        robot.sizes = sizes
-        await self._replace(robot, client, attached, skew)
+        if not await self._take_place(robot, connection, client, answer):
+            return
         reason = "the connection was lost"
         try:
             reason = await self._follow(robot, client, renewal)
@@ -154,10 +177,8 @@ class Connections:
                 self._robots.changed(robot)
             await client.close()
 
-    async def _first_answer(
-        self, robot: Robot, client: AsyncClient, renewal: Renewal
-    ) -> tuple[Attached, Skew, Sizes]:
-        """Return what a robot answers first, the skew of its clock, and the sizes of its states.
+    async def _first_answer(self, robot: Robot, client: AsyncClient, renewal: Renewal) -> _Answer:
+        """Return what a robot answers first.
 
         Raises:
             ProblemError: it refuses, or the answer cannot be that of this robot.
@@ -173,9 +194,9 @@ class Connections:
                 asked_at, attach = time.time(), self._attach(robot)
                 attached = await self._ask(robot, client, attach)
                 skew = skew_of(attached.time, asked_at, time.time())
-                sizes = await self._check(robot, attach, attached)
+                sizes = _checked(robot, attached)
             self._slow.discard(robot.id)
-        return attached, skew, sizes
+        return _Answer(attach, attached, skew, sizes)
 
     async def _ask(self, robot: Robot, client: AsyncClient, attach: Attach) -> Attached:
         """Return a robot's answer. Raises ControlError, and notes whether another term is why."""
@@ -187,28 +208,62 @@ class Connections:
         robot.outranked = False
         return attached
 
-    async def _check(self, robot: Robot, attach: Attach, attached: Attached) -> Sizes:
-        """Return the sizes of the states in an answer.
+    async def _take_place(
+        self,
+        robot: Robot,
+        connection: ServerConnection,
+        client: AsyncClient,
+        answer: _Answer,
+    ) -> bool:
+        """Make a connection that of its robot; False if it is refused, and closed."""
+        attached = answer.attached
+        origin = _origin(connection, attached)
+        try:
+            async with asyncio.timeout(ATTACH_S), robot.attaching:
+                if await self._has_place(robot, origin):
+                    await self._on_attached(robot, answer.attach, attached)
+                    robot.sizes, robot.origin = answer.sizes, origin
+                    self._replace(robot, client, attached, answer.skew)
+                    return True
+        except (ProblemError, TimeoutError) as error:
+            reason = str(error) or "others connect with its certificate all the time"
+            _log.warning("refused the agent of `%s`: %s", robot.id, reason)
+            self._robots.refuse(robot.id, reason)
+            await connection.close(1008, "refused")
+            return False
+        await self._refuse_clone(robot, connection, attached)
+        return False
 
-        Raises:
-            ControlError: the answer cannot be that of this robot.
-        """
-        if attached.robot != robot.id:
-            raise ControlError(
-                "refused", f"the agent of `{robot.id}` says that it is `{attached.robot[:100]}`"
-            )
-        check_attached(attached)
-        attached.shares = [short_share(share, MAX_USUAL) for share in attached.shares]
-        attached.releases = [short_release(release, MAX_USUAL) for release in attached.releases]
-        sizes = sizes_after({}, attached.shares, attached.releases)
-        await self._on_attached(robot, attach, attached)
-        return sizes
+    async def _has_place(self, robot: Robot, origin: Origin) -> bool:
+        """Return True if a connection is of the robot itself, False if it is of a clone."""
+        before, answers = robot.client, False
+        known = any(each.origin == origin for each in robot.clones)
+        if before is not None and not known and not is_surely_first(origin, robot.origin):
+            answers = await before.answers(ANSWER_S)
+            _log.debug("robot `%s` comes from %s, the first answers: %s", robot.id, origin, answers)
+        if not is_clone(origin, robot.origin, robot.clones, first_answers=answers):
+            return True
+        now = time.time()
+        robot.clones = with_clone(robot.clones, origin, now)
+        if not known:
+            _log.warning("robot `%s`: %s", robot.id, robot.clone)
+        self._robots.changed(robot)
+        return False
 
-    async def _replace(
-        self, robot: Robot, client: AsyncClient, attached: Attached, skew: Skew
+    async def _refuse_clone(
+        self, robot: Robot, connection: ServerConnection, attached: Attached
     ) -> None:
-        """Make a connection the one of its robot; the last one wins."""
-        before, earlier = robot.client, robot.attached
+        """Close the connection of a clone, which gets no orders."""
+        if not attached.machine_id:
+            # An agent of an earlier version connects again at once after it has attached.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLONE_S):
+                    await connection.wait_closed()
+        await connection.close(1008, f"another machine has the id {robot.id:.60}")
+
+    def _replace(self, robot: Robot, client: AsyncClient, attached: Attached, skew: Skew) -> None:
+        """Make a connection the one of its robot."""
+        before = robot.client
         robot.client, robot.away_since = client, None
         # Its states are kept once, and change.
         robot.attached = replace(attached, shares=[], releases=[])
@@ -223,12 +278,11 @@ class Connections:
         self._measured(robot, skew)
         _log.info("robot `%s` is connected (dorad-agent %s)", robot.id, attached.version)
         if before is not None:
-            other = earlier is not None and earlier.boot_id != attached.boot_id
-            what = "from another boot; do two machines use this id?" if other else "of its agent"
-            _log.warning("robot `%s`: a new connection replaces the open one, %s", robot.id, what)
-            if other:
-                robot.rivals_at = time.monotonic()
-            await before.close()
+            _log.info("robot `%s`: a new connection replaces the open one", robot.id)
+            # Not waited for: its peer may be gone, and the new one is used at once.
+            closing = asyncio.create_task(before.close())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
         self._robots.changed(robot)
 
     async def _follow(self, robot: Robot, client: AsyncClient, renewal: Renewal) -> str:
@@ -313,3 +367,26 @@ class Connections:
         if skew.beyond(SKEW_S) and abs(skew.seconds - robot.skew.seconds) > SKEW_S:
             _log.warning("the clock of robot `%s` is off by %.0f s", robot.id, skew.seconds)
         robot.skew = skew
+
+
+def _checked(robot: Robot, attached: Attached) -> Sizes:
+    """Shorten the states in an answer, and return their sizes.
+
+    Raises:
+        ControlError: the answer cannot be that of this robot.
+    """
+    if attached.robot != robot.id:
+        raise ControlError(
+            "refused", f"the agent of `{robot.id}` says that it is `{attached.robot[:100]}`"
+        )
+    check_attached(attached)
+    attached.shares = [short_share(share, MAX_USUAL) for share in attached.shares]
+    attached.releases = [short_release(release, MAX_USUAL) for release in attached.releases]
+    return sizes_after({}, attached.shares, attached.releases)
+
+
+def _origin(connection: ServerConnection, attached: Attached) -> Origin:
+    """Return from which machine an agent connects."""
+    address = connection.remote_address
+    host = str(address[0]) if isinstance(address, tuple) else ""
+    return Origin(host, attached.boot_id[:MAX_NAME], attached.machine_id[:MAX_NAME])

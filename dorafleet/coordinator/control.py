@@ -20,8 +20,8 @@ from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.dataflowviews import DataflowViews
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.incidents import IncidentMethods
+from dorafleet.coordinator.lastseen import LastSeen
 from dorafleet.coordinator.logs import LogMethods
-from dorafleet.coordinator.machines import KnownMachines
 from dorafleet.coordinator.memories import Memories
 from dorafleet.coordinator.nodes import NodeMethods
 from dorafleet.coordinator.notifications import Notifications
@@ -103,8 +103,8 @@ class FleetControl:
         self.watching = FleetWatching(
             self.robots, self._planner, writer, AlertStore(store, writer), self._software
         )
-        self._machines = KnownMachines(store, writer)
         self.notifications = Notifications(notify, store, writer, self.watching.book.stored)
+        self._last_seen = LastSeen(store, writer, self.robots)
         self.driver = RolloutDriver(self.fleet, self.robots, self.rollouts, self._planner)
         self._supplying = Supplying(supply, self.robots, self.rollouts, self.driver)
 
@@ -115,9 +115,8 @@ class FleetControl:
         await self.releases.forget_unfinished()
         await self.rollouts.load()
         await self.rollouts.pause_restored()
-        await self.watching.load()
+        await self._last_seen.load(await self.watching.load())
         await self.notifications.load()
-        await self._machines.load()
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -145,7 +144,6 @@ class FleetControl:
                 self._planner,
                 self._reconciler,
                 self._memories,
-                self._machines,
                 self._peer,
             ).table,
             **RolloutMethods(
@@ -185,7 +183,7 @@ class FleetControl:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.watching.run(), name="rows and alerts")
             tasks.create_task(self.notifications.run(), name="notifications")
-            tasks.create_task(self._machines.run(), name="machines of robots")
+            tasks.create_task(self._last_seen.run(), name="last states of robots")
             tasks.create_task(self.driver.run(), name="rollouts")
             tasks.create_task(self._supplying.run(), name="files of releases")
             await self._reconciler.run()
@@ -217,7 +215,6 @@ class FleetControl:
         if attached.epoch > attach.epoch and not attach.takes_over:
             robot.outranked = True
             raise ControlError("refused", f"it has obeyed the coordinator of term {attached.epoch}")
-        self._machines.learn(robot.id, attached)
         robot.takes_over = False
         await self._memories.attached(robot, attach, attached)
 
@@ -225,4 +222,5 @@ class FleetControl:
         self.fleet.bell.ring()
         self._reconciler.mark(robot.id)
         self.watching.mark(robot)
+        self._last_seen.mark(robot)
         self.driver.mark(robot.id)

@@ -44,11 +44,12 @@ class DaemonMethods:
     async def status(self, _call: Call, _params: m.Nothing) -> m.DaemonStatus:
         """Return the state of the coordinator; `nodes` are those that have a machine."""
         running = self._fleet.running
-        seen = [robot for robot in self._robots.all if robot.attached is not None]
+        seen = [robot for robot in self._robots.all if robot.ever_seen]
         notices = [f"robot `{each.id}`: {each.trouble}" for each in seen if each.trouble]
         notices += [
             f"robot `{each.id}`: {line}" for each in seen for line in each.warnings + each.reported
         ]
+        notices += [f"robot `{each.id}`: {each.clone}" for each in seen if each.clone]
         notices += [f"robot `{each.id}`, the audit: {each.audit}" for each in seen if each.audit]
         return m.DaemonStatus(
             version=__version__,

@@ -12,7 +12,7 @@ from dorafleet.rollout.messages import DriftRow
 from dorafleet.rollout.model import MOVING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from dorad.control.messages import Finding
     from dorad.control.messages.agent import ShareState
@@ -56,10 +56,30 @@ class Compared:
     """What its daemon finds wrong."""
     version: str = ""
     """Of its agent; empty if it was never connected."""
+    open_rollouts: Collection[int] = ()
+    """Those that still send files."""
 
 
 def drift_of(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftRow]:
-    """Yield the differences of one robot; `label` names a release for people."""
+    """Yield the differences of one robot; `label` names a release for people.
+
+    Of one that cannot be reached it is not known that it has none.
+    """
+    rows = list(_differences(compared, label))
+    yield from rows
+    if not rows and not compared.reachable:
+        yield DriftRow(
+            robot=compared.robot,
+            dataflow="",
+            what="contact",
+            desired="connected",
+            found=compared.trouble[:MAX_REASON],
+            way_back="dorafleet doctor",
+            known=True,
+        )
+
+
+def _differences(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftRow]:
     for dataflow in sorted({*compared.orders, *compared.releases, *compared.late}):
         found = _release(compared, dataflow, label)
         if found is not None:
@@ -195,6 +215,10 @@ def _back_to_release(
         return f"it follows once it can be reached; {compared.trouble}"
     if order is None:
         return "it is not known here: roll out a release to it, or `dora stop` it there"
+    is_open = order.rollout in compared.open_rollouts
+    if not is_open and _is_blank(state):
+        # The robot was installed again. A rollout that is over sends nothing.
+        return f"dorafleet provision FILE {compared.robot}"
     again = f"dorafleet rollout start {label(order.release)} --robots {compared.robot}"
     if order.allow_lower:
         again += " --allow-lower"
@@ -209,10 +233,21 @@ def _back_to_release(
     if state.phase in ("reverted", "stuck"):
         return f"{again} --retry, or dorafleet rollout undo {order.rollout}"
     if state.waiting == "files":
+        if not is_open:
+            name = shlex.quote(label(order.release))
+            return f"dorafleet release push {name} FILE --only {compared.robot}"
         return f"dorafleet rollout follow {order.rollout}"
     if state.waiting == "busy":
         return "wait until it is no longer busy"
     return "wait: it is on its way"
+
+
+def _is_blank(state: ReleaseState | None) -> bool:
+    """Return True if a robot has never run a release of a dataflow, and cannot get one now."""
+    if state is None:
+        return True
+    has_run = state.running or state.confirmed or state.previous
+    return not has_run and (state.waiting == "files" or bool(state.refused))
 
 
 def _stopped(compared: Compared) -> Iterator[DriftRow]:

@@ -19,7 +19,7 @@ from dorafleet.coordinator.robot import unknown_robot
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from dorad.control.messages import Nothing
     from dorad.control.messages.agent import Csr, EnrolSign
@@ -52,14 +52,19 @@ class Enrolling:
         robots: Collection[str],
         *,
         tls: bool,
+        on_enrolled: Callable[[str], object],
     ) -> None:
-        """`robots` are the ids in the cluster file; without `tls` none can connect."""
+        """`robots` are the ids in the cluster file; without `tls` none can connect.
+
+        `on_enrolled` is called with the id of a robot whose earlier certificates are revoked.
+        """
         self._grants = grants
         self._access = access
         self._writer = writer
         self._authority = authority
         self._robots = robots
         self._tls = tls
+        self._on_enrolled = on_enrolled
 
     @property
     def table(self) -> Mapping[str, Handler]:
@@ -110,6 +115,7 @@ class Enrolling:
                 issued.certificate, actor_of(call), replace=True, used=enrolment
             )
             self._access.close_revoked()
+        self._on_enrolled(robot)
         return self._answer(issued)
 
     def _usable_enrolment(self, name: str, params: EnrolSign) -> EnrolmentRecord:
@@ -177,6 +183,7 @@ class Enrolling:
         async with self._writer.changing:
             count = await self._grants.revoke(params.kind, params.name, actor_of(call))
         if params.kind == "robot":
+            self._on_enrolled(params.name)
             # One that is away, as after an uninstall, may never come and be refused.
             self._access.on_refused(params.name, revoked_reason("robot", params.name))
         return m.Revoked(certificates=count, connections=self._access.close_revoked())

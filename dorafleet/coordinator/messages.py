@@ -140,11 +140,17 @@ class Robot(Struct):
     outranked: bool = False
     """Whether it obeys another term than this coordinator's, until `robot.takeover`."""
     warnings: list[str] = []
-    """What else an operator should look at, such as its clock, or its id on two machines."""
+    """What else an operator should look at, such as its clock."""
     user: str | None = None
     """Whom the cluster file logs in as; null as in ssh's configuration, and so is `port`."""
     port: Int64 | None = None
     """That of sshd."""
+    address: str = ""
+    """From which its agent connects, as the coordinator sees it."""
+    machine_id: str = ""
+    """Of its installation; empty if its agent does not report it."""
+    clone: str = ""
+    """Which other machine has its id and certificate, and is refused; empty if none came lately."""
 
 
 class RobotRef(Struct):

@@ -48,6 +48,7 @@ def check_attached(attached: Attached) -> None:
     texts = (
         attached.version,
         attached.boot_id,
+        attached.machine_id,
         attached.audit,
         attached.arch,
         attached.python,

@@ -1,15 +1,19 @@
-"""The last known state of one robot. In memory only: a robot that connects reports it again."""
+"""The last known state of one robot. One that connects reports it again; see `lastseen`."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
+
+from msgspec.structs import replace
 
 from dorad.control.errors import ControlError
 from dorad.control.pace import Pace
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.messages import CLOCK_WARNING
+from dorafleet.coordinator.place import clone_text
 from dorafleet.coordinator.probing import Skew
 from dorafleet.coordinator.reports import MAX_STATES
 
@@ -19,14 +23,12 @@ if TYPE_CHECKING:
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.messages.agent import Attached, Revocation, ShareState
     from dorad.control.messages.releases import ReleaseState
+    from dorafleet.coordinator.place import Clone, Origin
     from dorafleet.coordinator.reports import Sizes
     from dorafleet.inventory.model import Machine
 
 SKEW_S = 10.0
 """A clock that is further off is reported."""
-
-RIVALS_S = 600.0
-"""Seconds for which two machines with one id are reported."""
 
 RATE = 8 << 20
 """Bytes a second that are read from a robot: log lines, answers, and messages of topics."""
@@ -58,7 +60,11 @@ class Robot:
     client: AsyncClient | None = None
     """The connection to its agent."""
     attached: Attached | None = None
-    """Its greeting when it connected last."""
+    """Its greeting when it connected last, perhaps to an earlier coordinator."""
+    was_seen: bool = False
+    """Whether it has connected to an earlier coordinator."""
+    earlier: tuple[list[ShareState], list[ReleaseState]] = field(default_factory=lambda: ([], []))
+    """What it reported to an earlier coordinator. It is shown, and decides nothing."""
     shares: dict[str, ShareState] = field(default_factory=dict)
     """By dataflow; the last that is known."""
     stored: dict[str, int] = field(default_factory=dict)
@@ -99,8 +105,12 @@ class Robot:
     """Whether its last connection was refused."""
     away_since: float | None = field(default_factory=time.monotonic)
     """Since when it cannot be reached, on the monotonic clock; None while it can."""
-    rivals_at: float = float("-inf")
-    """When another machine took over its connection, on the monotonic clock."""
+    origin: Origin | None = None
+    """The machine that has its place."""
+    clones: list[Clone] = field(default_factory=list)
+    """Other machines that came with its certificate, and were refused."""
+    attaching: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held while it is decided which machine has its place."""
     pace: Pace = field(init=False)
     """How fast its frames are read, over all its connections."""
     audit: str = ""
@@ -130,14 +140,29 @@ class Robot:
             return "conflict-paused" if self.conflicts else "connected"
         if self.was_refused:
             return "refused"
-        return "never-seen" if self.attached is None else "unreachable"
+        return "unreachable" if self.ever_seen else "never-seen"
+
+    @property
+    def ever_seen(self) -> bool:
+        """Whether it has ever connected, to this coordinator or an earlier one."""
+        return self.was_seen or self.attached is not None
+
+    @property
+    def known_shares(self) -> list[ShareState]:
+        """The last that is known of its shares, also from an earlier coordinator."""
+        return self.earlier[0] if self.seen is None else list(self.shares.values())
+
+    @property
+    def known_releases(self) -> list[ReleaseState]:
+        """The last that is known of its releases, without evidence; see `known_shares`."""
+        if self.seen is None:
+            return self.earlier[1]
+        return [replace(each, evidence=[]) for each in self.releases.values()]
 
     @property
     def warnings(self) -> list[str]:
         """Problems that an operator should know, although the robot is usable."""
         lines = []
-        if time.monotonic() - self.rivals_at < RIVALS_S:
-            lines.append("two machines connect with its id and certificate")
         if self.pace.exceeded:
             lines.append("it sends more than the coordinator takes of one robot, and is read late")
         lines += [
@@ -150,15 +175,22 @@ class Robot:
         return lines
 
     @property
+    def clone(self) -> str:
+        """Which other machine has its id and certificate; empty if none came lately."""
+        return clone_text(self.id, self.origin, self.clones, time.time())
+
+    @property
     def age(self) -> float | None:
-        """Seconds since it reported last; None if it never did."""
-        return None if self.seen is None else time.monotonic() - self.seen
+        """Seconds since it reported last; None if that is not known."""
+        if self.seen is not None:
+            return time.monotonic() - self.seen
+        return None if self.seen_at is None else max(0.0, time.time() - self.seen_at)
 
     @property
     def trouble(self) -> str:
         """Why nothing can be started there, or an empty text."""
         if self.client is None:
-            if self.attached is None and not self.was_refused:
+            if not self.ever_seen and not self.was_refused:
                 return "it has never connected"
             return f"it is {self.state}" + (f": {self.reason}" if self.reason else "")
         if self.conflicts:

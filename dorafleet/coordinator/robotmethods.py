@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dorad.control.messages import Nothing
     from dorad.control.server import Call, Handler
     from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.machines import KnownMachines
     from dorafleet.coordinator.memories import Memories
     from dorafleet.coordinator.messages import AuditAcknowledge, RobotLabel, RobotRef
     from dorafleet.coordinator.planning import Planner
@@ -44,7 +43,6 @@ class RobotMethods:
         planner: Planner,
         reconciler: Reconciler,
         memories: Memories,
-        machines: KnownMachines,
         peer: str | None,
     ) -> None:
         self._fleet = fleet
@@ -52,7 +50,6 @@ class RobotMethods:
         self._planner = planner
         self._reconciler = reconciler
         self._memories = memories
-        self._machines = machines
         self._conflicts = Conflicts(fleet, robots, peer)
 
     @property
@@ -153,7 +150,7 @@ class RobotMethods:
         return self._message(robot)
 
     def _message(self, robot: Robot) -> RobotMessage:
-        attached, machine = robot.attached, self._machines.get(robot.id)
+        attached = robot.attached
         return RobotMessage(
             id=robot.id,
             host=robot.machine.host,
@@ -164,13 +161,13 @@ class RobotMethods:
             age=robot.age,
             skew=robot.skew.seconds,
             version="" if attached is None else attached.version,
-            arch=machine.arch,
-            python=machine.python,
-            glibc=machine.glibc,
+            arch="" if attached is None else attached.arch,
+            python="" if attached is None else attached.python,
+            glibc="" if attached is None else attached.glibc,
             cores=None if attached is None else attached.cores,
             memory=None if attached is None else attached.memory,
-            shares=list(robot.shares.values()),
-            releases=[replace(each, evidence=[]) for each in robot.releases.values()],
+            shares=robot.known_shares,
+            releases=robot.known_releases,
             conflicts=dict(robot.conflicts),
             audit=robot.audit,
             revoked=self._memories.lost(robot),
@@ -178,4 +175,7 @@ class RobotMethods:
             warnings=[*robot.warnings, *robot.reported],
             user=robot.machine.user,
             port=robot.machine.port,
+            address="" if robot.origin is None else robot.origin.host,
+            machine_id="" if robot.origin is None else robot.origin.machine_id,
+            clone=robot.clone,
         )

@@ -122,6 +122,14 @@ class Robots:
             robot.was_refused, robot.reason = True, reason[:MAX_REASON]
             self.changed(robot)
 
+    def forget_place(self, id_: str) -> None:
+        """Give the place of a robot to the next machine that has a valid certificate."""
+        robot = self._robots.get(id_)
+        if robot is not None:
+            robot.origin = None
+            robot.clones.clear()
+            self.changed(robot)
+
     async def command(self, robot: Robot, method: str, dataflow: str, params: Struct) -> None:
         """Call a method of an agent that returns the state of a share, and take that state.
 

@@ -276,14 +276,15 @@ class RolloutMethods:
             reachable=robot.client is not None,
             trouble=robot.trouble,
             orders=self._fleet.orders(robot.id),
-            releases=robot.releases,
+            releases={each.dataflow: each for each in robot.known_releases},
             late=self._late(robot.id),
             wanted=self._fleet.wanted(robot.id),
-            shares=robot.shares,
+            shares={each.dataflow: each for each in robot.known_shares},
             conflicts=robot.conflicts,
             stopped=self._rows[robot.id].stopped if robot.id in self._rows else (),
             findings=self._rows[robot.id].findings if robot.id in self._rows else (),
             version="" if robot.attached is None else robot.attached.version,
+            open_rollouts=frozenset(head.number for head in self._rollouts.open),
         )
 
     def _late(self, robot: str) -> dict[str, Late]:

@@ -61,6 +61,8 @@ class Known(NamedTuple):
     """Whether an earlier coordinator knew it, and this one has just started."""
     awaited: bool = False
     """Whether it is connected, and what is known of it is of before that."""
+    clone: str = ""
+    """Which other machine has its id and certificate."""
 
 
 class Failure(NamedTuple):
@@ -213,7 +215,12 @@ def _away(known: Known, now: float) -> list[Finding]:
     """Return the finding for a robot without a connection; none if it has never been seen."""
     if not known.ever_seen:
         return []
-    return [_own("unreachable", "robot", f"no contact: {known.trouble}", "fail", known, now)]
+    away = _own("unreachable", "robot", f"no contact: {known.trouble}", "fail", known, now)
+    return [away, *_clones(known, now)]
+
+
+def _clones(known: Known, now: float) -> list[Finding]:
+    return [_own("clone", "robot", known.clone, "fail", known, now)] if known.clone else []
 
 
 def _findings(base: FleetRow, known: Known, now: float) -> list[Finding]:
@@ -239,6 +246,7 @@ def _findings(base: FleetRow, known: Known, now: float) -> list[Finding]:
     for name, reason in known.conflicts.items():
         text = f"paused because of {name}: {reason}"
         found.append(_own("conflict", name, text, "warn", known, now))
+    found += _clones(known, now)
     for number, text in enumerate(known.warnings):
         found.append(_own("robot-warning", str(number), text, "warn", known, now))
     return found[: 2 * MAX_FINDINGS]

@@ -194,7 +194,15 @@ class Coordinator:
         grants = Grants(store, writer)
         await grants.load()
         access = Access(grants, token, ids, sock.admit)
-        enrolling = Enrolling(grants, access, writer, authority, ids, tls=self._listen.tls)
+        enrolling = Enrolling(
+            grants,
+            access,
+            writer,
+            authority,
+            ids,
+            tls=self._listen.tls,
+            on_enrolled=lambda robot: control.robots.forget_place(robot),
+        )
         control = FleetControl(
             store,
             writer,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MEASURED = ("alerts/", "notify/", "past-alerts", "robot-machines", "robot-states")
+MEASURED = ("alerts/", "last-seen", "last-states/", "notify/", "past-alerts", "robot-states")
 """How the keys begin of what robots have reported. All others have been decided by somebody: what
 runs where, who may do what, what must not be tried again."""
 

@@ -20,7 +20,7 @@ from dorafleet.coordinator.rows import Failure, Known, Software, checked, fleet_
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
     from typing import NoReturn
 
     from dorad.control.asyncclient import AsyncClient
@@ -90,8 +90,12 @@ class FleetWatching:
         self._keeping = asyncio.Lock()
         """What is stored while an alert is acknowledged must not lack that."""
 
-    async def load(self) -> None:
-        """Take over the alerts of the coordinator before. Raises StoreError."""
+    async def load(self) -> Collection[str]:
+        """Take over the alerts of the coordinator before; return the robots that it has known.
+
+        Raises:
+            StoreError: the store cannot be read.
+        """
         stored = await self._kept.load()
         self.book.restore(time.monotonic(), stored)
         self.past.restore(await self._kept.load_past())
@@ -101,6 +105,7 @@ class FleetWatching:
             for robot, alerts in stored.items()
             for each in alerts
         }
+        return stored
 
     @property
     def table(self) -> Mapping[str, Handler | StreamHandler]:
@@ -221,7 +226,7 @@ class FleetWatching:
         return {
             robot.id
             for robot in self._robots.all
-            if robot.id not in self._own and not robot.daemon and robot.id in self._kept.robots
+            if robot.id not in self._own and not robot.daemon and robot.was_seen
         }
 
     async def _keep(self) -> None:
@@ -235,30 +240,28 @@ class FleetWatching:
     @property
     def _seen(self) -> set[str]:
         """The robots that have ever connected."""
-        now = {robot.id for robot in self._robots.all if robot.attached is not None}
+        now = {robot.id for robot in self._robots.all if robot.ever_seen}
         return now | set(self._kept.robots)
 
     def _known(self, robot: Robot) -> Known:
-        away = robot.away_since
         return Known(
             robot=robot.id,
             connected=robot.client is not None,
-            ever_seen=robot.attached is not None or self._stays_away(robot),
-            trouble=robot.reason or (robot.state if robot.attached else "not back yet"),
+            ever_seen=robot.seen is not None or self._stays_away(robot),
+            trouble=robot.reason or robot.state,
             daemon=robot.daemon,
-            away_since=None if away is None else time.time() - (time.monotonic() - away),
+            away_since=_away_since(robot),
             seen_at=robot.seen_at,
             skew=robot.skew.seconds,
             warnings=robot.warnings + ([robot.audit] if robot.audit else []),
             conflicts=robot.conflicts,
-            shares=robot.shares,
+            shares={share.dataflow: share for share in robot.known_shares},
             labels=self._planner.labels(robot),
             version="" if robot.attached is None else robot.attached.version,
             software=self._software(robot.id),
-            coming=self._has_just_started
-            and robot.attached is None
-            and robot.id in self._kept.robots,
+            coming=self._has_just_started and robot.seen is None and robot.was_seen,
             awaited=robot.id not in self._described,
+            clone=robot.clone,
         )
 
     @property
@@ -267,7 +270,7 @@ class FleetWatching:
 
     def _stays_away(self, robot: Robot) -> bool:
         """Return True if an earlier coordinator knew a robot that has not come back."""
-        return not self._has_just_started and robot.id in self._kept.robots
+        return not self._has_just_started and robot.was_seen
 
     async def watch(self, _call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
         """Yield all rows, then those that change."""
@@ -313,6 +316,15 @@ class FleetWatching:
             alert = self.book.ack(params.id, who, at, undo=params.undo)
         self._bell.ring()
         return alert
+
+
+def _away_since(robot: Robot) -> float | None:
+    """Return since when a robot is away, in seconds since 1970."""
+    if robot.away_since is None:
+        return None
+    if robot.seen is None and robot.seen_at is not None:
+        return min(robot.seen_at, time.time())  # it did not come back to this coordinator
+    return time.time() - (time.monotonic() - robot.away_since)
 
 
 def since_of(row: m.FleetRow, before: m.FleetRow | None, now: float) -> float | None:

@@ -54,10 +54,11 @@ class Sent:
     def __str__(self) -> str:
         if not self.objects:
             return "has it already"
-        files = f"{self.objects} file{'' if self.objects == 1 else 's'}"
+        # Files with the same content are sent once.
+        objects = f"{self.objects} object{'' if self.objects == 1 else 's'}"
         patched = f", {self.patches} as patches" if self.patches else ""
         amounts = f"{size_text(self.size)} sent as {size_text(self.sent)}{patched}"
-        return f"{files}, {amounts}, {self.seconds:.1f} s"
+        return f"{objects}, {amounts}, {self.seconds:.1f} s"
 
 
 class Tracker:

@@ -92,6 +92,11 @@ def choose(wanted: str | None, *, public: bool = False) -> SigningKey:
     )
 
 
+def agent_keys() -> list[SigningKey]:
+    """Return the keys of the SSH agent, none without an agent. Raises BuildError."""
+    return asyncio.run(_agent_keys())
+
+
 def _from_file(path: Path, keys: Sequence[SigningKey], *, public: bool) -> SigningKey:
     """Return the key in a file; the agent's, if it has it."""
     try:

@@ -105,7 +105,7 @@ class Store:
         return self.objects.lacking(sorted({file.object for file in all_files(manifest)}))
 
     def check(self, bundle: Bundle) -> int:
-        """Check the content of every file of a release; return how many there are.
+        """Check the content of every file of a release; return how many files there are.
 
         Raises:
             BuildError: some are missing or damaged.
@@ -114,11 +114,11 @@ class Store:
         damaged = [each for each in objects if not self.objects.check(each)]
         if damaged:
             raise BuildError(
-                f"{len(damaged)} of {len(objects)} files of {bundle} are missing or damaged in "
+                f"{len(damaged)} of {len(objects)} objects of {bundle} are missing or damaged in "
                 f"{self.folder}",
                 "build it again",
             )
-        return len(objects)
+        return sum(1 for _ in all_files(bundle.manifest))
 
     def _load(self, release: str) -> Bundle:
         path = self._manifests / release

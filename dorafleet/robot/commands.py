@@ -49,6 +49,11 @@ def agent(command: str, *words: str, replace: bool) -> tuple[str, ...]:
     return (*ENGLISH, "dorad-agent", command, *words, *(("--replace",) if replace else ()))
 
 
+def agent_move(coordinators: Sequence[str]) -> tuple[str, ...]:
+    """Return the command that tells the robot's agent other addresses of its coordinators."""
+    return (*ENGLISH, "dorad-agent", "move", "--", *coordinators)
+
+
 def agent_release(command: str, *words: str) -> tuple[str, ...]:
     """Return a command of `dorad-agent release`."""
     return (*ENGLISH, "dorad-agent", "release", command, *words)

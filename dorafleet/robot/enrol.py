@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from dorad.agent.identity import address_of
+from dorad.control.errors import ControlError
 from dorafleet.robot import commands
 from dorafleet.robot.facts import NOT_FOUND, decode
 from dorafleet.ssh.errors import Code, SshError
@@ -15,7 +17,6 @@ from dorafleet.ssh.errors import Code, SshError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from dorad.control.errors import ControlError
     from dorad.control.messages.agent import Certificates
     from dorafleet.ssh.connection import CommandResult, Connection
 
@@ -25,6 +26,10 @@ POLL_INTERVAL_S = 0.5
 
 Known = Literal["never", "enrolled", "revoked"]
 """What the coordinator knows of a robot."""
+
+
+What = Literal["nothing", "enrol", "replace", "move"]
+"""What is done with a robot."""
 
 
 class RobotIdentity(msgspec.Struct, frozen=True):
@@ -43,19 +48,35 @@ class _Request(msgspec.Struct, frozen=True):
 class Enrolled:
     """The result of an enrolment."""
 
-    enrolled: bool
-    """False if there was nothing to do."""
+    what: What
+    coordinators: Sequence[str] = ()
+    """The addresses that the robot got."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether something was changed on the robot."""
+        return self.what != "nothing"
 
     def __str__(self) -> str:
-        if self.enrolled:
+        if self.what == "move":
+            return f"moved to {', '.join(self.coordinators)}, connected"
+        if self.changed:
             return "enrolled, connected"
         return "is enrolled already, connected: nothing to do"
 
 
 def decide(
-    robot: str, found: RobotIdentity | None, known: Known, *, again: bool
-) -> Literal["nothing", "enrol", "replace"]:
+    robot: str,
+    found: RobotIdentity | None,
+    known: Known,
+    coordinators: Sequence[str],
+    *,
+    again: bool,
+    exact: bool,
+) -> What:
     """Return what to do with a robot that has this identity.
+
+    It moves if it lacks an address in `coordinators`; if `exact`, also if it has others.
 
     Raises:
         SshError: the robot has an identity that only `again` may replace.
@@ -70,7 +91,21 @@ def decide(
     if known == "never":
         message = f"it is enrolled by another coordinator: {', '.join(found.coordinators)[:200]}"
         raise SshError(Code.REFUSED, message, "`--again` moves it to this one")
+    has, wanted = _addresses(found.coordinators), _addresses(coordinators)
+    if not set(wanted) <= set(has) or (exact and has != wanted):
+        return "move"
     return "nothing"
+
+
+def _addresses(texts: Sequence[str]) -> list[tuple[str, int] | str]:
+    """Return hosts with their ports; what is not an address, as the robot may say, as it is."""
+    found: list[tuple[str, int] | str] = []
+    for text in texts:
+        try:
+            found.append(address_of(text))
+        except ControlError:
+            found.append(text)
+    return found
 
 
 class Enrolment:
@@ -87,11 +122,15 @@ class Enrolment:
         coordinators: Sequence[str],
         on_step: Callable[[str], object],
         again: bool = False,
+        exact: bool = False,
+        lost: bool = False,
     ) -> None:
         """`known` is what the coordinator knows of the robot; `sign` asks it for a certificate.
 
         `is_connected` returns whether the coordinator is connected to the robot; `coordinators`
-        are the addresses that the robot gets. `again` replaces the identity that it has.
+        are the addresses that the robot gets: if `exact`, also one that has others beside them.
+        `again` replaces the identity that it has; with `lost`, one that has lost its identity gets
+        another one, although it was enrolled.
         """
         self._connection = connection
         self._robot = robot
@@ -101,6 +140,8 @@ class Enrolment:
         self._coordinators = coordinators
         self._on_step = on_step
         self._again = again
+        self._exact = exact
+        self._lost = lost
         self._uid = 0
 
     async def run(self) -> Enrolled:
@@ -112,16 +153,36 @@ class Enrolment:
         """
         self._uid = await self._read_uid()
         found = await self._read_identity()
-        what = decide(self._robot, found, self._known, again=self._again)
-        if what != "nothing":
-            await self._enrol(replace=what == "replace")
+        what = decide(
+            self._robot,
+            found,
+            self._known,
+            self._coordinators,
+            again=self._again,
+            exact=self._exact,
+        )
+        if what == "move":
+            await self._move()
+        elif what != "nothing":
+            await self._enrol(
+                replace=what == "replace",
+                again=self._again or (self._lost and found is None and self._known == "enrolled"),
+            )
         self._on_step("starting the agent")
         await self._check(commands.ENABLE_AGENT, "the agent does not start")
         self._on_step("waiting until it connects")
         await self._wait_connected()
-        return Enrolled(what != "nothing")
+        return Enrolled(what, self._coordinators)
 
-    async def _enrol(self, *, replace: bool) -> None:
+    async def _move(self) -> None:
+        self._on_step(f"telling it the coordinator's address: {', '.join(self._coordinators)}")
+        done = await self._run(commands.agent_move(self._coordinators))
+        if done.code:
+            message = f"its agent keeps the old address: {done.last_line.removeprefix('error: ')}"
+            hint = "upgrade dorad there; or `--again` replaces its identity"
+            raise SshError(Code.FAILED, message, hint)
+
+    async def _enrol(self, *, replace: bool, again: bool) -> None:
         self._on_step("making a key")
         command = commands.agent("enrol", self._robot, replace=replace)
         printed = await self._check(command, "no key was made")
@@ -130,7 +191,7 @@ class Enrolment:
         except ValueError:
             raise SshError(Code.FAILED, f"`dorad-agent enrol` prints: {printed[:200]}") from None
         self._on_step("signing its certificate")
-        certificates = await self._sign(request.csr, self._again)
+        certificates = await self._sign(request.csr, again)
         answer = {
             "robot": self._robot,
             "coordinators": list(self._coordinators),
@@ -174,11 +235,13 @@ class Enrolment:
                     await asyncio.sleep(POLL_INTERVAL_S)
         except TimeoutError:
             status = await self._run((*commands.ENGLISH, "dorad-agent", "status"))
-            message = f"its agent has not connected within {CONNECT_TIMEOUT_S:g} s"
+            where = " or ".join(self._coordinators)
+            message = f"its agent has not connected to {where} within {CONNECT_TIMEOUT_S:g} s"
             raise SshError(
                 Code.FAILED,
                 f"{message}: {status.last_line}",
-                "can the robot reach the coordinator's port? there: journalctl -u dorad-agent",
+                "can the robot reach that address? `--coordinator` names another one; there: "
+                "journalctl -u dorad-agent",
             ) from None
 
     async def _check(self, command: Sequence[str], problem: str, given: bytes | None = None) -> str:

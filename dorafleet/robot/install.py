@@ -12,6 +12,7 @@ from dorafleet.robot import commands
 from dorafleet.robot.facts import read_facts
 from dorafleet.robot.plan import plan
 from dorafleet.robot.state import read_daemon
+from dorafleet.robot.units import read_units
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
@@ -38,14 +39,19 @@ class Installed:
     version: str
     installed: bool
     enabled: bool
+    agent: bool = False
+    """Whether its agent was started."""
 
     def __str__(self) -> str:
+        agent = "; its agent started" if self.agent else ""
         if self.installed and self.before:
-            return f"{self.before} → {self.version}, active"
+            return f"{self.before} → {self.version}, active{agent}"
         if self.installed:
-            return f"{self.version} installed, active"
+            return f"{self.version} installed, active{agent}"
         if self.enabled:
-            return f"{self.version} was installed already; enabled and started, active"
+            return f"{self.version} was installed already; enabled and started, active{agent}"
+        if self.agent:
+            return f"{self.version} is installed already, active{agent}"
         return f"{self.version} is installed already, active: nothing to do"
 
 
@@ -86,7 +92,24 @@ class Installation:
         if not steps.nothing:
             self._on_step("waiting until it answers")
         await self._wait_ready()
-        return Installed(facts.version, self._package.version, steps.install, steps.enable)
+        agent = await self._start_agent()
+        return Installed(facts.version, self._package.version, steps.install, steps.enable, agent)
+
+    async def _start_agent(self) -> bool:
+        """Start the agent if it is to run after a boot, and does not: `apt remove` has stopped it.
+
+        Return False if there was nothing to do. Raises SshError.
+        """
+        agent = (await read_units(self._robot))[commands.AGENT_UNIT]
+        if agent.enabled != "enabled" or agent.active == "active":
+            return False
+        self._on_step("starting the agent")
+        await self._check_as_root(commands.ENABLE_AGENT, timeout=READY_TIMEOUT_S)
+        agent = (await read_units(self._robot))[commands.AGENT_UNIT]
+        if agent.active != "active":
+            message = f"{self._package.version} is installed, but its agent is {agent.active}"
+            raise SshError(Code.FAILED, message, "there: journalctl -u dorad-agent -n 50")
+        return True
 
     async def _check_sudo(self) -> None:
         done = await self._robot.run(commands.MAY_SUDO)

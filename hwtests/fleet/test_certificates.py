@@ -165,3 +165,46 @@ def test_only_its_own_certificate_of_this_fleet_gives_a_robot_a_link(
         assert "Traceback" not in journal
     robots.dorafleet("enrol", CLUSTER, "arm3")
     robots.wait_connected()
+
+
+def test_a_copy_of_a_robots_disk_is_refused_and_named(robots: EnrolledFleet) -> None:
+    """Beside the robot, and while it is off; then it gets its own place back."""
+    first, copy = robots.arm1, robots.arm2
+    flow = Flow("cloned", source="arm1", sinks=("arm1",))
+    disk, kept = "/var/lib/dorad-agent", "/root/own-agent.tar"
+    with robots.running(flow):
+        before = robots.pids(flow)
+        copy.exec("systemctl", "stop", "dorad-agent")
+        copy.sh(f"tar -C {disk} -cf {kept} .")
+        archive = first.sh(f"cd {disk} && tar -c identity* | base64 -w0")
+        copy.write("/root/agent.tar.base64", archive)
+        copy.sh(f"cd {disk} && rm -rf identity* && base64 -d /root/agent.tar.base64 | tar -x")
+        copy.exec("systemctl", "start", "dorad-agent")
+        found = robots.wait_for_machine("arm1", lambda each: each["clone"], "the copy is named")
+        print(found["clone"])
+        assert copy.address in found["clone"]
+        assert found["address"] == first.address
+        assert "`dorafleet revoke arm1`" in found["clone"]
+        assert robots.states()["arm1"] == "connected"
+        wait_until(
+            lambda: "another machine has the id" in copy.attempt("dorad-agent", "status").stdout,
+            "the copy says why it is refused",
+        )
+        assert "cloned" not in copy.exec("dora", "list")
+        robots.flows_on(flow)
+        # While the robot is off, the copy gets nothing either.
+        first.exec("systemctl", "stop", "dorad-agent")
+        wait_until(lambda: robots.states()["arm1"] == "unreachable", "arm1 is away")
+        copy.exec("systemctl", "restart", "dorad-agent")
+        wait_until(
+            lambda: "another machine has the id" in copy.attempt("dorad-agent", "status").stdout,
+            "the copy is refused again",
+        )
+        assert robots.states()["arm1"] == "unreachable"
+        first.exec("systemctl", "start", "dorad-agent")
+        wait_until(lambda: robots.states()["arm1"] == "connected", "arm1 is back", timeout=60)
+        assert robots.pids(flow) == before
+    copy.exec("systemctl", "stop", "dorad-agent")
+    copy.sh(f"rm -rf {disk}/identity* && tar -C {disk} -xf {kept}")
+    copy.exec("systemctl", "start", "dorad-agent")
+    robots.wait_connected()

@@ -9,6 +9,7 @@ import time
 import pytest
 from websockets.datastructures import Headers
 
+from dorad.agent import handlers
 from dorad.agent.backoff import MAX_PAUSE_S, bounded, fleet_backoff
 from dorad.agent.dial import retry_after
 from dorad.control import messages as m
@@ -292,3 +293,46 @@ async def test_only_one_agent_runs_in_a_folder(folder):
         assert gone.returncode == 1
         assert "no dorad-agent runs" in gone.stderr
         await control.close()
+
+
+async def test_a_refusal_after_the_coordinator_has_attached_is_shown_and_not_tried_again_at_once(
+    folder,
+):
+    """Only then the coordinator knows which machine this is."""
+    async with robot(folder) as (coordinator, agent, _):
+        control = await coordinator.attach()
+        connection = control.client._connection
+        await connection.close(1008, "another machine has the id arm1")
+        found = await agent.connection("refused")
+        assert "another machine has the id arm1" in found.connection.reason
+        tries = coordinator.tries
+        await asyncio.sleep(1)
+        assert coordinator.tries <= tries + 1
+        await control.close()
+
+
+async def test_the_agent_says_on_which_installation_it_runs(folder):
+    async with robot(folder) as (coordinator, _, _):
+        control = await coordinator.attach()
+        assert control.attached.machine_id == handlers.machine_id()
+        await control.close()
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("0123456789abcdef" * 2 + "\n", "0123456789abcdef" * 2),
+        ("uninitialized\n", ""),
+        ("", ""),
+        ("ü" * 32, ""),
+        (None, ""),
+    ],
+)
+def test_a_machine_id_that_does_not_last_is_none(tmp_path, monkeypatch, text, found):
+    monkeypatch.setattr(handlers, "_MACHINE_ID", tmp_path / "machine-id")
+    monkeypatch.setattr(handlers, "_TRANSIENT_ID", tmp_path / "transient")
+    if text is not None:
+        (tmp_path / "machine-id").write_text(text)
+    assert handlers.machine_id() == found
+    (tmp_path / "transient").touch()
+    assert handlers.machine_id() == ""

@@ -283,7 +283,15 @@ def test_every_option_of_every_command_is_explained(known: dict[str, set[str]]) 
     assert missing == []
 
 
-FLEET_PAGES = ("alerts.md", "fleet.md", "releases.md", "rollouts.md", "upgrading.md", "console.md")
+FLEET_PAGES = (
+    "alerts.md",
+    "fleet.md",
+    "recovery.md",
+    "releases.md",
+    "rollouts.md",
+    "upgrading.md",
+    "console.md",
+)
 
 
 def text_of(*pages: str) -> str:

@@ -319,3 +319,30 @@ def test_machines_of_the_file_are_completed(fleet, tmp_path):
         DORAFLEET, env={**os.environ, **env}, capture_output=True, text=True, check=False
     )
     assert done.stdout.splitlines() == ["arm1,arm1", "arm1,arm2"]
+
+
+@pytest.mark.parametrize("starts", [True, False])
+def test_an_agent_that_apt_remove_has_stopped_runs_again_or_the_machine_fails(
+    fleet, packages, capsys, starts
+):
+    robot = fleet.add("arm1", FakeRobot(version="1.0.0", service="active", enabled=True))
+    agent = ["inactive"]
+
+    def systemctl(words, given):
+        of_agent = words[-1] == "dorad-agent.service"
+        if words[0] == "enable" and of_agent and starts:
+            agent[0] = "active"
+        if words[0] == "is-active":
+            state = agent[0] if of_agent else "active"
+            return (0 if state == "active" else 3), f"{state}\n".encode(), b""
+        return 0, b"enabled\n", b""
+
+    robot.programs["systemctl"] = systemctl
+    code = run_command(["install", str(fleet.file()), str(packages["good"])])
+    shown = capsys.readouterr()
+    if starts:
+        assert (code, "its agent started" in shown.out) == (0, True), shown
+    else:
+        assert code == 1
+        assert "arm1  ✗ 1.0.0 is installed, but its agent is inactive" in shown.err
+    assert robot.ran("systemctl", "enable", "--now", "dorad-agent.service")

@@ -214,3 +214,22 @@ def test_alerts_that_do_not_arrive_are_named():
     (full,) = bad(checks.check_receivers([AlertReceiver(**given, stored=False)], NOW))
     assert full[0] == "FAIL"
     assert "not stored" in full[2]
+
+
+def test_a_part_that_has_ended_is_no_matter_of_firewalls():
+    link = LinkPeer(state="down", reason="nothing answers there")
+    one = robot(shares=[share(links={"arm2": link})])
+    two = robot(id="arm2", shares=[share("failed", reason="node b exited with code 1")])
+    found = list(checks.check_shares([one, two], NOW))
+    assert found[0].text == "no link to arm2: nothing answers there"
+    assert found[0].hint == "its part on arm2 is failed: see `dora logs demo`"
+    two = robot(id="arm2", shares=[share()])
+    (found,) = checks.check_shares([one, two], NOW)
+    assert "firewalls" in found.hint
+
+
+def test_a_large_generation_shows_its_last_digits():
+    assert "demo running (3)" in robots.as_row(robot(shares=[share()]))[6]
+    large = share()
+    large.generation = 1_796_042_431_705
+    assert "demo running (…431705)" in robots.as_row(robot(shares=[large]))[6]

@@ -140,6 +140,26 @@ def test_a_robot_that_is_enrolled_is_left_alone_unless_asked_for(fleet, served, 
     assert run("enrol", str(path), "arm1") == 0
 
 
+def test_a_revoked_robot_gives_up_its_place_for_the_machine_that_is_enrolled_next(
+    fleet, served, stack, capsys
+):
+    one = Machine(stack)
+    fleet.add("arm1", one.robot)
+    path, run = served()
+    assert run("enrol", str(path)) == 0
+
+    def address():
+        capsys.readouterr()
+        run("status", "--json")
+        return json.loads(capsys.readouterr().out)[0]["address"]
+
+    assert address() == "127.0.0.1"
+    assert run("revoke", "arm1") == 0
+    assert address() == ""
+    assert run("enrol", str(path)) == 0
+    assert address() == "127.0.0.1"
+
+
 def test_a_certificate_that_expired_30_days_ago_renews_itself(
     fleet, served, stack, monkeypatch, tmp_path
 ):
@@ -260,7 +280,78 @@ def identity(robot):
     ],
 )
 def test_what_is_done_depends_on_the_robot_and_the_coordinator(found, known, again, what):
-    assert decide("arm1", found, known, again=again) == what
+    for exact in (False, True):
+        assert decide("arm1", found, known, ["10.0.0.1:6013"], again=again, exact=exact) == what
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted", "implied", "exact"),
+    [
+        (["10.0.0.1"], ["10.0.0.1:6013"], "nothing", "nothing"),
+        (["10.0.0.1"], ["10.0.0.2"], "move", "move"),
+        (["10.0.0.1"], ["10.0.0.1:6014"], "move", "move"),
+        # A cluster file names one address, of several that a robot may have.
+        (["10.0.0.1", "10.0.0.2"], ["10.0.0.2"], "nothing", "move"),
+        (["10.0.0.1"], ["10.0.0.1", "10.0.0.2"], "move", "move"),
+        (["[fd00::1]:6013"], ["[fd00::1]"], "nothing", "nothing"),
+        (["what is that"], ["10.0.0.1"], "move", "move"),
+    ],
+)
+def test_a_robot_that_lacks_the_address_moves(has, wanted, implied, exact):
+    found = RobotIdentity("arm1", has)
+    assert decide("arm1", found, "enrolled", wanted, again=False, exact=False) == implied
+    assert decide("arm1", found, "enrolled", wanted, again=False, exact=True) == exact
+    assert decide("arm1", found, "revoked", wanted, again=False, exact=True) == "replace"
+
+
+def test_after_the_server_has_moved_robots_get_its_address_and_keep_their_key(
+    fleet, stack, tmp_path, capsys, monkeypatch
+):
+    one = Machine(stack)
+    fleet.add("arm1", one.robot)
+    path = fleet.file()
+
+    def enrol(process, *more):
+        where = ["--state", str(process.folder), "--port", str(process.port)]
+        code = run_command(["enrol", str(path), *where, *more])
+        return code, capsys.readouterr()
+
+    with coordinator(tmp_path / "state", "--tls", file=path.read_text()) as process:
+        old = f"127.0.0.1:{process.port}"
+        assert enrol(process)[0] == 0
+    key = (one.folder / "identity/key.pem").read_text()
+    with coordinator(tmp_path / "state", "--tls", file=path.read_text()) as process:
+        new = f"127.0.0.1:{process.port}"
+        assert new != old
+        with monkeypatch.context() as patch:
+            patch.setattr("dorafleet.robot.enrol.CONNECT_TIMEOUT_S", 1.0)
+            code, shown = enrol(process, "--coordinator", old)
+        assert code == 1
+        assert f"its agent has not connected to {old} within 1 s" in shown.err
+        assert "`--coordinator` names another one" in shown.err
+        code, shown = enrol(process, "--coordinator", new)
+        assert (code, f"moved to {new}, connected" in shown.out) == (0, True), shown
+        assert (one.folder / "identity/key.pem").read_text() == key
+        assert json.loads((one.folder / "identity/agent.json").read_text())["coordinators"] == [new]
+        both = ["--coordinator", new, "--coordinator", old]
+        assert f"moved to {new}, {old}, connected" in enrol(process, *both)[1].out
+        # What the file says is one of them.
+        assert "nothing to do" in enrol(process)[1].out
+
+
+def test_an_agent_that_cannot_move_is_said_to_have_the_old_address(fleet, served, stack, capsys):
+    one = Machine(stack)
+    fleet.add("arm1", one.robot)
+    path, run = served()
+    assert run("enrol", str(path)) == 0
+    robot = one.run
+    one.robot.programs["dorad-agent"] = lambda words, given: (
+        (2, b"", b"Error: No such command 'move'.\n") if words[0] == "move" else robot(words, given)
+    )
+    assert run("enrol", str(path), "--coordinator", "127.0.0.9") == 1
+    err = capsys.readouterr().err
+    assert "its agent keeps the old address: Error: No such command 'move'." in err
+    assert "upgrade dorad there; or `--again`" in err
 
 
 @pytest.mark.parametrize(
@@ -273,4 +364,4 @@ def test_what_is_done_depends_on_the_robot_and_the_coordinator(found, known, aga
 )
 def test_an_identity_that_does_not_fit_is_not_replaced_by_itself(found, known, words):
     with pytest.raises(SshError, match=words):
-        decide("arm1", found, known, again=False)
+        decide("arm1", found, known, ["10.0.0.1"], again=False, exact=False)

@@ -146,13 +146,14 @@ def down_of(
     finished: list[str] = []
     for node in nodes:
         last = node.last_exit or "gave no reason"
+        why = _how(node) or last
         match node.status:
             case _ if node.dynamic:
                 continue
             case "failed":
-                failed[node.node] = f"has failed: it {last}"
+                failed[node.node] = f"has failed: it {why}"
             case "restarting" if last not in UNBLAMED:
-                failed[node.node] = f"waits for its restart: it {last}"
+                failed[node.node] = f"waits for its restart: it {why}"
             case "stopped" if node.ended_by is None:
                 finished.append(node.node)
             case "stopped" if node.ended_by == "inputs":
@@ -195,12 +196,18 @@ def _steady(before: Watch, seen: Measurement, baseline: Baseline) -> Iterator[Ev
         yield Evidence(check=f"output {fewer[0]}", ok=False, text="its counter was reset")
 
 
+def _how(node: NodeInfo) -> str:
+    """Return how the last process of a node has ended, with the error that it wrote."""
+    error = f": {node.last_error}" if node.last_error else ""
+    return f"{node.last_exit or ''}{error}"[:MAX_CAUSE]
+
+
 def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline, seconds: float) -> Evidence:
     check = f"node {now.node}"
     if now.dynamic:
         return Evidence(check=check, ok=True, text="is dynamic")
     if now.status == "failed":
-        return Evidence(check=check, ok=False, text=f"has failed: {now.last_exit or 'no reason'}")
+        return Evidence(check=check, ok=False, text=f"has failed: {_how(now) or 'no reason'}")
     if now.status == "stopped":
         # A node may end after its work at the start, unless it kept running before.
         ran = now.node in baseline.nodes
@@ -209,10 +216,10 @@ def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline, seconds: f
         broken = ", ".join(now.broken_inputs)
         return Evidence(check=check, ok=False, text=f"gets nothing on: {broken}")
     if now.status != "running":
-        why = now.last_exit and f": {now.last_exit}"
+        why = _how(now) and f": {_how(now)}"
         return Evidence(check=check, ok=False, text=f"is {now.status}{why or ''}")
     if before is None or (before.pid, before.restarts) != (now.pid, now.restarts):
-        why = now.last_exit and f": it {now.last_exit}"
+        why = _how(now) and f": it {_how(now)}"
         return Evidence(check=check, ok=False, text=f"has started again{why or ''}")
     missed = (now.deadline_misses or 0) - (before.deadline_misses or 0)
     # Without a release to compare with, the usual number is unknown.

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 if TYPE_CHECKING:
     from dorad.agent.releases.model import Applied, Observation, ReleaseRecord, Waiting
+    from dorad.control.messages import NodeResult
     from dorad.control.messages.agent import ShareState
     from dorad.control.messages.releases import ReleasePhase
 
@@ -68,7 +69,14 @@ def failures_of(share: ShareState) -> dict[str, str]:
         return {}
     results = [] if share.outcome is None else share.outcome.results
     bad = [each for each in results if each.outcome == "failed"][:MAX_DOWN]
-    found = {each.node: each.reason[:MAX_CAUSE] for each in bad}
+    causes = [] if share.outcome is None else share.outcome.failures
+    last = {cause.headline: cause.lines[-1] for cause in causes if cause.lines}
+
+    def why(result: NodeResult) -> str:
+        line = last.get(f"node {result.node} {result.reason}")
+        return ": ".join(filter(None, (result.reason, line)))[:MAX_CAUSE]
+
+    found = {each.node: why(each) for each in bad}
     return found or {share.dataflow: end_of(share)}
 
 

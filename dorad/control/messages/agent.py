@@ -156,6 +156,8 @@ class Attached(Struct):
     """`2.41`; empty for another C library."""
     revocations: Annotated[list[Revocation], msgspec.Meta(max_length=1000)] = []
     """The newest that an earlier coordinator sent it, with the head of the audit."""
+    machine_id: str = ""
+    """Of its installation; empty if the agent does not report it, or if each boot has another."""
 
 
 class Remember(Struct):

@@ -47,6 +47,8 @@ class NodeInfo(Struct):
     started_at: float | None = None
     last_exit: str | None = None
     """Description of how its last process ended."""
+    last_error: str = ""
+    """If it has failed: what it wrote to stderr last, such as the error of a traceback."""
     ended_by: Literal["command", "inputs"] | None = None
     """Why a stopped node has ended: `node.stop`, or because all its inputs had closed; absent if
     it has ended by itself."""

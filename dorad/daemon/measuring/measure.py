@@ -184,6 +184,7 @@ class Measure:
             dynamic=node.is_dynamic,
             started_at=view.started_at,
             last_exit=view.last_exit,
+            last_error=view.last_error,
             ended_by=_ended_by(record.run, node.id, view),
             deadline_misses=None if ticks is None else clamped(ticks.missed),
             tick_delay=None if ticks is None else ticks.delay,

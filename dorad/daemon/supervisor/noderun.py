@@ -55,6 +55,8 @@ class NodeView:
     """How its last process exited, in words that follow the node's name."""
     stopped: bool
     """Whether a command has stopped it."""
+    last_error: str = ""
+    """The line of stderr that explains a failure of its last process best; empty without one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -98,6 +100,7 @@ class NodeRun:
     watchdog_reason: str = ""
     """Why a watchdog killed it; empty if none did."""
     last_exit: str | None = None
+    last_error: str = ""
     resume_at: float | None = None
     """When the next process is due; None unless the node waits for its restart."""
     last_result: Result | None = None
@@ -145,11 +148,14 @@ class NodeRun:
         self.last_exit = RESTARTED
         self.restarts += 1
 
-    def process_exited(self, reason: str) -> None:
-        """Record that the process has exited; `reason` follows the node's name."""
+    def process_exited(self, reason: str, error: str = "") -> None:
+        """Record that the process has exited; `reason` follows the node's name.
+
+        `error` is what it wrote last, if it has failed.
+        """
         self.process = self.pid = self.spawned_at = self.started_at = self.api_pid = None
         self.connected = False
-        self.last_exit = reason
+        self.last_exit, self.last_error = reason, error
         self.cancel_drain()
 
     def cancel_drain(self) -> None:
@@ -182,12 +188,14 @@ class NodeRun:
             tuple(sorted(self.broken)),
             self.last_exit,
             self.stop_requested,
+            self.last_error,
         )
 
     def snapshot(self) -> dict[str, Any]:
         """Return the state that the next daemon needs, as JSON-able values."""
         return {
             **{name: getattr(self, name) for name in _STORED},
+            "last_error": self.last_error,
             "history": [self.history.count, self.history.window_start],
             "broken": dict(self.broken),
             "ended_as": self.last_result and self.last_result.to_json(),
@@ -198,6 +206,7 @@ class NodeRun:
         """Restore the state from `snapshot()` of an earlier daemon, without the process."""
         for name in _STORED:
             setattr(self, name, snapshot[name])
+        self.last_error = snapshot.get("last_error", "")  # a daemon before 0.2.0 stored none
         # A node that was being added belongs to the dataflow now; one being removed still leaves.
         self.excluded = self.excluded and self.stop_requested
         self.history = RestartHistory(*snapshot["history"])

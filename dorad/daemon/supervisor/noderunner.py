@@ -24,6 +24,7 @@ from dorad.daemon.rules.exits import (
 from dorad.daemon.rules.restart import GiveUp, NoRestart, Restart, decide
 from dorad.dataflow.model import LINK
 from dorad.launch.model import Exit, LaunchError, RefusedError, SpawnerExitedError
+from dorad.logs.excerpt import excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from dorad.daemon.supervisor.noderun import NodeRun
     from dorad.daemon.supervisor.ports import RunningProcess, StartNode
     from dorad.daemon.supervisor.state import SupervisorState
+
+MAX_ERROR = 300
+"""Characters of the line that a failed node wrote last."""
 
 MIN_RESTART_INTERVAL_S = 0.1
 """Minimum seconds between two starts of a node, so that a node that exits at once does not use up a
@@ -190,7 +194,9 @@ class NodeRunner:
         result = classify(name, exit_, context, stderr)
         _log.debug("node %s exited: %s, judged %s by %s", name, exit_, result.outcome, context)
         ordered = run.restart_requested and result.ok
-        run.process_exited(RESTARTED if ordered else result.reason)
+        lines = () if result.ok else excerpt(stderr)
+        error = lines[-1].strip()[:MAX_ERROR] if lines else ""
+        run.process_exited(RESTARTED if ordered else result.reason, error)
         self._state.publish(
             "node-exited", name, result.reason, code=exit_.code, signal=exit_.signal, ok=result.ok
         )

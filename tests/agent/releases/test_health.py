@@ -53,6 +53,14 @@ def test_a_dataflow_is_healthy_after_a_steady_time_and_its_rates_are_learned():
         (node(pid=2), "node camera has started again"),
         (node(restarts=1), "node camera has started again"),
         (node(status="restarting", last_exit="exited with code 1"), "is restarting: exited with"),
+        (
+            node(
+                status="restarting",
+                last_exit="exited with code 1",
+                last_error="ModuleNotFoundError: No module named 'cv2'",
+            ),
+            "is restarting: exited with code 1: ModuleNotFoundError: No module named 'cv2'",
+        ),
         (node(broken_inputs=["depth"]), "gets nothing on: depth"),
         (node(deadline_misses=20), "missed 20 deadlines in 10.0 s, before 1.0"),
     ],

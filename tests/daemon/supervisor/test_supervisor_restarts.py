@@ -337,3 +337,23 @@ async def test_the_status_of_a_node_follows_its_life() -> None:
         assert (view.pid, view.last_exit) == (None, "exited with code 1")
         stage.supervisor.kill("was killed")
     assert stage.status("a") == "failed"
+
+
+async def test_the_status_of_a_failed_node_has_the_error_that_it_wrote() -> None:
+    stage = pair(delay=60)
+    async with running(stage):
+        stage.connect("a", "b")
+        process = stage.processes["a"]
+        process.stderr = (
+            "Traceback (most recent call last):",
+            '  File "/srv/a.py", line 1, in <module>',
+            "    import cv2",
+            "ModuleNotFoundError: No module named 'cv2'",
+        )
+        process.end(FAILED)
+        await until(lambda: stage.status("a") == "restarting")
+        view = stage.supervisor.statuses()["a"]
+        assert view.last_error == "ModuleNotFoundError: No module named 'cv2'"
+        run = stage.supervisor.snapshot()["nodes"]["a"]
+        assert run["last_error"] == view.last_error
+        stage.supervisor.kill("was killed")

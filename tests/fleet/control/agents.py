@@ -35,6 +35,8 @@ from .fakereleases import FakeReleases
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from websockets.asyncio.client import ClientConnection
+
     from dorad.control.messages.agent import AgentWatch, Attach, Remember
     from dorad.control.session import Call
 
@@ -44,7 +46,16 @@ METHODS = {**m.METHODS, **AGENT_METHODS}
 class FakeAgent:
     """One robot's agent. `shares` survive its connections, like an agent's file."""
 
-    def __init__(self, robot: str, port: int, *, boot_id: str = "boot-1") -> None:
+    def __init__(
+        self,
+        robot: str,
+        port: int,
+        *,
+        boot_id: str = "boot-1",
+        machine_id: str = "",
+        host: str = "127.0.0.1",
+    ) -> None:
+        """`host` is the address, of this machine, from which it connects."""
         self.robot = robot
         self.name = robot
         """What it says that it is."""
@@ -53,6 +64,8 @@ class FakeAgent:
         self.boot_id = boot_id
         self.memory = Memory()
         """What it remembers of coordinators, as the real agent does."""
+        self.machine_id = machine_id
+        self.host = host
         self.pause = -1.0
         """What it was told at its last connection."""
         self.clock = 0.0
@@ -85,6 +98,7 @@ class FakeAgent:
         self.ended = Bell()
         self._news: dict[str, None] = {}
         self._release_news: dict[str, None] = {}
+        self.connection: ClientConnection
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -95,7 +109,9 @@ class FakeAgent:
             compression=None,
             open_timeout=None,
             ping_interval=None,
+            local_addr=(self.host, 0),
         )
+        self.connection = connection
         session = ClientSession(
             connection,
             Peer(0, os.getuid(), os.getgid()),
@@ -190,6 +206,7 @@ class FakeAgent:
             releases=list(self.releases.states.values()),
             python=self.python,
             glibc="2.41",
+            machine_id=self.machine_id,
         )
 
     async def _remember(self, _call: Call, params: Remember) -> Remembered:

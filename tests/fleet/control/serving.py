@@ -133,6 +133,11 @@ class Fleet:
             await agent.stop()
 
 
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    task.cancel()
+    await asyncio.wait({task})
+
+
 @asynccontextmanager
 async def leading(
     folder: Path,
@@ -173,7 +178,7 @@ async def leading(
         fleet = Fleet(control, store, sock.getsockname()[1], server)
         stack.push_async_callback(fleet.stop_agents)
         working = asyncio.create_task(control.run())
-        stack.callback(working.cancel)
+        stack.push_async_callback(_cancelled, working)
         yield fleet
         if working.done():
             working.result()

@@ -312,7 +312,7 @@ async def test_a_robot_that_does_not_come_back_after_a_restart_is_an_alert(tmp_p
         # Those that have never connected are no alert.
         assert list(alerts(fleet)) == ["arm1:unreachable:robot"]
         (alert,) = alerts(fleet).values()
-        assert alert.text == "no contact: not back yet"
+        assert alert.text == "no contact: it has not come back since the coordinator was started"
 
 
 async def test_an_acknowledgement_is_in_the_audit(tmp_path):

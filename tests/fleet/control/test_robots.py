@@ -62,21 +62,6 @@ async def test_silence_makes_it_unreachable_and_stops_nothing(tmp_path, monkeypa
         assert len(arm2.sets) == 1
 
 
-async def test_the_last_connection_of_an_id_wins_and_two_machines_are_noticed(tmp_path, caplog):
-    async with leading(tmp_path) as fleet:
-        first = await fleet.agent("arm1")
-        second = FakeAgent("arm1", fleet.port, boot_id="boot-2")
-        fleet.agents["second"] = second
-        await second.start()
-        await first.ended.until(lambda: not first.connected, DEADLINE_S)
-        assert second.connected
-        assert fleet.control.robots.get("arm1").attached.boot_id == "boot-2"
-        assert "do two machines use this id?" in caplog.text
-        assert (await robots(fleet))["arm1"].warnings == [
-            "two machines connect with its id and certificate"
-        ]
-
-
 def release(dataflow, **fields):
     known = {"epoch": 1, "generation": 1, "phase": "staged", "since": 0.0, "release": "a" * 64}
     return ReleaseState(dataflow=dataflow, **{**known, **fields})

@@ -32,7 +32,7 @@ STOPS = (
     *("access/robot/arm1", "access/token/ci", "access/of-a-newer-version/x"),
 )
 REPORTED_AGAIN = (
-    *("alerts/arm1", "past-alerts", "robot-machines", "robot-states"),
+    *("alerts/arm1", "past-alerts", "last-seen", "last-states/arm1", "robot-states"),
     *("notify/told/arm1", "notify/waiting/77", "notify/receivers"),
 )
 

@@ -1,0 +1,97 @@
+"""Which machine has a robot's id: the first one keeps its place, a copy of its disk gets none.
+
+A copied disk has the id and the key of its robot, and often its machine id. Two machines that
+answer at the same time are two. Of one that comes while the first is away, the machine id, the boot
+and the address tell whether it is the first: a robot that reboots has another boot, one that moves
+another address, one that was installed again another machine id. Pure functions.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MAX_CLONES = 4
+"""Other machines that are kept of one robot, the newest."""
+
+FORGET_S = 86400.0
+"""Seconds after which a machine that was refused is forgotten, unless it comes again."""
+
+SHOWN_S = 600.0
+"""Seconds for which it is reported: an agent that is refused tries again after a minute."""
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """From which machine a robot's agent connects."""
+
+    host: str
+    """Its address, as the coordinator sees it."""
+    boot_id: str
+    """Different after each boot."""
+    machine_id: str = ""
+    """Of its installation; empty if the agent does not say, or has another one after each boot."""
+
+    def __str__(self) -> str:
+        machine = f"machine id {self.machine_id[:12]}" if self.machine_id else "no machine id"
+        return f"{self.host} ({machine})"
+
+
+class Clone(msgspec.Struct, frozen=True):
+    """A machine that was refused, because another one has its id."""
+
+    origin: Origin
+    at: float
+    """When it came last, in seconds since 1970."""
+
+
+def is_surely_first(new: Origin, first: Origin | None) -> bool:
+    """Return True if a connection comes from the first machine, without asking that one."""
+    return first is not None and (new.host, new.boot_id) == (first.host, first.boot_id)
+
+
+def is_clone(
+    new: Origin, first: Origin | None, clones: Sequence[Clone], *, first_answers: bool
+) -> bool:
+    """Return True if a machine is not the one that has this id.
+
+    `first_answers`: the first machine has answered after this one had connected.
+    """
+    if first is None or is_surely_first(new, first):
+        return False
+    if first_answers:
+        return True
+    if any(_is_same(new, each.origin, first) for each in clones):
+        return True
+    # Containers of one machine share its boot.
+    is_other = bool(new.machine_id and first.machine_id) and new.machine_id != first.machine_id
+    return is_other and new.host != first.host
+
+
+def _is_same(new: Origin, clone: Origin, first: Origin) -> bool:
+    """Return True if a machine is one that was refused before, perhaps after another boot."""
+    if new.boot_id == clone.boot_id != first.boot_id:
+        return True
+    same = (new.host, new.machine_id) == (clone.host, clone.machine_id)
+    return same and new.host != first.host
+
+
+def with_clone(clones: Sequence[Clone], origin: Origin, now: float) -> list[Clone]:
+    """Return the known clones after one has come, without those that have not come for long."""
+    others = [each for each in clones if each.origin != origin and now - each.at < FORGET_S]
+    return [*others[1 - MAX_CLONES :], Clone(origin, now)]
+
+
+def clone_text(robot: str, first: Origin | None, clones: Sequence[Clone], now: float) -> str:
+    """Return what to report of machines that were refused lately; empty if there are none."""
+    recent = [str(each.origin) for each in clones if now - each.at < SHOWN_S]
+    if not recent or first is None:
+        return ""
+    others = recent[-1] if len(recent) == 1 else f"{recent[-1]} and {len(recent) - 1} more"
+    return (
+        f"a copy of it is refused: {others} has its id and certificate, too; {first} came first: "
+        f"`dorafleet revoke {robot}`, then `dorafleet enrol cluster.yml {robot}` for the right one"
+    )
