@@ -154,6 +154,8 @@ class Gate:
         self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector.register(self._bell, selectors.EVENT_READ)
         self._closing = False
+        self._lock = threading.Lock()
+        """Held while `_closing` changes, and while the bell is rung."""
         self._thread: threading.Thread | None = None
         self._backends: list[Backend] = []
         self._earlier: Collection[int] = ()
@@ -203,9 +205,10 @@ class Gate:
 
     def close(self) -> None:
         """Stop to listen, and close the connections that Zenoh does not have."""
-        self._closing = True
-        if self._thread is not None:
+        with self._lock:
+            self._closing = True
             os.eventfd_write(self._bell, 1)
+        if self._thread is not None:
             self._thread.join()
         for sock in (*self._ports, *(each.sock for each in self._visitors.values())):
             sock.close()
@@ -224,8 +227,10 @@ class Gate:
 
     def _tell(self, locator: str, machine: str | None) -> None:
         self._news.append((locator, machine))
-        if not self._closing:
-            os.eventfd_write(self._bell, 1)
+        with self._lock:
+            # A link may change after `close`, when the bell is closed.
+            if not self._closing:
+                os.eventfd_write(self._bell, 1)
 
     # In the thread.
 

@@ -134,6 +134,7 @@ class Session:
         self._gate: Gate | None = None
         self._ends: Mapping[str, End] = {}
         """The other ends of Zenoh's links, by locator; it is replaced as a whole."""
+        self._ends_lock = threading.Lock()
         self._token_key = f"{self._root}/alive/{config.machine}/{incarnation:016x}"
         if config.router:
             self.unopened = f"connecting to the router {self._router}"
@@ -209,11 +210,12 @@ class Session:
         """Handle that Zenoh has a connection more, or one less."""
         locator, up = event.link.dst, event.kind == zenoh.SampleKind.PUT
         _log.debug("%s %s", locator, f"is {event.link.auth_identifier}" if up else "has ended")
-        ends = {name: end for name, end in self._ends.items() if name != locator}
         host, _, port = locator.partition("/")[2].rpartition(":")
-        if up:
-            ends[locator] = end_of(host.strip("[]"), int(port))
-        self._ends = ends
+        with self._ends_lock:
+            ends = {name: end for name, end in self._ends.items() if name != locator}
+            if up:
+                ends[locator] = end_of(host.strip("[]"), int(port))
+            self._ends = ends
         if self._gate is not None and up:
             self._gate.linked(locator, event.link.auth_identifier or "")
         elif self._gate is not None:
