@@ -389,7 +389,17 @@ async def test_a_stopped_receiver_of_one_channel_does_not_slow_another(tmp_path:
         ):
             await beta.until(lambda: len(lines(out)) > 20 and len(lines(other)) > 20)
             receiver.process.send_signal(signal.SIGSTOP)
-            await alpha.until(lambda: status_of(alpha, "a/out")["on_the_way"] >= 20)
+            seen, since = -1, time.monotonic()
+
+            def stands() -> bool:
+                nonlocal seen, since
+                now = status_of(alpha, "a/out")["sent"]
+                if now != seen:
+                    seen, since = now, time.monotonic()
+                return time.monotonic() - since > 3
+
+            await alpha.until(stands)
+            assert status_of(alpha, "a/out")["on_the_way"] > 0
             before = len(lines(other))
             await beta.until(lambda: len(lines(other)) > before + 500)
             assert status_of(alpha, "a/out")["lost"] == 0
