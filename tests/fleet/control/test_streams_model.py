@@ -21,7 +21,7 @@ from dorad.control.session import Call
 from dorafleet.coordinator import asking, logstreams, topicrates, watching
 from tests.fleet.control.agents import FakeAgent
 from tests.fleet.control.serving import MACHINES, leading
-from tests.harness.waiting import until
+from tests.harness.waiting import DEADLINE_S, until
 
 SEEDS = [1, 2, 3]
 STEPS = 10
@@ -338,17 +338,24 @@ class World:
         ) and all(each.message.startswith(f"{each.machine} ") for each in self.screen.lines)
 
     async def incidents(self):
-        found = await self.fleet.call("incident.list", m.Ref(dataflow="talk"))
-        assert {each.machine for each in found.boxes} == self.present
-        assert all(each.name == each.machine for each in found.boxes)
-        assert found.missing.keys() == set(ROBOTS) - self.present
+        """Ask until the answer is right: on a busy machine one that is present may be late."""
+        end = time.monotonic() + DEADLINE_S
+        while True:
+            answer = await self.fleet.call("incident.list", m.Ref(dataflow="talk"))
+            assert all(each.name == each.machine for each in answer.boxes)
+            shown = {each.machine for each in answer.boxes}
+            assert shown <= self.present
+            assert answer.missing.keys() == set(ROBOTS) - shown
+            if shown == self.present:
+                return
+            assert time.monotonic() < end, f"{shown} instead of {self.present}"
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_streams_show_the_union_over_connected_robots_and_nothing_of_a_lost_one(
     tmp_path, monkeypatch, seed
 ):
-    monkeypatch.setattr(asking, "ANSWER_S", 0.5)
+    monkeypatch.setattr(asking, "ANSWER_S", 1.0)
     monkeypatch.setattr(topicrates, "EVERY_S", 0.1)
     monkeypatch.setattr(topicrates, "AGAIN_S", 0.1)
     monkeypatch.setattr(topicrates, "STALE_S", 1.0)
