@@ -58,7 +58,8 @@ def obey(memory: Memory, fleet: str, authority: str, attach: Attach) -> Memory:
     if not attach.term:
         # A coordinator that compares no heads: keep the highest.
         audit = _higher(memory.audit, attach.audit[:MAX_HEAD])
-    return replace(memory, epoch=attach.epoch, term=attach.term, audit=audit)
+    # Who has counted once does not jump again by not counting.
+    return replace(memory, epoch=attach.epoch, term=attach.term or memory.term, audit=audit)
 
 
 def _objection(memory: Memory, attach: Attach) -> str:

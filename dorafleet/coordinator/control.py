@@ -203,7 +203,7 @@ class FleetControl:
         return Attach(
             coordinator=f"{socket.gethostname()}:{os.getpid()}",
             epoch=self.fleet.writer.epoch,
-            audit=str(self.fleet.head),
+            audit=str(self.fleet.writer.head or self.fleet.head),
             time=time.time(),
             pause=pause_of(len(self.robots.machines)),
             term=self._term,

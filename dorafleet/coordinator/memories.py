@@ -51,26 +51,26 @@ class Memories:
 
     def is_behind(self, robot: Robot) -> bool:
         """Return True if a robot can be told of newer records."""
-        return not robot.audit and robot.head != str(self._fleet.head)
+        return not robot.audit and robot.head != self._head
 
     def lacks_revocations(self, robot: Robot) -> bool:
         """Return True if a robot has to be told at once of a revocation."""
-        return not robot.audit and robot.revocations[-1:] != list(self._revocations()[-1:])
+        return robot.revocations[-1:] != list(self._revocations()[-1:]) and self._follows(robot)
 
     async def question(self, robot: Robot) -> Remember:
         """Return what a robot is to remember from now on.
 
-        It replaces nothing on a robot whose head this audit does not continue.
+        It replaces nothing on a robot that knows more than this store.
         """
         await self._compare(robot)
-        return self._newest("" if robot.audit else robot.head)
+        return self._newest(robot.head if self._follows(robot) else "")
 
     async def answered(self, robot: Robot, sent: Remember, known: str) -> None:
         """Take the head that a robot had before it was `sent` another one."""
         if known != robot.head:
             robot.head = known
             await self._compare(robot)
-        if not robot.audit and known in ("", sent.known):
+        if known in ("", sent.known) and self._follows(robot):
             robot.head, robot.revocations = sent.audit, sent.revocations
 
     async def acknowledge(self, robot: Robot, actor: Mapping[str, Any]) -> None:
@@ -103,9 +103,16 @@ class Memories:
         return lost(robot.revocations, self._revocations())
 
     def _newest(self, known: str) -> Remember:
-        return Remember(
-            audit=str(self._fleet.head), known=known, revocations=list(self._revocations())
-        )
+        return Remember(audit=self._head, known=known, revocations=list(self._revocations()))
+
+    @property
+    def _head(self) -> str:
+        """The end of the audit. Not all changes are those of dataflows and rollouts."""
+        return str(self._fleet.writer.head or self._fleet.head)
+
+    def _follows(self, robot: Robot) -> bool:
+        """Return True if a robot knows nothing that this store lacks."""
+        return not robot.audit and not self.lost(robot)
 
     async def _compare(self, robot: Robot) -> None:
         """Compare a robot's memory with the store; a contradiction stays."""

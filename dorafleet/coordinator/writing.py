@@ -65,6 +65,8 @@ class Writer:
     def __init__(self, store: Store, term: Term) -> None:
         self.changing = asyncio.Lock()
         """One change after the other: all append to the same audit."""
+        self.head: Head | None = None
+        """The end of the audit after the last change of this writer; None before the first."""
         self._store = store
         self._term = term
 
@@ -96,7 +98,8 @@ class Writer:
                 deletes,
             )
         )
-        return revision, tail.head.followed_by(entry)
+        self.head = tail.head.followed_by(entry)
+        return revision, self.head
 
     async def keep(self, puts: Mapping[str, bytes], deletes: Collection[str] = ()) -> None:
         """Store what was measured, not decided: without a record. Raises as `commit`."""

@@ -52,8 +52,21 @@ def damaged(robots: EnrolledFleet) -> Iterator[EnrolledFleet]:
     robots.server.sh(STOP_AND_COPY)
     yield robots
     robots.server.sh(PUT_BACK)
-    robots.wait_connected()
+    take_over(robots)
     assert robots.attempt("audit", "verify").returncode == 0
+
+
+def take_over(robots: EnrolledFleet) -> None:
+    """Let robots obey a store that is a copy, or was restored once more, as an operator does.
+
+    Its term has the number of the one that they have obeyed, and is another one.
+    """
+    wait_until(
+        lambda: all(each["outranked"] for each in robots.machines().values()),
+        "no robot obeys a copy of the store by itself",
+    )
+    robots.dorafleet("takeover", "--all")
+    robots.wait_connected()
 
 
 def change_store(robots: EnrolledFleet, *statements: str) -> None:
@@ -128,12 +141,18 @@ def test_a_robot_that_is_newer_than_a_restored_backup_runs_on_until_the_operator
         assert refused.returncode == 1
         assert "runuser -u dorafleet" in refused.stderr
 
-        def restore() -> None:
+        def restore(*, again: bool) -> None:
             robots.server.sh(
                 f"systemctl stop {UNIT}; rm -f {STORE}*; runuser -u dorafleet -- "
                 f"dorafleet restore {BACKUP} --state {FOLDER}; systemctl start {UNIT}"
             )
+            if again:
+                take_over(robots)
             robots.wait_connected()
+            asked = robots.attempt("status")
+            assert asked.returncode == 1
+            assert "question: the store was restored from a backup" in asked.stderr
+            assert "restore: the store was restored" in robots.attempt("doctor").stdout
             for machine in ("arm1", "arm2"):
                 found = robots.wait_for_machine(
                     machine, lambda each: each["state"] == "conflict-paused", "it is paused"
@@ -144,14 +163,16 @@ def test_a_robot_that_is_newer_than_a_restored_backup_runs_on_until_the_operator
             robots.flows_on(newer)
             assert (robots.pids(old), robots.pids(newer)) == before
 
-        restore()
+        restore(again=False)
+        robots.dorafleet("audit", "acknowledge")
         for machine in ("arm1", "arm2"):
             robots.dorafleet("adopt", machine)
             robots.wait_for_machine(machine, lambda each: each["well"], "the conflict is over")
         assert "newer" in robots.dora("list")
         assert (robots.pids(old), robots.pids(newer)) == before
 
-        restore()
+        restore(again=True)
+        robots.dorafleet("audit", "acknowledge")
         for machine in ("arm1", "arm2"):
             robots.dorafleet("resume", machine)
         wait_until(lambda: not any(robots.pids(newer).values()), "the store knows no `newer`")

@@ -60,11 +60,14 @@ def test_the_highest_term_is_obeyed_and_no_other_of_its_number():
     assert obeyed(memory, 6, term="b").epoch == 6
 
 
-@given(st.lists(st.integers(0, HUGE), max_size=20), st.booleans())
+@given(
+    st.lists(st.tuples(st.integers(0, HUGE), st.sampled_from(["hostile", ""])), max_size=20),
+    st.booleans(),
+)
 def test_no_number_locks_out_the_next_coordinator_for_long(given, counted):
     memory = obeyed(Memory(), 7, term="a" if counted else "")
-    for number in given:
-        before, memory = memory, obeyed(memory, number, term="hostile")
+    for number, term in given:
+        before, memory = memory, obeyed(memory, number, term=term)
         assert (
             before.epoch
             <= memory.epoch
@@ -92,6 +95,13 @@ def test_a_robot_of_the_version_before_follows_the_first_counted_term():
         memory = obeyed(memory, first)
         assert memory.epoch == first
         assert obeyed(memory, first + 1, term="b").epoch == first + 1
+
+
+def test_a_coordinator_that_does_not_count_any_more_makes_no_larger_jumps():
+    memory = obeyed(obeyed(Memory(), 5), 6, term="")
+    assert memory.epoch == 6
+    assert obeyed(memory, 6 + terms.MAX_JUMP + 1, term="") is memory
+    assert obeyed(memory, 6 + terms.MAX_JUMP, term="").epoch == 6 + terms.MAX_JUMP
 
 
 def test_another_enrolment_forgets_terms_and_another_authority_also_the_audit():

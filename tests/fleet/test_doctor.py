@@ -47,6 +47,8 @@ def bad(found):
         ({"skew": 120.0}, "WARN", "its clock is 2m ahead of the coordinator's"),
         ({"skew": -86400.0}, "WARN", "its clock is 1d behind"),
         ({"audit": "shorter"}, "FAIL", "the audit differs from what it knows: shorter"),
+        ({"revoked": ["operator ann"]}, "FAIL", "operator ann was revoked, as it knows"),
+        ({"state": "refused", "reason": "old", "outranked": True}, "FAIL", "does not obey: old"),
     ],
 )
 def test_what_is_wrong_with_a_robot_has_a_level_and_a_hint(state, level, words):
@@ -233,3 +235,18 @@ def test_a_large_generation_shows_its_last_digits():
     large = share()
     large.generation = 1_796_042_431_705
     assert "demo running (…431705)" in robots.as_row(robot(shares=[large]))[6]
+
+
+def test_questions_after_a_restore_fail_with_the_commands_that_answer_them():
+    asked = ["the store was restored; `dorafleet audit acknowledge`"]
+    (found,) = checks.check_questions(asked)
+    assert (found.level, found.name, found.text) == ("FAIL", "restore", "the store was restored")
+    assert found.hint == "`dorafleet audit acknowledge`"
+
+
+def test_the_status_of_a_robot_names_what_lets_it_obey_or_follow():
+    found = robots.problems_of(robot(state="refused", outranked=True, reason="older"))
+    assert any("`dorafleet takeover arm1`" in each for each in found)
+    found = robots.problems_of(robot(audit="shorter", revoked=["token panel"]))
+    assert "`dorafleet audit acknowledge arm1`" in found[0]
+    assert "token panel" in found[1]
