@@ -31,7 +31,7 @@ systemctl start dorad-agent
 FULL = f"mountpoint -q {AGENT} && ! dd if=/dev/zero of={AGENT}/fill bs=4k 2>/dev/null"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def fleet(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[EnrolledFleet]:
     """Two robots, of which the first has a small disk."""
     with enrolled(deb, fleet_deb, 2) as made:
