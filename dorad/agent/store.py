@@ -227,6 +227,8 @@ class ShareStore:
         except (ReserveError, msgspec.MsgspecError) as error:
             self.notice = f"orders that came while the disk was full are lost: {error}"
             _log.error("%s", self.notice)
+            with contextlib.suppress(ReserveError):  # then it is reported at the next start, too
+                self._reserve.write(self._unstored)
             return
         if kept.rows:
             self.trouble = f"{self._path} could not be written"
