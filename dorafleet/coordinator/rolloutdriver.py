@@ -269,5 +269,6 @@ def is_available(robot: Robot) -> bool:
     if any(share.status in ("failed", "pending") for share in robot.shares.values()):
         return False
     return not any(
-        state.phase in MOVING or state.phase == "stuck" for state in robot.releases.values()
+        state.phase in MOVING or state.phase == "stuck" or state.failed
+        for state in robot.releases.values()
     )

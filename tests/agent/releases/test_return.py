@@ -289,3 +289,138 @@ def test_the_nodes_of_a_run_that_has_failed_are_named():
     for status in ("stopped", "finished"):
         ended = seen(100, share=share(1, status))
         assert state_of(decide(present, ended), ended, {}).failed == {}
+
+
+# -- times, restarts and stops on the way
+
+
+def test_a_switch_that_stops_the_dataflow_first_waits_until_it_has_stopped():
+    present = taken(confirmed(), order(B, 2))
+    present = decide(present, seen(100, release=B, share=share(1, "starting")))
+    assert present.halting
+    waiting = decide(present, seen(101, share=share(2, "stopping")))
+    assert (waiting.halting, waiting.step, waiting.reason) == (
+        True,
+        2,
+        "the old dataflow does not stop",
+    )
+    done = decide(waiting, seen(102, share=share(2, "stopped")))
+    assert (done.halting, done.step) == (False, 3)
+
+
+def test_a_switch_says_what_it_waits_for():
+    present = decide(switching(), seen(101, share=share(2, "starting")))
+    assert present.reason == "the dataflow is starting"
+    present = decide(present, seen(102, share=share(2, "starting", "no camera yet")))
+    assert present.reason == "no camera yet"
+    assert decide(present, seen(103, share=share(1))).reason == "the daemon has not begun"
+
+
+def test_a_probation_ends_at_its_deadline_and_not_before():
+    bad = health(healthy=False)
+    assert decide(on_probation(), seen(399.9, share=share(2), health=bad)).phase == "probation"
+    assert decide(on_probation(), seen(400, share=share(2), health=bad)).phase == "reverting"
+
+
+def test_a_restart_in_probation_is_counted_once():
+    present = decide(on_probation(), seen(2, boot="boot-2", share=share(2)))
+    assert (present.boot, present.tries, present.switched) == ("boot-2", 1, 2)
+    again = decide(present, seen(3, boot="boot-2", share=share(2), health=health(healthy=False)))
+    assert (again.phase, again.tries) == ("probation", 1)
+
+
+def test_a_return_begins_with_the_clocks_of_its_own_boot():
+    trying_again = replace(on_probation(), tries=1, retry_at=500.0)
+    present = decide(trying_again, seen(50, boot="boot-1", share=share(2, "failed", "crashed")))
+    assert (present.boot, present.switched, present.tries, present.retry_at) == (
+        "boot-1",
+        50,
+        0,
+        0.0,
+    )
+    late = replace(switching(), tries=MAX_SWITCH_BOOTS)
+    assert decide(late, seen(3, boot="boot-7", share=share(2))).boot == "boot-7"
+    present = decide(present, seen(60, share=share(present.step, "failed", "no disk")))
+    rebooted = decide(present, seen(4, boot="boot-2", share=share(present.step, "starting")))
+    assert (rebooted.boot, rebooted.switched, rebooted.tries, rebooted.retry_at) == (
+        "boot-2",
+        4,
+        0,
+        0.0,
+    )
+
+
+def test_a_return_waits_for_its_own_order_and_is_stuck_without_an_answer():
+    for answer in (None, share(2)):
+        present = decide(reverting(), seen(103, share=answer))
+        assert present.phase == "reverting"
+        assert decide(present, seen(401.9, share=answer)).phase == "reverting"
+        present = decide(present, seen(402, share=answer))
+        assert present.phase == "stuck"
+        assert present.reason.startswith("cannot go back: the daemon has not begun; before that: ")
+
+
+def test_a_return_that_must_stop_the_dataflow_starts_it_afterwards():
+    present = decide(
+        on_probation(), seen(102, share=share(2, "starting"), health=health(fatal="x"))
+    )
+    assert (present.phase, present.halting) == ("reverting", True)
+    waiting = decide(present, seen(103, share=share(3, "stopping")))
+    assert (waiting.halting, waiting.step) == (True, 3)
+    late = decide(waiting, seen(403, share=share(3, "stopping")))
+    assert late.reason.startswith("cannot go back: the dataflow does not stop; ")
+    started = decide(waiting, seen(104, share=share(3, "stopped")))
+    assert (started.halting, started.step) == (False, 4)
+    assert decide(started, seen(105, share=share(4))).phase == "reverted"
+
+
+def test_a_return_that_only_waits_has_not_failed():
+    present = decide(reverting(), seen(103, share=share(3, "starting", "no camera yet")))
+    assert (present.step, present.tries) == (3, 0)
+
+
+def test_a_return_is_repeated_at_the_end_of_its_pause():
+    present = decide(reverting(), seen(103, share=share(3, "failed")))
+    again = decide(present, seen(103 + REVERT_RETRY_S, share=share(4, "failed")))
+    assert again.step == 5
+
+
+def test_the_release_before_is_reported_and_kept_by_the_same_release_again():
+    present = confirmed_twice()
+    assert state_of(present, None, {}).previous == A
+    assert {A, B} <= present.kept
+    again = decide(
+        taken(present, order(B, 9)),
+        seen(200, release=B, share=share(2), down=DEAD, contact=200),
+    )
+    again = decide(again, seen(201, share=share(again.step)))
+    again = decide(again, seen(240, share=share(again.step), health=health(), contact=240))
+    assert (again.phase, again.previous.release, again.former.revision.release) == (
+        "confirmed",
+        A,
+        A,
+    )
+
+
+def test_each_failed_revision_is_remembered_once_with_its_last_reason():
+    present = decide(on_probation(), seen(102, share=share(2, "failed", "first")))
+    present = decide(present, seen(103, share=share(present.step)))
+    present = trying(present, C, 3)
+    present = decide(present, seen(210, share=share(present.step, "failed", "other")))
+    present = decide(present, seen(211, share=share(present.step)))
+    present = trying(present, B, 4, now=300)
+    present = decide(present, seen(310, share=share(present.step, "failed", "x" * 2000)))
+    assert [each.digest for each in present.failed] == [Revision(C).digest, Revision(B).digest]
+    assert len(present.failed[-1].reason) == 1000
+
+
+def test_on_a_return_past_an_undone_release_its_nodes_run_that_ran():
+    present = confirmed_twice()
+    former = replace(present.former, nodes={"camera": A, "log": A, "once": A})
+    known = replace(present.confirmed, nodes={"camera": B, "once": B})
+    present = replace(present, former=former, confirmed=known)
+    present = trying(present, C, 4, rejects=[Rejection(release=B)])
+    present = decide(present, seen(210, share=share(present.step, "failed", "crashed")))
+    # `camera` ran when B was confirmed; B had no `log`; `once` had finished.
+    assert present.baseline.nodes == ["camera", "log"]
+    assert present.alive == ["camera", "log"]

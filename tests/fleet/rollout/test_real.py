@@ -37,18 +37,53 @@ RULES = HealthRules(min_healthy_time=1.0, healthy_deadline=60.0, confirm_deadlin
 STRATEGY = Strategy(rules=RULES, progress_deadline=120.0, soak_time=0.0)
 
 
+CHAIN = b"""\
+nodes:
+  - id: pub
+    path: pub.py
+    inputs: {tick: dora/timer/millis/50}
+    outputs: [out]
+  - id: con
+    path: con.py
+    inputs: {in: pub/out}
+    outputs: [out]
+  - id: idle
+    path: idle.py
+    inputs: {in: con/out}
+"""
+SENDS = """\
+import os
+import pyarrow as pa
+from dora import Node
+
+node = Node()
+for event in node:
+    if event["type"] == "INPUT":
+        if os.path.exists(%r):
+            raise SystemExit("con is broken")
+        node.send_output("out", pa.array([1]))
+"""
+
+
 def build(sequence, listener):
     """Return a release; of its two nodes the listener differs."""
-    contents = {
-        "dataflow.yml": FLOW,
-        "talker.py": TALKER.encode(),
-        "listener.py": listener.encode(),
-    }
+    return release_of(sequence, FLOW, {"talker": TALKER.encode(), "listener": listener.encode()})
+
+
+def build_chain(sequence, die):
+    """Return a release of `pub`, `con` and `idle`, whose `con` dies once the file `die` exists."""
+    pub, con = (SENDS % str(path) for path in ("/nowhere", die))
+    programs = {"pub": pub.encode(), "con": con.encode(), "idle": LISTENER.encode()}
+    return release_of(sequence, CHAIN, programs)
+
+
+def release_of(sequence, flow, programs):
+    contents = {"dataflow.yml": flow, **{f"{node}.py": text for node, text in programs.items()}}
     objects = {samples.object_of(each): each for each in contents.values()}
     files = [samples.file_of(path, content) for path, content in contents.items()]
     nodes = {
-        node: NodeContent(hashlib.sha256(contents[f"{node}.py"]).hexdigest(), python=False)
-        for node in ("talker", "listener")
+        node: NodeContent(hashlib.sha256(text).hexdigest(), python=False)
+        for node, text in programs.items()
     }
     content = encode(
         Manifest(
@@ -121,3 +156,43 @@ async def test_a_release_is_rolled_out_and_a_bad_one_reverts_on_the_canary(tmp_p
         assert canary.reason
         drift = await client.call("drift.list", m.Nothing(), r.DriftList)
         assert [row for row in drift.rows if row.what == "release"] == []
+
+
+async def test_an_undo_brings_nodes_to_life_whose_inputs_had_closed(tmp_path):
+    die = tmp_path / "die"
+    first, second = build_chain(1, tmp_path / "never"), build_chain(2, die)
+    async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
+        for robot in fleet.robots.values():
+            for each in (first, second):
+                receive(robot.folder / "agent", each)
+        number = await roll_out(client, first)
+        detail = await end_of(client, number, "succeeded", "reverted", "failed")
+        assert detail.summary.phase == "succeeded", detail
+        number = await roll_out(client, second)
+        detail = await end_of(client, number, "succeeded", "reverted", "failed")
+        assert detail.summary.phase == "succeeded", detail
+        assert await drift_is(client, lambda rows: not rows)
+
+        die.touch()
+        dead = {"con runs", "idle runs"}
+        both = await drift_is(client, lambda rows: len(rows) == 2 * len(dead))
+        assert {row.desired for row in both} == dead
+        assert {row.robot for row in both} == set(fleet.robots)
+
+        summary = await client.call("rollout.undo", r.RolloutAct(rollout=number), r.RolloutSummary)
+        assert summary.phase == "reverting"
+        detail = await end_of(client, number, "reverted", "revert_incomplete")
+        assert detail.summary.phase == "reverted", detail
+        assert await drift_is(client, lambda rows: not rows)
+
+
+async def drift_is(client, wanted):
+    """Wait until the drift is as wanted; return its rows, or True for none."""
+    deadline = time.monotonic() + 120
+    while True:
+        rows = (await client.call("drift.list", m.Nothing(), r.DriftList)).rows
+        rows = [row for row in rows if row.what != "package"]
+        if wanted(rows):
+            return rows or True
+        assert time.monotonic() < deadline, rows
+        await asyncio.sleep(0.3)

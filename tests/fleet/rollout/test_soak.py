@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
 
 import msgspec
 import pytest
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
+from dorafleet.coordinator.rolloutdriver import is_available
 from dorafleet.coordinator.rollouts import before_of, rejected_of, wanted_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.decide import decide
@@ -102,6 +104,23 @@ def test_a_canary_whose_nodes_fail_after_its_confirmation_stops_the_next_batch()
     )
     assert {robot.running for robot in one.robots.values()} == {OLD}
     assert one.orders("switch") in (["r1"], ["r1", "r2"])
+
+
+@pytest.mark.parametrize(
+    ("fates", "phase", "words"),
+    [
+        (("reverted", "confirmed"), "reverted", "the canary failed: `r1`"),
+        (("refused", "refused"), "refused", "the canary refuses it: `r1`"),
+    ],
+)
+def test_canaries_that_fail_end_the_rollout_before_all_others(fates, phase, words):
+    one = world(4, canary=2, max_parallel=2, soak_time=SOAK_S)
+    for robot, fate in zip(("r1", "r2"), fates, strict=True):
+        one.robots[robot].fate = fate
+    one.settle()
+    assert one.rollout.phase == phase
+    assert one.rollout.reason.startswith(words)
+    assert not {"r3", "r4"} & {*one.orders("stage"), *one.orders("switch")}
 
 
 def test_a_canary_that_fails_before_its_promotion_is_not_promoted():
@@ -364,3 +383,14 @@ async def test_only_an_undo_has_a_pace(tmp_path):
         number = await one.start("pick@1")
         with pytest.raises(ControlError, match="only an undo has a pace"):
             await one.fleet.call("rollout.pause", r.RolloutAct(rollout=number, all_at_once=True))
+
+
+def test_a_robot_whose_nodes_have_failed_is_unavailable_for_a_budget():
+    state = ReleaseState(
+        dataflow="pick", epoch=1, generation=1, phase="confirmed", since=0.0, release=ID1,
+        running=ID1, confirmed=ID1,
+    )  # fmt: skip
+    robot = SimpleNamespace(trouble="", shares={}, releases={"pick": state})
+    assert is_available(robot)
+    robot.releases = {"pick": msgspec.structs.replace(state, failed=FAILED)}
+    assert not is_available(robot)
