@@ -69,6 +69,7 @@ AREAS = (
         (
             "tests/fleet/rollout/test_decide.py",
             "tests/fleet/rollout/test_machine.py",
+            "tests/fleet/rollout/test_model.py",
             "tests/fleet/rollout/test_plan.py",
             "tests/fleet/rollout/test_shown.py",
             "tests/fleet/rollout/test_rollouts.py",

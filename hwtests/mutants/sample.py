@@ -68,7 +68,8 @@ def _mixed(group: list[Mutant], rng: Random) -> list[Mutant]:
     """Return a group in a random order: first one change of each line, then the others."""
     mixed = rng.sample(group, len(group))
     lines: set[tuple[str, int]] = set()
-    first, others = [], []
+    first: list[Mutant] = []
+    others: list[Mutant] = []
     for mutant in mixed:
         place = (mutant.module, mutant.change.line)
         (others if place in lines else first).append(mutant)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SETTLE_S = 30.0
 SHM = "/dev/shm"
+ROBOT = b"hwtests/robots/boot.py"
+"""The program that boots a robot and stays until it is off."""
 ONCE = ("/dev/urandom", "/dev/null")
 """What libraries open once for a process, whenever they first need it."""
 _HANDLES = ("anon_inode:[pidfd]", "anon_inode:[eventfd]")
@@ -100,14 +102,24 @@ def descriptors(pid: int | str = "self") -> dict[int, str]:
 
 
 def descendants() -> set[int]:
-    """Return the processes below this one."""
+    """Return the processes below this one, without those of robots.
+
+    A test may reboot a robot that others use after it; the test bed ends them all.
+    """
     found: set[int] = set()
     parents = [os.getpid()]
     while parents:
-        below = children_of(parents.pop())
+        below = [pid for pid in children_of(parents.pop()) if not _is_robot(pid)]
         found.update(below)
         parents += below
     return found
+
+
+def _is_robot(pid: int) -> bool:
+    try:
+        return ROBOT in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False  # ended meanwhile
 
 
 def mappings(pid: int) -> Counter[str]:

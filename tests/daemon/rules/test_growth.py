@@ -70,6 +70,21 @@ def test_memory_that_still_rises_a_little_is_not_yet_the_usual_state() -> None:
     assert not any(each.growing for each in growths(rising(level, level * 0.0003, 1200)))
 
 
+def test_the_least_of_a_block_counts_not_its_first_or_last_sample() -> None:
+    growth = growth_after(Growth(FAST_S), 0.0, 90 * MB)
+    assert growth.low == 90 * MB
+    for at, memory in ((1.0, 70 * MB), (2.0, 80 * MB), (3.0, 60 * MB), (4.0, 95 * MB)):
+        growth = growth_after(growth, at, memory)
+    assert growth.low == 60 * MB
+    growth = growth_after(growth, FAST_S, 85 * MB)
+    assert (growth.lows, growth.low, growth.began) == ((60 * MB,), 85 * MB, FAST_S)
+
+
+def test_only_the_last_blocks_are_kept() -> None:
+    found = growths(rising(MB, MB, round(FAST_S) * (BLOCKS + 5)))
+    assert max(len(each.lows) for each in found) == BLOCKS
+
+
 def test_a_small_node_may_have_several_times_as_much() -> None:
     learnt = growths([10 * MB] * len(LEARNT))[-1]
     assert not any(each.growing for each in growths(rising(10 * MB, MB, 80), learnt))

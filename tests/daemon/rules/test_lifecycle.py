@@ -1,6 +1,7 @@
 """The life cycle of nodes as a function of data."""
 
 import json
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +20,7 @@ from dorad.daemon.rules.actions import (
 )
 from dorad.daemon.rules.exits import Outcome, Result
 from dorad.daemon.rules.lifecycle import Lifecycle
-from dorad.dataflow.model import Dataflow
+from dorad.dataflow.model import RECORDER, Dataflow
 from dorad.launch.model import Exit
 from tests.daemon.flows import chain, dataflow, node, open_of
 from tests.dataflow.reading import read
@@ -269,6 +270,13 @@ def test_a_node_that_has_ended_may_start_again_if_another_one_sends_or_none_feed
     for name in "abc":
         life.after_exit(ok(name))
     assert [life.may_start_again(name) for name in "abc"] == [True, False, True]
+
+
+def test_during_a_stop_only_recorders_hear_of_ended_nodes() -> None:
+    recorder = replace(node("r", "a"), path=RECORDER)
+    life = started(dataflow(node("a"), node("b", "a"), recorder))
+    life.stop()
+    assert life.after_exit(ok("a")) == [CloseInput("r", "a")]
 
 
 def test_a_dynamic_node_counts_as_one_that_sends_and_one_added_later_too() -> None:

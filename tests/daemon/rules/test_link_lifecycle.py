@@ -99,6 +99,18 @@ def test_a_failure_after_the_end_is_reported_at_once() -> None:
     assert failed == [SendNodeFailed("c", "a", "was killed", ("x",))], "b has drained"
 
 
+def test_a_failure_is_forgotten_when_the_node_runs_again_and_when_it_was_reported() -> None:
+    life = started(receiving())
+    life.foreign_failed("a/out", "was killed")
+    life.foreign_restarted("a/out")
+    assert not any(isinstance(each, SendNodeFailed) for each in life.foreign_closed("a/out"))
+    life = started(receiving())
+    life.foreign_failed("a/out", "was killed")
+    life.foreign_closed("a/out")
+    life.foreign_restarted("a/out")
+    assert not any(isinstance(each, SendNodeFailed) for each in life.foreign_closed("a/out"))
+
+
 def test_a_failure_that_is_not_reported_yet_survives_a_daemon() -> None:
     life = started(receiving())
     life.foreign_failed("a/out", "was killed")

@@ -95,6 +95,29 @@ def test_one_that_was_slow_is_slow_again_only_after_as_long_a_time() -> None:
     assert again[-1].slow
 
 
+def test_a_pause_that_began_with_a_few_messages_is_one_too() -> None:
+    """It was silent meanwhile, however it became slow, and is not judged by its rate then."""
+    stopped = after([3] * 6 + [0] * SOON + [3] * 6, STEADY)
+    assert stopped.slow
+    assert stopped.silent
+    assert after([10] * SAMPLES * 2, stopped).usual is None
+    never = after([3] * SOON, STEADY)
+    assert not never.silent
+    assert after([10] * SAMPLES * 2, never).usual == 10
+
+
+def test_the_usual_rate_is_the_mean_of_a_steady_time() -> None:
+    drifting = after([10] * 30 + [11] * 41, at=1e6)
+    assert drifting.usual is not None
+    assert 10.3 < drifting.usual < 10.8
+
+
+def test_a_rate_that_is_nearly_the_usual_one_changes_nothing() -> None:
+    """Else each ten minutes of nine messages a second would move the limit down a little."""
+    nearly = after([9] * LONG, STEADY)
+    assert nearly.usual == 10
+
+
 def test_a_hiccup_is_not_slow() -> None:
     for hiccup in ([0] * 8, [0] * 5 + [50], [3] * 9, [10, 0] * 20):
         assert not any(each.slow for each in paces([*hiccup, *[10] * 10], STEADY))

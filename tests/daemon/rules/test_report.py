@@ -1,7 +1,7 @@
 """The report of a dataflow's failures."""
 
 from dorad.daemon.rules.exits import Outcome, Result
-from dorad.daemon.rules.report import MAX_LINES_SIZE, failure_report
+from dorad.daemon.rules.report import MAX_LINES_SIZE, MAX_NAMES, failure_report
 from dorad.launch.model import Exit
 
 
@@ -53,6 +53,12 @@ def test_many_consequences_are_not_all_named() -> None:
     headline = failure_report([result("a", Outcome.FAILED), *many])[1].headline
     assert headline.startswith("20 other nodes failed because of that: n0, n1,")
     assert headline.endswith("n7, ...")
+
+
+def test_as_many_consequences_as_may_be_named_are_all_named() -> None:
+    many = [result(f"n{i}", Outcome.CASCADING, root_cause="a") for i in range(MAX_NAMES)]
+    headline = failure_report([result("a", Outcome.FAILED), *many])[1].headline
+    assert headline.endswith(f", n{MAX_NAMES - 1}")
 
 
 def test_what_nodes_write_before_they_fail_does_not_make_the_report_huge() -> None:

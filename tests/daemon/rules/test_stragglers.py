@@ -31,6 +31,11 @@ def test_a_straggler_without_messages_has_its_own_reason() -> None:
     assert found.reason == "has neither sent nor received anything for 12 s"
 
 
+def test_without_grace_a_node_is_overdue_at_once() -> None:
+    assert next_check([waits(grace=0, since=5)], now=5) == 0
+    assert [each.node for each in stragglers([waits(grace=0, since=5)], now=5)] == ["sink"]
+
+
 @pytest.mark.parametrize(
     "other", [waits("b", has_own_work=True), waits("b", grace=None), waits("b", since=5)]
 )

@@ -241,6 +241,43 @@ def test_what_a_machine_does_not_state_it_does_not_have():
         assert verdicts(Requirements("n", needs=needs), Candidate("m"))[0][0] is None
 
 
+def test_a_machine_in_trouble_gets_no_node_and_keeps_those_it_has():
+    away = Candidate("m", trouble="it is not connected")
+    assert verdicts(Requirements("n"), away, Candidate("o")) == [
+        (Rule.AWAY, "it is not connected"),
+        (None, "nothing else fits"),
+    ]
+    ((rule, reason),) = verdicts(Requirements("n"), away)
+    assert (rule, reason) == (Rule.AWAY, "it is not connected")
+    assert verdicts(Requirements("n"), away, placed=[(Requirements("n"), "m")]) == [
+        (None, "the node runs here")
+    ]
+
+
+def test_nodes_that_need_nothing_take_nothing_from_those_that_need_all():
+    machine = Candidate("m", {}, Amounts(1.0, 4096, 1, ("lidar",)))
+    others = [(Requirements("x"), "m"), (Requirements("y", needs=Amounts(0.0, 0, 0, ())), "m")]
+    for needs in (Amounts(1.0, 4096, 1, ("lidar",)), Amounts(gpu=1), Amounts(memory=4096)):
+        assert verdicts(Requirements("n", needs=needs), machine, placed=others)[0][0] is None
+
+
+def test_sizes_are_in_the_units_of_dataflow_files():
+    for needed, capacity, text in (
+        (2000, 100, "1.953 KB needed, 100 B free"),
+        (1, 0, "1 B needed, 0 B free"),
+        (1024, 1023, "1 KB needed, 1023 B free"),
+        (3 << 20, 1 << 20, "3 MB needed, 1 MB free"),
+        (5 << 30, 1 << 30, "5 GB needed, 1 GB free"),
+    ):
+        node = Requirements("n", needs=Amounts(memory=needed))
+        machine = Candidate("m", capacity=Amounts(memory=capacity))
+        assert verdicts(node, machine) == [(Rule.MEMORY, text)]
+    gpus = Requirements("n", needs=Amounts(gpu=2))
+    assert verdicts(gpus, Candidate("m", capacity=Amounts(gpu=1))) == [
+        (Rule.GPU, "2 GPUs needed, 1 free")
+    ]
+
+
 def test_avoiding_counts_both_ways():
     asked = [
         Requirements("a"),
