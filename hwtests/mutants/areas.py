@@ -107,10 +107,12 @@ AREAS = (
         "link",
         _modules(
             "dorad/link",
-            "access arrivals channels delivery forward frames greeting hello incoming numbering"
-            " outgoing reports",
+            "access admission arrivals channels delivery forward frames greeting hello incoming"
+            " numbering outgoing pace reports",
         ),
         (
+            "tests/link/test_admission.py",
+            "tests/link/test_pace.py",
             "tests/link/test_frames.py",
             "tests/link/test_greeting.py",
             "tests/link/test_channels.py",
