@@ -429,3 +429,39 @@ def test_a_channel_is_that_of_its_input_and_of_its_node() -> None:
         assert names(channels.outs_of("y")) == names(channels.sent_from("b")) == both[:1]
         channels.remove(replace(config, outgoing=[]), 0.0)
         assert names(channels.outs_of("x")) == names(channels.sent_from("a")) == []
+
+
+def test_frames_of_a_channel_that_was_removed_meanwhile_change_nothing() -> None:
+    links = TwoLinks(reliable=False, messages=4)
+    with closing(links):
+        links.settle()
+        links.send(3)
+        links.turn("alpha")
+        beta = links.links["beta"]
+        beta.channels.remove(LinkConfig("flow", "beta"), 0.0)
+        links.arrive("beta", 10)
+        beta.arrivals.handle_all(0.0)
+        alpha = beta.channels.machines["alpha"]
+        assert (alpha.problem, alpha.greeting.up) == ("", True)
+
+
+def test_a_frame_of_a_channel_that_never_was_opens_all_channels_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("ERROR")  # a kept warning would keep the memory
+    links = TwoLinks(reliable=False, messages=4)
+    with closing(links):
+        links.settle()
+        beta = links.links["beta"]
+        number = beta.channels.next_number
+        frame = frames.encode_start(Start(Opening(number, 1, 1), 0, Numbering(1, 0)))
+        links.on_the_way["beta"].append(("data", frame))
+        links.arrive("beta", 1)
+        beta.arrivals.handle_all(0.0)
+        alpha = beta.channels.machines["alpha"]
+        assert alpha.problem == f"channel {number} is not one of this machine"
+        assert not alpha.greeting.up
+        links.settle()
+        links.send(3)
+        links.settle()
+        assert links.received == [[0, 1, 2]]
