@@ -41,7 +41,9 @@ def fleet(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Enrolle
 
 
 def nodes(robot: Robot) -> str:
-    return robot.sh("systemctl list-units --no-legend 'dorad-*-count-*' 'dorad-*-check*'")
+    return robot.sh(
+        "systemctl list-units --no-legend --state=running 'dorad-*-count-*' 'dorad-*-check*'"
+    )
 
 
 def warnings(fleet: EnrolledFleet) -> str:
