@@ -118,7 +118,8 @@ def rolled_out(site, folder, monkeypatch):
     run(site, "up", file)
     run(site, "release", "build", str(flow / "dataflow.yml"), "--name", "pick", "--key", str(key))
     run(site, "release", "trust", file, "--key", str(key))
-    run(site, "rollout", "start", "pick", "--cluster", file, "--min-healthy-time", "1s")
+    quick = ("--min-healthy-time", "1s", "--soak-time", "0s")
+    run(site, "rollout", "start", "pick", "--cluster", file, *quick)
     return file, str(key)
 
 
