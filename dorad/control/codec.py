@@ -110,7 +110,7 @@ def decode(frame: str | bytes | memoryview | msgspec.Raw, kind: type[T], what: s
     """
     try:
         found = msgspec.json.decode(frame, type=kind)
-        if _is_open(kind):
+        if _is_open(kind):  # type: ignore[arg-type]  # types are hashable
             _check_numbers(found, what)
         return found
     except msgspec.ValidationError as error:
