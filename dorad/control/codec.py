@@ -26,6 +26,8 @@ CANCEL = Method(Cancel, Nothing, "End a running call or stream.")
 _PLACE = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `(.*)`")
 _SECONDS = ("grace", "timeout")
+MAX_NUMBER = 10**308
+"""Whole numbers in values of any type are below this, and above its negative: each is a float."""
 _ALIGNMENT = 8
 """Arrow data starts at a multiple of this many bytes from the start of a frame."""
 
@@ -107,13 +109,54 @@ def decode(frame: str | bytes | memoryview | msgspec.Raw, kind: type[T], what: s
         ControlError: with code `bad-request`; names the wrong field and what was expected.
     """
     try:
-        return msgspec.json.decode(frame, type=kind)
+        found = msgspec.json.decode(frame, type=kind)
+        if _is_open(kind):  # type: ignore[arg-type]  # types are hashable
+            _check_numbers(found, what)
+        return found
     except msgspec.ValidationError as error:
         raise ControlError("bad-request", _wrong(str(error), kind, what)) from None
     except (msgspec.DecodeError, UnicodeError) as error:
         raise ControlError("bad-request", f"{what} is not valid JSON: {error}") from None
     except RecursionError:
         raise ControlError("bad-request", f"{what} is nested too deeply") from None
+
+
+@cache
+def _is_open(kind: Any) -> bool:
+    """Return True if values of this type hold others of any type, such as those of parameters."""
+    seen: set[Any] = set()
+
+    def walk(part: Any) -> bool:
+        if part is Any:
+            return True
+        if isinstance(part, type) and issubclass(part, msgspec.Struct):
+            if part in seen:
+                return False
+            seen.add(part)
+            return any(walk(field.type) for field in msgspec.structs.fields(part))
+        return any(walk(each) for each in get_args(part))
+
+    return walk(kind)
+
+
+def _check_numbers(value: Any, what: str) -> None:
+    """Raise ControlError for a whole number anywhere in a value that no float can stand for.
+
+    JSON allows one of 4,000 digits, which no figure, sum or plot takes.
+    """
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, int):
+            if not -MAX_NUMBER < each < MAX_NUMBER:
+                message = f"{what} has a whole number of more than 308 digits"
+                raise ControlError("bad-request", message)
+        elif isinstance(each, dict):
+            waiting += each.values()
+        elif isinstance(each, list | tuple):
+            waiting += each
+        elif isinstance(each, msgspec.Struct):
+            waiting += (getattr(each, name) for name in each.__struct_fields__)
 
 
 def decode_request(frame: str) -> Request:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from dorad.control.messages import Severity, Struct
 from dorad.int64 import Int64
 from dorad.natural import natural
@@ -70,6 +72,8 @@ class Tracker:
         self._told: dict[str, dict[tuple[str, str], Told]] = {}
         self._changed: dict[tuple[str, str, str], Told] = {}
         """Changes for the next notification, by robot, cause and subject."""
+        self._before: dict[tuple[str, str, str], Told | None] = {}
+        """What people know of those until then; None if nothing."""
         self._due: float | None = None
         self._last = float("-inf")
         self._omitted: set[tuple[str, str, str]] = set()
@@ -135,8 +139,8 @@ class Tracker:
             returns=0 if before is None else before.returns + before.over,
         )
         _log.debug("alert %s:%s:%s is raised, it will be told", robot, cause, subject)
-        told[cause, subject] = self._changed[robot, cause, subject] = after
-        self._unsaved.add(robot)
+        told[cause, subject] = after
+        self._change((robot, cause, subject), before, after)
 
     def _miss(self, robot: str, told: Told, now: float) -> None:
         if told.gone_at is None or told.gone_at > now:
@@ -149,9 +153,13 @@ class Tracker:
                 self._unsaved.add(robot)
         elif absent >= (CALM_S if told.returns >= FLAPS else CLEAR_S):
             _log.debug("alert %s:%s:%s is over, told next", robot, told.cause, told.subject)
+            before = msgspec.structs.replace(told)
             told.over, told.gone_at = True, now
-            self._changed[robot, told.cause, told.subject] = told
-            self._unsaved.add(robot)
+            self._change((robot, told.cause, told.subject), before, told)
+
+    def _change(self, key: tuple[str, str, str], before: Told | None, after: Told) -> None:
+        self._before.setdefault(key, before)
+        self._changed[key] = after
 
     def take(self, now: float, id_: str, coordinator: str) -> Notification | None:
         """Return the notification that is due, or None. Its id is `id_`."""
@@ -170,7 +178,9 @@ class Tracker:
             open=self.open,
             omitted=omitted,
         )
+        self._unsaved.update(robot for robot, _, _ in self._changed)
         self._changed.clear()
+        self._before.clear()
         self._new_omitted = 0
         self._due, self._last = None, now
         return notification
@@ -180,9 +190,14 @@ class Tracker:
 
         A change that no notification has told yet is not among it: after a crash it is told.
         """
-        waiting = {robot for robot, _, _ in self._changed}
-        robots, self._unsaved = self._unsaved - waiting, self._unsaved & waiting
-        return {robot: [*self._told.get(robot, {}).values()] for robot in robots}
+        robots, self._unsaved = self._unsaved, set()
+        found: dict[str, list[Told]] = {robot: [] for robot in robots}
+        for robot in robots:
+            for (cause, subject), told in self._told.get(robot, {}).items():
+                known = self._before.get((robot, cause, subject), told)
+                if known is not None:
+                    found[robot].append(known)
+        return found
 
 
 def _groups(changed: Mapping[tuple[str, str, str], Told], *, over: bool) -> tuple[list[Group], int]:

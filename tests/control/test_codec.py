@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from dorad.control import codec
 from dorad.control import messages as m
@@ -14,7 +17,7 @@ from dorad.control.messages.agent import AGENT_METHODS
 from dorad.dataflow.errors import DataflowError, Problem
 from dorad.problems import ProblemError
 from dorafleet.coordinator.messages import METHODS
-from tests.harness.drawing import unbounded_ints
+from tests.harness.drawing import messages, unbounded_ints
 
 
 def test_a_request_omits_default_values() -> None:
@@ -67,6 +70,63 @@ def test_no_message_takes_a_whole_number_of_more_than_64_bits() -> None:
     kinds: set[type] = {codec.Arrived, m.Hello, m.Welcome, m.Request, m.Reply, m.Error}
     kinds |= {kind for each in methods.values() for kind in (each.params, each.result)}
     assert [place for kind in kinds for place in unbounded_ints(kind)] == []
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the path to each number in a value of JSON."""
+    if isinstance(value, dict):
+        return [place for key, each in value.items() for place in places(each, (*at, key))]
+    if isinstance(value, list):
+        return [place for index, each in enumerate(value) for place in places(each, (*at, index))]
+    return [at] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def with_number(value: Any, place: tuple[Any, ...], number: int) -> Any:
+    """Return a value of JSON with another number at a place."""
+    if not place:
+        return number
+    key, *rest = place
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[key] = with_number(value[key], tuple(rest), number)
+    return copy
+
+
+KINDS = sorted(
+    {kind for each in (METHODS | AGENT_METHODS).values() for kind in (each.params, each.result)},
+    key=lambda kind: kind.__name__,
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_a_number_of_hundreds_of_digits_anywhere_in_a_message_is_refused(
+    data: st.DataObject,
+) -> None:
+    kind = data.draw(st.sampled_from(KINDS))
+    message = msgspec.to_builtins(data.draw(messages(kind)))
+    found = places(message)
+    assume(found)
+    place = data.draw(st.sampled_from(found))
+    number = data.draw(st.sampled_from([10**308, 10**400, -(10**400), 10**4000]))
+    text = json.dumps(with_number(message, place, number))
+    with pytest.raises(ControlError) as caught:
+        codec.decode(text, kind, "it")
+    assert caught.value.code == "bad-request"
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("number", [10**400, -(10**308), 10**4299])
+def test_values_of_any_type_have_no_number_that_is_no_float(number: int) -> None:
+    texts = {
+        m.Param: '{"key": "x", "value": [{"a": %s}]}',
+        m.TopicHeader: '{"stream": 1, "topic": "a/b", "sequence": 1, "metadata": {"x": %s}}',
+        m.ParamSet: '{"node": "a", "key": "x", "value": %s}',
+    }
+    for kind, text in texts.items():
+        with pytest.raises(ControlError, match="more than 308 digits"):
+            codec.decode(text % number, kind, "it")
+    huge = codec.decode(texts[m.ParamSet] % 10**30, m.ParamSet, "it")
+    assert float(huge.value) == 1e30
 
 
 def test_params_that_are_not_known_are_refused() -> None:
