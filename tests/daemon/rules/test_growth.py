@@ -80,6 +80,23 @@ def test_the_least_of_a_block_counts_not_its_first_or_last_sample() -> None:
     assert (growth.lows, growth.low, growth.began) == ((60 * MB,), 85 * MB, FAST_S)
 
 
+def test_memory_rises_if_it_is_a_percent_more_three_times_and_never_much_less() -> None:
+    def rises(*lows: int) -> bool:
+        return Growth(FAST_S, lows=tuple(mb * MB for mb in lows)).rises
+
+    assert rises(1000, 1020, 1040, 1060, 1060)
+    assert not rises(1000, 1020, 1040, 1040, 1040)
+    assert not rises(1000, 1005, 1010, 1015, 1020)
+    assert rises(1000, 1020, 1010, 1030, 1050)
+    assert not rises(1000, 1050, 1020, 1050, 1100)
+
+
+def test_a_large_node_must_double() -> None:
+    learnt = growths([900 * MB] * len(LEARNT))[-1]
+    assert not any(each.growing for each in growths(rising(900 * MB, 10 * MB, 60), learnt))
+    assert growths(rising(900 * MB, 30 * MB, 60), learnt)[-1].growing
+
+
 def test_only_the_last_blocks_are_kept() -> None:
     found = growths(rising(MB, MB, round(FAST_S) * (BLOCKS + 5)))
     assert max(len(each.lows) for each in found) == BLOCKS
