@@ -97,6 +97,9 @@ def test_a_change_of_the_dataflow_keeps_the_counts_of_the_channels_that_stay() -
     found.process_attached(101)
     more = Channel(NodeOutput("a", "more"), "beta", receivers=("b",))
     found.expect(Link((OUT, more), (IN,)))
+    assert counts(found) == [(7, 3), (5, 4)]
+    # Nothing of the former process is on the way any more.
+    assert [each.queued for each in found.channels("uuid", {})] == [0, 0]
     found.update(Status({}, [sent(count=2)], [received()]))
     assert counts(found) == [(9, 6), (10, 4)]
 
