@@ -107,7 +107,7 @@ def test_a_number_of_hundreds_of_digits_anywhere_in_a_message_is_refused(
     found = places(message)
     assume(found)
     place = data.draw(st.sampled_from(found))
-    number = data.draw(st.sampled_from([10**308, 10**400, -(10**400), 10**4000]))
+    number = data.draw(st.sampled_from([10**309, 10**400, -(10**400), 10**4000]))
     text = json.dumps(with_number(message, place, number))
     with pytest.raises(ControlError) as caught:
         codec.decode(text, kind, "it")
@@ -115,11 +115,12 @@ def test_a_number_of_hundreds_of_digits_anywhere_in_a_message_is_refused(
     assert len(str(caught.value)) < 1000
 
 
-@pytest.mark.parametrize("number", [10**400, -(10**308), 10**4299])
+@pytest.mark.parametrize("number", [10**400, -(10**308), 10**4299], ids=["400", "308", "4300"])
 def test_values_of_any_type_have_no_number_that_is_no_float(number: int) -> None:
+    head = '"stream": 1, "topic": "a/b", "sequence": 1, "dropped": 0'
     texts = {
         m.Param: '{"key": "x", "value": [{"a": %s}]}',
-        m.TopicHeader: '{"stream": 1, "topic": "a/b", "sequence": 1, "metadata": {"x": %s}}',
+        m.TopicHeader: f'{{{head}, "metadata": {{"x": %s}}}}',
         m.ParamSet: '{"node": "a", "key": "x", "value": %s}',
     }
     for kind, text in texts.items():
