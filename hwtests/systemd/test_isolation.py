@@ -306,4 +306,6 @@ def test_a_node_can_neither_keep_nor_change_a_file_of_a_release(enabled: Robot) 
         line for line in enabled.exec("dora", "logs", "links").splitlines() if "attempted" in line
     ]
     outcomes = json.loads(line.partition("attempted ")[2])
+    # Where the folders are on two file systems, as in some test beds, no link is possible at all.
+    assert outcomes.pop("link") in ("EPERM", "EXDEV"), outcomes
     assert set(outcomes.values()) <= {"EPERM", "EACCES"}, outcomes
