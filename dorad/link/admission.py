@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv6Address, ip_address, ip_network
 
 MAX_WAITING = 256
 """Connections that are waiting or ready."""
@@ -52,16 +51,6 @@ class Refusal(Enum):
     LATE = "whose handshake took too long"
     UNKNOWN = "of machines that are not in the dataflow"
     REPEATED = "of a machine that has others"
-
-
-def host_of(address: str) -> str:
-    """Return what counts as one host: one machine can have all addresses of an IPv6 network."""
-    found = ip_address(address.partition("%")[0])
-    if not isinstance(found, IPv6Address):
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(ip_network((int(found), 64), strict=False))
 
 
 def greeting_size(data: bytes) -> int | None:

@@ -19,9 +19,10 @@ import time
 from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.hosts import host_of
 from dorad.link import handover
 from dorad.link.access import MAX_COMMON_NAME
-from dorad.link.admission import MAX_GREETING, Admission, Refusal, greeting_size, host_of
+from dorad.link.admission import MAX_GREETING, Admission, Refusal, greeting_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

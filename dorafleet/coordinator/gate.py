@@ -20,8 +20,9 @@ import socket
 import time
 from collections import Counter, deque
 from contextlib import suppress
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+from dorad.hosts import host_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -71,16 +72,6 @@ class Pending(NamedTuple):
 
     host: str
     since: float
-
-
-def host_of(address: Any) -> str:
-    """Return the host of a peer's address. One host has all addresses of a network in IPv6."""
-    found = ip_address(address[0].partition("%")[0])
-    if found.version == 4:
-        return str(found)
-    if found.ipv4_mapped is not None:
-        return str(found.ipv4_mapped)
-    return str(found) if found.is_link_local else found.exploded[:19]
 
 
 def choose_victim(pending: Mapping[Any, Pending], host: str, now: float) -> Any:
@@ -300,7 +291,7 @@ class GatedSocket(socket.socket):
                 self._loop.call_later(RETRY_S, self._resume)
                 return
             sock.setblocking(False)
-            arrival = _Arrival(sock, address, host_of(address))
+            arrival = _Arrival(sock, address, host_of(address[0]))
             self._line.add(arrival.host, arrival, self._clock())
             self._loop.add_reader(sock.fileno(), self._spoke, arrival)
             if len(self._line) > self._waiting:

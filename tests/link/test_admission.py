@@ -17,7 +17,6 @@ from dorad.link.admission import (
     Admission,
     Refusal,
     greeting_size,
-    host_of,
 )
 from dorad.link.gate import MAX_HOSTS, RECENT_S, REPORT_S, Refusals
 from tests.link.strangers import client_hello
@@ -216,21 +215,6 @@ def test_any_bytes_are_a_greeting_of_bounded_size_or_none(data: bytes) -> None:
 def test_the_largest_and_the_smallest_record_are_greetings() -> None:
     assert greeting_size(b"\x16\x03\x01\x40\x00\x01\x00\x3f\xfc") == MAX_GREETING
     assert greeting_size(b"\x16\x03\x03\x00\x04\x01\x00\x00\x00") == 9
-
-
-@pytest.mark.parametrize(
-    ("address", "host"),
-    [
-        ("10.0.0.7", "10.0.0.7"),
-        ("::ffff:10.0.0.7", "10.0.0.7"),
-        ("fd00:1:2:3:4:5:6:7", "fd00:1:2:3::/64"),
-        ("fe80::7%eth0", "fe80::/64"),
-    ],
-)
-def test_a_host_is_an_address_or_a_network_that_one_machine_may_have(
-    address: str, host: str
-) -> None:
-    assert host_of(address) == host
 
 
 def test_refusals_are_reported_together_once_in_a_while_with_hosts_and_reasons() -> None:

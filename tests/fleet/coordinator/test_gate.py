@@ -22,7 +22,6 @@ from dorafleet.coordinator.gate import (
     Line,
     Pending,
     choose_victim,
-    host_of,
 )
 from tests.fleet.coordinator.running import DEADLINE_S, client, connected, coordinator
 from tests.harness.waiting import until
@@ -68,20 +67,6 @@ def test_a_victim_has_more_handshakes_than_the_newcomer_or_has_waited(pending, h
         assert counts[chosen.host] == max(counts.values())
         allowed = MAX_TURN_S if counts[chosen.host] > counts[host] + 1 else MIN_HANDSHAKE_S
         assert 10 - chosen.since >= allowed
-
-
-@pytest.mark.parametrize(
-    ("address", "host"),
-    [
-        ("10.0.0.7", "10.0.0.7"),
-        ("::ffff:10.0.0.7", "10.0.0.7"),
-        ("2001:db8:1:2:3::4", "2001:0db8:0001:0002"),
-        ("2001:db8:1:2:ffff::1", "2001:0db8:0001:0002"),
-        ("fe80::1%eth0", "fe80::1"),
-    ],
-)
-def test_all_addresses_of_a_network_in_ipv6_are_one_host(address, host):
-    assert host_of((address, 1)) == host
 
 
 steps = st.lists(
