@@ -22,6 +22,8 @@ class DyingStore:
     def __init__(self, store, step, moment):
         self.died = asyncio.Event()
         self.steps = 0
+        self.left = asyncio.Event()
+        """Set when nothing of the coordinator is needed any more."""
         self._commit = store.commit
         self._step = step
         self._moment = moment
@@ -40,7 +42,8 @@ class DyingStore:
 
     async def die(self):
         self.died.set()
-        await asyncio.Event().wait()
+        await self.left.wait()
+        raise asyncio.CancelledError
 
 
 async def roll_out(folder, step, moment):
@@ -59,6 +62,7 @@ async def roll_out(folder, step, moment):
         await asyncio.wait({over, died}, return_when=asyncio.FIRST_COMPLETED)
         for task in (starting, over, died):
             task.cancel()
+        dying.left.set()
         agents = one.agents
     await store.close()
     async with site(folder, ROBOTS, connect=False, register=False) as two:
