@@ -90,7 +90,7 @@ def list_receivers(client: Client) -> list[AlertReceiver]:
     try:
         return client.call("alerts.receivers", Nothing(), AlertReceivers).receivers
     except ControlError as error:
-        if error.code != "unknown-method":
+        if error.code not in ("unknown-method", "unsupported"):
             raise
         return []
 

@@ -63,7 +63,7 @@ async def test_after_restores_an_operator_is_asked_and_can_answer_everything(fol
 
         server.restore()
         await agent.says("unreachable")
-        await agent.connection("connected")
+        await until(lambda: " connected " in server.run("status").stdout)
         status = server.run("status")
         assert status.returncode == 1
         assert "question: the store was restored from a backup" in status.stderr
@@ -77,6 +77,7 @@ async def test_after_restores_an_operator_is_asked_and_can_answer_everything(fol
         await agent.says("is not obeyed: this robot obeys another coordinator of the same epoch")
         await until(lambda: "`dorafleet takeover arm1`" in server.run("doctor").stdout)
         assert server.does("takeover", "--all").stdout.startswith("arm1: ")
+        await until(lambda: " connected " in server.run("status").stdout)
         server.does("revoke", "--operator", "ann")
         assert "follows the audit" in server.does("audit", "acknowledge").stdout
         doctor = server.run("doctor").stdout

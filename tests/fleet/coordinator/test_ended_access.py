@@ -117,7 +117,11 @@ async def site(tmp_path):
         grants = Grants(store, writer, site.clock)
         sock = bind(ip_address("127.0.0.1"), 0, 100)
         access = Access(grants, site.token, ["arm1"], sock.admit)
-        site.enrolling = Enrolling(grants, access, writer, site.authority, ["arm1"], tls=True)
+        site.enrolling = Enrolling(
+            *(grants, access, writer, site.authority, ["arm1"]),
+            tls=True,
+            on_enrolled=lambda robot: None,
+        )
         server = ControlServer(
             {"fleet.watch": site.watch, **site.enrolling.table},
             version="1",
