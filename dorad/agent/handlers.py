@@ -65,11 +65,11 @@ def machine_id() -> str:
     if _TRANSIENT_ID.exists():
         return ""
     try:
-        found = _MACHINE_ID.read_text(encoding="ascii").strip()
+        text = _MACHINE_ID.read_text(encoding="ascii").strip()
     except (OSError, UnicodeError) as error:
         _log.debug("there is no machine id: %s", error)
         return ""
-    return found if re.fullmatch("[0-9a-f]{32}", found) else ""
+    return text if re.fullmatch("[0-9a-f]{32}", text) else ""
 
 
 class AgentMethods:

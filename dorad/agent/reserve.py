@@ -117,8 +117,8 @@ class Reserve:
             return Kept({}, [])
         except (OSError, msgspec.MsgspecError) as error:
             raise ReserveError(f"{self.path} cannot be read: {error}") from error
-        found = {Row(table, name): content for table, name, content in entries}
+        rows = {Row(table, name): content for table, name, content in entries}
         return Kept(
-            {row: content for row, content in found.items() if content is not None},
-            [row for row, content in found.items() if content is None],
+            {row: content for row, content in rows.items() if content is not None},
+            [row for row, content in rows.items() if content is None],
         )

@@ -109,10 +109,10 @@ def decode(frame: str | bytes | memoryview | msgspec.Raw, kind: type[T], what: s
         ControlError: with code `bad-request`; names the wrong field and what was expected.
     """
     try:
-        found = msgspec.json.decode(frame, type=kind)
+        value = msgspec.json.decode(frame, type=kind)
         if _is_open(kind):  # type: ignore[arg-type]  # types are hashable
-            _check_numbers(found, what)
-        return found
+            _check_numbers(value, what)
+        return value
     except msgspec.ValidationError as error:
         raise ControlError("bad-request", _wrong(str(error), kind, what)) from None
     except (msgspec.DecodeError, UnicodeError) as error:

@@ -233,8 +233,8 @@ def _alerts(database: Database) -> list[StoredAlert]:
 
 
 def _assignments(database: Database) -> list[Assignment]:
-    found = database.execute("SELECT dataflow, user, used_at FROM assignment")
-    return [Assignment(*values) for values in found]
+    rows = database.execute("SELECT dataflow, user, used_at FROM assignment")
+    return [Assignment(*values) for values in rows]
 
 
 def _params(database: Database, uuid: str) -> dict[str, dict[str, Any]]:

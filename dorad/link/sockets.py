@@ -37,9 +37,9 @@ class End(NamedTuple):
 
 def end_of(address: str, port: int) -> End:
     """Return an end as it is compared: an IPv4 address is the same in an IPv6 socket."""
-    found = ip_address(address.partition("%")[0])
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return End(str(mapped or found), port)
+    ip = ip_address(address.partition("%")[0])
+    mapped = ip.ipv4_mapped if isinstance(ip, IPv6Address) else None
+    return End(str(mapped or ip), port)
 
 
 class SocketState(NamedTuple):

@@ -144,12 +144,12 @@ class ObjectStore:
         }
         freed = elsewhere = 0
         for path in self._files():
-            found = path.lstat()
-            if path in kept or found.st_ino in linked:
+            status = path.lstat()
+            if path in kept or status.st_ino in linked:
                 continue
             path.unlink()
-            if found.st_nlink == 1:
-                freed += found.st_size
+            if status.st_nlink == 1:
+                freed += status.st_size
             else:
                 elsewhere += 1
         if elsewhere:

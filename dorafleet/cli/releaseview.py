@@ -36,8 +36,8 @@ def changes_of(
     made = targets[0] if targets and targets[0].python else this_machine().target
     chosen = target or Target(made.arch, made.python)
     machine = Machine(chosen.arch, chosen.python, chosen.glibc or NEWEST)
-    found = changed_nodes(before.manifest, after.manifest, machine)
-    return with_inputs(found, before, after, store)
+    changes = changed_nodes(before.manifest, after.manifest, machine)
+    return with_inputs(changes, before, after, store)
 
 
 def difference(

@@ -40,29 +40,29 @@ def is_well(robot: Robot) -> bool:
 
 def problems_of(robot: Robot) -> list[str]:
     """Return the problems of a robot, in a few words each."""
-    found = [f"{name}: {why}" for name, why in sorted(robot.conflicts.items())]
+    problems = [f"{name}: {why}" for name, why in sorted(robot.conflicts.items())]
     if robot.conflicts:
-        found.append(f"choose `dorafleet adopt {robot.id}` or `dorafleet resume {robot.id}`")
+        problems.append(f"choose `dorafleet adopt {robot.id}` or `dorafleet resume {robot.id}`")
     elif robot.reason:
-        found.append(robot.reason)
+        problems.append(robot.reason)
     if robot.outranked:
-        found.append(f"`dorafleet takeover {robot.id}` if this is the right coordinator")
+        problems.append(f"`dorafleet takeover {robot.id}` if this is the right coordinator")
     if robot.clone:
-        found.append(robot.clone)
+        problems.append(robot.clone)
     if robot.audit:
-        found.append(f"audit: {robot.audit} (`dorafleet audit acknowledge {robot.id}`)")
+        problems.append(f"audit: {robot.audit} (`dorafleet audit acknowledge {robot.id}`)")
     if robot.revoked:
-        found.append(f"it knows of revocations that the store lacks: {', '.join(robot.revoked)}")
+        problems.append(f"it knows of revocations that the store lacks: {', '.join(robot.revoked)}")
     for share in robot.shares:
         if share.status in ("failed", "pending"):
             reason = f": {share.reason}" if share.reason else ""
-            found.append(f"{share.dataflow} {share.status}{reason}")
+            problems.append(f"{share.dataflow} {share.status}{reason}")
         if share.status == "running":
-            found += [f"{share.dataflow}: no link to {name}" for name in links_down(share)]
+            problems += [f"{share.dataflow}: no link to {name}" for name in links_down(share)]
     for release in robot.releases:
         if trouble := release_trouble(release):
-            found.append(f"{release.dataflow} {trouble}")
-    return found
+            problems.append(f"{release.dataflow} {trouble}")
+    return problems
 
 
 def release_trouble(release: ReleaseState) -> str:
@@ -139,10 +139,10 @@ def summary_lines(robots: Sequence[Robot]) -> list[str]:
 
 def exceptions(robots: Sequence[Robot]) -> tuple[list[Robot], int]:
     """Return the robots that are not well, or have warnings, and how many more there are."""
-    found = [robot for robot in robots if not is_well(robot) or robot.warnings]
+    exceptions = [robot for robot in robots if not is_well(robot) or robot.warnings]
     # Those with a problem come first, each in the order of the cluster file.
-    found.sort(key=is_well)
-    return found[:MAX_ROWS], max(0, len(found) - MAX_ROWS)
+    exceptions.sort(key=is_well)
+    return exceptions[:MAX_ROWS], max(0, len(exceptions) - MAX_ROWS)
 
 
 def skew_text(seconds: float) -> str:

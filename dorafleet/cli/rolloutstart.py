@@ -220,7 +220,7 @@ def undo(
     del cluster, store  # what robots had before is still there
     if max_parallel is not None and all_at_once:
         raise click.UsageError("--max-parallel does not go with --all-at-once")
-    found = act_on(
+    undone = act_on(
         "undo",
         number,
         reason,
@@ -234,7 +234,7 @@ def undo(
     if detach:
         return 0
     sender = Sender(None, "", {}, "their former release is no longer on them: roll it out")
-    return run(targets_of(state, port), found.rollout, sender, as_json=as_json, good=BACK)
+    return run(targets_of(state, port), undone.rollout, sender, as_json=as_json, good=BACK)
 
 
 def print_plan(found: RolloutPlan, *, as_json: bool) -> None:
@@ -269,8 +269,8 @@ def _plan(client: Client, request: RolloutNew, store: Path | None) -> RolloutPla
     if registered is not None:
         request = msgspec.structs.replace(request, release=registered)
     try:
-        found = client.call("rollout.plan", request, RolloutPlan)
-        return _with_inputs(found, store)
+        plan = client.call("rollout.plan", request, RolloutPlan)
+        return _with_inputs(plan, store)
     except ControlError as error:
         if error.code != "exists":
             raise
@@ -287,16 +287,16 @@ def _with_inputs(found: RolloutPlan, store: Path | None) -> RolloutPlan:
     from dorafleet.release.inputs import with_inputs
 
     releases = open_store(store)
-    changes = list(found.changes)
-    for place, before in {row.changes: row.before for row in found.robots if row.before}.items():
+    changes = list(plan.changes)
+    for place, before in {row.changes: row.before for row in plan.robots if row.before}.items():
         if place is None:
             continue
         try:
-            old, new = releases.find(before), releases.find(found.release.id)
+            old, new = releases.find(before), releases.find(plan.release.id)
         except BuildError:
             continue  # only manifests are known: the dataflow's file is shown as changed
         changes[place] = with_inputs(changes[place], old, new, releases)
-    return msgspec.structs.replace(found, changes=changes)
+    return msgspec.structs.replace(plan, changes=changes)
 
 
 def _register(client: Client, wanted: str, store: Path | None) -> str | None:

@@ -116,10 +116,10 @@ class Memories:
 
     async def _compare(self, robot: Robot) -> None:
         """Compare a robot's memory with the store; a contradiction stays."""
-        found = await contradiction(self._store, robot.head)
-        if found and found != robot.audit:
-            _log.warning("robot `%s` knows another audit: %s", robot.id, found)
-            robot.audit = found
+        contradicted = await contradiction(self._store, robot.head)
+        if contradicted and contradicted != robot.audit:
+            _log.warning("robot `%s` knows another audit: %s", robot.id, contradicted)
+            robot.audit = contradicted
 
 
 def lost(known: Iterable[Revocation], stored: Sequence[Revocation]) -> list[str]:

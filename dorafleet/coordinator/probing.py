@@ -84,13 +84,13 @@ class Probe:
             return None
         asked_at = time.time()
         try:
-            found = await self._client.call("agent.remember", sent, Remembered)
+            remembered = await self._client.call("agent.remember", sent, Remembered)
         except ControlError as error:
             _log.debug("robot `%s` does not report its clock: %s", self._robot, error)
             self._answers = error.code != "unknown-method"
             return None
-        clock = min(max(found.time, -MAX_SECONDS), MAX_SECONDS)
-        return skew_of(clock, asked_at, time.time()), sent, found.audit[:MAX_NAME]
+        clock = min(max(remembered.time, -MAX_SECONDS), MAX_SECONDS)
+        return skew_of(clock, asked_at, time.time()), sent, remembered.audit[:MAX_NAME]
 
     def _plan(self) -> None:
         # Not all robots at one time.

@@ -35,10 +35,10 @@ async def read_machine(machine: Machine, *, accept_new: bool) -> Target:
 def target_of(arch: str, python: str, glibc: str) -> Target | None:
     """Return the target of a robot, None if it has not said enough, or nonsense."""
     try:
-        found = msgspec.convert({"arch": arch, "python": python, "glibc": glibc}, Target)
+        target = msgspec.convert({"arch": arch, "python": python, "glibc": glibc}, Target)
     except msgspec.ValidationError:
         return None
-    return found if found.python else None
+    return target if target.python else None
 
 
 def without_covered(targets: Iterable[Target], wanted: Sequence[Target]) -> list[Target]:

@@ -116,8 +116,8 @@ async def claim_of(store: Store, name: str) -> tuple[Transaction, int]:
     Raises:
         StoreError: the store cannot be read, or the number in it is damaged.
     """
-    found = (await store.get(TERM)).entries
-    last = next((entry for entry in found if entry.key == TERM), None)
+    entries = (await store.get(TERM)).entries
+    last = next((entry for entry in entries if entry.key == TERM), None)
     if last is not None:
         number = term_in(last.value, store.name) + 1
     else:

@@ -172,8 +172,8 @@ def down_of(
 
 
 def _first(texts: Mapping[str, str], ran: Collection[str]) -> dict[str, str]:
-    found = [(name, text[:MAX_CAUSE]) for name, text in texts.items() if name in ran]
-    return dict(found[:MAX_DOWN])
+    shown = [(name, text[:MAX_CAUSE]) for name, text in texts.items() if name in ran]
+    return dict(shown[:MAX_DOWN])
 
 
 def _checks(found: Watch, rules: HealthRules, baseline: Baseline) -> Iterator[Evidence]:

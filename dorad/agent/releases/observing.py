@@ -228,12 +228,12 @@ class Observations:
         known = self._sources.get(name)
         if known is None or known[0] != key:
             try:
-                found = compose.sources(self.content(record.uuid, name, record.applied))
+                feeding = compose.sources(self.content(record.uuid, name, record.applied))
             except ControlError as error:
                 # Its files are damaged: a node whose inputs have closed counts as ended.
                 _log.debug("sources of the nodes of %s: %s", name, error)
-                found = {}
-            known = self._sources[name] = (key, found)
+                feeding = {}
+            known = self._sources[name] = (key, feeding)
         return health.down_of(nodes, record.baseline, known[1])
 
     def _learn(self, record: ReleaseRecord, seen: Measurement) -> dict[str, float]:

@@ -76,8 +76,8 @@ def failures_of(share: ShareState) -> dict[str, str]:
         line = last.get(f"node {result.node} {result.reason}")
         return ": ".join(filter(None, (result.reason, line)))[:MAX_CAUSE]
 
-    found = {each.node: why(each) for each in bad}
-    return found or {share.dataflow: end_of(share)}
+    reasons = {each.node: why(each) for each in bad}
+    return reasons or {share.dataflow: end_of(share)}
 
 
 def has_ended(record: ReleaseRecord, seen: Observation) -> bool:
