@@ -269,8 +269,8 @@ def _plan(client: Client, request: RolloutNew, store: Path | None) -> RolloutPla
     if registered is not None:
         request = msgspec.structs.replace(request, release=registered)
     try:
-        plan = client.call("rollout.plan", request, RolloutPlan)
-        return _with_inputs(plan, store)
+        planned = client.call("rollout.plan", request, RolloutPlan)
+        return _with_inputs(planned, store)
     except ControlError as error:
         if error.code != "exists":
             raise
@@ -278,7 +278,7 @@ def _plan(client: Client, request: RolloutNew, store: Path | None) -> RolloutPla
         return None
 
 
-def _with_inputs(found: RolloutPlan, store: Path | None) -> RolloutPlan:
+def _with_inputs(planned: RolloutPlan, store: Path | None) -> RolloutPlan:
     """Return a plan with changes of inputs, where this machine has the files of both releases."""
     import msgspec
 
@@ -287,16 +287,16 @@ def _with_inputs(found: RolloutPlan, store: Path | None) -> RolloutPlan:
     from dorafleet.release.inputs import with_inputs
 
     releases = open_store(store)
-    changes = list(plan.changes)
-    for place, before in {row.changes: row.before for row in plan.robots if row.before}.items():
+    changes = list(planned.changes)
+    for place, before in {row.changes: row.before for row in planned.robots if row.before}.items():
         if place is None:
             continue
         try:
-            old, new = releases.find(before), releases.find(plan.release.id)
+            old, new = releases.find(before), releases.find(planned.release.id)
         except BuildError:
             continue  # only manifests are known: the dataflow's file is shown as changed
         changes[place] = with_inputs(changes[place], old, new, releases)
-    return msgspec.structs.replace(plan, changes=changes)
+    return msgspec.structs.replace(planned, changes=changes)
 
 
 def _register(client: Client, wanted: str, store: Path | None) -> str | None:
