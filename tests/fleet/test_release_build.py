@@ -111,7 +111,8 @@ def agent(monkeypatch, tmp_path):
     path = tmp_path / "agent.sock"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", path], stdout=subprocess.DEVNULL)
     monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
-    while not path.exists():
+    # Its socket is there a moment before it listens: `ssh-add` finds no keys (1), or no agent (2).
+    while subprocess.run(["ssh-add", "-l"], capture_output=True, timeout=10).returncode != 1:
         assert process.poll() is None
     yield path
     process.send_signal(signal.SIGTERM)
