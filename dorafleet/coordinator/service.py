@@ -275,21 +275,22 @@ class Coordinator:
         )
 
 
-def _sockets(robots: int) -> int:
-    """Return how many connections may have finished their TLS handshake, with so many robots.
-
-    Each kind is bounded separately, so that none of them takes the places of others.
-    """
-    return MAX_HANDSHAKES + LIMITS.connections + LIMITS.accepted_each * robots
-
-
 def _limits(robots: int) -> Limits:
-    return replace(LIMITS, opening=_sockets(robots), retry_after=max(1, round(pause_of(robots))))
+    """Return the limits with so many robots.
+
+    Each kind of connection is bounded separately, so that none of them takes the places of others.
+    """
+    opening = MAX_HANDSHAKES + LIMITS.connections + LIMITS.accepted_each * robots
+    return replace(LIMITS, opening=opening, retry_after=max(1, round(pause_of(robots))))
 
 
 def waiting_within(files: int, robots: int) -> int:
-    """Return how many connections may wait for their handshake, with a limit of open files."""
-    return min(MAX_WAITING, files - OTHER_FILES - MAX_HANDSHAKES - _sockets(robots))
+    """Return how many connections may wait for their handshake, with a limit of open files.
+
+    A robot has one connection, and another one while it connects anew. Only if many robots are
+    hostile, and have more, can descriptors run out; then no connection is accepted for a second.
+    """
+    return min(MAX_WAITING, files - OTHER_FILES - MAX_HANDSHAKES - LIMITS.connections - 2 * robots)
 
 
 async def _forget_history(store: Store) -> NoReturn:

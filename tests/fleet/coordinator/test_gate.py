@@ -23,6 +23,7 @@ from dorafleet.coordinator.gate import (
     Pending,
     choose_victim,
 )
+from dorafleet.coordinator.service import MIN_WAITING, waiting_within
 from tests.fleet.coordinator.running import DEADLINE_S, client, connected, coordinator
 from tests.harness.waiting import until
 
@@ -305,3 +306,13 @@ async def send(port, content):
         pass  # it was cut off
     finally:
         writer.transport.abort()
+
+
+@pytest.mark.parametrize(("files", "robots"), [(20_000, 5_000), (65_536, 28_000)])
+def test_with_two_descriptors_for_each_robot_as_many_may_wait_as_ever(files, robots):
+    assert waiting_within(files, robots) == gate.MAX_WAITING
+
+
+def test_too_few_descriptors_for_the_robots_are_noticed():
+    assert waiting_within(1024, 200) < MIN_WAITING
+    assert waiting_within(1024, 100) < gate.MAX_WAITING
