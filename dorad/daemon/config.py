@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.errors import Problem, TextError
-from dorad.dataflow.fields import Fields, integer
-from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.fields import Fields, integer, one_of
 from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.text import read_text
 from dorad.dataflow.toml import read_toml
@@ -21,7 +20,7 @@ from dorad.problems import ProblemError
 from dorad.realtime.own import POLICIES, RealtimeSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Iterable
 
 SYSTEM_FILE = Path("/etc/dorad/dorad.toml")
 ANY_USER = "*"
@@ -140,7 +139,7 @@ def parse(text: str, name: str) -> Settings:
 
 
 def _read_daemon(block: Fields, before: Settings) -> Settings:
-    level = block.checked("log_level", _one_of(LEVELS), before.log_level)
+    level = block.checked("log_level", one_of(LEVELS), before.log_level)
     return replace(before, log_level=level)
 
 
@@ -168,7 +167,7 @@ def _read_realtime(block: Fields, before: Settings) -> Settings:
     cores = (integer(core, block.problems, 0, _MAX_CORE) for core in block.items("cpu_affinity"))
     realtime = RealtimeSettings(
         enabled=block.flag("enabled") or False,
-        policy=block.checked("policy", _one_of(POLICIES), default.policy),
+        policy=block.checked("policy", one_of(POLICIES), default.policy),
         priority=block.integer("priority", minimum=1, maximum=99) or default.priority,
         lock_memory=default.lock_memory if lock_memory is None else lock_memory,
         cpu_affinity=tuple(core for core in cores if core is not None),
@@ -186,18 +185,6 @@ _SECTIONS: dict[str, Callable[[Fields, Settings], Settings]] = {
     "realtime": _read_realtime,
     "logs": _read_logs,
 }
-
-
-def _one_of(words: Collection[str]) -> Callable[[str], str]:
-    """Return a check that a text is one of these words."""
-
-    def check(text: str) -> str:
-        if text not in words:
-            known = ", ".join(words)
-            raise TextError(f"must be one of {known}, not `{text}`", did_you_mean(text, words))
-        return text
-
-    return check
 
 
 def _user(text: str) -> str:

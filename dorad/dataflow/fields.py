@@ -11,7 +11,7 @@ from dorad.dataflow.problems import hint_for
 from dorad.dataflow.sizes import parse_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from enum import StrEnum
 
     from dorad.dataflow.problems import Problems
@@ -276,6 +276,18 @@ def scalar_text(
         except TextError as error:
             problems.text_error(value, error)
     return value.text
+
+
+def one_of(words: Collection[str]) -> Callable[[str], str]:
+    """Return a check that a text is one of these words."""
+
+    def check(text: str) -> str:
+        if text not in words:
+            known = ", ".join(words)
+            raise TextError(f"must be one of {known}, not `{text}`", did_you_mean(text, words))
+        return text
+
+    return check
 
 
 def integer(value: Value, problems: Problems, minimum: int, maximum: int) -> int | None:

@@ -135,6 +135,11 @@ port_option = click.option(
     show_default=True,
     help="The coordinator's port.",
 )
+file_port_option = click.option(
+    "--port",
+    type=click.IntRange(1, 65535),
+    help="The coordinator's port on this machine.  [default: `coordinator.port` of FILE]",
+)
 accept_new_option = click.option(
     "--accept-new",
     is_flag=True,

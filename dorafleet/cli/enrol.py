@@ -16,6 +16,7 @@ from dorad.terminal import local_time, visible
 from dorafleet.cli.arguments import (
     accept_new_option,
     file_argument,
+    file_port_option,
     json_option,
     machine_ids,
     parallel_option,
@@ -80,11 +81,7 @@ def _checked(ctx: click.Context, param: click.Parameter, addresses: Sequence[str
     help="Where robots find the coordinator; may be repeated.  [default: that of FILE]",
 )
 @json_option
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    help="The coordinator's port on this machine.  [default: `coordinator.port` of FILE]",
-)
+@file_port_option
 @state_option
 @parallel_option
 @accept_new_option

@@ -15,6 +15,7 @@ from dorafleet.cli.arguments import (
     File,
     accept_new_option,
     file_argument,
+    file_port_option,
     machine_ids,
     parallel_option,
     select_machines,
@@ -73,11 +74,7 @@ Exit code 0: the robots are in their desired state. 1: some are not; what is mis
     help="Also trust this key: a file, or a fingerprint or comment of a key of the SSH agent.",
 )
 @store_option
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    help="The coordinator's port on this machine.  [default: `coordinator.port` of FILE]",
-)
+@file_port_option
 @state_option
 @parallel_option
 @accept_new_option

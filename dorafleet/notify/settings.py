@@ -15,15 +15,14 @@ from urllib.parse import SplitResult, urlsplit
 from dorad.control.errors import ControlError
 from dorad.control.privatefile import check_private
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.fields import Fields
-from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.fields import Fields, one_of
 from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.text import read_text
 from dorad.dataflow.toml import read_toml
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
     from pathlib import Path
 
     from dorad.control.messages import Severity
@@ -120,7 +119,7 @@ def load(path: Path) -> NotifySettings:
 
 
 def _read_alerts(block: Fields, file: Path) -> NotifySettings:
-    severity = block.checked("severity", _one_of(("warn", "fail")), "warn")
+    severity = block.checked("severity", one_of(("warn", "fail")), "warn")
     settings = NotifySettings(severity="fail" if severity == "fail" else "warn")
     settings = replace(settings, webhook=_read_webhook(block, file))
     mail = block.inside("mail", "a section")
@@ -153,7 +152,7 @@ def _read_webhook(block: Fields, file: Path) -> Webhook | None:
 
 
 def _read_mail(block: Fields, file: Path) -> Mail:
-    encryption = block.checked("encryption", _one_of(tuple(PORTS)), "starttls")
+    encryption = block.checked("encryption", one_of(tuple(PORTS)), "starttls")
     user = block.text("user") or ""
     password = _read_secret(block, "password_file", file, _password)
     mail = Mail(
@@ -225,16 +224,6 @@ def _read_secret(block: Fields, name: str, file: Path, check: Callable[[str], st
 
 def _secret(error: Exception) -> str:
     return str(getattr(error, "message", error)).replace("private key", "secret")
-
-
-def _one_of(words: Collection[str]) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if text not in words:
-            known = ", ".join(words)
-            raise TextError(f"must be one of {known}, not `{text}`", did_you_mean(text, words))
-        return text
-
-    return check
 
 
 def _url(text: str) -> str:
