@@ -199,7 +199,9 @@ async def test_generations_above_those_of_a_copied_store_keep_no_decision_from_w
         assert {agent.shares["talk"].status for agent in agents} == {"stopped"}
 
 
-async def test_a_cut_audit_is_reported_until_an_operator_acknowledges(tmp_path):
+async def test_a_cut_audit_is_reported_until_an_operator_acknowledges(tmp_path, monkeypatch):
+    # Robots learn of newer records within this time.
+    monkeypatch.setattr("dorafleet.coordinator.probing.EVERY_S", 0.2)
     folder = tmp_path / "one"
     agents = await running(folder)
     await led_again(folder, agents)
