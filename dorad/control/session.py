@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
+from traceback import clear_frames
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from websockets.exceptions import ConnectionClosed
@@ -223,8 +224,10 @@ class ClientSession:
             reply = self._cancelled_reply(call.id)
         except ProblemError as error:
             reply = Reply(id=call.id, error=as_message(error))
+            _forget(error)
         except Exception as fault:  # noqa: BLE001 - a fault in one handler must not end the others
             reply = _internal(call.id, f"`{call.method}` failed because of a bug in dorad", fault)
+            _forget(fault)
         finally:
             self._running.pop(call.id, None)
             self._streams.discard(call.id)
@@ -315,6 +318,18 @@ def _read_request(frame: str | bytes) -> Request:
     if isinstance(frame, bytes):
         raise ControlError("bad-request", "only the server sends binary frames")
     return codec.decode_request(frame)
+
+
+def _forget(error: BaseException) -> None:
+    """Release what an error still refers to: the locals of all functions that it has passed.
+
+    One of them is often the error itself. Then mapped memory, say, would stay until the garbage
+    collector runs, which an idle daemon does not do for hours.
+    """
+    known: BaseException | None = error
+    while known is not None:
+        clear_frames(known.__traceback__)
+        known = known.__cause__ or known.__context__
 
 
 def _internal(id_: int | None, message: str, fault: Exception) -> Reply:

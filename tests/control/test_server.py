@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -77,6 +79,31 @@ async def test_a_fault_of_a_handler_is_logged_and_the_connection_stays_open(
     assert error["code"] == "internal"
     assert "secret" not in str(error)
     assert "ZeroDivisionError: secret" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [ControlError, OSError])
+async def test_a_request_that_failed_keeps_nothing_that_it_used(tmp_path: Path, kind: type) -> None:
+    class Memory:
+        """Stands for memory that is mapped as long as an object refers to it."""
+
+    used: list[weakref.ref[Memory]] = []
+
+    async def top(call: Call, params: m.Nothing) -> m.Top:
+        memory = Memory()
+        used.append(weakref.ref(memory))
+        try:
+            raise MemoryError(str(memory))
+        except MemoryError as why:
+            error = kind("refused", "no")
+            raise error from why  # a local of this frame, which the error refers to
+
+    gc.disable()
+    try:
+        async with serving(tmp_path, {"top": top}) as path, raw(path) as client:
+            assert "error" in await client.call(1, "top")
+        assert [each() for each in used] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_an_answer_that_cannot_be_encoded_is_an_internal_error(tmp_path: Path) -> None:
