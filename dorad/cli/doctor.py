@@ -168,6 +168,8 @@ def check_daemon() -> Iterator[Check]:
     """Check the daemon, or the coordinator, and everything that runs under it."""
     from dorad.control.errors import ControlError
     from dorad.control.messages import DataflowList, NodeList, Nothing, Ref
+    from dorad.daemon.paths import system_paths
+    from dorad.launch import landlock
 
     try:
         with connect() as client:
@@ -184,6 +186,8 @@ def check_daemon() -> Iterator[Check]:
     else:
         yield from judge_daemon(found)
         yield check_socket(client.server.path)
+        if client.server.path == system_paths().control:
+            yield judge_isolation(landlock.version())
         yield from check_disks(client.server.path, Path(found.state).parent)
     yield judge_dataflows(dataflows.dataflows)
     yield from judge_links(dataflows.dataflows)
@@ -218,6 +222,21 @@ def check_socket(path: Path) -> Check:
     if mode & 0o007:
         return Check("WARN", "socket", text, "every user of this machine can connect")
     return Check("PASS", "socket", text)
+
+
+def judge_isolation(version: int) -> Check:
+    """Check whether the kernel keeps nodes of one user apart, from its version of Landlock."""
+    from dorad.launch.landlock import READING, SIGNALS
+
+    name = "isolation of nodes"
+    if version < READING:
+        text = "nodes of one dataflow can read each other's memory and variables"
+        hint = "that needs Linux 5.19 with Landlock: add `landlock` to `lsm=` of the kernel"
+        return Check("WARN", name, text, hint)
+    if version < SIGNALS:
+        text = "nodes of one dataflow cannot read each other; they can kill each other before Linux 6.12"
+        return Check("PASS", name, text)
+    return Check("PASS", name, "nodes of one dataflow cannot read or kill each other")
 
 
 def check_disks(socket: Path, state: Path) -> Iterator[Check]:

@@ -146,24 +146,30 @@ def _allocate(segment: int, size: int) -> None:
         raise
 
 
-def check_share(size: int, used: int) -> None:
+def check_share(size: int, used: int, used_by_dataflow: int) -> None:
     """Check that a node with `used` bytes in /dev/shm may have `size` more.
 
-    One node may have three quarters of it: the rest is left to the others.
+    One node may have three quarters of it, and all nodes of a dataflow seven eighths: the rest is
+    left to other nodes and to other dataflows.
 
     Raises:
         ShmFullError: there is not enough room.
-        OSError: the node would exceed its share.
+        OSError: the node or its dataflow would exceed its share.
     """
     usage = os.statvfs(_FOLDER)
-    free, share = usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize // 4 * 3
+    free, all_bytes = usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize
     if size > free:
         raise ShmFullError(size, free)
-    if used + size > share:
-        raise OSError(
-            f"{size} bytes requested, and this node has {used} of the {share} that one node may "
-            "have (three quarters of /dev/shm); send smaller messages, or make /dev/shm larger"
-        )
+    for owner, own, share, name in (
+        ("node", used, all_bytes // 4 * 3, "three quarters"),
+        ("dataflow", used_by_dataflow, all_bytes // 8 * 7, "seven eighths"),
+    ):
+        if own + size > share:
+            raise OSError(
+                f"{size} bytes requested, and this {owner} has {own} of the {share} that one "
+                f"{owner} may have ({name} of /dev/shm); send smaller messages, or make /dev/shm "
+                "larger"
+            )
 
 
 def _available() -> int:

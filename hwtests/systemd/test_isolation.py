@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dorad.launch import landlock
 from hwtests.robots import rootfs
 from hwtests.robots.shell import wait_until
 
@@ -42,15 +43,20 @@ import os
 from pathlib import Path
 import numpy as np, pyarrow as pa
 from dora import Node
-state = Path(os.environ["STATE_DIRECTORY"])
+state, SIZE = Path(os.environ["STATE_DIRECTORY"]), int(os.environ.get("SIZE", "100000"))
 node, count = Node(), 0
 for event in node:
     if event["type"] == "INPUT":
         count += 1
         (state / os.environ.get("NAME", "count")).write_text(str(count))
         if event["id"] == "tick":
-            node.send_output("data", pa.array(np.zeros(100_000, np.uint8)))
+            node.send_output("data", pa.array(np.zeros(SIZE, np.uint8)))
 """
+OF_ONE_USER = """\
+    user: dorad-node
+    env: {LEFT_OUT: "command line,limits,cores,priority,dynamic,other state", """
+"""For the node that attacks and the one that is attacked. Nodes of one user may do what is left
+out."""
 FORMER = {
     "daemon/nodeusers.py": (
         "return self.system and self.units and not self.settings.place",
@@ -94,10 +100,10 @@ def enabled(robot: Robot) -> Robot:
     return robot
 
 
-def attacked(robot: Robot, options: str = "") -> dict[str, str]:
-    """Let a node attack another dataflow; return the outcomes."""
-    install(robot, "honest", VICTIM)
-    install(robot, "hostile", ATTACKER + options)
+def attacked(robot: Robot, *, shared: bool = False) -> dict[str, str]:
+    """Let a node attack another dataflow, which may share its user; return the outcomes."""
+    install(robot, "honest", VICTIM.replace("    env: {", OF_ONE_USER) if shared else VICTIM)
+    install(robot, "hostile", ATTACKER.replace("    env: {", OF_ONE_USER) if shared else ATTACKER)
     start(robot, "honest")
     start(robot, "hostile")
     advances(robot, "honest")
@@ -132,6 +138,60 @@ def test_a_node_reaches_nothing_of_another_dataflow(enabled: Robot) -> None:
     assert "hunter2" in enabled.sh(
         f"tr '\\0' '\\n' </proc/{shown(enabled, 'honest', 'victim', 'ExecMainPID')}/environ"
     )
+
+
+def test_a_node_neither_reads_nor_ends_another_node_of_its_user(enabled: Robot) -> None:
+    if landlock.version() < landlock.READING:
+        pytest.skip("this kernel has no Landlock of version 2")
+    outcomes = attacked(enabled, shared=True)
+    print(outcomes)
+    assert shown(enabled, "honest", "victim", "User") == "dorad-node"
+    assert shown(enabled, "hostile", "attacker", "User") == "dorad-node"
+    assert outcomes.pop("state").startswith("ok")  # files of one user are not separated
+    signals = {what: outcomes.pop(what) for what in ("stop", "kill", "kill by descriptor")}
+    assert outcomes.pop("hello") in {"EACCES", "ECONNRESET", "EPIPE"}
+    assert set(outcomes.values()) <= {"EPERM", "EACCES"}, outcomes
+    if landlock.version() >= landlock.SIGNALS:
+        assert set(signals.values()) == {"EPERM"}
+        advances(enabled, "honest")
+        assert shown(enabled, "honest", "victim", "NRestarts") == "0"
+
+
+FILLER = """\
+import os
+from dora import Node
+node = Node()
+with open("/dev/shm/of-a-node", "wb", buffering=0) as file:
+    try:
+        while True:
+            file.write(bytes(1 << 20))
+    except OSError as error:
+        print("filled", error.strerror, flush=True)
+for _ in node:
+    pass
+"""
+
+
+def test_a_node_that_fills_the_machine_s_shared_memory_stops_no_dataflow(enabled: Robot) -> None:
+    enabled.exec("mount", "-o", "remount,size=32m", "/dev/shm")
+    install(enabled, "before", VICTIM)
+    start(enabled, "before")
+    advances(enabled, "before")
+    install(enabled, "hostile", "nodes:\n  - id: filler\n    path: filler.py\n")
+    enabled.write("/srv/hostile/filler.py", FILLER)
+    enabled.exec("chmod", "a+r", "/srv/hostile/filler.py")
+    start(enabled, "hostile")
+    wait_until(lambda: "filled No space" in enabled.exec("dora", "logs", "hostile"), "it is full")
+    # One that has its memory, one that starts, and one whose messages become larger.
+    advances(enabled, "before")
+    larger = VICTIM.replace("env: {", "env: {SIZE: '50000000', ")
+    for name, flow in (("after", VICTIM), ("larger", larger)):
+        install(enabled, name, flow)
+        start(enabled, name)
+        advances(enabled, name)
+    enabled.exec("systemctl", "restart", "dorad")
+    for name in ("before", "after", "larger"):
+        advances(enabled, name)
 
 
 def test_dataflows_share_a_user_only_on_purpose(enabled: Robot) -> None:
@@ -264,6 +324,42 @@ def test_no_link_of_a_node_makes_systemd_change_the_owner_of_other_files(enabled
     start(enabled, "evil")
     assert shown(enabled, "evil", "victim", "User").startswith("dorad-df")
     assert enabled.exec("stat", "-c", "%U", "/etc", "/etc/passwd").split() == ["root", "root"]
+
+
+COMMAND = """\
+import asyncio
+from pathlib import Path
+from dorad.agent.daemon import Daemon
+from dorad.agent.releases.library import Bundle
+from dorad.agent.releases.probes import Commands
+
+async def main():
+    daemon = Daemon(Path("/run/dorad/control.sock"), "test")
+    (owner,) = [flow.uuid for flow in await (await daemon.client()).list()]
+    ended = asyncio.Event()
+    commands = Commands(daemon, ended.set)
+    check = {"who": ["/bin/sh", "-c", "id -un >&2; exit 3"]}
+    async with asyncio.TaskGroup() as tasks:
+        commands.start(tasks, "honest", owner, check, Bundle("r", 1, Path("/srv/honest"), {}, {}))
+        await ended.wait()
+    await daemon.close()
+    print(commands.outcome("honest").evidence[0].text)
+
+asyncio.run(main())
+"""
+
+
+def test_a_command_runs_as_the_user_of_its_dataflow(enabled: Robot) -> None:
+    install(enabled, "honest", VICTIM)
+    start(enabled, "honest")
+    user = shown(enabled, "honest", "victim", "User")
+    assert user.startswith("dorad-df")
+    enabled.write("/srv/command.py", COMMAND)
+    # As the agent runs it: with the rights of the agent at the control socket.
+    agent = ("runuser", "-u", "dorad-agent", "-g", "dorad", "--")
+    enabled.exec("chmod", "a+r", "/srv/command.py")
+    text = enabled.exec(*agent, "/usr/lib/dorad/bin/python", "/srv/command.py", timeout=120)
+    assert text.strip().endswith(f"3: {user}"), text
 
 
 LINKS = """\

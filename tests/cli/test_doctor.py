@@ -12,10 +12,12 @@ from dorad.cli.doctor import (
     check_uv,
     judge_daemon,
     judge_dataflows,
+    judge_isolation,
     judge_links,
     judge_nodes,
 )
 from dorad.control import messages as m
+from dorad.launch import landlock
 from tests.cli.dora import dora
 from tests.cli.fakedaemon import daemon_status, dataflow, no_daemon, node
 
@@ -134,6 +136,22 @@ def test_a_daemon_that_can_start_no_node_is_a_failure():
     checks = list(judge_daemon(daemon_status(version=__version__, problem="no such user")))
     assert levels(checks) == ["PASS", "FAIL"]
     assert checks[1].text == "nodes cannot be started: no such user"
+
+
+@pytest.mark.parametrize(
+    ("version", "level", "words"),
+    [
+        (0, "WARN", "can read each other's memory and variables"),
+        (landlock.READING - 1, "WARN", "can read each other's memory and variables"),
+        (landlock.READING, "PASS", "cannot read each other; they can kill each other"),
+        (landlock.SIGNALS, "PASS", "cannot read or kill each other"),
+    ],
+)
+def test_a_kernel_that_does_not_keep_nodes_apart_is_a_warning(version, level, words):
+    check = judge_isolation(version)
+    assert check.level == level
+    assert words in check.text
+    assert bool(check.hint) == (level == "WARN")
 
 
 def test_a_failed_dataflow_is_a_warning():

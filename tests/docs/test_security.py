@@ -1,27 +1,100 @@
-"""The page on security: each test that it names exists."""
+"""The page on security: each claim names tests, which exist, and the places where they run."""
 
 from __future__ import annotations
 
+import ast
 import re
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/security.md"
+NO_CLAIMS = (
+    "This page is for administrators",
+    "Arguments of command lines are public",
+    "A recording contains a dataflow",
+    "Every fleet has its own authority",
+    "Not prevented",
+    "Report a vulnerability",
+)
+"""How paragraphs begin that promise nothing, or say what is not prevented."""
+_NAME = re.compile(r"`((?:test_|Test)\w+)(\[[^]`]*\])?`(\s\(robot\))?")
+
+
+@cache
+def defined() -> dict[str, list[tuple[str, ast.AST]]]:
+    """Return the tests and test cases of this tree by name, each with its file and its syntax."""
+    found: dict[str, list[tuple[str, ast.AST]]] = {}
+    for folder in ("tests", "hwtests"):
+        for path in (ROOT / folder).rglob("test_*.py"):
+            file = path.relative_to(ROOT).as_posix()
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                for name in _names(node):
+                    found.setdefault(name, []).append((file, node))
+    return found
+
+
+def _names(node: ast.AST) -> list[str]:
+    match node:
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            return [node.name]
+        case ast.Assign():  # the test case of a state machine
+            return [each.id for each in node.targets if isinstance(each, ast.Name)]
+    return []
+
+
+def claims() -> list[str]:
+    """Return the rows of the tables of claims."""
+    rows = [line for line in text().splitlines() if line.startswith("| ") and line.count("|") == 4]
+    return [row for row in rows if not row.startswith(("| claim ", "|---"))]
+
+
+def text() -> str:
+    return PAGE.read_text(encoding="utf-8")
 
 
 def test_every_claim_of_the_security_page_names_tests_that_exist() -> None:
-    page = (ROOT / "docs/security.md").read_text(encoding="utf-8")
-    sources = [
-        path.read_text(encoding="utf-8")
-        for folder in ("tests", "hwtests")
-        for path in (ROOT / folder).rglob("test_*.py")
-    ]
-    defined = {name for text in sources for name in re.findall(r"def (test_\w+)\(", text)}
-    named = set(re.findall(r"`(test_\w+)`", page))
-    assert len(named) > 30
-    assert named <= defined, named - defined
-    for path in re.findall(r"`(tests/[\w/]+\.py)`", page):
+    named = {match[1] for match in _NAME.finditer(text())}
+    assert len(named) > 200
+    assert not named - defined().keys()
+    for path in re.findall(r"`((?:hw)?tests/[\w/]+\.py)`", text()):
         assert (ROOT / path).is_file(), path
-    claims = [line for line in page.splitlines() if line.startswith("| ") and line.count("|") == 4]
-    for line in claims:
-        if not line.startswith(("| claim ", "|---")):
-            assert re.search(r"`(test_|tests/|make )", line), line
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    assert set(re.findall(r"`make ([\w-]+)`", text())) <= set(targets)
+    for line in claims():
+        assert re.search(r"`(test_|Test|tests/|make )", line.rsplit("|", 2)[1]), line
+
+
+def test_what_runs_on_robots_only_is_marked() -> None:
+    for match in _NAME.finditer(text()):
+        places = {file.split("/")[0] for file, _ in defined()[match[1]]}
+        assert places == {"hwtests" if match[3] else "tests"}, match[0]
+
+
+def test_a_case_that_is_named_is_among_those_of_its_test() -> None:
+    for match in _NAME.finditer(text()):
+        if match[2] is not None:
+            case = match[2].strip("[]")
+            assert any(
+                f'"{case}"' in ast.unparse(node) or f"'{case}'" in ast.unparse(node)
+                for _, node in defined()[match[1]]
+            ), match[0]
+
+
+def test_no_test_of_a_claim_is_always_skipped_or_expected_to_fail() -> None:
+    for match in _NAME.finditer(text()):
+        for _, node in defined()[match[1]]:
+            marks = [ast.unparse(each) for each in getattr(node, "decorator_list", [])]
+            assert not [each for each in marks if re.search(r"mark\.(skip\b|xfail)", each)], match[
+                0
+            ]
+
+
+def test_a_paragraph_outside_of_the_tables_names_a_test_or_promises_nothing() -> None:
+    paragraphs = [each.strip() for each in re.split(r"\n\s*\n", text())]
+    prose = [each for each in paragraphs if each and not each.startswith(("#", "|"))]
+    assert [
+        each
+        for each in prose
+        if not _NAME.search(each) and "`tests/" not in each and not each.startswith(NO_CLAIMS)
+    ] == []

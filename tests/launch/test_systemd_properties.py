@@ -38,6 +38,26 @@ def test_arguments_reach_the_program_unchanged() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("user", "sandbox", "separated"),
+    [
+        ("dorad-df01", True, True),
+        ("dorad-df01", False, False),
+        ("", True, False),
+        ("root", True, False),
+    ],
+)
+def test_nodes_in_the_sandbox_are_separated_from_others_of_their_user(
+    user: str, sandbox: bool, separated: bool
+) -> None:
+    values = requested(command(identity=Identity(user), sandbox=sandbox))
+    ((program, argv, _),) = values["ExecStartEx"]
+    assert program == argv[0]
+    assert argv[-3:] == ["/bin/node", "$HOME", "%n"]
+    assert ("separate" in argv) == separated
+    assert (argv == ["/bin/node", "$HOME", "%n"]) == (not separated)
+
+
 def test_administrators_and_the_next_daemon_can_identify_a_unit() -> None:
     values = requested(command(dataflow_name="nav"))
     assert values["Description"] == "Node camera of dataflow nav"

@@ -170,7 +170,7 @@ class Segments:
         task.add_done_callback(self._growing.pop)
 
     def _check_limits(self, owner: str, size: int) -> None:
-        """Raise OSError if a node would have more shared memory than its limits allow."""
+        """Raise OSError if a node or its dataflow would have more than its limits allow."""
         held = [segment.size for segment in self._table.of({owner})]
         growing = [each for node_id, each in self._growing.values() if node_id == owner]
         if len(growing) == MAX_GROWING:
@@ -180,7 +180,9 @@ class Segments:
                 f"this node has {MAX_SEGMENTS} segments of shared memory, the maximum; "
                 "release arrays that were created or received"
             )
-        create.check_share(size, sum(held) + sum(growing))
+        dataflow = sum(segment.size for segment in self._table)
+        dataflow += sum(each for _, each in self._growing.values())
+        create.check_share(size, sum(held) + sum(growing), dataflow)
 
     async def _grow(
         self, node_id: str, connection: Connection, size: int, request: int | None

@@ -28,6 +28,11 @@ _OTHERS_CALLS = ["kcmp", "pidfd_getfd", "process_vm_readv", "process_vm_writev",
 _OURS = ["-/run/dorad", "-/run/dbus", "-/etc/dorad", "-/var/lib/dorad", "-/dev/shm"]
 
 
+def is_root(user: str) -> bool:
+    """Return True if a unit with this user runs as root."""
+    return user in _ROOTS
+
+
 def of_node(user: str, capabilities: int) -> Properties:
     """Return the sandbox of a node that runs as `user` with these capabilities (a mask).
 
@@ -40,7 +45,7 @@ def of_node(user: str, capabilities: int) -> Properties:
         ("LockPersonality", "b", True),
         ("KeyringMode", "s", "private"),
     ]
-    if user in _ROOTS:
+    if is_root(user):
         return found
     return [
         *found,

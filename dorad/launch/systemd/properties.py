@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dorad.launch.enter import wrap_command
 from dorad.launch.systemd import hardening
-from dorad.realtime.enter import wrap_command
 from dorad.realtime.memory import CAP_IPC_LOCK
 from dorad.realtime.refusal import CAP_SYS_NICE
 from dorad.realtime.schedule import SCHED_DEADLINE
@@ -57,8 +57,10 @@ def properties(
     """
     dataflow_id, node, _ = [*tag.split("/", 2), "", ""][:3]
     flow = command.dataflow_name or dataflow_id
-    # A unit has no property for the policy `deadline`.
-    argv = wrap_command(command.schedule, command.argv)
+    # A unit has no property for the policy `deadline`, and none that separates its processes from
+    # others of its user.
+    separate = command.sandbox and not hardening.is_root(command.identity.user)
+    argv = wrap_command(command.schedule, command.argv, separate=separate)
     found: Properties = [
         ("Description", "s", f"Node {node} of dataflow {flow}"),
         ("Slice", "s", SLICE),

@@ -1,6 +1,7 @@
 """Try to reach the processes of another dataflow, as a compromised node would; print what works.
 
-The file $TARGET names a process, and a folder, of the other dataflow.
+The file $TARGET names a process, and a folder, of the other dataflow. $LEFT_OUT names attacks that
+are not tried, in a list.
 """
 
 from __future__ import annotations
@@ -76,31 +77,31 @@ def hello(node: str, own: str) -> str:
 
 
 def attack(pid: int, folder: str, own: str) -> dict[str, str]:
-    return {
-        "environ": attempt(Path(f"/proc/{pid}/environ").read_bytes),
-        "command line": attempt(Path(f"/proc/{pid}/cmdline").read_bytes),
-        "memory": attempt(lambda: Path(f"/proc/{pid}/mem").open("r+b")),
-        "maps": attempt(Path(f"/proc/{pid}/maps").read_bytes),
-        "folder": attempt(lambda: list(Path(f"/proc/{pid}/cwd").iterdir())),
-        "shared memory": attempt(lambda: shared_memory(pid)),
-        "ptrace": attempt(lambda: ptrace(pid, PTRACE_ATTACH)),
-        "seize": attempt(lambda: ptrace(pid, PTRACE_SEIZE)),
-        "read": attempt(lambda: call(PROCESS_VM_READV, pid, None, 0, None, 0, 0)),
-        "compare": attempt(lambda: call(KCMP, pid, os.getpid(), 1, 0, 0)),
-        "descriptor": attempt(lambda: take_descriptor(pid)),
-        "limits": attempt(lambda: resource.prlimit(pid, resource.RLIMIT_CPU, (1, 1))),
-        "cores": attempt(lambda: os.sched_setaffinity(pid, {0})),
-        "priority": attempt(lambda: os.setpriority(os.PRIO_PROCESS, pid, 19)),
-        "hello": attempt(lambda: hello("victim", own)),
-        "dynamic": attempt(lambda: hello("guest", own)),
-        "state": attempt(lambda: list(Path(folder).iterdir())),
-        "other state": attempt(lambda: Path(folder, "..", "mine").mkdir()),
-        "stop": attempt(lambda: os.kill(pid, signal.SIGSTOP)),
-        "kill": attempt(lambda: os.kill(pid, signal.SIGKILL)),
-        "kill by descriptor": attempt(
-            lambda: signal.pidfd_send_signal(os.pidfd_open(pid), signal.SIGKILL)
-        ),
+    attacks = {
+        "environ": Path(f"/proc/{pid}/environ").read_bytes,
+        "command line": Path(f"/proc/{pid}/cmdline").read_bytes,
+        "memory": lambda: os.close(os.open(f"/proc/{pid}/mem", os.O_RDWR)),
+        "maps": Path(f"/proc/{pid}/maps").read_bytes,
+        "folder": lambda: list(Path(f"/proc/{pid}/cwd").iterdir()),
+        "shared memory": lambda: shared_memory(pid),
+        "ptrace": lambda: ptrace(pid, PTRACE_ATTACH),
+        "seize": lambda: ptrace(pid, PTRACE_SEIZE),
+        "read": lambda: call(PROCESS_VM_READV, pid, None, 0, None, 0, 0),
+        "compare": lambda: call(KCMP, pid, os.getpid(), 1, 0, 0),
+        "descriptor": lambda: take_descriptor(pid),
+        "limits": lambda: resource.prlimit(pid, resource.RLIMIT_CPU, (1, 1)),
+        "cores": lambda: os.sched_setaffinity(pid, {0}),
+        "priority": lambda: os.setpriority(os.PRIO_PROCESS, pid, 19),
+        "hello": lambda: hello("victim", own),
+        "dynamic": lambda: hello("guest", own),
+        "state": lambda: list(Path(folder).iterdir()),
+        "other state": lambda: Path(folder, "..", "mine").mkdir(),
+        "stop": lambda: os.kill(pid, signal.SIGSTOP),
+        "kill": lambda: os.kill(pid, signal.SIGKILL),
+        "kill by descriptor": lambda: signal.pidfd_send_signal(os.pidfd_open(pid), signal.SIGKILL),
     }
+    left_out = os.environ.get("LEFT_OUT", "").split(",")
+    return {what: attempt(how) for what, how in attacks.items() if what not in left_out}
 
 
 node = Node()

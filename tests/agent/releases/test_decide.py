@@ -140,6 +140,9 @@ def test_a_switch_waits_while_the_robot_is_busy_and_no_longer():
         "gripper: holds a cup",
     )
     assert decide(present, seen(101, release=B, share=share())).phase == "switching"
+
+
+def test_a_lease_does_not_hold_up_an_order_that_ignores_it():
     ignoring = taken(confirmed(), order(B, 2, busy="ignore"))
     assert decide(ignoring, seen(100, release=B, share=share(), busy="x")).phase == "switching"
 

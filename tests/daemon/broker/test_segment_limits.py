@@ -90,6 +90,26 @@ async def test_one_node_leaves_a_quarter_of_dev_shm_to_the_others(
             f"{26 * PAGE} bytes requested, and this node has {50 * PAGE} of the {75 * PAGE} "
         )
         assert (await grow(other, 26 * PAGE))["t"] == "grown"
-        assert (await grow(greedy, 25 * PAGE))["t"] == "grown"
+        assert (await grow(greedy, 11 * PAGE))["t"] == "grown"
         used.f_bavail = 10
         assert (await grow(other, 11 * PAGE))["error"].startswith("/dev/shm is full: ")
+
+
+async def test_all_nodes_of_a_dataflow_leave_an_eighth_of_dev_shm_to_other_dataflows(
+    on: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = SimpleNamespace(f_blocks=100, f_bavail=100, f_frsize=PAGE)
+    monkeypatch.setattr(create.os, "statvfs", lambda path: used)
+    with on.client() as first, on.client() as second:
+        await first.attach("c")
+        await second.attach("a")
+        assert (await grow(first, 70 * PAGE))["t"] == "grown"
+        refused = await grow(second, 18 * PAGE)
+        assert f"this dataflow has {70 * PAGE} of the {700 * PAGE // 8} " in refused["error"]
+        # What waits for its creation counts, too.
+        second.send_packet("grow", size=17 * PAGE)
+        second.send_packet("grow", size=17 * PAGE)
+        answers = [(await second.packet())["t"]]
+        while {"grown", "full"} - set(answers):
+            answers.append((await second.packet())["t"])
+        assert (answers.count("grown"), answers.count("full")) == (1, 1)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from dorad.realtime.enter import wrap_command
+from dorad.launch.enter import wrap_command
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
 from tests.realtime.test_processes import skip_unless_permitted
 
