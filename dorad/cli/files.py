@@ -1,6 +1,8 @@
 """The dataflow file of a command line: find, download, complete and load it."""
 
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -43,6 +45,8 @@ class DataflowFile(PathType):
             )
         if not path.exists():
             raise click.ClickException(f"{text}: no such file{_candidates(path.parent)}")
+        if path.suffix == ".py":
+            raise click.ClickException(_for_program(path))
         return path
 
     def shell_complete(
@@ -50,6 +54,17 @@ class DataflowFile(PathType):
     ) -> list[CompletionItem]:
         """Complete directories and *.yml / *.yaml files."""
         return path_items(incomplete, SUFFIXES)
+
+
+def _for_program(path: Path) -> str:
+    """Return the message for a Python program that is given as a dataflow."""
+    node = re.sub(r"[^A-Za-z0-9_-]+", "-", path.stem).strip("-") or "node"
+    name = path.name if re.fullmatch(r"[\w.-]+", path.name) else json.dumps(path.name)
+    return (
+        f"{path} is a Python program, not a dataflow. A dataflow that runs it:\n"
+        f"  nodes:\n    - id: {node}\n      path: {name}\n"
+        f"Save it as dataflow.yml in the folder of {path.name}, and name that file."
+    )
 
 
 def path_items(incomplete: str, suffixes: tuple[str, ...] | None = None) -> list[CompletionItem]:

@@ -37,7 +37,12 @@ attach_option = click.option(
     help="Record a dataflow that runs already.",
 )
 duration_option = click.option(
-    "--duration", type=Duration(minimum=0.1), metavar="DURATION", help="End after this time."
+    "--duration",
+    "--stop-after",
+    "duration",
+    type=Duration(minimum=0.1),
+    metavar="DURATION",
+    help="End after this time.",
 )
 compression_option = click.option(
     "--compression",

@@ -49,6 +49,8 @@ VERBOSE = ("debug", "trace")
 @uv_option
 @click.option(
     "--stop-after",
+    "--duration",
+    "stop_after",
     type=Duration(),
     metavar="DURATION",
     help="Stop after this time, such as 10s, 5m, 1h30m.",

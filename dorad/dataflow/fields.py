@@ -74,7 +74,9 @@ class Fields:
         if value is None:
             return []
         if not isinstance(value.data, list):
-            self.problems.error(value, f"must be a list, not {value.describe()}")
+            text = value.data if isinstance(value.data, str) else ""
+            hint = f"write `{name}: [{text}]`" if text.strip() and text.isprintable() else None
+            self.problems.error(value, f"must be a list, not {value.describe()}", hint)
             return []
         return value.data
 

@@ -149,6 +149,9 @@ def _not_found(name: str, here: Path, path: str) -> str:
         if here.is_symlink():
             where = f"{here} is a link to {here.readlink()}, which does not exist"
             hint = None
+        elif name.startswith("~"):
+            where = f"no file {here}: `~` is not expanded in a path"
+            hint = f"write {Path(name).expanduser()}" if name.startswith("~/") else None
         elif not here.parent.is_dir():
             where = f"no file {here}: there is no folder {here.parent}"
     else:

@@ -74,7 +74,7 @@ class _TextFormatter:
         )
 
     def _level(self, record: LogRecord) -> str:
-        level = _level_name(record)
+        level = _shown_level(record)
         return level.ljust(_LEVEL_WIDTH) if self._pretty else level
 
     def _text(self, record: LogRecord) -> str:
@@ -101,6 +101,11 @@ class _TextFormatter:
 
 def _level_name(record: LogRecord) -> str:
     return record.level if record.level == RAW else record.level.upper()
+
+
+def _shown_level(record: LogRecord) -> str:
+    """Return the level for people: a line without one is named after its output."""
+    return record.stream if record.level == RAW else record.level.upper()
 
 
 def _origin(record: LogRecord) -> str:

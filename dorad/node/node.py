@@ -25,6 +25,7 @@ from dorad.node.raw import SampleHandler
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator
     from datetime import datetime
+    from types import TracebackType
 
     from numpy.typing import DTypeLike, NDArray
 
@@ -48,6 +49,43 @@ def _reset_in_child() -> None:
 os.register_at_fork(after_in_child=_reset_in_child)
 
 
+def _attachment(node_id: str | None, daemon_port: int | None) -> Any:
+    """Return what connects a node to its dataflow, or to what replaces that.
+
+    Raises:
+        RuntimeError: there is no dataflow for the node, or the dataflow could not start.
+    """
+    terminal = sys.stdin is not None and sys.stdin.isatty()
+    place = attach.decide(node_id, daemon_port, os.environ, terminal=terminal)
+    if isinstance(place, attach.FromFile):
+        from dorad.node.offline.filemode import FileAttachment
+
+        return FileAttachment(place.inputs, os.environ)
+    if isinstance(place, attach.OnTerminal):
+        from dorad.node.offline.interactive import InteractiveAttachment
+
+        return InteractiveAttachment()
+    with _attaching:
+        existing = _attached.get(place.node_id)
+        if existing is None:
+            existing = Attachment(attach.connect(place))
+            _attached[place.node_id] = existing
+    return existing
+
+
+def _show_as_one_line(error: RuntimeError) -> None:
+    """If `error` ends the program, print its text alone: the program's code has no part in it."""
+    previous = sys.excepthook
+
+    def show(kind: type[BaseException], shown: BaseException, trace: TracebackType | None) -> None:
+        if shown is error:
+            print(error, file=sys.stderr)
+        else:
+            previous(kind, shown, trace)
+
+    sys.excepthook = show
+
+
 class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
     """A node of a running dataflow.
 
@@ -61,23 +99,11 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
     """
 
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
-        terminal = sys.stdin is not None and sys.stdin.isatty()
-        place = attach.decide(node_id, daemon_port, os.environ, terminal=terminal)
-        if isinstance(place, attach.FromFile):
-            from dorad.node.offline.filemode import FileAttachment
-
-            self._attachment: Any = FileAttachment(place.inputs, os.environ)
-        elif isinstance(place, attach.OnTerminal):
-            from dorad.node.offline.interactive import InteractiveAttachment
-
-            self._attachment = InteractiveAttachment()
-        else:
-            with _attaching:
-                existing = _attached.get(place.node_id)
-                if existing is None:
-                    existing = Attachment(attach.connect(place))
-                    _attached[place.node_id] = existing
-            self._attachment = existing
+        try:
+            self._attachment = _attachment(node_id, daemon_port)
+        except RuntimeError as error:
+            _show_as_one_line(error)
+            raise
         self._config: dict[str, Any] = self._attachment.config
         self._receiver: Receiving = self._attachment.receiver
         self._sender: Sender = self._attachment.sender

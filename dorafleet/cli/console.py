@@ -14,7 +14,7 @@ Examples:
   dorafleet                            the fleet, or this machine's dorad
   dorafleet --readonly                 look only
   dorafleet --coordinator-addr fleet-a
-  dorafleet arm017                     one robot over SSH, without a coordinator
+  dorafleet console arm017             one robot over SSH, without a coordinator
   dorafleet console --start 'logs pick gripper'
 
 \b

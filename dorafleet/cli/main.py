@@ -103,7 +103,10 @@ class Cli(LazyGroup):
     def unknown(self, name: str, names: list[str]) -> str:
         """Return the error message for an unknown command; it names a command of `dora`."""
         if name not in OF_DORA:
-            return super().unknown(name, names)
+            text = super().unknown(name, names)
+            if "did you mean" in text:
+                return text
+            return f"{text}; `dorafleet console {name}` opens the console of a robot of that name"
         return (
             f"`dora {name}` is the command, also for a fleet: with "
             "`--coordinator-addr 127.0.0.1`, or DORA_COORDINATOR_ADDR"
@@ -111,26 +114,19 @@ class Cli(LazyGroup):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse the arguments; without a command they are those of the console."""
-        if not ctx.resilient_parsing and is_console(args, self.list_commands(ctx)):
+        if not ctx.resilient_parsing and is_console(args):
             args = ["console", *args]
         return super().parse_args(ctx, args)
 
 
-def is_console(words: Sequence[str], commands: Sequence[str]) -> bool:
-    """Return True if a command line without the word `console` means it.
+def is_console(words: Sequence[str]) -> bool:
+    """Return True if a command line without the word `console` means it: it begins with options.
 
-    These are options of the console, and the name of a host that resembles no command.
+    A word is always a command, so that a misspelt one starts nothing.
     """
-    if not words:
-        return True
-    first = words[0]
-    if first.startswith("-"):
-        return first not in ("-h", "--help", "-V", "--version")
-    if first in commands or first in OF_DORA or first == "help":
-        return False
-    from difflib import get_close_matches
-
-    return not get_close_matches(first, commands, n=1, cutoff=0.7)
+    return not words or (
+        words[0].startswith("-") and words[0] not in ("-h", "--help", "-V", "--version")
+    )
 
 
 EPILOG = """\b

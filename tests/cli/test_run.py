@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -91,6 +92,70 @@ def test_a_node_that_ends_before_it_connects_fails_the_others(tmp_path: Path) ->
             "error: 1 other node failed because of that: sink",
         ]
         assert "node source ended before it called Node()" in run.out
+
+
+def test_a_node_that_waits_says_one_line_when_another_one_fails_to_start(tmp_path: Path) -> None:
+    why = "the dataflow cannot start: node source ended before it called Node()"
+    sink = SINK.replace("from dora", "open('waits', 'w').close()\n    from dora")
+    source = """
+        import os, time
+        while not os.path.exists("waits"):
+            time.sleep(0.01)
+        time.sleep(0.2)
+        import no_such_module
+    """
+    write(tmp_path, PIPE, source=source, sink=sink)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert printed(run.out, "sink") == [why]
+        assert [line[9:] for line in run.out.splitlines() if "sink" in line] == [
+            f"stderr sink: {why}"
+        ]
+        assert f"ERROR  [dora]: {why}" in run.out
+
+
+def test_a_node_that_is_not_started_any_more_is_reported_like_one_that_waits(
+    tmp_path: Path,
+) -> None:
+    yaml = """
+        nodes:
+          - {id: source, path: no/such/program, outputs: [out]}
+          - {id: sink, path: sink.py, inputs: {numbers: source/out}}
+    """
+    write(tmp_path, yaml, sink=SINK)
+    program = tmp_path / "no/such/program"
+    program.parent.mkdir(parents=True)
+    program.write_text("not a program")
+    program.chmod(0o755)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert run.err.splitlines()[-1] == "error: 1 other node failed because of that: sink"
+
+
+def test_each_node_that_cannot_import_is_reported_with_its_own_error(tmp_path: Path) -> None:
+    yaml = "nodes: [{id: b, path: b.py}, {id: a, path: a.py}]"
+    write(tmp_path, yaml, a="import no_such_module_a", b="import no_such_module_b")
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        heads = [line for line in run.err.splitlines() if line.startswith("error")]
+        assert heads == ["error: node a exited with code 1", "error: node b exited with code 1"]
+        assert "no_such_module_a" in run.err
+        assert "no_such_module_b" in run.err
+
+
+def test_a_program_outside_a_dataflow_says_one_line(tmp_path: Path) -> None:
+    write(tmp_path, "nodes: []", alone="from dora import Node; Node()")
+    alone = subprocess.run(
+        [sys.executable, "alone.py"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert alone.returncode == 1
+    (line,) = alone.stderr.splitlines()
+    assert line.startswith("this process is not part of a dataflow: start it with `dora run`")
 
 
 def test_a_lone_program_without_dora_may_run(tmp_path: Path) -> None:

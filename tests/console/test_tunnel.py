@@ -1,4 +1,4 @@
-"""`dorafleet HOST`: the console of one robot, over a real SSH connection."""
+"""`dorafleet console HOST`: the console of one robot, over a real SSH connection."""
 
 from __future__ import annotations
 

@@ -51,10 +51,14 @@ class FakeBroker:
         self.edges: list[Edge] = []
         self.nodes: dict[str, Vitals] = {}
         self.pids: dict[str, int] = {}
+        self.refused: set[str] = set()
         self.notifications = self.stats = self.topology = self.handovers = self
 
     def node_config(self, node_id: str) -> str:
         return f"config of {node_id}"
+
+    def has_refused(self, node_id: str) -> bool:
+        return node_id in self.refused
 
     def open_barrier(self) -> None:
         self.calls.append(("open_barrier",))

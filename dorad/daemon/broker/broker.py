@@ -170,6 +170,7 @@ class Broker:
         snapshot = msgspec.convert(kept.snapshot, BrokerSnapshot, str_keys=True)
         state.epoch_ns = snapshot.epoch_ns
         state.abort_reason = snapshot.abort_reason
+        state.refused.update(snapshot.refused)
         unknown = restore.restore_mailboxes(state, kept, snapshot)
         lost = restore.lost_rings(state, snapshot)
         pending = restore.restore_connections(state, self._listener, kept, snapshot)
@@ -221,6 +222,7 @@ class Broker:
         return BrokerSnapshot(
             epoch_ns=state.epoch_ns,
             abort_reason=state.abort_reason,
+            refused=sorted(state.refused),
             exited=sorted(state.exited),
             ended_operators=sorted(state.ended_operators),
             conditions={
@@ -254,6 +256,10 @@ class Broker:
         self.emitter.forget(node_id)
         self._peer_setup.send_edges_into(node_id)
         state.changed()
+
+    def has_refused(self, node_id: str) -> bool:
+        """Return True if a node's `Node()` raises because the start was aborted."""
+        return node_id in self._state.refused
 
     def restarting(self, node_id: str, restart_count: int) -> None:
         """Set the restart count that the node's next process gets."""

@@ -43,6 +43,7 @@ class Notifications:
         _log.debug("the start is aborted: %s", reason)
         self._state.abort_reason = reason
         for node_id in list(self._state.connections):
+            self._state.refused.add(node_id)
             self._state.send(node_id, "refused", {"error": reason})
         self._state.changed()
 

@@ -117,6 +117,9 @@ class Sessions:
         elif refusal is None and node_id in self._state.connections:
             pid = self._state.connections[node_id].pid
             refusal = f"node {node_id!r} is already attached, as process {pid}"
+        elif refusal is None and self._state.abort_reason is not None:
+            self._state.refused.add(node_id)
+            refusal = self._state.abort_reason
         if refusal is not None:
             _log.debug("process %d is refused as %.80r: %s", connection.pid, node_id, refusal)
             connection.send("refused", {"error": refusal})
@@ -160,7 +163,7 @@ class Sessions:
             return f"the running dataflow has no node {node_id[:MAX_NOTE]!r}"
         if packet.fields.get("dynamic") is True and not box.node.is_dynamic:
             return f"node {node_id!r} is started by its dataflow; only `path: dynamic` nodes attach"
-        return self._state.abort_reason
+        return None
 
     def _welcome(self, node_id: str, connection: Connection) -> None:
         if self._state.mailboxes[node_id].node.is_dynamic:

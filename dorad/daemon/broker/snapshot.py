@@ -51,6 +51,7 @@ class BrokerSnapshot(Struct, omit_defaults=True):
 
     epoch_ns: int | None = None
     abort_reason: str | None = None
+    refused: list[str] = []
     exited: list[str] = []
     ended_operators: list[tuple[str, str]] = []
     conditions: dict[str, list[tuple[str, dict[str, Any]]]] = {}

@@ -58,6 +58,8 @@ class BrokerState:
         """The configuration of the link process, if the dataflow has one; it holds its key."""
         self.abort_reason: str | None = None
         """Why no node may start; None if they may."""
+        self.refused: set[str] = set()
+        """Nodes that were sent `abort_reason`."""
 
     def connection(self, node_id: str) -> Connection | None:
         """Return the connection of a node; None if it has none."""

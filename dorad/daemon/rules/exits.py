@@ -28,7 +28,7 @@ class Outcome(StrEnum):
     GRACE = "grace"
     """It had to be killed because it did not end within its grace."""
     CASCADING = "cascading"
-    """It could not start because another node ended before it called `Node()`."""
+    """It could not take part because another node ended before it called `Node()`."""
 
 
 class ExitContext(Struct, frozen=True):
@@ -42,6 +42,8 @@ class ExitContext(Struct, frozen=True):
     """Why a watchdog killed it; empty if none did."""
     root_cause: str | None = None
     """The other node whose early end aborted the start, if there is one."""
+    refused: bool = False
+    """Its `Node()` has raised, or will, because the start was aborted."""
 
 
 class Result(Struct, frozen=True):
@@ -54,7 +56,7 @@ class Result(Struct, frozen=True):
     reason: str
     """Words that follow the node's name: `exited with code 1`."""
     root_cause: str | None = None
-    """The node that caused a cascading failure; None for other outcomes."""
+    """The other node whose early end aborted the start, if it did so before this node ended."""
     stderr: tuple[str, ...] = ()
     """The last lines the node wrote to stderr, oldest first, without line ends."""
 
@@ -100,27 +102,39 @@ def classify(
 
     Code 0 is a success. So is an exit by SIGTERM or SIGINT, or by the codes 143 and 130, which
     programs use to report these signals, while the daemon was stopping the node, unless it had to
-    be forced. After an aborted start, every other exit is a consequence of that.
+    be forced. After an aborted start, every end that the node has not chosen is a consequence of
+    that, at whichever moment of its start the node was. What it did by itself counts as always.
     """
     reason = describe(exit_)
     ended_by = _signal_of(exit_)
+    by_signal = context.stopping and ended_by in _STOP_SIGNALS | _FORCED_SIGNALS
+    cause = context.root_cause
+    if cause is not None and (context.refused or by_signal):
+        return Result(node, Outcome.CASCADING, exit_, reason, cause, stderr)
     stopped = context.stopping and not context.forced_reason and ended_by in _STOP_SIGNALS
     if exit_.code == 0 or stopped:
-        return Result(node, Outcome.OK, exit_, reason, None, stderr)
-    if context.root_cause is not None:
-        return Result(node, Outcome.CASCADING, exit_, reason, context.root_cause, stderr)
+        return Result(node, Outcome.OK, exit_, reason, cause, stderr)
     if context.watchdog_reason and ended_by == signal.SIGKILL:
-        return Result(node, Outcome.FAILED, exit_, context.watchdog_reason, None, stderr)
+        return Result(node, Outcome.FAILED, exit_, context.watchdog_reason, cause, stderr)
     if context.forced_reason and ended_by in _FORCED_SIGNALS:
-        return Result(node, Outcome.GRACE, exit_, context.forced_reason, None, stderr)
+        return Result(node, Outcome.GRACE, exit_, context.forced_reason, cause, stderr)
     if ended_by == signal.SIGKILL:
         reason += ", not sent by dora (the kernel does this when memory runs out)"
-    return Result(node, Outcome.FAILED, exit_, reason, None, stderr)
+    return Result(node, Outcome.FAILED, exit_, reason, cause, stderr)
 
 
 def not_started(node: str, why: str) -> Result:
     """Return the result of a node whose process could not be started."""
     return Result(node, Outcome.FAILED, None, f"could not be started: {why}")
+
+
+def never_started(node: str, root_cause: str | None) -> Result:
+    """Return the result of a node that was stopped before it had a process.
+
+    `root_cause` is the node whose early end aborted the start, if there is one.
+    """
+    outcome = Outcome.OK if root_cause is None else Outcome.CASCADING
+    return Result(node, outcome, None, "was stopped before it was started", root_cause)
 
 
 def describe(exit_: Exit) -> str:

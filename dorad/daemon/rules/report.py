@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorad.daemon.rules.exits import Outcome
 from dorad.logs.excerpt import excerpt
+from dorad.natural import natural
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -32,9 +33,13 @@ class Block:
 def failure_report(results: Iterable[Result]) -> tuple[Block, ...]:
     """Return one block for each root cause, in the order of the failures; empty without any.
 
-    One last block names the nodes that failed only because another node did.
+    One last block names the nodes that failed only because another node did. The order of failures
+    during an aborted start is chance: that report is in the order of the nodes' names.
     """
     results = tuple(results)
+    root_causes = {each.root_cause for each in results} - {None}
+    if root_causes:
+        results = tuple(sorted(results, key=lambda each: natural(each.node)))
     room = MAX_LINES_SIZE
     blocks = []
     for result in results:
@@ -42,8 +47,6 @@ def failure_report(results: Iterable[Result]) -> tuple[Block, ...]:
             lines = excerpt(result.stderr)
             room -= sum(map(len, lines))
             blocks.append(Block(f"node {result.node} {result.reason}", lines if room > 0 else ()))
-    cascading = [result for result in results if result.outcome is Outcome.CASCADING]
-    root_causes = {result.root_cause for result in cascading}
     blocks += [
         Block(
             f"node {result.node} {result.reason} before it called Node(), "
@@ -51,12 +54,14 @@ def failure_report(results: Iterable[Result]) -> tuple[Block, ...]:
             excerpt(result.stderr),
         )
         for result in results
-        if result.ok and result.node in root_causes
+        if result.ok and (result.node in root_causes or result.root_cause is not None)
     ]
+    cascading = [each.node for each in results if each.outcome is Outcome.CASCADING]
     if cascading:
         nodes = "node" if len(cascading) == 1 else "nodes"
-        names = ", ".join(result.node for result in cascading[:MAX_NAMES])
+        names = ", ".join(cascading[:MAX_NAMES])
         more = ", ..." if len(cascading) > MAX_NAMES else ""
-        text = f"{len(cascading)} other {nodes} failed because of that: {names}{more}"
-        blocks.append(Block(text))
+        blocks.append(
+            Block(f"{len(cascading)} other {nodes} failed because of that: {names}{more}")
+        )
     return tuple(blocks)

@@ -19,6 +19,7 @@ from dorad.daemon.rules.exits import (
     Result,
     classify,
     describe,
+    never_started,
     not_started,
 )
 from dorad.daemon.rules.restart import GiveUp, NoRestart, Restart, decide
@@ -100,7 +101,7 @@ class NodeRunner:
         if process is None:
             if run.last_result is not None and not run.stop_requested:
                 return run.last_result
-            return Result(name, Outcome.OK, None, "was stopped before it was started")
+            return never_started(name, self._root_cause(name))
         if adopted is None:
             self._record_start(run, process)
         else:
@@ -184,12 +185,12 @@ class NodeRunner:
     def _judge(self, run: NodeRun, exit_: Exit, stderr: tuple[str, ...]) -> Result:
         """Record the exit of the process and return its result."""
         lifecycle, name = self._state.lifecycle, run.node.id
-        root_cause = lifecycle.barrier.root_cause
         context = ExitContext(
             stopping=lifecycle.stopping or run.stop_requested or run.restart_requested,
             forced_reason=run.forced_reason,
             watchdog_reason=run.watchdog_reason,
-            root_cause=root_cause if root_cause != name else None,
+            root_cause=self._root_cause(name),
+            refused=self._state.broker.has_refused(name),
         )
         result = classify(name, exit_, context, stderr)
         _log.debug("node %s exited: %s, judged %s by %s", name, exit_, result.outcome, context)
@@ -201,6 +202,11 @@ class NodeRunner:
             "node-exited", name, result.reason, code=exit_.code, signal=exit_.signal, ok=result.ok
         )
         return result
+
+    def _root_cause(self, node_id: str) -> str | None:
+        """Return the other node whose early end aborted the start, if there is one."""
+        root_cause = self._state.lifecycle.barrier.root_cause
+        return None if root_cause == node_id else root_cause
 
     def _may_run(self, run: NodeRun) -> bool:
         return not run.stop_requested and self._state.lifecycle.may_restart(run.node.id)

@@ -368,6 +368,7 @@ class Supervisor:
                     self.opened_at = asyncio.get_running_loop().time()
                     broker.notifications.open_barrier()
                 case actions.AbortStart(reason):
+                    self._state.report("error", None, reason)
                     broker.notifications.abort_start(reason)
                 case actions.CloseInput(node, name):
                     broker.notifications.close_input(node, name)
@@ -399,5 +400,4 @@ class Supervisor:
 
     def _fail_start(self, reason: str) -> None:
         self.start_failure = reason
-        self._state.report("error", None, reason)
         self._carry_out(self._lifecycle.expire(reason))

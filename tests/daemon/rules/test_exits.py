@@ -11,13 +11,15 @@ from dorad.daemon.rules.exits import (
     Outcome,
     Result,
     classify,
+    never_started,
     not_started,
 )
 from dorad.launch.model import Exit
 
 STOPPING = ExitContext(stopping=True)
 FORCED = ExitContext(stopping=True, forced_reason="had to be killed")
-ABORTED = ExitContext(root_cause="early")
+ABORTED = ExitContext(root_cause="early", stopping=True)
+REFUSED = ExitContext(root_cause="early", stopping=True, refused=True)
 HUNG = ExitContext(watchdog_reason="had not called dora for 3 s")
 
 
@@ -41,13 +43,13 @@ HUNG = ExitContext(watchdog_reason="had not called dora for 3 s")
         (Exit(code=137), FORCED, Outcome.GRACE),
         (Exit(signal=signal.SIGTERM), FORCED, Outcome.GRACE),
         (Exit(code=1), FORCED, Outcome.FAILED),
-        (Exit(code=1), ABORTED, Outcome.CASCADING),
+        (Exit(code=1), REFUSED, Outcome.CASCADING),
+        (Exit(code=0), REFUSED, Outcome.CASCADING),
         (Exit(signal=signal.SIGTERM), ABORTED, Outcome.CASCADING),
-        (
-            Exit(signal=signal.SIGTERM),
-            ExitContext(root_cause="early", stopping=True),
-            Outcome.OK,
-        ),
+        (Exit(signal=signal.SIGKILL), ABORTED, Outcome.CASCADING),
+        # It failed by itself: `Node()` has not raised.
+        (Exit(code=1), ABORTED, Outcome.FAILED),
+        (Exit(signal=signal.SIGSEGV), ABORTED, Outcome.FAILED),
     ],
 )
 def test_the_result_of_an_exit_depends_on_the_daemons_actions(
@@ -57,7 +59,13 @@ def test_the_result_of_an_exit_depends_on_the_daemons_actions(
 
 
 def test_a_cascading_failure_names_the_node_that_caused_it() -> None:
-    assert classify("node", Exit(code=1), ABORTED).root_cause == "early"
+    assert classify("node", Exit(code=1), REFUSED).root_cause == "early"
+
+
+def test_a_node_that_an_aborted_start_has_kept_from_starting_is_a_consequence() -> None:
+    result = never_started("node", "early")
+    assert (result.outcome, result.root_cause) == (Outcome.CASCADING, "early")
+    assert never_started("node", None).ok
 
 
 def test_a_failure_keeps_the_nodes_stderr() -> None:

@@ -1,6 +1,11 @@
 """The report of a dataflow's failures."""
 
-from dorad.daemon.rules.exits import Outcome, Result
+import itertools
+import signal
+
+import pytest
+
+from dorad.daemon.rules.exits import ExitContext, Outcome, Result, classify, never_started
 from dorad.daemon.rules.report import MAX_LINES_SIZE, MAX_NAMES, failure_report
 from dorad.launch.model import Exit
 
@@ -74,3 +79,41 @@ def test_what_nodes_write_before_they_fail_does_not_make_the_report_huge() -> No
     ]
     assert len(blocks[0].lines) == 20
     assert sum(len(line) for block in blocks for line in block.lines) <= MAX_LINES_SIZE
+
+
+def ends_of(node: str, does: str, cause: str | None) -> list[Result]:
+    """Return each result that a node may have: at whichever moment another one aborted the start.
+
+    It `fails` or `leaves` before it calls `Node()`, or `waits` there.
+    """
+    if does != "waits":
+        exit_ = Exit(code=int(does == "fails"))
+        return [classify(node, exit_, ExitContext(stopping=bool(cause), root_cause=cause))]
+    refused = ExitContext(stopping=True, root_cause=cause, refused=True)
+    stopped = ExitContext(stopping=True, root_cause=cause)
+    forced = ExitContext(stopping=True, root_cause=cause, forced_reason="had to be killed")
+    return [
+        never_started(node, cause),
+        classify(node, Exit(signal=signal.SIGTERM), stopped),
+        classify(node, Exit(signal=signal.SIGKILL), forced),
+        classify(node, Exit(code=1), refused),
+        classify(node, Exit(code=0), refused),  # the program has caught the exception
+    ]
+
+
+@pytest.mark.parametrize(
+    "plan",
+    [plan for plan in itertools.product(("fails", "leaves", "waits"), repeat=3) if "fails" in plan],
+)
+def test_the_report_on_a_failed_start_does_not_depend_on_the_order_of_the_ends(
+    plan: tuple[str, ...],
+) -> None:
+    nodes = {f"n{number}": does for number, does in enumerate(plan)}
+    reports = set()
+    for order in itertools.permutations(nodes):
+        cause = next(name for name in order if nodes[name] != "waits")
+        choices = [ends_of(name, nodes[name], None if name == cause else cause) for name in order]
+        for results in itertools.product(*choices):
+            blocks = failure_report(results)
+            reports.add(tuple(block.headline for block in blocks))
+    assert len(reports) == 1

@@ -119,7 +119,11 @@ async def test_a_node_that_raises_because_of_an_aborted_start_is_cascading() -> 
         stage.connect("a")
         stage.processes["b"].end(Exit(code=2))
         await until(lambda: any(call[0] == "abort_start" for call in stage.broker.calls))
+        stage.broker.refused.add("a")
         stage.processes["a"].end(Exit(code=1))
+    assert ("error", None, "the dataflow cannot start: node b ended before it called Node()") in (
+        stage.reports
+    )
     outcomes = {result.node: (result.outcome, result.root_cause) for result in task.result()}
     assert outcomes == {"b": (Outcome.FAILED, None), "a": (Outcome.CASCADING, "b")}
 
