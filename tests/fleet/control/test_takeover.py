@@ -27,6 +27,14 @@ from .test_restore import describing, robot
 HUGE = (1 << 62) - 1
 
 
+@pytest.fixture(autouse=True)
+def soon(monkeypatch):
+    """Let robots learn of newer records at once, instead of within a minute."""
+    monkeypatch.setattr("dorafleet.coordinator.probing.EVERY_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.connections.HEARTBEAT_S", 0.5)
+    monkeypatch.setattr("dorafleet.coordinator.connections.SILENT_HEARTBEATS", 120)
+
+
 async def told(fleet):
     """Wait until the robots know the end of the audit."""
     head = str(fleet.control.fleet.head)
@@ -199,9 +207,7 @@ async def test_generations_above_those_of_a_copied_store_keep_no_decision_from_w
         assert {agent.shares["talk"].status for agent in agents} == {"stopped"}
 
 
-async def test_a_cut_audit_is_reported_until_an_operator_acknowledges(tmp_path, monkeypatch):
-    # Robots learn of newer records within this time.
-    monkeypatch.setattr("dorafleet.coordinator.probing.EVERY_S", 0.2)
+async def test_a_cut_audit_is_reported_until_an_operator_acknowledges(tmp_path):
     folder = tmp_path / "one"
     agents = await running(folder)
     await led_again(folder, agents)
