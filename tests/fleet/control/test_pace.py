@@ -13,8 +13,8 @@ from tests.fleet.control.agents import FakeAgent
 from tests.fleet.control.serving import leading
 from tests.harness.waiting import DEADLINE_S, until
 
-RATE = 512 << 10
-BURST = 1 << 20
+RATE = 2 << 20
+BURST = 2 << 20
 SIZE = 128 << 10
 BUFFERS = 24 << 20
 """What sockets and queues hold of one connection, at most."""
