@@ -98,6 +98,7 @@ AREAS = (
             *_modules("dorad/release", "changes frames machine manifest"),
         ),
         (
+            "tests/agent/releases/test_compose.py",
             "tests/agent/releases/test_decide.py",
             "tests/agent/releases/test_return.py",
             "tests/agent/releases/test_health.py",
