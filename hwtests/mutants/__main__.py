@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hwtests.mutants.areas import AREAS
 from hwtests.mutants.campaign import Campaign, CampaignError, Outcome
 from hwtests.mutants.sample import all_mutants, sample
-from hwtests.mutants.survivors import Survivor, SurvivorsError, read, stale
+from hwtests.mutants.survivors import Key, Survivor, SurvivorsError, read, stale
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,7 @@ PROGRESS_S = 60.0
 class Progress:
     """Lines on stderr: every mutant that survives, and how far the run is."""
 
-    def __init__(self, total: int, explained: dict[tuple[str, str, str], Survivor]) -> None:
+    def __init__(self, total: int, explained: dict[Key, Survivor]) -> None:
         self._total = total
         self._explained = explained
         self._begun = self._shown = time.monotonic()
@@ -49,7 +49,9 @@ class Progress:
         self.outcomes.append(outcome)
         if outcome.verdict == "survived":
             known = " (explained)" if outcome.mutant.key in self._explained else ""
-            self._print(f"survived{known}: {outcome.mutant}")
+            self._print(f"survived{known}{_uncalled(outcome.tests)}: {outcome.mutant}")
+        elif outcome.verdict == "timeout":
+            self._print(f"timed out: {outcome.mutant}")
         now = time.monotonic()
         if sys.stderr.isatty():
             print(f"\r\033[K{self._line(now)}", end="", file=sys.stderr, flush=True)
@@ -64,7 +66,7 @@ class Progress:
 
     def _line(self, now: float) -> str:
         done = len(self.outcomes)
-        killed = sum(each.verdict != "survived" for each in self.outcomes)
+        killed = sum(each.verdict == "killed" for each in self.outcomes)
         left = (now - self._begun) / done * (self._total - done)
         return f"{done} of {self._total}: {killed} killed, {left / 60:.0f} min left"
 
@@ -137,7 +139,7 @@ def main() -> int:
     for each in noticed:
         where = f"{each['file']}:{each['line']}: {each['change']}"
         print(f"{SURVIVORS.name}: tests notice this one, remove it: {where}", file=sys.stderr)
-    enough = result["percent"] >= arguments.at_least
+    enough = result["total"]["percent"] >= arguments.at_least
     if not enough:
         print(f"fewer than {arguments.at_least:g} % were killed", file=sys.stderr)
         again = f"--seed {seed} --count {arguments.count}"
@@ -146,18 +148,18 @@ def main() -> int:
     return 0 if enough and not noticed else 1
 
 
-def summary(
-    outcomes: Sequence[Outcome], explained: dict[tuple[str, str, str], Survivor]
-) -> dict[str, Any]:
+def summary(outcomes: Sequence[Outcome], explained: dict[Key, Survivor]) -> dict[str, Any]:
     """Return the numbers by area, and every mutant."""
     areas: dict[str, Counter[str]] = {}
     mutants = []
     for outcome in sorted(outcomes, key=lambda each: str(each.mutant)):
-        mutant, survived = outcome.mutant, outcome.verdict == "survived"
+        mutant, verdict = outcome.mutant, outcome.verdict
+        survived = verdict == "survived"
         entry = explained.get(mutant.key)
         counts = areas.setdefault(mutant.area.name, Counter())
         counts["mutants"] += 1
-        counts["killed"] += not survived
+        counts["killed"] += verdict == "killed"
+        counts["timeouts"] += verdict == "timeout"
         counts["explained"] += survived and entry is not None
         mutants.append(
             {
@@ -166,43 +168,53 @@ def summary(
                 "function": mutant.change.function,
                 "change": mutant.change.what,
                 "area": mutant.area.name,
-                "verdict": outcome.verdict,
+                "verdict": verdict,
+                "tests": outcome.tests,
                 "reason": entry.reason if entry and survived else None,
-                "stale": entry is not None and not survived,
+                "stale": entry is not None and verdict == "killed",
                 "seconds": round(outcome.seconds, 1),
             }
         )
-    killed = sum(counts["killed"] for counts in areas.values())
+    total: Counter[str] = Counter()
+    for counts in areas.values():
+        total += counts
     return {
-        "percent": round(100 * killed / len(outcomes), 1),
-        "killed": killed,
-        "count": len(outcomes),
+        "total": _numbers(total),
         "areas": {name: _numbers(counts) for name, counts in areas.items()},
         "mutants": mutants,
     }
 
 
 def _numbers(counts: Counter[str]) -> dict[str, float]:
-    percent = round(100 * counts["killed"] / counts["mutants"], 1)
-    return {name: counts[name] for name in ("mutants", "killed", "explained")} | {
-        "percent": percent
+    """Return counts, and the percentage of mutants that tests noticed.
+
+    A timeout is neither: the mutant may run for ever, or the machine may be busy.
+    """
+    ended = counts["mutants"] - counts["timeouts"]
+    names = ("mutants", "killed", "timeouts", "explained")
+    return {name: counts[name] for name in names} | {
+        "percent": round(100 * counts["killed"] / ended, 1) if ended else 0.0
     }
+
+
+def _uncalled(tests: int) -> str:
+    return "" if tests else " (no test calls it)"
 
 
 def table(result: dict[str, Any]) -> str:
     """Return the result for people: survivors without a reason, and the numbers by area."""
     lines = [
-        f"survived: {each['file']}:{each['line']}: {each['change']}"
+        f"{each['verdict']}{_uncalled(each['tests'])}: "
+        f"{each['file']}:{each['line']} in {each['function'] or 'the module'}: {each['change']}"
         for each in result["mutants"]
-        if each["verdict"] == "survived" and each["reason"] is None
+        if each["verdict"] != "killed" and each["reason"] is None
     ]
-    rows = [*result["areas"].items(), ("all", result)]
-    for name, counts in rows:
-        total = counts.get("mutants") if name != "all" else counts["count"]
-        known = counts.get("explained", 0)
-        more = f", {known} survivors explained" if known else ""
+    for name, counts in [*result["areas"].items(), ("all", result["total"])]:
+        more = f", {counts['timeouts']} timed out" if counts["timeouts"] else ""
+        more += f", {counts['explained']} survivors explained" if counts["explained"] else ""
         lines.append(
-            f"{name:>10}: {counts['killed']} of {total} killed ({counts['percent']} %){more}"
+            f"{name:>10}: {counts['killed']} of {counts['mutants']} killed"
+            f" ({counts['percent']} %){more}"
         )
     lines.append(f"seed {result['seed']}, {result['seconds']} s")
     return "\n".join(lines)

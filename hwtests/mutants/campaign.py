@@ -7,22 +7,25 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from hwtests.mutants.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from hwtests.mutants.areas import Area
+    from hwtests.mutants.calls import Calls
     from hwtests.mutants.sample import Mutant
 
-FACTOR, EXTRA_S = 6.0, 30.0
+FACTOR, EXTRA_S = 6.0, 60.0
 """How much longer than without a mutant tests may run; the machine may be busier by then."""
-BASELINE_S = 900.0
+BASELINE_S = 1800.0
 
 Verdict = Literal["killed", "timeout", "survived"]
+Task = TypeVar("Task")
+Result = TypeVar("Result")
 
 
 class CampaignError(Exception):
@@ -31,22 +34,23 @@ class CampaignError(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the tests have said of a mutant. A timeout counts as killed."""
+    """What the tests have said of a mutant."""
 
     mutant: Mutant
     verdict: Verdict
+    tests: int
+    """How many tests call the changed function; one that no test calls survives."""
     seconds: float
 
 
 class Campaign:
-    """Some copies of the tree, each with a thread that tests mutants in it."""
+    """Some copies of the tree, each with a thread that runs tests in it."""
 
     def __init__(self, root: Path, jobs: int) -> None:
-        """`close` may be called from a signal handler."""
+        """`jobs` is the number of copies."""
         self._root = root
         self._jobs = jobs
         self._trees: list[Tree] = []
-        self._stopped = threading.Event()
 
     def run(
         self,
@@ -57,90 +61,77 @@ class Campaign:
         """Test mutants and report each outcome, one at a time.
 
         Raises:
-            CampaignError: tests fail without a mutant, or pass with a broken module.
-            InterruptedError: it was closed.
+            CampaignError: tests fail without a mutant, or call nothing of what they should test.
         """
+        areas = list(dict.fromkeys(each.area for each in mutants))
         with ExitStack() as stack:
             note(f"copying the tree for {self._jobs} jobs")
             for _ in range(min(self._jobs, len(mutants))):
                 self._trees.append(stack.enter_context(Tree(self._root)))
-            timeouts = self._baselines(mutants, note)
-            waiting: queue.SimpleQueue[Mutant] = queue.SimpleQueue()
-            for mutant in mutants:
-                waiting.put(mutant)
-            done: queue.SimpleQueue[Outcome | BaseException] = queue.SimpleQueue()
-            threads = [
-                threading.Thread(target=self._work, args=(tree, waiting, timeouts, done))
-                for tree in self._trees
-            ]
-            for thread in threads:
-                thread.start()
+            note("running the tests without a mutant")
+            calls = dict(self._each(areas, _baseline))
+
+            def test(tree: Tree, mutant: Mutant) -> Outcome:
+                return _test(tree, mutant, calls[mutant.area])
+
+            for outcome in self._each(mutants, test):
+                report(outcome)
+
+    def _each(self, tasks: Sequence[Task], do: Callable[[Tree, Task], Result]) -> Iterator[Result]:
+        """Do tasks, each in a free tree, and yield the results as they come."""
+        waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
+        for task in tasks:
+            waiting.put(task)
+        done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
+
+        def work(tree: Tree) -> None:
             try:
-                for _ in mutants:
-                    outcome = done.get()
-                    if isinstance(outcome, BaseException):
-                        raise outcome
-                    report(outcome)
-            finally:
-                self.close()
-                for thread in threads:
-                    thread.join()
+                while True:
+                    done.put(do(tree, waiting.get_nowait()))
+            except queue.Empty:
+                pass
+            except BaseException as error:  # noqa: BLE001 - raised again in the main thread
+                done.put(error)
 
-    def close(self) -> None:
-        """End the test runs."""
-        self._stopped.set()
-        for tree in self._trees:
-            tree.close()
-
-    def _baselines(
-        self, mutants: Iterable[Mutant], note: Callable[[str], None]
-    ) -> dict[str, float]:
-        """Return how long the tests of each area may run, once they can be trusted."""
-        timeouts: dict[str, float] = {}
-        examples: dict[str, Mutant] = {}
-        for mutant in mutants:
-            examples.setdefault(mutant.area.name, mutant)
-        for name, mutant in examples.items():
-            note(f"tests of {name} without a mutant")
-            timeouts[name] = self._baseline(mutant.area, mutant)
-        return timeouts
-
-    def _baseline(self, area: Area, mutant: Mutant) -> float:
-        tree, module = self._trees[0], mutant.module
-        tests = area.tests_of(module, tree.root)
-        begun = time.monotonic()
-        if not tree.passes(tests, BASELINE_S):
-            raise CampaignError(
-                f"tests of {area.name} fail without a mutant; mend them first:\n{tree.printed}"
-            )
-        took = time.monotonic() - begun
-        tree.write(module, mutant.source + b"\nraise RuntimeError\n")
-        if tree.passes(tests, BASELINE_S):
-            raise CampaignError(f"tests of {area.name} pass although {module} cannot be imported")
-        tree.write(module, mutant.source)
-        return FACTOR * took + EXTRA_S
-
-    def _work(
-        self,
-        tree: Tree,
-        waiting: queue.SimpleQueue[Mutant],
-        timeouts: dict[str, float],
-        done: queue.SimpleQueue[Outcome | BaseException],
-    ) -> None:
+        threads = [threading.Thread(target=work, args=(tree,)) for tree in self._trees]
+        for thread in threads:
+            thread.start()
+        complete = False
         try:
-            while not self._stopped.is_set():
-                try:
-                    mutant = waiting.get_nowait()
-                except queue.Empty:
-                    return
-                done.put(self._test(tree, mutant, timeouts[mutant.area.name]))
-        except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-            done.put(error)
+            for _ in tasks:
+                result = done.get()
+                if isinstance(result, BaseException):
+                    raise result
+                yield result
+            complete = True
+        finally:
+            if not complete:
+                for tree in self._trees:
+                    tree.close()
+            for thread in threads:
+                thread.join()
 
-    def _test(self, tree: Tree, mutant: Mutant, timeout: float) -> Outcome:
-        begun = time.monotonic()
+
+def _baseline(tree: Tree, area: Area) -> tuple[Area, Calls]:
+    """Return what the tests of an area call, once they can be trusted."""
+    modules = area.paths(tree.root)
+    calls = tree.record(area.test_files(tree.root), modules, BASELINE_S)
+    if calls is None:
+        raise CampaignError(
+            f"tests of {area.name} fail without a mutant; mend them first:\n{tree.printed}"
+        )
+    if not calls.callers:
+        raise CampaignError(f"tests of {area.name} call no function of {', '.join(modules)}")
+    return area, calls
+
+
+def _test(tree: Tree, mutant: Mutant, calls: Calls) -> Outcome:
+    begun = time.monotonic()
+    tests = calls.tests_of(mutant)
+    passed: bool | None = True
+    if tests:
         tree.write(mutant.module, mutant.change.apply(mutant.source))
-        passed = tree.passes(mutant.area.tests_of(mutant.module, tree.root), timeout)
+        passed = tree.passes(tests, FACTOR * calls.seconds(tests) + EXTRA_S)
         tree.write(mutant.module, mutant.source)
-        verdict: Verdict = "timeout" if passed is None else "survived" if passed else "killed"
-        return Outcome(mutant, verdict, time.monotonic() - begun)
+    verdict: Verdict = "timeout" if passed is None else "survived" if passed else "killed"
+    return Outcome(mutant, verdict, len(tests), time.monotonic() - begun)

@@ -7,7 +7,12 @@ the type checker, and the value of a bound (a constant in capitals at the level 
 from __future__ import annotations
 
 import ast
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 COMPARISONS = {
     ast.Lt: ("<", "<="),
@@ -49,10 +54,12 @@ class Change:
     text: bytes
     function: str
     """The function or class around it, with dots; empty at the level of the module."""
+    in_function: bool
+    """Whether `function` is a function or a method."""
     source: str
     """The line, without its indent."""
     what: str
-    """The change for people: `a < b -> a <= b`."""
+    """The change for people: `a < b -> a <= b`; numbered where a function has it twice."""
 
     def apply(self, source: bytes) -> bytes:
         """Return the changed module."""
@@ -63,7 +70,14 @@ def changes(source: bytes) -> list[Change]:
     """Return every change of a module, in the order of its lines."""
     collector = _Collector(source)
     collector.visit(ast.parse(source))
-    return sorted(collector.made, key=lambda each: (each.start, each.end, each.text))
+    made = sorted(collector.made, key=lambda each: (each.start, each.end, each.text))
+    seen: Counter[tuple[str, str, str]] = Counter()
+    for number, each in enumerate(made):
+        key = (each.function, each.source, each.what)
+        seen[key] += 1
+        if seen[key] > 1:
+            made[number] = replace(each, what=f"{each.what} ({seen[key]})")
+    return made
 
 
 class _Collector(ast.NodeVisitor):
@@ -75,6 +89,8 @@ class _Collector(ast.NodeVisitor):
             self.offsets.append(self.offsets[-1] + len(line))
         self.made: list[Change] = []
         self.names: list[str] = []
+        self.inside: ast.AST | None = None
+        """The innermost function or class."""
 
     # -- places -------------------------------------------------------------------------------
 
@@ -99,8 +115,9 @@ class _Collector(ast.NodeVisitor):
                 end=end,
                 text=text.encode(),
                 function=".".join(self.names),
+                in_function=isinstance(self.inside, ast.FunctionDef | ast.AsyncFunctionDef),
                 source=self.lines[line - 1].strip(),
-                what=f"{_shown(old)} -> {_shown(new) or 'nothing'}",
+                what=_difference(_words(old), _words(new)),
             )
         )
 
@@ -134,21 +151,23 @@ class _Collector(ast.NodeVisitor):
             self.visit(node.value)
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
-        self.names.append(node.name)
-        for default in (*node.args.defaults, *node.args.kw_defaults):
-            if default is not None:
-                self.visit(default)
-        for statement in node.body:
-            self.visit(statement)
-        self.names.pop()
+        defaults = [each for each in (*node.args.defaults, *node.args.kw_defaults) if each]
+        self._below(node, [*defaults, *node.body])
 
     visit_AsyncFunctionDef = visit_FunctionDef  # noqa: N815
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self._below(node, node.body)
+
+    def _below(
+        self, node: ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef, parts: Sequence[ast.AST]
+    ) -> None:
+        around, self.inside = self.inside, node
         self.names.append(node.name)
-        for statement in node.body:
-            self.visit(statement)
+        for each in parts:
+            self.visit(each)
         self.names.pop()
+        self.inside = around
 
     # -- statements ---------------------------------------------------------------------------
 
@@ -272,9 +291,20 @@ class _Collector(ast.NodeVisitor):
         self._add(node, self._start(node), self._end(node), text)
 
 
-def _shown(source: bytes) -> str:
-    text = " ".join(source.decode().split())
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+def _words(source: bytes) -> str:
+    return " ".join(source.decode().split())
+
+
+def _difference(old: str, new: str) -> str:
+    """Return both texts, of long ones the part around the difference."""
+    same = next((n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b), len(new))
+    start = max(0, same - SHOWN // 2) if max(len(old), len(new)) > SHOWN else 0
+    shown = []
+    for each in (old, new):
+        text = each[start : start + SHOWN]
+        before, after = "…" if start else "", "…" if start + SHOWN < len(each) else ""
+        shown.append(f"{before}{text}{after}" if text else "nothing")
+    return " -> ".join(shown)
 
 
 def _is_text(node: ast.expr) -> bool:

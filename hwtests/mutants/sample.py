@@ -26,9 +26,9 @@ class Mutant:
     """The module as it was when the mutants were made: it may be edited meanwhile."""
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> tuple[str, str, str, str]:
         """What identifies it while other lines of the module change."""
-        return self.module, self.change.function, self.change.what
+        return self.module, self.change.function, self.change.source, self.change.what
 
     def __str__(self) -> str:
         return f"{self.module}:{self.change.line}: {self.change.what}"

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
     from hwtests.mutants.sample import Mutant
 
-FIELDS = {"module", "function", "change", "reason"}
+Key = tuple[str, str, str, str]
+FIELDS = {"module", "function", "line", "change", "reason"}
 MIN_REASON = 20
 """Characters of the shortest explanation."""
 
@@ -23,20 +24,21 @@ class SurvivorsError(Exception):
 
 @dataclass(frozen=True)
 class Survivor:
-    """One entry; `function` is empty at the level of the module."""
+    """One entry; `function` is empty at the level of the module, `line` is a text."""
 
     module: str
     function: str
+    line: str
     change: str
     reason: str
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Key:
         """What identifies its mutant; no line number, which every edit would change."""
-        return self.module, self.function, self.change
+        return self.module, self.function, self.line, self.change
 
     def __str__(self) -> str:
-        return f"{self.module} in {self.function or 'the module'}: {self.change}"
+        return f"{self.module} in {self.function or 'the module'}: {self.change} (`{self.line}`)"
 
 
 def read(file: Path) -> list[Survivor]:

@@ -8,6 +8,7 @@ those of this environment.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import resource
 import shutil
@@ -23,9 +24,12 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hwtests.mutants import plugin
+from hwtests.mutants.calls import Calls
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from typing import Self
+    from typing import Any, Self
 
 LEFT_OUT = (".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "build", "dist", "out")
 MARKER = "MUTATION_TEST"
@@ -88,19 +92,36 @@ class Tree:
         self._stamp += 1
         os.utime(path, (self._stamp, self._stamp))
 
-    def passes(self, tests: Sequence[str], timeout: float) -> bool | None:
-        """Run tests until one fails; None if they do not end within `timeout` seconds.
+    def record(self, files: Sequence[str], modules: Sequence[str], timeout: float) -> Calls | None:
+        """Run test files, and return what they call of `modules`; None if a test fails.
 
         Raises:
             InterruptedError: the tree was closed meanwhile.
         """
+        recorded = self.folder / "calls"
+        if not self._run(files, {"modules": [*modules], "record": str(recorded)}, timeout):
+            return None
+        return Calls.of(json.loads(recorded.read_text(encoding="utf-8")))
+
+    def passes(self, tests: Sequence[str], timeout: float) -> bool | None:
+        """Run tests, named by their ids, until one fails; None if they take too long.
+
+        Raises:
+            InterruptedError: the tree was closed meanwhile.
+        """
+        files = dict.fromkeys(each.partition("::")[0] for each in tests)
+        return self._run([*files], {"tests": [*tests]}, timeout)
+
+    def _run(self, files: Sequence[str], plan: dict[str, Any], timeout: float) -> bool | None:
+        (self.folder / "plan").write_text(json.dumps(plan), encoding="utf-8")
         command = [str(self.root / ".venv/bin/python"), "-m", "pytest", "-x", "-n0", "-q"]
-        command += ["-p", "no:cacheprovider", "--basetemp", str(self.folder / "b"), *tests]
+        command += ["-p", plugin.__name__, "-p", "no:cacheprovider"]
+        command += ["--basetemp", str(self.folder / "b"), *files]
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen(
                 command,
                 cwd=self.root,
-                env={**_clean(), MARKER: self._token},
+                env={**_clean(), MARKER: self._token, plugin.PLAN: str(self.folder / "plan")},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

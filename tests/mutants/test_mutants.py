@@ -17,8 +17,9 @@ import pytest
 
 from hwtests.mutants import survivors
 from hwtests.mutants.areas import AREAS, Area
-from hwtests.mutants.changes import changes
-from hwtests.mutants.sample import all_mutants, sample
+from hwtests.mutants.calls import Calls
+from hwtests.mutants.changes import Change, changes
+from hwtests.mutants.sample import Mutant, all_mutants, sample
 
 ROOT = Path(__file__).parents[2]
 SURVIVORS = ROOT / "hwtests/mutants/survivors.toml"
@@ -40,6 +41,7 @@ def made(text: str) -> list[str]:
         ("x = (a) + (b)", ["(a) + (b) -> (a) - (b)"]),
         ("x += 1", ["x += 1 -> x -= 1", "1 -> 2"]),
         ("x.y = False", ["x.y = False -> pass", "False -> True"]),
+        ("x = [1, 1]", ["1 -> 2", "1 -> 2 (2)"]),
         ("x = 2 if a else b", ["2 -> 3", "a -> False", "a -> True"]),
         ("x = [b for b in c if b]", ["b -> False", "b -> True"]),
         ("x = min(a)", ["min(a) -> max(a)"]),
@@ -99,17 +101,48 @@ def test_every_area_has_modules_and_tests() -> None:
     names = Counter(module for area in AREAS for module in area.paths(ROOT))
     assert max(names.values()) == 1
     for area in AREAS:
-        for module in area.paths(ROOT):
-            assert all((ROOT / each).is_file() for each in area.tests_of(module, ROOT))
+        assert all((ROOT / each).is_file() for each in area.test_files(ROOT))
     with pytest.raises(ValueError, match=r"no module fits dorad/none/\*.py"):
         Area("a", ("dorad/none/*.py",), ()).paths(ROOT)
 
 
-def test_the_tests_of_a_module_begin_with_its_own() -> None:
-    rules = next(each for each in AREAS if each.name == "rules")
-    tests = rules.tests_of("dorad/daemon/rules/pace.py", ROOT)
-    assert tests[0] == "tests/daemon/rules/test_pace.py"
-    assert len(tests) == len(set(tests))
+def test_no_two_changes_have_one_explanation() -> None:
+    keys = Counter(each.key for each in all_mutants(AREAS, ROOT))
+    assert [key for key, count in keys.items() if count > 1] == []
+
+
+def test_of_a_long_text_the_changed_part_is_shown() -> None:
+    names = " and ".join(f"long_name_{number}" for number in range(12))
+    for old, new in (changed.split(" -> ") for changed in made(f"x = {names}")):
+        assert old != new
+        assert max(len(old), len(new)) <= 75
+
+
+def test_the_tests_that_call_a_function_are_run_the_shortest_first() -> None:
+    recorded = {
+        "seconds": {"t/a.py::long": 3.0, "t/a.py::one": 0.1, "t/b.py::two": 0.01, "u.py::x": 0.0},
+        "calls": {
+            "t/a.py::long": [["m.py", "A.f"]],
+            "t/a.py::one": [["m.py", "A.f.<locals>.g.<locals>.<lambda>"]],
+            "t/b.py": [["m.py", "A.f.<locals>.<genexpr>"]],
+            "u.py::x": [["other.py", "A.f"]],
+            "": [["m.py", "shared"]],
+        },
+    }
+    calls = Calls.of(recorded)
+    area = Area("a", ("m.py",), ())
+
+    def tests_of(function: str, *, in_function: bool = True) -> list[str]:
+        change = Change(1, 0, 1, b"", function, in_function, "", "")
+        return calls.tests_of(Mutant(area, "m.py", change, b""))
+
+    # A fixture of t/b.py calls it, too: for any test of that file.
+    assert tests_of("A.f") == ["t/b.py::two", "t/a.py::long"]
+    assert tests_of("A.f.g") == ["t/a.py::one"]
+    assert tests_of("A.unused") == []
+    assert tests_of("shared") == ["t/a.py::one", "t/b.py::two", "u.py::x", "t/a.py::long"]
+    assert tests_of("A", in_function=False) == tests_of("shared")
+    assert calls.seconds(["t/a.py::one", "t/a.py::long"]) == 3.1
 
 
 def test_a_seed_chooses_the_same_mutants_again_as_many_of_each_area() -> None:
@@ -132,10 +165,13 @@ def test_the_list_of_survivors_is_that_of_todays_modules() -> None:
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ('[[survivor]]\nmodule = "a.py"\n', "needs change, function, module, reason"),
+        ('[[survivor]]\nmodule = "a.py"\n', "needs change, function, line, module, reason"),
         (
-            '[[survivor]]\nmodule = "a.py"\nfunction = ""\nchange = "1 -> 2"\nreason = "so"\n',
-            "`a.py in the module: 1 -> 2` has no reason",
+            (
+                '[[survivor]]\nmodule = "a.py"\nfunction = ""\nline = "x = 1"\n'
+                'change = "1 -> 2"\nreason = "so"\n'
+            ),
+            r"`a.py in the module: 1 -> 2 \(`x = 1`\)` has no reason",
         ),
         ("[[survivor", "Expected"),
     ],
@@ -218,8 +254,14 @@ def test_a_run_counts_what_the_tests_notice_and_leaves_the_tree_as_it_was(projec
         ("unused", "a + 1 -> a - 1"),
         ("unused", "return a + 1 -> return None"),
     ]
-    assert result["areas"]["core"]["mutants"] == result["count"] == 7
-    assert (result["killed"], result["percent"]) == (3, 42.9)
+    assert result["areas"]["core"] == result["total"]
+    assert result["total"] == {
+        "mutants": 7, "killed": 3, "timeouts": 0, "explained": 0, "percent": 42.9
+    }  # fmt: skip
+    assert {each["function"]: each["tests"] for each in result["mutants"]} == {
+        "larger": 1,
+        "unused": 0,
+    }
     assert done.returncode == 1
     assert "fewer than 60 % were killed" in done.stderr
     assert "--seed 1" in done.stderr
@@ -229,8 +271,26 @@ def test_a_run_counts_what_the_tests_notice_and_leaves_the_tree_as_it_was(projec
     assert run(project, "--at-least", "40").returncode == 0
 
 
-def entry(function: str, change: str) -> str:
-    fields = {"module": "dorad/core.py", "function": function, "change": change}
+def test_a_mutant_that_runs_for_ever_counts_apart(project: Path) -> None:
+    (project / "dorad/core.py").write_text(
+        "def count(n):\n    at = 0\n    while at < n:\n        at += 1\n    return at\n"
+    )
+    (project / "test_core.py").write_text(
+        "from dorad.core import count\n\n\ndef test_count():\n    assert count(0) + count(3) == 3\n"
+    )
+    campaign = project / "hwtests/mutants/campaign.py"
+    campaign.write_text(campaign.read_text().replace("FACTOR, EXTRA_S = 6.0, 60.0",
+                                                     "FACTOR, EXTRA_S = 6.0, 5.0"))  # fmt: skip
+    done = run(project, "--json")
+    result = json.loads(done.stdout)
+    late = [each["change"] for each in result["mutants"] if each["verdict"] == "timeout"]
+    assert late == ["at += 1 -> at -= 1"]
+    assert (result["total"]["timeouts"], result["total"]["percent"]) == (1, 100.0)
+    assert "timed out: dorad/core.py:4: at += 1 -> at -= 1" in done.stderr
+
+
+def entry(function: str, change: str, line: str = "return a if a > b else b") -> str:
+    fields = {"module": "dorad/core.py", "function": function, "line": line, "change": change}
     fields["reason"] = "of equals, either is the larger one"
     return "[[survivor]]\n" + "".join(f"{key} = {json.dumps(fields[key])}\n" for key in fields)
 
@@ -246,17 +306,21 @@ def test_an_explanation_of_what_is_noticed_or_of_no_change_is_an_error(project: 
     done = run(project, "--at-least", "0")
     assert done.returncode == 1
     assert "tests notice this one, remove it: dorad/core.py:3: a > b -> True" in done.stderr
-    file.write_text(entry("larger", "a > c -> a >= c"))
-    done = run(project, "--at-least", "0")
-    assert done.returncode == 1
-    assert "there is no such change: dorad/core.py in larger: a > c -> a >= c" in done.stderr
+    for gone in (
+        entry("larger", "a > c -> a >= c"),
+        entry("larger", "a > b -> a >= b", "return a"),
+    ):
+        file.write_text(gone)
+        done = run(project, "--at-least", "0")
+        assert done.returncode == 1
+        assert "there is no such change: dorad/core.py in larger: a > " in done.stderr
 
 
 def test_tests_that_fail_or_that_notice_nothing_end_the_run_at_once(project: Path) -> None:
     (project / "test_core.py").write_text("def test_nothing():\n    pass\n")
     done = run(project)
     assert done.returncode == 2
-    assert "tests of core pass although dorad/core.py cannot be imported" in done.stderr
+    assert "tests of core call no function of dorad/core.py" in done.stderr
     (project / "test_core.py").write_text("def test_something():\n    assert False\n")
     done = run(project)
     assert done.returncode == 2
