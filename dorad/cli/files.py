@@ -44,7 +44,8 @@ class DataflowFile(PathType):
                 f"{text} is a directory: name a dataflow file in it{_candidates(path)}"
             )
         if not path.exists():
-            raise click.ClickException(f"{text}: no such file{_candidates(path.parent)}")
+            here = "" if path.is_absolute() else f" in {Path.cwd()}"
+            raise click.ClickException(f"{text}: no such file{here}{_candidates(path.parent)}")
         if path.suffix == ".py":
             raise click.ClickException(_for_program(path))
         return path

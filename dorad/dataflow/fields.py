@@ -9,6 +9,7 @@ from dorad.dataflow.errors import TextError
 from dorad.dataflow.nearest import did_you_mean, nearest
 from dorad.dataflow.problems import hint_for
 from dorad.dataflow.sizes import parse_size
+from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -74,8 +75,11 @@ class Fields:
         if value is None:
             return []
         if not isinstance(value.data, list):
-            text = value.data if isinstance(value.data, str) else ""
-            hint = f"write `{name}: [{text}]`" if text.strip() and text.isprintable() else None
+            hint = None
+            if isinstance(value.data, dict):
+                hint = "begin each entry with `- `"
+            elif value.text.strip() and value.text.isprintable():
+                hint = f"write `{name}: [{shorten(value.text)}]`"
             self.problems.error(value, f"must be a list, not {value.describe()}", hint)
             return []
         return value.data
@@ -86,7 +90,12 @@ class Fields:
         if value is None:
             return {}
         if not isinstance(value.data, dict):
-            self.problems.error(value, f"must be a mapping, not {value.describe()}")
+            hint = None
+            if isinstance(value.data, list):
+                hint = "leave out each `- `"
+            elif value.text.strip() and value.text.isprintable():
+                hint = f"give it a name: `{name}: {{name: {shorten(value.text)}}}`"
+            self.problems.error(value, f"must be a mapping, not {value.describe()}", hint)
             return {}
         merged = value.data.get("<<")
         if merged is None:

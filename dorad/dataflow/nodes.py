@@ -12,13 +12,14 @@ from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields, integer
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.inputs import read_inputs
-from dorad.dataflow.kinds import INSTEAD, check_keys, check_runnable, declares, kind_of
+from dorad.dataflow.kinds import ALL_KEYS, INSTEAD, check_keys, check_runnable, declares, kind_of
 from dorad.dataflow.model import NodeKind, NodeSpec
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
 from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.settings import Git, Restart, RestartPolicy
 from dorad.dataflow.words import no_nul, split_args
+from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -48,6 +49,18 @@ def read_node(
     """
     if not isinstance(value.data, dict):
         _report_no_mapping(value, problems)
+        return None
+    name = next(iter(value.data), "")
+    if (
+        name not in (*ALL_KEYS, *INSTEAD)
+        and len(value.data) == 1
+        and isinstance(value.data[name].data, dict)
+    ):
+        problems.error_in_name(
+            value,
+            f"`{shorten(name)}` is not a key of a node",
+            f"write `- id: {shorten(name)}`, and the keys of the node beside `id`",
+        )
         return None
     fields = Fields(value, problems)
     node_id = fields.required_text("id")

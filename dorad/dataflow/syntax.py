@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ def explain(error: MarkedYAMLError, text: str) -> tuple[int, int, str, str | Non
     if problem.startswith("found character that cannot start") and mark is not None:
         character = source[mark.column : mark.column + 1]
         return *_place(mark), f"text cannot start with `{character}`", "put the text in quotes"
+    if "mapping values" in problem and mark is not None and mark.line > 0:
+        before = lines[mark.line - 1]
+        if match := re.match(r"\s*(?:- *)?[\w-]+:(?=[^\s:/])", before):
+            return mark.line, match.end(), "no space after this `:`", "write `key: value`"
     for part, message, hint in _KNOWN:
         if part in problem:
             return *_place(mark), message, hint

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 from typing import TYPE_CHECKING
 
@@ -43,6 +44,9 @@ def read_text(
             problems.at(0, 0, f"is {reason}", f"is it {what}?")
         else:
             problems.at(0, 0, f"cannot be read: {reason}")
+        return None
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        problems.at(1, 1, "the file is UTF-16, not UTF-8", "save it as UTF-8")
         return None
     try:
         return data.decode()

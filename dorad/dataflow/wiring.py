@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.dataflow.kinds import ALL_KEYS
 from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec, QueuePolicy
 from dorad.dataflow.nearest import did_you_mean, nearest
+from dorad.dataflow.problems import hint_for
 from dorad.phrases import first_of
 
 if TYPE_CHECKING:
@@ -102,6 +103,12 @@ def _full_source(source: Source, by_id: Mapping[str, NodeSpec]) -> Source:
     return replace(source, output=f"{node.operators[0].id}/{source.output}")
 
 
+def _hint_for_node(name: str, by_id: Mapping[str, NodeSpec]) -> str | None:
+    if name in ("timer", "logs"):
+        return f"write `dora/{name}/...`"
+    return hint_for(name, by_id)
+
+
 def _check_source(
     edge: _Edge, by_id: Mapping[str, NodeSpec], values: Mapping[str, Value], problems: Problems
 ) -> None:
@@ -112,7 +119,7 @@ def _check_source(
         return
     node = by_id.get(name)
     if node is None:
-        problems.error(place, f"there is no node `{name}`", did_you_mean(name, by_id))
+        problems.error(place, f"there is no node `{name}`", _hint_for_node(name, by_id))
     elif isinstance(source, NodeOutput) and not (
         _has_output(node, source.output) or _misspells_outputs(values[node.key])
     ):

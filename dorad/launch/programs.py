@@ -98,6 +98,10 @@ def find_program(name: str, working_dir: Path, path: str) -> Path:
     check_open(here.parent)
     is_script = here.suffix == ".py"
     if here.is_file() and (is_script or os.access(here, os.X_OK)):
+        if is_script and not os.access(here, os.R_OK):
+            raise LaunchError(
+                f"{here} may not be read by the user {os.geteuid()} (`chmod +r` permits it)"
+            )
         return here
     if "/" not in name and (found := shutil.which(name, path=path)):
         return Path(found).absolute()
@@ -143,6 +147,8 @@ def find_uv(path: str) -> str:
 def _not_found(name: str, here: Path, path: str) -> str:
     """Return a message with the name, where it was searched for, and the nearest existing name."""
     siblings = _names(here.parent)
+    if advice := _without_arguments(name, path):
+        return f"no file `{name}` in {here.parent} ({advice})"
     if "/" in name or here.suffix == ".py":
         where = f"no file `{here.name}` in {here.parent}"
         hint = did_you_mean(here.name, siblings)
@@ -161,6 +167,19 @@ def _not_found(name: str, here: Path, path: str) -> str:
         # `name` itself may be a folder, or a file on PATH that is not executable.
         hint = did_you_mean(name, {*siblings, *commands} - {name})
     return f"{where} ({hint})" if hint else where
+
+
+def _without_arguments(name: str, path: str) -> str | None:
+    """Return the hint for a path that seems to be a command line."""
+    first, *rest = name.split()
+    if not rest:
+        return None
+    if Path(first).name.startswith("python"):
+        first, *rest = rest
+    if not first.endswith(".py") and shutil.which(first, path=path) is None:
+        return None
+    args = f" and `args: {' '.join(rest)}`" if rest else ""
+    return f"a path holds no arguments: write `path: {first}`{args}"
 
 
 def _names(folder: Path) -> Iterator[str]:

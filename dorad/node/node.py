@@ -23,7 +23,7 @@ from dorad.node.patterns.helpers import PatternMethods
 from dorad.node.raw import SampleHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator
+    from collections.abc import Collection, Iterator
     from datetime import datetime
     from types import TracebackType
 
@@ -107,7 +107,7 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         self._config: dict[str, Any] = self._attachment.config
         self._receiver: Receiving = self._attachment.receiver
         self._sender: Sender = self._attachment.sender
-        self._outputs: Container[str] = self._attachment.outputs
+        self._outputs: Collection[str] = self._attachment.outputs
         self._extensions = self._attachment.extensions
         self._leases = self._attachment.leases
         self._params = self._attachment.params
@@ -233,7 +233,12 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         check_output_id(output_id)
         if output_id not in self._warned:
             self._warned.add(output_id)
-            self.log("warn", f"Ignoring output `{output_id}` not in node's output list.")
+            self.log(
+                "warn",
+                f"Ignoring output `{output_id}` not in node's output list. "
+                f"Add it to `outputs` of the node in the dataflow: "
+                f"`outputs: [{', '.join([*sorted(self._outputs), output_id])}]`",
+            )
 
     def send_service_request(
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None

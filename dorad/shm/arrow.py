@@ -106,10 +106,25 @@ def as_array(data: Any) -> pa.Array:
     if hasattr(data, "__arrow_c_array__"):
         return pa.array(data)
     raise RuntimeError(
-        f"{ACCEPTED}; got {type(data).__module__}.{type(data).__qualname__}. "
+        f"{ACCEPTED}; got {type(data).__module__}.{type(data).__qualname__}{_instead(data)}. "
         "Accepted are bytes, pyarrow.Array, pyarrow.RecordBatch, objects that export one Arrow "
         "array, and arrays from node.empty()"
     )
+
+
+def _instead(data: Any) -> str:
+    """Return what to send in place of data that is no Arrow array; empty for unknown types."""
+    if data is None:
+        return ": for a message without data, send pa.nulls(0)"
+    if isinstance(data, pa.Table):
+        return ": send table.combine_chunks().to_batches()[0]"
+    if isinstance(data, str | int | float | dict | pa.Scalar):
+        return ": wrap it in an array of one item, pa.array([value])"
+    if isinstance(data, list | tuple):
+        return ": send pa.array(values)"
+    if hasattr(data, "__array__"):
+        return ": send pa.array(values.ravel()), and its shape in the metadata"
+    return ""
 
 
 def encode(data: Any) -> Encoded:

@@ -17,10 +17,13 @@ import stat
 from pathlib import Path
 from typing import NamedTuple
 
-import posix_ipc
-
 from dorad.shm.check import F_SEAL_FUTURE_WRITE
 from dorad.shm.mapping import Mapping
+
+try:
+    import posix_ipc
+except ImportError:  # it has no wheel for this Python, and the machine no compiler
+    posix_ipc = None
 
 PREFIX = "dorad-"
 
@@ -97,22 +100,59 @@ def create_pool(size: int) -> PoolMemory:
     """
     # The pid in the name lets `unlink_stale` find the segment of a daemon that was killed here.
     name = f"/{PREFIX}{os.getpid()}-{os.urandom(8).hex()}"
+    opened = _open_segment(name) if posix_ipc is not None else _open_by_libc(name)
+    try:
+        os.fchmod(opened.owner, 0o400)
+        _allocate(opened.owner, size)
+    except BaseException:
+        os.close(opened.owner)
+        os.close(opened.receiver)
+        raise
+    return opened
+
+
+def _open_segment(name: str) -> PoolMemory:
+    """Return the two descriptors of a new segment, which has no name any more."""
     segment = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
     try:
         try:
             receiver = posix_ipc.SharedMemory(name, read_only=True)
         finally:
             segment.unlink()
-        try:
-            os.fchmod(segment.fd, 0o400)
-            _allocate(segment.fd, size)
-        except BaseException:
-            receiver.close_fd()
-            raise
     except BaseException:
         segment.close_fd()
         raise
     return PoolMemory(int(segment.fd), int(receiver.fd))
+
+
+def _open_by_libc(name: str) -> PoolMemory:
+    """Do the same as `_open_segment` without posix_ipc."""
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "shm_open"):  # glibc before 2.34
+        libc = ctypes.CDLL("librt.so.1", use_errno=True)
+    libc.shm_open.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_uint)
+    libc.shm_unlink.argtypes = (ctypes.c_char_p,)
+
+    def checked(result: int) -> int:
+        if result < 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error), name)
+        return result
+
+    encoded = name.encode()
+    # The C library adds O_CLOEXEC.
+    owner = checked(libc.shm_open(encoded, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    try:
+        try:
+            receiver = checked(libc.shm_open(encoded, os.O_RDONLY, 0))
+        finally:
+            checked(libc.shm_unlink(encoded))
+    except BaseException:
+        os.close(owner)
+        raise
+    return PoolMemory(owner, receiver)
 
 
 def create_texts(size: int) -> tuple[int, Mapping]:

@@ -280,6 +280,21 @@ def test_every_command_has_help_with_examples_and_refuses_unknown_options(comman
     assert f"see `dorafleet {command} --help`" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["statsu"], "no command named 'statsu'; did you mean 'status'? (see `dorafleet --help`)"),
+        (["run"], "no command named 'run'"),
+        (["arm017"], "`dorafleet console arm017` opens the console of a robot of that name"),
+        (["show", "robots"], "no command named 'show'"),
+        (["start", "x.yml"], "`dora start` is the command, also for a fleet"),
+    ],
+)
+def test_an_unknown_word_is_a_usage_error_and_never_starts_the_console(words, expected, capsys):
+    assert run_command(words) == 2
+    assert expected in capsys.readouterr().err
+
+
 def test_wrong_usage_is_exit_code_2(fleet, capsys):
     assert run_command([]) == 1  # the console, which needs a terminal
     assert run_command(["instal"]) == 2

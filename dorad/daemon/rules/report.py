@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from dorad.logs.excerpt import excerpt
 from dorad.natural import natural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from dorad.daemon.rules.exits import Result
 
@@ -22,12 +23,50 @@ MAX_LINES_SIZE = 200_000
 """Characters of all lines of a report; the failures after them have headlines only."""
 
 
+HINTS = tuple(
+    (re.compile(error), hint)
+    for error, hint in (
+        (
+            r"ModuleNotFoundError: No module named 'dora'",
+            "install dorad in the Python environment that the node runs in",
+        ),
+        (
+            r"ModuleNotFoundError: No module named '(\w+)",
+            r"install \1 where the node runs, or write `build: pip install ...` into the node",
+        ),
+        (
+            r"ImportError: cannot import name '\w+' from .*'dora'.* \((.+[^/])\)",
+            r"\1 hides the module `dora`: give that file another name",
+        ),
+        (r"NameError: name 'Node' is not defined", "write `from dora import Node`"),
+        (r"NameError: name 'pa' is not defined", "write `import pyarrow as pa`"),
+        (r"NameError: name 'np' is not defined", "write `import numpy as np`"),
+        (
+            r"AttributeError: '(?:_Tick|dict)' object has no attribute '(type|id|value|metadata)'",
+            r'an event is a dictionary: write `event["\1"]`',
+        ),
+        (r"env: .*\\r.*: No such file", r"its first line ends as on Windows: `sed -i 's/\\r$//'`"),
+    )
+)
+"""Errors of Python that mean a common mistake, and what to do about it."""
+
+
 @dataclass(frozen=True, slots=True)
 class Block:
     """One failure: a headline, and what the node wrote to stderr."""
 
     headline: str
     lines: tuple[str, ...] = ()
+
+
+def explained(stderr: Sequence[str]) -> tuple[str, ...]:
+    """Return the lines of stderr that explain a failure, and a hint if its error is a known one."""
+    lines = excerpt(stderr)
+    for line in reversed(lines):
+        for error, hint in HINTS:
+            if match := error.match(line):
+                return *lines, f"hint: {match.expand(hint)}"
+    return lines
 
 
 def failure_report(results: Iterable[Result]) -> tuple[Block, ...]:
@@ -44,14 +83,14 @@ def failure_report(results: Iterable[Result]) -> tuple[Block, ...]:
     blocks = []
     for result in results:
         if not result.ok and result.outcome is not Outcome.CASCADING:
-            lines = excerpt(result.stderr)
+            lines = explained(result.stderr)
             room -= sum(map(len, lines))
             blocks.append(Block(f"node {result.node} {result.reason}", lines if room > 0 else ()))
     blocks += [
         Block(
             f"node {result.node} {result.reason} before it called Node(), "
             "so the dataflow could not start",
-            excerpt(result.stderr),
+            explained(result.stderr),
         )
         for result in results
         if result.ok and (result.node in root_causes or result.root_cause is not None)
