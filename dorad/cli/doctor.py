@@ -234,7 +234,7 @@ def judge_isolation(version: int) -> Check:
         hint = "that needs Linux 5.19 with Landlock: add `landlock` to `lsm=` of the kernel"
         return Check("WARN", name, text, hint)
     if version < SIGNALS:
-        text = "nodes of one dataflow cannot read each other; they can kill each other before Linux 6.12"
+        text = "nodes of one dataflow cannot read each other, but kill each other before Linux 6.12"
         return Check("PASS", name, text)
     return Check("PASS", name, "nodes of one dataflow cannot read or kill each other")
 
