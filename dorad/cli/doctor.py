@@ -106,9 +106,8 @@ def check_real_time() -> Iterator[Check]:
     yield from run_checks(ProcReader().facts(pid))
 
 
-def check_shared_memory(folder: Path) -> Check:
+def check_shared_memory(folder: Path, name: str = "shared memory") -> Check:
     """Check the file system that holds the messages."""
-    name = "shared memory"
     try:
         mode = stat.S_IMODE(folder.stat().st_mode)
         space = os.statvfs(folder)
@@ -187,6 +186,9 @@ def check_daemon() -> Iterator[Check]:
         yield from judge_daemon(found)
         yield check_socket(client.server.path)
         if client.server.path == system_paths().control:
+            own = Path(f"/proc/{found.pid}/root", *SHARED_MEMORY.parts[1:])
+            if os.geteuid() == 0:  # others may not look into it
+                yield check_shared_memory(own, "shared memory of the service")
             yield judge_isolation(landlock.version())
         yield from check_disks(client.server.path, Path(found.state).parent)
     yield judge_dataflows(dataflows.dataflows)
