@@ -106,8 +106,23 @@ def check_real_time() -> Iterator[Check]:
     yield from run_checks(ProcReader().facts(pid))
 
 
-def check_shared_memory(folder: Path, name: str = "shared memory") -> Check:
-    """Check the file system that holds the messages."""
+def check_service_memory(folder: Path) -> Check:
+    """Check the file system for the messages of the service, which only it can write to."""
+    name = "shared memory of the service"
+    if not folder.is_mount():
+        text = "it is /dev/shm, which every user of this machine can fill"
+        return Check("WARN", name, text, "`systemctl status run-dorad-shm.mount` says why")
+    space = os.statvfs(folder)
+    free = space.f_bavail * space.f_frsize
+    text = f"{folder}, {free / 1e6:.0f} MB free"
+    if free < MIN_FREE_SHM:
+        return Check("WARN", name, text, "`systemctl edit run-dorad-shm.mount` can enlarge it")
+    return Check("PASS", name, text)
+
+
+def check_shared_memory(folder: Path) -> Check:
+    """Check the file system that holds the messages of `dora run` and `dora up`."""
+    name = "shared memory"
     try:
         mode = stat.S_IMODE(folder.stat().st_mode)
         space = os.statvfs(folder)
@@ -169,6 +184,7 @@ def check_daemon() -> Iterator[Check]:
     from dorad.control.messages import DataflowList, NodeList, Nothing, Ref
     from dorad.daemon.paths import system_paths
     from dorad.launch import landlock
+    from dorad.shm.create import SERVICE_FOLDER
 
     try:
         with connect() as client:
@@ -186,9 +202,7 @@ def check_daemon() -> Iterator[Check]:
         yield from judge_daemon(found)
         yield check_socket(client.server.path)
         if client.server.path == system_paths().control:
-            own = Path(f"/proc/{found.pid}/root", *SHARED_MEMORY.parts[1:])
-            if os.geteuid() == 0:  # others may not look into it
-                yield check_shared_memory(own, "shared memory of the service")
+            yield check_service_memory(Path(SERVICE_FOLDER))
             yield judge_isolation(landlock.version())
         yield from check_disks(client.server.path, Path(found.state).parent)
     yield judge_dataflows(dataflows.dataflows)

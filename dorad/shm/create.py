@@ -3,8 +3,8 @@
 There are three kinds, with different rights:
 
     mailbox  a sealed memfd that both ends write. It cannot be shrunk, so the daemon may map it.
-    pool     a segment in /dev/shm, whose size limits what nodes use. Its owner writes it;
-             receivers have a read-only descriptor. The daemon never maps it.
+    pool     a segment in a file system in memory, whose size limits what nodes use. Its owner
+             writes it; receivers have a read-only descriptor. The daemon never maps it.
     texts    what the daemon itself sends: a sealed memfd that only the daemon can write.
 """
 
@@ -20,14 +20,13 @@ from typing import NamedTuple
 from dorad.shm.check import F_SEAL_FUTURE_WRITE
 from dorad.shm.mapping import Mapping
 
-try:
-    import posix_ipc
-except ImportError:  # it has no wheel for this Python, and the machine no compiler
-    posix_ipc = None
-
 PREFIX = "dorad-"
 
-_FOLDER = "/dev/shm"
+COMMON_FOLDER = "/dev/shm"
+SERVICE_FOLDER = "/run/dorad/shm"
+"""The service has a file system of its own, which no file of another user can fill. Systemd mounts
+it (`run-dorad-shm.mount`), unless it cannot."""
+
 _SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 _LARGE = 1 << 26
 """Mailboxes of at least this many bytes are checked against the available memory."""
@@ -37,7 +36,7 @@ _log = logging.getLogger(__name__)
 class ShmFullError(OSError):
     """There is not enough room for shared memory; `asked` and `free` are bytes."""
 
-    def __init__(self, asked: int, free: int, where: str = _FOLDER) -> None:
+    def __init__(self, asked: int, free: int, where: str) -> None:
         self.asked = asked
         self.free = free
         super().__init__(
@@ -88,10 +87,17 @@ def extend(mailbox: int, offset: int, size: int) -> None:
     os.posix_fallocate(mailbox, offset, size)
 
 
+def folder() -> str:
+    """Return the folder for the segments of this process."""
+    if os.path.ismount(SERVICE_FOLDER) and os.access(SERVICE_FOLDER, os.W_OK):
+        return SERVICE_FOLDER
+    return COMMON_FOLDER
+
+
 def create_pool(size: int) -> PoolMemory:
     """Return the descriptors of a new zeroed segment of `size` bytes, already unlinked.
 
-    All its pages are allocated here, so that no process runs into a full /dev/shm (SIGBUS) later.
+    All its pages are allocated here, so that no process runs into a full disk (SIGBUS) later.
     The segment's mode prevents other users from reopening it for writing.
 
     Raises:
@@ -99,56 +105,19 @@ def create_pool(size: int) -> PoolMemory:
         OSError: it cannot be created for another reason.
     """
     # The pid in the name lets `unlink_stale` find the segment of a daemon that was killed here.
-    name = f"/{PREFIX}{os.getpid()}-{os.urandom(8).hex()}"
-    opened = _open_segment(name) if posix_ipc is not None else _open_by_libc(name)
-    try:
-        os.fchmod(opened.owner, 0o400)
-        _allocate(opened.owner, size)
-    except BaseException:
-        os.close(opened.owner)
-        os.close(opened.receiver)
-        raise
-    return opened
-
-
-def _open_segment(name: str) -> PoolMemory:
-    """Return the two descriptors of a new segment, which has no name any more."""
-    segment = posix_ipc.SharedMemory(name, posix_ipc.O_CREX, mode=0o600)
+    name = f"{folder()}/{PREFIX}{os.getpid()}-{os.urandom(8).hex()}"
+    owner = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
-            receiver = posix_ipc.SharedMemory(name, read_only=True)
+            receiver = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
         finally:
-            segment.unlink()
-    except BaseException:
-        segment.close_fd()
-        raise
-    return PoolMemory(int(segment.fd), int(receiver.fd))
-
-
-def _open_by_libc(name: str) -> PoolMemory:
-    """Do the same as `_open_segment` without posix_ipc."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "shm_open"):  # glibc before 2.34
-        libc = ctypes.CDLL("librt.so.1", use_errno=True)
-    libc.shm_open.argtypes = (ctypes.c_char_p, ctypes.c_int, ctypes.c_uint)
-    libc.shm_unlink.argtypes = (ctypes.c_char_p,)
-
-    def checked(result: int) -> int:
-        if result < 0:
-            error = ctypes.get_errno()
-            raise OSError(error, os.strerror(error), name)
-        return result
-
-    encoded = name.encode()
-    # The C library adds O_CLOEXEC.
-    owner = checked(libc.shm_open(encoded, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-    try:
+            os.unlink(name)
         try:
-            receiver = checked(libc.shm_open(encoded, os.O_RDONLY, 0))
-        finally:
-            checked(libc.shm_unlink(encoded))
+            os.fchmod(owner, 0o400)
+            _allocate(owner, size)
+        except BaseException:
+            os.close(receiver)
+            raise
     except BaseException:
         os.close(owner)
         raise
@@ -179,27 +148,28 @@ def _allocate(segment: int, size: int) -> None:
     try:
         os.posix_fallocate(segment, 0, size)
     except (OSError, OverflowError):
-        usage = os.statvfs(_FOLDER)
+        usage = os.fstatvfs(segment)
         free = usage.f_bavail * usage.f_frsize
         if free < size:
-            raise ShmFullError(size, free) from None
+            raise ShmFullError(size, free, folder()) from None
         raise
 
 
 def check_share(size: int, used: int, used_by_dataflow: int) -> None:
-    """Check that a node with `used` bytes in /dev/shm may have `size` more.
+    """Check that a node with `used` bytes of segments may have `size` more.
 
-    One node may have three quarters of it, and all nodes of a dataflow seven eighths: the rest is
-    left to other nodes and to other dataflows.
+    One node may have three quarters of their file system, and all nodes of a dataflow seven
+    eighths: the rest is left to other nodes and to other dataflows.
 
     Raises:
         ShmFullError: there is not enough room.
         OSError: the node or its dataflow would exceed its share.
     """
-    usage = os.statvfs(_FOLDER)
+    where = folder()
+    usage = os.statvfs(where)
     free, all_bytes = usage.f_bavail * usage.f_frsize, usage.f_blocks * usage.f_frsize
     if size > free:
-        raise ShmFullError(size, free)
+        raise ShmFullError(size, free, where)
     for owner, own, share, name in (
         ("node", used, all_bytes // 4 * 3, "three quarters"),
         ("dataflow", used_by_dataflow, all_bytes // 8 * 7, "seven eighths"),
@@ -207,7 +177,7 @@ def check_share(size: int, used: int, used_by_dataflow: int) -> None:
         if own + size > share:
             raise OSError(
                 f"{size} bytes requested, and this {owner} has {own} of the {share} that one "
-                f"{owner} may have ({name} of /dev/shm); send smaller messages, or make /dev/shm "
+                f"{owner} may have ({name} of {where}); send smaller messages, or make {where} "
                 "larger"
             )
 
@@ -225,7 +195,10 @@ def unlink_stale() -> None:
 
     All users may put files into /dev/shm: files of others and non-regular files are skipped.
     """
-    for path in Path("/dev/shm").glob(f"{PREFIX}*-*"):
+    for path in (
+        *Path(COMMON_FOLDER).glob(f"{PREFIX}*-*"),
+        *Path(SERVICE_FOLDER).glob(f"{PREFIX}*-*"),
+    ):
         pid = path.name.removeprefix(PREFIX).partition("-")[0]
         if not pid.isdecimal() or Path(f"/proc/{pid}").exists():
             continue

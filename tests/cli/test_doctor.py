@@ -8,6 +8,7 @@ import pytest
 
 from dorad import __version__
 from dorad.cli.doctor import (
+    check_service_memory,
     check_shared_memory,
     check_uv,
     judge_daemon,
@@ -115,6 +116,14 @@ def test_missing_shared_memory_is_a_failure(tmp_path):
 
 def test_this_machines_shared_memory_can_be_used():
     assert check_shared_memory(Path("/dev/shm")).level != "FAIL"
+
+
+def test_without_its_own_shared_memory_the_service_is_warned_about(tmp_path):
+    check = check_service_memory(tmp_path)
+    assert check.level == "WARN"
+    assert "every user of this machine can fill" in check.text
+    assert "run-dorad-shm.mount" in check.hint
+    assert check_service_memory(Path("/dev/shm")).text.startswith("/dev/shm, ")
 
 
 def test_a_missing_uv_is_only_a_warning():
