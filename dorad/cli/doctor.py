@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 SHARED_MEMORY = Path("/dev/shm")
+SERVICE_MEMORY = Path("/run/dorad/shm")
 MIN_FREE_SHM = 64 << 20
 """Free bytes in shared memory below which `doctor` warns."""
 UV_CHECK_S = 5.0
@@ -184,7 +185,6 @@ def check_daemon() -> Iterator[Check]:
     from dorad.control.messages import DataflowList, NodeList, Nothing, Ref
     from dorad.daemon.paths import system_paths
     from dorad.launch import landlock
-    from dorad.shm.create import SERVICE_FOLDER
 
     try:
         with connect() as client:
@@ -202,7 +202,7 @@ def check_daemon() -> Iterator[Check]:
         yield from judge_daemon(found)
         yield check_socket(client.server.path)
         if client.server.path == system_paths().control:
-            yield check_service_memory(Path(SERVICE_FOLDER))
+            yield check_service_memory(SERVICE_MEMORY)
             yield judge_isolation(landlock.version())
         yield from check_disks(client.server.path, Path(found.state).parent)
     yield judge_dataflows(dataflows.dataflows)

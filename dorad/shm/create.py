@@ -105,13 +105,13 @@ def create_pool(size: int) -> PoolMemory:
         OSError: it cannot be created for another reason.
     """
     # The pid in the name lets `unlink_stale` find the segment of a daemon that was killed here.
-    name = f"{folder()}/{PREFIX}{os.getpid()}-{os.urandom(8).hex()}"
+    name = Path(folder(), f"{PREFIX}{os.getpid()}-{os.urandom(8).hex()}")
     owner = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         try:
-            receiver = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            receiver = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         finally:
-            os.unlink(name)
+            name.unlink()
         try:
             os.fchmod(owner, 0o400)
             _allocate(owner, size)

@@ -8,6 +8,7 @@ import pytest
 
 from dorad import __version__
 from dorad.cli.doctor import (
+    SERVICE_MEMORY,
     check_service_memory,
     check_shared_memory,
     check_uv,
@@ -19,6 +20,7 @@ from dorad.cli.doctor import (
 )
 from dorad.control import messages as m
 from dorad.launch import landlock
+from dorad.shm import create
 from tests.cli.dora import dora
 from tests.cli.fakedaemon import daemon_status, dataflow, no_daemon, node
 
@@ -119,6 +121,7 @@ def test_this_machines_shared_memory_can_be_used():
 
 
 def test_without_its_own_shared_memory_the_service_is_warned_about(tmp_path):
+    assert Path(create.SERVICE_FOLDER) == SERVICE_MEMORY
     check = check_service_memory(tmp_path)
     assert check.level == "WARN"
     assert "every user of this machine can fill" in check.text
@@ -152,7 +155,7 @@ def test_a_daemon_that_can_start_no_node_is_a_failure():
     [
         (0, "WARN", "can read each other's memory and variables"),
         (landlock.READING - 1, "WARN", "can read each other's memory and variables"),
-        (landlock.READING, "PASS", "cannot read each other; they can kill each other"),
+        (landlock.READING, "PASS", "cannot read each other, but kill each other"),
         (landlock.SIGNALS, "PASS", "cannot read or kill each other"),
     ],
 )
