@@ -145,6 +145,7 @@ AREAS = (
             "tests/record/test_replay_plan.py",
             "tests/record/test_edit.py",
             "tests/record/test_file.py",
+            "tests/record/test_receive.py",
             "tests/record/test_recorder.py",
             "tests/record/test_ring.py",
             "tests/record/test_ranges.py",
