@@ -125,6 +125,8 @@ AREAS = (
             "tests/link/test_frames.py",
             "tests/link/test_greeting.py",
             "tests/link/test_channels.py",
+            "tests/link/test_delivery.py",
+            "tests/link/test_arrivals.py",
             "tests/link/test_identity.py",
             "tests/link/test_session.py",
             "tests/link/test_silence.py",

@@ -392,9 +392,10 @@ def test_after_some_takes_of_nothing_the_recorder_sleeps_until_a_message_comes(r
     states = []
 
     def ring():
-        while not words[layout.BOX_ASLEEP]:
+        end = time.monotonic() + 10
+        while not words[layout.BOX_ASLEEP] and time.monotonic() < end:
             time.sleep(0.001)
-        states.append("asleep")
+        states.append("asleep" if words[layout.BOX_ASLEEP] else "awake")
         doorbell.ring(robot.connection.bell)
 
     thread = threading.Thread(target=ring)
