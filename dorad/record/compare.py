@@ -143,14 +143,19 @@ def _value(array: pa.Array, at: int) -> Any:
 
 
 def _first_number(one: pa.Array, other: pa.Array, tolerance: float) -> int | None:
-    left, right = (each.to_numpy(zero_copy_only=False) for each in (one, other))
-    unequal = left != right
-    if left.dtype.kind == "f":
-        unequal &= ~(np.isnan(left) & np.isnan(right))
-    if tolerance and left.dtype.kind in "iuf":
+    left, right = (_to_numpy(each) for each in (one, other))
+    unequal = (left != right) & ~(np.isnan(left) & np.isnan(right))
+    if tolerance and (pa.types.is_integer(one.type) or pa.types.is_floating(one.type)):
         unequal &= ~_close(left.astype(np.float64), right.astype(np.float64), tolerance)
     places = np.flatnonzero(unequal)
     return int(places[0]) if len(places) else None
+
+
+def _to_numpy(array: pa.Array) -> np.ndarray[Any, Any]:
+    if pa.types.is_time(array.type):
+        # NumPy has no times of day, and those of Python have no nanoseconds.
+        array = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64())
+    return array.to_numpy(zero_copy_only=False)
 
 
 def _close(left: _Floats, right: _Floats, tolerance: float) -> Any:

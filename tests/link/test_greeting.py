@@ -11,6 +11,7 @@ from dorad.link import hello
 from dorad.link.frames import FrameError
 from dorad.link.greeting import MAX_UNANSWERED_S, REPEAT_S, UNANSWERED_S, Greeting
 from dorad.link.hello import Grant, Hello, Window
+from dorad.link.reports import PeerStatus
 
 GRANT = Grant(0, 1, 1, Window(1, 1))
 
@@ -161,3 +162,146 @@ def test_a_machine_that_never_answers_asks_for_new_sessions_ever_more_rarely() -
     a.appear(2, now_s)
     assert not a.check_answers(now_s)
     assert a.check_answers(now_s + UNANSWERED_S), "an answer resets the time"
+
+
+def both() -> tuple[Greeting, Greeting]:
+    return Greeting("flow", "a", 1, "b"), Greeting("flow", "b", 2, "a")
+
+
+def tell(sender: Greeting, receiver: Greeting, now_s: float, **more: bool) -> bool:
+    """Send a greeting that arrives; return whether its grants open the channels."""
+    return receiver.hear(hello.decode(sender.hello({"s": GRANT}, now_s, **more)), now_s)
+
+
+def up() -> tuple[Greeting, Greeting]:
+    """Return two machines that have greeted each other, in 1.5 seconds."""
+    a, b = both()
+    a.appear(2, 0)
+    b.appear(1, 0)
+    tell(a, b, 0.0)
+    assert (a.up, a.heard, b.up, b.heard) == (False, False, False, True)
+    assert tell(b, a, 0.25)
+    assert tell(a, b, 1.0)
+    assert not tell(b, a, 1.5)
+    assert (a.up, b.up) == (True, True)
+    return a, b
+
+
+def test_the_round_trip_is_that_of_the_first_answer_in_microseconds() -> None:
+    a, b = up()
+    assert a.status() == PeerStatus("up", "", 500_000)
+    assert b.status() == PeerStatus("up", "", 750_000)
+    tell(a, b, 30.0)
+    tell(b, a, 40.0)
+    assert a.status().round_trip_us == 500_000, "it was answered before"
+    # After another greeting it is measured again.
+    a.restart(50.0)
+    tell(a, b, 50.0)
+    tell(b, a, 50.125)
+    assert a.status().round_trip_us == 125_000
+
+
+def test_a_machine_is_missing_until_it_is_seen_heard_refused_or_has_left() -> None:
+    a, b = both()
+    assert a.missing
+    assert a.status("why").reason == "no link process of b for this dataflow has been seen; why"
+    assert "dorafleet router" in a.status().reason
+    a.appear(2, 0)
+    assert (a.missing, a.status().state) == (False, "greeting")
+    a.vanish(2)
+    assert a.missing
+    tell(b, a, 0.0, leaving=True)
+    assert (a.missing, a.left, a.status().state) == (False, True, "absent")
+    assert a.status().reason == "the dataflow has ended on b"
+    a.appear(2, 0)
+    assert not a.left
+    a.hear(msgspec.structs.replace(hello.decode(b.hello({}, 0)), version=9), 0)
+    a.lose()
+    assert (a.missing, a.status().state) == (False, "refused")
+    other, _ = up()
+    assert not other.missing
+    other.lose()
+    assert (other.missing, other.up, other.heard, other.due_s) == (True, False, False, None)
+
+
+def test_a_greeting_is_repeated_until_it_is_answered() -> None:
+    a, b = both()
+    a.announce(0.0)
+    assert a.due_s is None, "there is no other end yet"
+    a.appear(2, 5.0)
+    assert (a.due(4.9), a.due(5.0)) == (False, True)
+    a.hello({}, 5.0)
+    assert a.due_s == 5.0 + REPEAT_S
+    a, b = up()
+    assert a.due_s is None
+    a.announce(7.0)
+    assert a.due_s == 7.0
+    a.hello({}, 7.0)
+    assert a.due_s is None
+    # One that is refused is not greeted again.
+    a.hear(msgspec.structs.replace(hello.decode(b.hello({}, 8.0)), version=9), 8.0)
+    a.restart(9.0)
+    a.hello({}, 9.0)
+    assert a.due_s is None
+
+
+def test_a_greeting_offers_nothing_before_the_other_end_was_heard() -> None:
+    a, b = both()
+    a.appear(2, 0)
+    first = hello.decode(a.hello({"s": GRANT}, 0))
+    assert (first.grants, first.heard, first.answered, first.number) == ({}, None, False, 1)
+    a, b = up()
+    later = hello.decode(a.hello({"s": GRANT}, 0))
+    assert (later.grants, later.heard, later.answered) == ({"s": GRANT}, (2, b.number), True)
+
+
+def test_a_process_that_appears_again_is_not_greeted_again_and_another_one_is() -> None:
+    a, _ = up()
+    number = a.number
+    a.appear(2, 3.0)
+    assert (a.up, a.number) == (True, number)
+    a.appear(3, 3.0)
+    assert (a.up, a.heard, a.number, a.due_s) == (False, False, number + 1, 3.0)
+
+
+def test_each_answer_that_says_something_new_is_answered() -> None:
+    a, b = up()
+    assert not tell(b, a, 3.0), "it is the same greeting"
+    assert a.due_s is None
+    b.restart(4.0)
+    assert tell(b, a, 4.0)
+    assert a.due_s == 4.0
+    # One that does not know that it was heard, although it is not new.
+    a.hello({}, 4.0)
+    assert a.due_s is None
+    assert not tell(b, a, 5.0)
+    assert a.due_s == 5.0
+
+
+def test_no_new_session_is_asked_for_while_the_other_end_answers_is_refused_or_has_left() -> None:
+    a, b = up()
+    assert not a.check_answers(0)
+    assert not a.check_answers(2 * UNANSWERED_S)
+    a.restart(20)
+    assert not a.check_answers(20)
+    assert not a.check_answers(20 + UNANSWERED_S - 0.1)
+    assert a.check_answers(20 + UNANSWERED_S)
+    tell(a, b, 30)
+    tell(b, a, 30)
+    assert a.up
+    assert not a.check_answers(40)
+    a.restart(50)
+    assert not a.check_answers(50), "the time begins again"
+    assert a.check_answers(50 + UNANSWERED_S), "and is as short as at first"
+    a.hear(msgspec.structs.replace(hello.decode(b.hello({}, 60)), version=9), 60)
+    assert not a.check_answers(60)
+    assert not a.check_answers(1000)
+
+
+def test_what_another_process_of_the_machine_says_of_its_end_is_ignored() -> None:
+    a, b = up()
+    said = hello.decode(b.hello({}, 3, leaving=True))
+    assert not a.hear(msgspec.structs.replace(said, incarnation=9), 3)
+    assert (a.left, a.up) == (False, True)
+    assert not a.hear(said, 3)
+    assert (a.left, a.up, a.heard, a.due_s) == (True, False, False, None)

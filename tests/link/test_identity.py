@@ -6,11 +6,11 @@ import asyncio
 import json
 import sys
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dorad.link.access import session_rules
+from dorad.link.access import MAX_COMMON_NAME, router_rules, session_rules
 from tests.daemon.clients import Program
 from tests.link.certificates import Authority
 from tests.link.links import DEADLINE_S, RECEIVER, SENDER, Connected, Pair, lines, pair
@@ -147,4 +147,55 @@ def test_the_rules_of_a_peer_name_its_certificate(peer: str) -> None:
     assert {rule["flows"][0]: rule["key_exprs"][0] for rule in spoken} == {
         "ingress": f"dorad/flow/to/alpha/{peer}/*",
         "egress": f"dorad/flow/to/{peer}/alpha/*",
+    }
+
+
+def allowed(rules: dict[str, Any]) -> dict[str, set[tuple[str, str, str]]]:
+    """Return what the rules allow: by certificate, the flow, the message and the key."""
+    assert (rules["enabled"], rules["default_permission"]) == (True, "deny")
+    by_id = {each["id"]: each for each in rules["rules"]}
+    assert len(by_id) == len(rules["rules"])
+    assert {each["permission"] for each in by_id.values()} <= {"allow"}
+    names = {each["id"]: each["cert_common_names"] for each in rules["subjects"]}
+    allowed: dict[str, set[tuple[str, str, str]]] = {}
+    for policy in rules["policies"]:
+        (subject,) = policy["subjects"]
+        (name,) = names[subject]
+        for rule in (by_id[each] for each in policy["rules"]):
+            allowed.setdefault(name, set()).update(
+                (flow, message, key)
+                for flow in rule["flows"]
+                for message in rule["messages"]
+                for key in rule["key_exprs"]
+            )
+    return allowed
+
+
+ASKS = ("declare_subscriber", "declare_liveliness_subscriber", "liveliness_query")
+
+
+def test_a_peer_may_send_what_is_its_own_and_get_what_is_sent_to_it() -> None:
+    found = allowed(session_rules("flow", "me", ["one", "other"]))
+    assert set(found) == {"one", "other"}
+    root = "dorad/flow"
+    its = {f"{root}/to/me/one/*", f"{root}/alive/one/*"}
+    ours = {f"{root}/to/one/me/*", f"{root}/alive/me/*"}
+    assert found["one"] == {
+        *(("ingress", each, key) for each in ("put", "liveliness_token") for key in its),
+        *(("egress", each, key) for each in ("put", "liveliness_token") for key in ours),
+        *(("ingress", each, key) for each in ASKS for key in ours),
+        *(("egress", each, key) for each in ASKS for key in its),
+    }
+
+
+def test_a_router_lets_each_machine_speak_under_its_own_name_and_all_ask() -> None:
+    found = allowed(router_rules(["one", "x" * 80]))
+    assert set(found) == {"one", "x" * MAX_COMMON_NAME}
+    root = "dorad/*"
+    says = {f"{root}/to/*/one/*", f"{root}/alive/one/*"}
+    assert found["one"] == {
+        *(("ingress", each, key) for each in ("put", "liveliness_token") for key in says),
+        ("egress", "put", f"{root}/to/one/*/*"),
+        *((flow, each, "dorad/**") for flow in ("ingress", "egress") for each in ASKS),
+        ("egress", "liveliness_token", f"{root}/alive/**"),
     }

@@ -1,13 +1,16 @@
 """What counts as equal, and how the first difference is named."""
 
 import math
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dorad.record.check import Checker, DifferentError
 from dorad.record.compare import Content, Rules, difference
+from dorad.record.config import ReplayConfig
 from dorad.record.diff import differences
 from dorad.record.reader import RecordingError, RecordingReader
 from tests.record.files import numbers, write
@@ -49,8 +52,25 @@ def test_values_that_python_or_numpy_cannot_hold_are_compared():
     month = pa.MonthDayNano([1, 2, 3])
     assert found([month], [pa.MonthDayNano([1, 2, 4])]) == ("data[0][2]", "3", "4")
     assert found([month], [month]) is None
-    one, other = (pa.array([value], pa.duration("ns")) for value in (5, 6))
-    assert found(one, other) == ("data[0]", "5", "6")
+    for kind in (pa.duration("ns"), pa.time64("ns"), pa.timestamp("ns")):
+        one, other = (pa.array([value], kind) for value in (5, 6))
+        assert found(one, one) is None
+        place, *_ = found(one, other)
+        assert place == "data[0]"
+        # A tolerance is for numbers.
+        assert found(one, other, Rules(0.9)) is not None
+
+
+@pytest.mark.parametrize(
+    "kind", [pa.time32("s"), pa.time64("us"), pa.date32(), pa.timestamp("ms", "UTC"), pa.bool_()]
+)
+def test_times_dates_and_truths_are_compared_and_shown(kind):
+    width = pa.int32() if kind in (pa.time32("s"), pa.date32()) else pa.int64()
+    one, other = (pa.array([0, value], width).cast(kind) for value in (0, 1))
+    assert found(one, one) is None
+    place, left, right = found(one, other)
+    assert place == "data[1]"
+    assert left != right
 
 
 def test_equal_messages_do_not_differ():
@@ -156,3 +176,88 @@ def test_two_recordings_are_compared_topic_by_topic(tmp_path):
         ]
         with pytest.raises(RecordingError, match="nope"):
             differences(left, right, Rules(), ["nope/x"])
+
+
+# -- whole topics that are left out, and live nodes
+
+
+def test_a_pattern_of_topics_leaves_out_whole_topics_and_no_others():
+    rules = Rules(ignore=["det/*", "*:metadata.n"])
+    assert rules.ignores("det/boxes")
+    assert not rules.ignores("cam/boxes")
+    assert not rules.ignores("cam/boxes", "data[0]")
+    assert rules.ignores("cam/boxes", "metadata.n")
+    # A pattern of a path is none of a topic.
+    assert not Rules(ignore=["*:*"]).ignores("cam/boxes")
+    assert Rules(ignore=["*:*"]).ignores("cam/boxes", "data")
+    assert not Rules(ignore=["other", "a:b"]).ignores("a", "c")
+    assert found([1], [2], Rules(ignore=["det/*"])) is None
+    assert found([1], ["x"], Rules(ignore=["det/*"])) is None
+    assert found([1], [2], Rules(ignore=["cam/*"])) is not None
+
+
+def test_the_first_pattern_that_fits_a_topic_gives_its_tolerance():
+    rules = Rules(0.5, {"cam/*": 0.0, "*/boxes": 0.25})
+    assert [rules.tolerance_of(each) for each in ("cam/boxes", "det/boxes", "x/y")] == [
+        0.0,
+        0.25,
+        0.5,
+    ]
+
+
+class Recording:
+    """The messages of one topic after another, and what was asked for."""
+
+    def __init__(self, **topics):
+        self.topics = {name.replace("_", "/"): values for name, values in topics.items()}
+        self.asked = []
+
+    def messages(self, *, start, end, topics):
+        self.asked.append((start, end, topics))
+        (topic,) = topics
+        for value in self.topics.get(topic, ()):
+            yield SimpleNamespace(decode=lambda value=value: Content(pa.array([value]), {"n": 1}))
+
+
+def checker(*recordings, checked=("a/x", "b/y"), **more):
+    config = ReplayConfig(files=[], topics=[], checked=list(checked), start=5, end=9, **more)
+    return Checker(recordings, config)
+
+
+def test_a_live_node_must_send_what_is_recorded_from_one_file_after_the_other():
+    files = Recording(a_x=[1, 2], b_y=[7]), Recording(a_x=[3])
+    check = checker(*files)
+    for topic, value in [("a/x", 1), ("b/y", 7), ("a/x", 2), ("c/z", 0), ("a/x", 3)]:
+        check.take(topic, pa.array([value]), {"n": 1})
+    assert check.finish() == 4
+    assert check.counts == {"a/x": 3, "b/y": 1}
+    assert set(files[1].asked) == {(5, 9, frozenset({"a/x"})), (5, 9, frozenset({"b/y"}))}
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ([1, 5], "a/x, message 1, data[0]: expected 2, got 5"),
+        ([1, 2, 3], "a/x, message 2: expected no more messages, got 1 x int64"),
+        ([1], "a/x, message 1: expected 1 x int64, got no message"),
+    ],
+)
+def test_a_live_node_that_sends_something_else_more_or_less_is_named(values, text):
+    check = checker(Recording(a_x=[1, 2]))
+    with pytest.raises(DifferentError) as raised:
+        for value in values:
+            check.take("a/x", pa.array([value]), {"n": 1})
+        check.finish()
+    assert str(raised.value) == str(raised.value.difference) == text
+
+
+def test_metadata_and_tolerances_count_for_live_nodes_and_ignored_topics_do_not():
+    check = checker(
+        Recording(a_x=[100, 100], b_y=[1]), tolerance=0.1, tolerances={"b/*": 0.0}, ignore=["b/*"]
+    )
+    check.take("a/x", pa.array([105]), {"n": 1})
+    check.take("b/y", pa.array(["?"]), {})
+    with pytest.raises(DifferentError, match=r"metadata\.n: expected 1, got nothing"):
+        check.take("a/x", pa.array([100]), {})
+    assert check.counts == {"a/x": 2, "b/y": 0}
+    assert check.finish() == 2, "nothing of b/y is missing"

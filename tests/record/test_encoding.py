@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from dorad.node import metadata as metadata_codec
 from dorad.record import images
-from dorad.record.encoding import decode_message, encode_raw
+from dorad.record.encoding import METADATA_KEY, decode_message, encode_raw
 from tests.record.files import START, encoded, raw
 
 ARRAYS = [
@@ -68,6 +68,12 @@ def test_every_type_comes_back_as_it_was(array, metadata):
     assert found.array.type == array.type
     assert found.array.equals(array)
     assert found.metadata == metadata
+
+
+def test_a_message_without_metadata_has_none_in_the_file():
+    for array in (pa.array(["x"]), pa.array([[1]])):
+        assert METADATA_KEY in bytes(encoded(array, {"n": 1}).body)
+        assert METADATA_KEY not in bytes(encoded(array).body)
 
 
 texts = st.text(string.printable, max_size=8)

@@ -1,16 +1,20 @@
 """The recorder's threads: what is put is in the file, or counted as dropped."""
 
+import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 from mcap.reader import make_reader
 
+from dorad.record import outcome as lines
 from dorad.record import recorder as module
 from dorad.record import syncer
-from dorad.record.items import Item
+from dorad.record.encoding import Encoded
+from dorad.record.items import Item, Outcome, size_of
 from dorad.record.reader import RecordingReader
 from dorad.record.recorder import Recorder
 from dorad.record.series import FileSeries
@@ -278,3 +282,52 @@ def test_messages_of_one_take_are_sorted_by_time(settings):
     recorder.end("test", {})
     with RecordingReader(settings.path) as reader:
         assert [message.sequence for message in reader.messages()] == [0, 1, 2, 3]
+
+
+# -- what it says of itself
+
+
+def ended(**more):
+    fields = {"complete": True, "reason": "stopped", "messages": 7, "bytes": 9, "closed": True}
+    fields |= {"paths": (Path("/x/a.mcap"),), "dropped": {"a/b": 0, "c/d": 2}, "counts": {"a/b": 7}}
+    return Outcome(**fields | more)
+
+
+def line_of(text):
+    fields = json.loads(text)
+    return fields["level"], fields["node_id"], fields["target"], fields["fields"]
+
+
+def test_the_line_of_a_recorder_about_its_end_is_read_as_it_was():
+    level, node, target, fields = line_of(lines.outcome_line("rec", ended()))
+    assert (level, node) == ("info", "rec")
+    found = lines.read_outcome(target, fields)
+    assert found == lines.Ended(True, "stopped", 7, 9, ["/x/a.mcap"], {"c/d": 2})
+    assert lines.read_outcome("other", fields) is None
+    assert lines.read_outcome(target, None) is None
+    assert lines.read_outcome(target, {"complete": "yes"}) is None
+    many = ended(complete=False, paths=tuple(Path(f"/x/{n}") for n in range(200)))
+    level, _, target, fields = line_of(lines.outcome_line("rec", many))
+    assert level == "warn"
+    assert fields["paths"] == [f"/x/{n}" for n in range(200 - lines.MAX_PATHS, 200)]
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_the_line_of_a_recorder_about_an_incident_is_read_as_it_was(made):
+    marked = lines.Marked(made, "incident 1")
+    level, node, target, fields = line_of(lines.marked_line("rec", marked))
+    assert (level, node) == ("info" if made else "warn", "rec")
+    assert lines.read_marked(target, fields) == marked
+    assert lines.read_marked("other", fields) is None
+    assert lines.read_marked(target, {}) is None
+    assert lines.read_marked(target, {"made": 1}) is None
+    # Neither line is taken for the other.
+    assert lines.read_outcome(target, fields) is None
+
+
+def test_a_message_that_waits_takes_the_memory_of_its_parts():
+    plain = Item(0, "a/b", 0, (5, 1, 0, bytes(100), bytes(20)))
+    made = Item(0, "a/b", 0, Encoded(None, bytes(3), bytes(100), bytes(20)))
+    assert size_of(plain) - size_of(Item(0, "a/b", 0, (5, 1, 0, b"", b""))) == 120
+    assert size_of(made) - size_of(plain) == 3
+    assert size_of(plain) > 120

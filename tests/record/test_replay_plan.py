@@ -1,5 +1,6 @@
 """Which nodes are replayed, how the dataflow changes, and when messages are due."""
 
+import dataclasses
 import threading
 
 import pyarrow as pa
@@ -13,7 +14,14 @@ from dorad.record.config import ReplayConfig
 from dorad.record.control import Control
 from dorad.record.player import Player, StoppedError, _ticks_of, with_extension
 from dorad.record.reader import RecordingReader
-from dorad.record.rewire import REPLAYER, ReplayError, choose_replayed, rewire
+from dorad.record.rewire import (
+    REPLAYER,
+    ReplayError,
+    check_comparison,
+    choose_replayed,
+    rewire,
+    set_arguments,
+)
 from tests.record.files import DATAFLOW, numbers, write
 
 FLOW = yaml.safe_load(DATAFLOW)
@@ -44,6 +52,47 @@ def test_a_dataflow_without_the_recorded_nodes_is_refused_with_both_names():
     other = {"nodes": [{"id": "lidar"}]}
     with pytest.raises(ReplayError, match="messages of source, worker; the dataflow has lidar"):
         choose_replayed(other, TOPICS, wanted=(), live=(), sources_only=False)
+
+
+def test_there_must_be_something_to_compare():
+    plan = changed(("source",), checks=True)[1]
+    check_comparison(plan, lambda topic: topic == "source/number")
+    with pytest.raises(ReplayError, match="--ignore leaves out every topic") as raised:
+        check_comparison(plan, lambda topic: topic.startswith("worker/"))
+    assert raised.value.hint == "they send: worker/sum"
+    with pytest.raises(ReplayError, match="has no message of a node that runs"):
+        check_comparison(dataclasses.replace(plan, checked=()), lambda _: False)
+    removed = dataclasses.replace(plan, removed=("worker/old",))
+    with pytest.raises(ReplayError, match="the dataflow has no output worker/old"):
+        check_comparison(removed, lambda topic: topic == "worker/sum")
+    check_comparison(removed, lambda topic: topic == "worker/old")
+
+
+def test_the_arguments_of_the_replayer_are_set_last():
+    found, _ = changed(("source",))
+    before = yaml.safe_dump(found["nodes"][:-1])
+    set_arguments(found, "--config x")
+    assert found["nodes"][-1]["args"] == "--config x"
+    assert node(found, REPLAYER) is found["nodes"][-1]
+    assert yaml.safe_dump(found["nodes"][:-1]) == before
+
+
+def test_without_a_speed_or_in_a_pause_the_clock_stands_at_the_last_message():
+    for speed, paused in ((0.0, False), (1.0, True)):
+        clock = ReplayClock(0, 1000, speed)
+        if paused:
+            clock.pause(1000)
+        clock.at(70, 2000)
+        assert clock.position(5000) == 70
+    clock = ReplayClock(0, 1000, 2.0)
+    clock.at(70, 2000)
+    assert (clock.position(1100), clock.due(200)) == (200, 1100)
+    clock = ReplayClock(0, 1000, 0.0)
+    clock.at(70, 2000)
+    clock.set_speed(1.0, 3000)
+    assert clock.due(80) == 3010
+    clock.resume(9000)
+    assert clock.due(80) == 3010, "it was not paused"
 
 
 def test_a_recorded_output_that_a_live_node_has_no_longer_is_not_checked():
@@ -135,13 +184,14 @@ def test_a_client_runs_only_with_the_node_that_it_calls():
     server = {"id": "server", "path": "s.py", "inputs": {"q": "client/question"}, "outputs": ["a"]}
     camera = {"id": "camera", "path": "x.py", "outputs": ["image"]}
     client["inputs"] = {"a": "server/a", "image": "camera/image"}
-    flow = {"nodes": [client, server, camera]}
+    other = {"id": "other", "path": "o.py"}
+    flow = {"nodes": [other, client, server, camera]}
     recorded = ("server/a", "client/question", "camera/image")
     with pytest.raises(ReplayError, match="belong to the recorded requests") as raised:
         rewire(flow, recorded, ("server", "camera"), programs={})
     assert raised.value.hint == "let both run: --live client,server"
     _, plan = rewire(flow, recorded, ("camera",), programs={})
-    assert plan.live == ("client", "server")
+    assert plan.live == ("other", "client", "server")
 
 
 def test_operators_and_their_short_names_are_rewired():

@@ -35,7 +35,9 @@ raw_content = st.tuples(
     st.sampled_from([0, 1, 8, 16, 128, SMALL, 1 << 64, -1]),
     st.sampled_from([0, 0, 0, 1, -1]),
     sizes.map(bytes),
-    st.sampled_from([b"", b"", b'{"n":1}', b'{"encoding":"mono8"}', bytes(SMALL + 1)]),
+    st.sampled_from(
+        [b"", b"", b'{"n":1}', b'{"encoding":"mono8"}', bytes(SMALL), bytes(SMALL + 1)]
+    ),
 )
 encoded_content = st.builds(
     Encoded,

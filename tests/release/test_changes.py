@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dorad.release.changes import changed_nodes
+from dorad.release.changes import Changes, changed_nodes
 from dorad.release.manifest import NodeContent, parse
 from tests.release.samples import FLOW, MACHINE, release
 
@@ -52,3 +52,11 @@ def test_without_a_release_before_everything_is_added():
     assert found.size == sum(len(each) for each in (FLOW, b"print(1)\n"))
     assert not found.empty
     assert changed_nodes(new, new, MACHINE).empty
+
+
+def test_any_change_makes_it_not_empty():
+    names = "added removed replaced packages files_added files_removed files_changed params inputs"
+    assert Changes().empty
+    assert Changes(untouched=["a"], size=5).empty
+    for name in names.split():
+        assert not Changes(**{name: ["x"]}).empty

@@ -136,20 +136,20 @@ class Flow(Struct, frozen=True):
             fed = {name: source for name, source in added.items() if self.sends(source, alive)}
             still_open[unit] = MappingProxyType(kept | fed)
             if unfed := tuple(name for name in added if name not in fed):
-                closings.append(Closing(unit, unfed, drained=False))
+                closings.append((unit, unfed))
         endless = flow_of(after, exit_when_nodes_finish=exit_when_nodes_finish).endless
         drained = {
-            closing.unit
-            for closing in closings
-            if not still_open[closing.unit]
-            and closing.unit not in endless
-            and closing.unit not in self.drained
+            unit
+            for unit, _ in closings
+            if not still_open[unit] and unit not in endless and unit not in self.drained
         }
         # Of units that have ended, too: why they did so does not change with other edges.
         before_drained = self.drained & {*still_open, *(known.keys() & data_inputs(after).keys())}
         ended = frozenset(u for u in self.ended if u in still_open or node_of(u) == LINK)
         flow = Flow(still_open, endless, before_drained | drained, ended)
-        return flow, tuple(replace(each, drained=each.unit in drained) for each in closings)
+        return flow, tuple(
+            Closing(unit, unfed, drained=unit in drained) for unit, unfed in closings
+        )
 
     def started_again(
         self, node: str, dataflow: Dataflow, alive: Collection[str]

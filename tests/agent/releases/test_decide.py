@@ -6,8 +6,11 @@ import msgspec
 import pytest
 
 from dorad.agent.releases.decide import decide, forgettable, state_of
-from dorad.agent.releases.orders import take_order
+from dorad.agent.releases.model import Down
+from dorad.agent.releases.orders import forget_epoch, take_order
+from dorad.agent.releases.steps import MAX_CAUSE, MAX_DOWN, end_of, failures_of
 from dorad.control.errors import ControlError
+from dorad.control.messages import DataflowState, Failure, NodeResult
 from tests.agent.releases.orders import A, B, C, health, order, record, seen, share
 
 
@@ -313,3 +316,91 @@ def test_what_is_reported():
     assert (state.phase, state.running, state.confirmed, state.release) == ("probation", B, A, B)
     ended = state_of(confirmed(), seen(102, share=share(1, "failed")), {})
     assert (ended.running, ended.confirmed) == ("", A)
+
+
+def test_an_observation_that_changes_nothing_leaves_the_record_as_it_is():
+    present = confirmed()
+    assert decide(present, seen(80, share=share())) is present
+    present = decide(present, seen(80, share=share(), learned={"b/x": 1.0, "a/x": 1.0}))
+    assert decide(present, seen(90, share=share(), learned={"a/x": 9.0})) is present
+
+
+def test_an_order_that_waited_is_taken_once():
+    present = taken(on_probation(), order(C, 3))
+    present = decide(present, seen(140, share=share(2), health=health(), contact=140))
+    present = decide(present, seen(141, release=C, share=share(2)))
+    assert (present.order.release, present.next) == (C, None)
+    present = decide(present, seen(142, release=C, share=share(2)))
+    assert present.phase == "switching"
+
+
+def test_a_new_order_begins_without_what_was_known_of_the_one_before():
+    present = msgspec.structs.replace(
+        confirmed(), waiting="busy", refused=True, busy_since=5.0, gave_up=True, reason="x",
+        evidence=health().evidence, restarted=["camera"],
+    )  # fmt: skip
+    assert present.evidence
+    new = taken(present, order(B, 2))
+    assert (new.phase, new.reason, new.waiting, new.refused) == ("pending", "", "", False)
+    assert (new.busy_since, new.gave_up, new.evidence, new.restarted) == (None, False, [], [])
+
+
+def test_another_fleet_may_begin_its_epochs_again():
+    trying = forget_epoch(on_probation(epoch=7))
+    assert (trying.version, trying.next, trying.phase) == ((0, 2), None, "probation")
+    waiting = forget_epoch(taken(on_probation(), order(C, 3, epoch=9)))
+    assert (waiting.order.epoch, waiting.version, waiting.next.release) == (0, (0, 3), C)
+    assert taken(waiting, order(C, 4, epoch=0)).version == (0, 4)
+
+
+def run_of(status="failed", **outcome):
+    found = share(status=status)
+    return msgspec.structs.replace(
+        found, outcome=DataflowState(uuid=found.uuid, name="flow", status=status, **outcome)
+    )
+
+
+def test_the_failed_nodes_of_a_run_are_named_with_the_last_line_of_each():
+    results = [
+        NodeResult("a", "failed", "exited with code 1"),
+        NodeResult("b", "failed", "was killed"),
+        NodeResult("c", "ok", "exited with code 0"),
+        NodeResult("d", "cascading", "exited with code 0"),
+    ]
+    causes = [
+        Failure("node a exited with code 1", ["Traceback", "KeyError: 'x'"]),
+        Failure("node b was killed"),
+    ]
+    found = failures_of(run_of(results=results, failures=causes))
+    assert found == {"a": "exited with code 1: KeyError: 'x'", "b": "was killed"}
+    assert failures_of(run_of("finished", results=results)) == {}
+    # Without results, the dataflow itself.
+    alone = failures_of(run_of(failures=causes))
+    assert alone == {"flow": "the dataflow has failed: node a exited with code 1: KeyError: 'x'"}
+    many = [NodeResult(f"n{n}", "failed", "x" * 600) for n in range(MAX_DOWN + 3)]
+    found = failures_of(run_of(results=many))
+    assert len(found) == MAX_DOWN
+    assert {len(text) for text in found.values()} == {MAX_CAUSE}
+
+
+def test_the_end_of_a_run_says_why_as_far_as_it_is_known():
+    assert end_of(share(status="failed", reason="no disk")) == "the dataflow has failed: no disk"
+    assert end_of(share(status="finished")) == "the dataflow has finished"
+    assert end_of(run_of()) == "the dataflow has failed"
+    assert end_of(run_of(failures=[Failure("node b was killed")])) == (
+        "the dataflow has failed: node b was killed"
+    )
+
+
+def test_what_is_reported_of_a_run_that_has_ended_are_its_failed_nodes():
+    results = [NodeResult("camera", "failed", "was killed")]
+    present = confirmed()
+    state = state_of(present, seen(100, share=run_of(results=results)), {A: "lost"})
+    assert (state.failed, state.ended, state.running) == ({"camera": "was killed"}, {}, "")
+    assert state.damaged == {A: "lost"}
+    down = Down(failed={"x": "crashed"}, ended={"y": "its inputs had closed"})
+    state = state_of(present, seen(100, share=share(), down=down), {B: "of no interest"})
+    assert (state.failed, state.ended, state.running) == (down.failed, down.ended, A)
+    assert state.damaged == {}
+    state = state_of(present, None, {})
+    assert (state.failed, state.leases, state.running) == ({}, [], A)

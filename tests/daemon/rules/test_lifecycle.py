@@ -345,3 +345,12 @@ def test_what_a_node_feeds_is_open_after_it_has_started_again() -> None:
     assert life.started_again("b") == [CloseInput("b", "c")]
     assert life.flow.open_of("d") == {"b": "b"}
     assert not life.may_restart("d"), "it has got its STOP"
+
+
+def test_the_state_of_a_daemon_that_knew_no_links_is_restored() -> None:
+    life = started(chain("a", "b"))
+    known = life.snapshot()
+    del known["link_ends"], known["failures"]
+    other = Lifecycle(chain("a", "b"))
+    other.restore(known)
+    assert (other.link_ends, other.snapshot()) == (False, life.snapshot())

@@ -17,6 +17,8 @@ from dorad.daemon.rules.pace import (
     RELEARN_S,
     SLOW,
     SLOW_S,
+    SPREAD,
+    Block,
     Pace,
     pace_after,
 )
@@ -260,3 +262,34 @@ def test_events_that_happen_by_chance_are_never_slow(seed: int, mean: float) -> 
         return count
 
     assert not any(each.slow for each in paces(events() for _ in range(250)))
+
+
+def test_two_samples_of_one_moment_and_one_after_a_long_gap_begin_anew() -> None:
+    pace = after(repeat(10, 5))
+    at, sent = pace.samples[-1]
+    for later in (at, at - 1, at + GAP_S + 0.1):
+        assert pace_after(pace, later, sent + 5).samples == ((later, sent + 5),)
+    assert len(pace_after(pace, at + GAP_S, sent + 5).samples) == len(pace.samples) + 1
+
+
+def test_a_new_output_lacks_nothing_and_one_that_stops_lacks_a_bounded_number() -> None:
+    assert (Pace().missing, Pace().short) == (0.0, False)
+    assert after([10, 10], limit=10).missing == 0
+    silent = after(chain(repeat(10, 20), repeat(0, 100)), limit=10)
+    assert (silent.missing, silent.short) == (10 * SLOW_S + 1, True)
+    # With the limit goes what was counted for it.
+    free = after([10], silent)
+    assert (free.missing, free.short) == (0, False)
+
+
+def test_seconds_that_differ_by_less_than_half_the_spread_are_even() -> None:
+    for mean in (1000.0, 5000.0):
+        for share, even in ((0.49, True), (0.51, False)):
+            off = mean * SPREAD * share
+            squares = 5 * (mean - off) ** 2 + 5 * (mean + off) ** 2
+            assert Block(0.0, 10, 10 * mean, squares).is_even == even
+    # Of few messages half of one is even, and of some a quarter of the mean.
+    assert Block(0.0, 2, 2.0, 3.0).is_even
+    assert not Block(0.0, 2, 2.0, 3.1).is_even
+    assert Block(0.0, 2, 16.0, 2 * (64 + 2.0)).is_even
+    assert not Block(0.0, 2, 16.0, 2 * (64 + 2.1)).is_even

@@ -60,7 +60,9 @@ def test_time_alone_cannot_make_a_working_node_a_straggler(other: Remaining) -> 
     assert next_check([waits("a"), other], now=5) is None
 
 
-@pytest.mark.parametrize(("text", "grace"), [("", 120), ("off", None), ("OFF", None), ("2.5", 2.5)])
+@pytest.mark.parametrize(
+    ("text", "grace"), [("", 120), ("off", None), ("OFF", None), ("2.5", 2.5), ("0", 0)]
+)
 def test_the_grace_comes_from_the_environment(text: str, grace: float | None) -> None:
     assert default_grace({"DORA_FINISH_DRAIN_GRACE_SECS": text}) == grace
 

@@ -7,9 +7,11 @@ import pytest
 
 from dorad.control.errors import ControlError
 from dorafleet.rollout.decide import YIELD_S, goes_back
-from dorafleet.rollout.model import Member, Rollout
+from dorafleet.rollout.model import Member, Rollout, Seen
+from dorafleet.rollout.operate import is_moving_on, possible_acts
 from dorafleet.rollout.phases import BUSY_AGAIN_S, DEFER_S
 from dorafleet.rollout.strategy import Strategy
+from dorafleet.rollout.verdicts import judge
 
 from .world import NEW, OLD, START, World
 
@@ -307,3 +309,62 @@ def test_what_an_operator_may_do_depends_on_the_phase(phase, acts):
             one.operate(act)
         assert caught.value.code == "refused"
         assert "rollout 1: " in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("phase", "paused", "acts"),
+    [
+        ("planned", False, {"pause", "abort", "undo"}),
+        ("rolling", True, {"resume", "abort", "undo"}),
+        ("awaiting_promotion", False, {"pause", "promote", "abort", "undo"}),
+        ("settled", False, {"pause", "abort", "undo"}),
+        ("succeeded", False, {"undo"}),
+        ("reverting", False, {"pause"}),
+        ("reverting", True, {"resume"}),
+        ("reverted", False, set()),
+        ("superseded", False, set()),
+    ],
+)
+def test_what_is_offered_to_an_operator_depends_on_the_phase(phase, paused, acts):
+    assert possible_acts(phase, paused=paused) == acts
+
+
+def test_a_rollout_moves_on_while_robots_may_switch_or_go_back():
+    one = world()
+    assert not is_moving_on(one.rollout, one.members.values())
+    moving = [Member(robot="r1", batch=1, order="switch")]
+    assert is_moving_on(one.rollout, moving)
+    back = msgspec.structs.replace(one.rollout, phase="reverting")
+    assert is_moving_on(back, [])
+    assert not is_moving_on(msgspec.structs.replace(back, paused=True), [])
+    assert is_moving_on(msgspec.structs.replace(back, paused=True), moving)
+
+
+def test_a_phase_that_is_entered_again_begins_anew():
+    one = world()
+    one.rollout = msgspec.structs.replace(
+        one.rollout, phase="rolling", paused=True, question="go on?", over=True
+    )
+    one.operate("abort")
+    rollout = one.rollout
+    assert (rollout.phase, rollout.paused, rollout.question, rollout.over) == (
+        "aborted", False, "", False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("order", "verdict", "expected"),
+    [
+        ("", "", None),
+        ("stage", "", None),
+        ("switch", "confirmed", None),
+        ("switch", "", "lost"),
+        ("back", "", "back"),
+    ],
+)
+def test_a_robot_that_something_else_orders_about_gets_its_verdict(order, verdict, expected):
+    member = Member(robot="r1", batch=1, before=OLD, order=order, verdict=verdict)
+    found = judge(member, Seen(reachable=True, owned=False), NEW, Strategy())
+    assert (found and found.verdict) == expected
+    if found:
+        assert "another order before it had reported a verdict" in found.reason

@@ -23,7 +23,15 @@ from dorafleet.rollout import messages as r
 from dorafleet.rollout import windows
 from dorafleet.rollout.plan import Candidate, select, with_params
 from dorafleet.rollout.plantext import plan_row
-from dorafleet.rollout.strategy import Batch, Budget, Strategy, amount, parallel, tolerated
+from dorafleet.rollout.strategy import (
+    MAX_BATCHES,
+    Batch,
+    Budget,
+    Strategy,
+    amount,
+    parallel,
+    tolerated,
+)
 
 from .site import ID1, ID2, TWO, manifest, put, site, strategy
 
@@ -97,6 +105,11 @@ def test_a_canary_of_any_kind_is_one_that_answers():
         ({"strategy": Strategy(max_parallel=0)}, "bad-request", "max_parallel: 0 robots"),
         ({"strategy": Strategy(canary="lots")}, "bad-request", "canary: `lots` is neither"),
         ({"strategy": Strategy(failure_threshold="101%")}, "bad-request", "failure_threshold"),
+        (
+            {"strategy": Strategy(batches=[Batch(selector={})] * (MAX_BATCHES + 1))},
+            "bad-request",
+            f"batches: there are more than {MAX_BATCHES}",
+        ),
         ({"strategy": Strategy(windows=["Mon 25:00-26:00"])}, "bad-request", "`25:00` in"),
         ({"strategy": Strategy(windows=["Xyz 01:00-02:00"])}, "bad-request", "is not a day"),
         ({"strategy": Strategy(windows=["01:00-02:00 Mars/X"])}, "bad-request", "time zone"),
