@@ -6,10 +6,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
+from msgspec.structs import replace
+
 from dorad.control.errors import ControlError
 from tests.agent.releases.simrobot import ALIVE, KINDS, TICK_S
 
-from .system import PureSystem, System
+from .system import SOAK_S, STRATEGY, PureSystem, System
 
 GOOD = {release for release, kind in KINDS.items() if kind in ("good", "new idle")}
 SLOW_S = 2 * TICK_S
@@ -148,22 +150,21 @@ TestRolloutsKeepTheirWord = RolloutsKeepTheirWord.TestCase
 FIRST, LATE = "a" * 64, "d" * 64
 
 
-def two_releases() -> PureSystem:
+def two_releases(soak_time: float = SOAK_S) -> PureSystem:
     """Return a robot that has confirmed a release, and gets one whose `con` dies 45 s later."""
     system = PureSystem(1)
     system.start(FIRST, retry=False, allow_lower=False)
     system.pass_time(600)
+    system.strategy = replace(STRATEGY, soak_time=soak_time)
     system.start(LATE, retry=False, allow_lower=False)
     return system
 
 
 def broken_and_not_watched() -> PureSystem:
     """Return a robot on which `con` has died, without a rollout that notices."""
-    system = two_releases()
+    system = two_releases(soak_time=0.0)
     while (robot := system.observe().robots["r1"]).phase != "confirmed" or robot.release != LATE:
         system.pass_time(TICK_S)
-    system.pass_time(TICK_S)
-    system.abort()
     system.pass_time(120)
     robot = system.observe().robots["r1"]
     assert robot.release == LATE
