@@ -102,7 +102,9 @@ class PureSystem:
     # -- operators
 
     def start(self, release: str, *, retry: bool, allow_lower: bool) -> None:
-        new = RolloutNew(release=release, retry=retry, allow_lower=allow_lower, strategy=self.strategy)
+        new = RolloutNew(
+            release=release, retry=retry, allow_lower=allow_lower, strategy=self.strategy
+        )
         fleet = [self._candidate(robot, release) for robot in self.robots]
         found = select(new, fleet, SEQUENCES[release], ["pub", "con", "idle", "once"])
         for head in self.heads.values():

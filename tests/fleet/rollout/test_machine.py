@@ -155,9 +155,10 @@ class RolloutMachine(RuleBasedStateMachine):
         robot = self.robot(number)
         soaks = self.world.rollout.strategy.soak_time > 0
         member = self.world.members[robot.id]
-        if soaks and member.order == "switch" and member.generation == robot.generation:
-            if robot.state.phase == "confirmed" and robot.running == NEW:
-                robot.go_back(self.world.now)
+        has_it = member.order == "switch" and member.generation == robot.generation
+        has_it = has_it and robot.state.phase == "confirmed" and robot.running == NEW
+        if soaks and has_it:
+            robot.go_back(self.world.now)
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 700.0, 5 * 3600.0, 31 * 86400.0]))
     def time_passes(self, seconds):
