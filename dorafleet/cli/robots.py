@@ -69,8 +69,10 @@ def release_trouble(release: ReleaseState) -> str:
     """Return why a dataflow from releases does not run as it was confirmed; empty if it does."""
     if release.phase == "stuck":
         return f"stuck: {release.reason}"
+    if release.phase == "reverted":
+        return f"went back to what it ran before: {release.reason}"
     # In other phases it may have been stopped for a switch; without a reason it is not to run.
-    if release.phase in ("confirmed", "reverted") and not release.running and release.reason:
+    if release.phase == "confirmed" and not release.running and release.reason:
         return f"does not run: {release.reason}"
     if down := {**release.failed, **release.ended}:
         return first_of((f"node {name} {text}" for name, text in down.items()), MAX_NAMED)

@@ -52,6 +52,8 @@ def order_of(dataflow: str, wanted: Wanted, head: Rollout | None, epoch: int) ->
         retry=wanted.retry,
         stay=wanted.stay,
         rejects=wanted.rejects,
+        soak_time=wanted.soak_time,
+        withdraw=wanted.withdraw,
     )
     if head is not None:
         order.busy, order.busy_max = head.strategy.busy, head.strategy.busy_max

@@ -126,6 +126,11 @@ class Wanted(msgspec.Struct, frozen=True):
     """Of a release that runs already: whether nodes that have ended stay ended."""
     rejects: list[Rejection] = []
     """What was undone, so that the robot does not go back to it."""
+    soak_time: float = 0.0
+    """Of a release: seconds after its confirmation in which a node that fails makes the robot go
+    back."""
+    withdraw: bool = False
+    """Of a release that the robot has confirmed: whether it goes back, because nodes failed."""
 
     @property
     def is_order(self) -> bool:

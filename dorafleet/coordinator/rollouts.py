@@ -47,6 +47,9 @@ CHUNK = 30
 """Robots in one transaction; each has up to three keys."""
 
 MAX_ROLLOUTS = 200
+MAX_REJECTS = 50
+"""Releases that were undone, in one order."""
+
 MAX_FAILED = 20
 """Releases for each robot and dataflow that are remembered to have failed."""
 
@@ -284,7 +287,8 @@ class Rollouts:
                 changed[robot] = member
             puts[f"{ROBOTS}{number:08}/{robot}"] = msgspec.json.encode(member)
             if isinstance(step, Orders):
-                orders[robot, rollout.dataflow] = wanted_of(rollout, member)
+                rejected = self.rejected(rollout.dataflow)
+                orders[robot, rollout.dataflow] = wanted_of(rollout, member, rejected)
             elif member.verdict in ("reverted", "stuck", "failed") and member.order == "switch":
                 key = (rollout.dataflow, robot)
                 known = [*self._failed.get(key, {}).items()][-MAX_FAILED + 1 :]
@@ -334,11 +338,17 @@ class Rollouts:
         self._members.pop(number, None)
 
 
-def wanted_of(rollout: Rollout, member: Member) -> Wanted:
-    """Return the desired state of a robot after an order."""
+def wanted_of(rollout: Rollout, member: Member, rejected: Collection[str]) -> Wanted:
+    """Return the desired state of a robot after an order.
+
+    `rejected` are the releases that were undone: the robot may have been off then.
+    """
     forward = member.order in ("stage", "switch")
     release = rollout.release if forward else member.before
-    rejects = []
+    rejects = [
+        Rejection(release=each, reason="it was undone", whole=True)
+        for each in sorted({*rejected} - {release, rollout.release})[:MAX_REJECTS]
+    ]
     if member.order == "back" and rollout.release:
         undone = Rejection(release=rollout.release, params=member.params, reason=rollout.reason)
         rejects.append(undone)
@@ -350,9 +360,11 @@ def wanted_of(rollout: Rollout, member: Member) -> Wanted:
         switch=member.order != "stage",
         rollout=rollout.number,
         allow_lower=rollout.allow_lower or not forward,
-        retry=rollout.retry or not forward,
+        retry=(rollout.retry or not forward) and not member.withdrawn,
         stay=member.order == "recall",
         rejects=rejects,
+        soak_time=rollout.strategy.soak_time if forward else 0.0,
+        withdraw=member.withdrawn and forward,
     )
 
 

@@ -20,7 +20,7 @@ from dorafleet.rollout.verdicts import is_moving, is_waiting, judge, needs_files
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dorafleet.rollout.model import Member, OrderKind, View
+    from dorafleet.rollout.model import Member, StepKind, View
     from dorafleet.rollout.steps import Step
 
 YIELD_S = 60.0
@@ -66,6 +66,8 @@ def decide(view: View) -> Decision:
     enter = next_phase(view)
     if enter is not None:
         return Decision(enter)
+    if rollout.phase not in BACK and (failing := _failing(view)):
+        return Decision(Orders("withdraw", failing))
     if rollout.phase in FORWARD:
         return _forward(view)
     if rollout.phase in BACK:
@@ -80,10 +82,20 @@ def is_over(view: View) -> bool:
     if not view.rollout.is_final or decide(view).step is not None:
         return False
     return not any(
-        view.seen_of(member).owned
-        and (member.in_flight or (member.order == "switch" and member.verdict == "lost"))
+        view.seen_of(member).owned and (member.in_flight or _may_change(view, member))
         for member in view.members.values()
     )
+
+
+def _may_change(view: View, member: Member) -> bool:
+    """Return True if the verdict about a robot that may have the release is not the last one."""
+    if member.order != "switch":
+        return False
+    if member.verdict == "confirmed":
+        # It may have gone back in its soak time, and tells it when it is back.
+        strategy, seen = view.rollout.strategy, view.seen_of(member)
+        return strategy.soak_time > 0 and not seen.reachable and seen.away_for < strategy.catch_up
+    return member.verdict in ("lost", "failed")
 
 
 def goes_back(view: View, member: Member) -> bool:
@@ -200,6 +212,24 @@ def _back(view: View) -> Decision:
     return _as_decision(pass_gates(view, going, forward=False), "back")
 
 
+def _failing(view: View) -> tuple[str, ...]:
+    """Return the robots that go back by themselves: nodes failed after their confirmation.
+
+    One in its own soak time needs no order; it gets it all the same.
+    """
+    return tuple(
+        member.robot
+        for member in view.members.values()
+        if member.verdict == "failed"
+        and member.order == "switch"
+        and not member.withdrawn
+        and (seen := view.seen_of(member)).owned
+        and seen.reachable
+        and not is_moving(seen)
+        and reported(member, seen) is not None
+    )
+
+
 def _wind_down(view: View) -> Orders | None:
     """Return the orders that a rollout still gives after its end: none that interrupts a robot."""
     refused = view.rollout.phase == "refused"
@@ -289,6 +319,6 @@ def _is_free(view: View, member: Member) -> bool:
     return seen.reachable and not is_moving(seen)
 
 
-def _as_decision(passing: Passing, kind: OrderKind) -> Decision:
+def _as_decision(passing: Passing, kind: StepKind) -> Decision:
     step = Orders(kind, tuple(passing.robots)) if passing.robots else None
     return Decision(step, passing.waiting, passing.opening)

@@ -60,9 +60,13 @@ FINAL = frozenset(
 OrderKind = Literal["", "stage", "switch", "recall", "back"]
 """The last order to a robot. `recall`: stay with what runs; `back`: switch back to it."""
 
+StepKind = Literal["stage", "switch", "recall", "back", "withdraw"]
+"""What a step orders. `withdraw`: a robot that is confirmed and has failed goes back as one that
+fails in its probation; its order remains to switch."""
+
 Verdict = Literal["", "confirmed", "reverted", "stuck", "refused", "lost", "failed", "back"]
-"""`lost`: no verdict in time. `failed`: it was confirmed, then nodes of it failed. `back`: it runs
-again what it ran before."""
+"""`lost`: no verdict in time. `failed`: it was confirmed, then nodes of it failed, and it has not
+gone back yet. `back`: it runs again what it ran before."""
 
 FAILURES = frozenset({"reverted", "stuck", "refused", "lost", "failed"})
 
@@ -132,6 +136,8 @@ class Member(msgspec.Struct, frozen=True):
     order: OrderKind = ""
     generation: Int64 = 0
     """Of the order."""
+    withdrawn: bool = False
+    """Whether it has the order to go back from the release that it had confirmed."""
     verdict: Verdict = ""
     at: float = 0.0
     """When the order or the verdict changed."""

@@ -14,7 +14,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dorafleet.rollout.model import Member, OrderKind, Phase, Rollout
+    from dorafleet.rollout.model import Member, Phase, Rollout, StepKind
     from dorafleet.rollout.verdicts import Judged
 
 
@@ -37,7 +37,7 @@ class Enter:
 class Orders:
     """Orders to robots, all of one kind."""
 
-    kind: OrderKind
+    kind: StepKind
     robots: tuple[str, ...]
     reason: str = ""
 
@@ -78,12 +78,18 @@ def apply(
                 rejected = is_another(rollout, members.values())
             after = replace(rollout, phase=phase, reason=reason, since=now, rejected=rejected)
             return after, {}
+        case Orders("withdraw", robots, _):
+            return rollout, {
+                robot: replace(members[robot], generation=generation, withdrawn=True)
+                for robot in robots
+            }
         case Orders(kind, robots, reason):
             return rollout, {
                 robot: replace(
                     members[robot],
                     order=kind,
                     generation=generation,
+                    withdrawn=False,
                     verdict="" if kind != "recall" else members[robot].verdict,
                     reason=reason if kind != "recall" else members[robot].reason,
                     at=now,

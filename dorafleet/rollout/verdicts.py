@@ -47,8 +47,8 @@ def judge(
         if member.order == "switch":
             return _of_switch(member, state, release)
         return _of_going_back(member, seen, state) if member.order == "back" else None
-    if member.verdict == "confirmed" and watched:
-        return _failed_later(member, state)
+    if member.verdict in ("confirmed", "failed") and member.order == "switch":
+        return _after_confirmation(member, state, watched=watched)
     if member.verdict:
         return None
     if member.order == "stage" and state is not None and state.refused:
@@ -105,9 +105,19 @@ def _of_switch(member: Member, state: ReleaseState | None, release: str) -> Judg
     return None
 
 
-def _failed_later(member: Member, state: ReleaseState | None) -> Judged | None:
-    """Return that nodes of a confirmed robot have failed since."""
-    if member.order != "switch" or state is None or not state.failed:
+def _after_confirmation(
+    member: Member, state: ReleaseState | None, *, watched: bool
+) -> Judged | None:
+    """Return that nodes of a confirmed robot have failed since, or how its return has ended."""
+    if state is None:
+        return None
+    if state.phase in ("reverted", "stuck"):
+        return _judged(member, "reverted" if state.phase == "reverted" else "stuck", state)
+    if member.verdict == "failed":
+        return None
+    if state.phase == "reverting":
+        return _judged(member, "failed", state)
+    if not watched or not state.failed:
         return None
     texts = [(f"node {name}"[:MAX_TEXT], text[:MAX_TEXT]) for name, text in state.failed.items()]
     texts = texts[:MAX_EVIDENCE]

@@ -63,7 +63,7 @@ def test_what_is_wrong_with_a_robot_has_a_level_and_a_hint(state, level, words):
     ("phase", "running", "trouble"),
     [
         ("confirmed", "a" * 64, ""),
-        ("reverted", "a" * 64, ""),
+        ("reverted", "a" * 64, "went back to what it ran before: the dataflow has failed"),
         ("confirmed", "", "does not run: the dataflow has failed"),
         ("stuck", "a" * 64, "stuck: the dataflow has failed"),
         ("switching", "", ""),

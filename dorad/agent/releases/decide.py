@@ -22,7 +22,7 @@ from dorad.agent.releases.steps import (
     has_ended,
     is_stopping,
 )
-from dorad.agent.releases.switch import go_back, probation, reverting, switching
+from dorad.agent.releases.switch import go_back, probation, reverting, soaking, switching
 from dorad.control.messages.releases import ReleaseState
 from dorad.phrases import first_of
 
@@ -101,11 +101,14 @@ def _resting(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     share = seen.share
     if share is not None and has_ended(record, seen):
         reason = end_of(share)
+        failed = reason if failures_of(share) else ""
     elif seen.down is None:
         return record
     else:
         reason = down_text(seen.down)
-    return record if record.reason == reason else replace(record, reason=reason)
+        failed = down_text(Down(failed=seen.down.failed))
+    record = record if record.reason == reason else replace(record, reason=reason)
+    return soaking(record, seen, failed)
 
 
 def _learn(record: ReleaseRecord, rates: dict[str, float]) -> ReleaseRecord:
@@ -133,6 +136,9 @@ def _preparing(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     if known := next((each for each in record.failed if each.digest == target.digest), None):
         why = f"it has failed on this robot before: {known.reason}"
         return enter(record, record.phase, f"{why}; order it with `--retry`", refused=True)
+    if record.order.withdraw:
+        why = "nodes of it have failed on this robot; order it with `--retry`"
+        return enter(record, record.phase, why, refused=True)
     if seen.refusal:
         return enter(record, "pending", seen.refusal, refused=True)
     if seen.files == "missing":

@@ -47,9 +47,10 @@ class Applied(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """A revision that has failed on this robot."""
+    """A revision that has failed on this robot, or was undone."""
 
     digest: str
+    """Of the revision; or the id of a release that was undone with any parameters."""
     reason: str
 
 
@@ -77,7 +78,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
     uuid: str
     """Of the dataflow in the daemon; it stays the same."""
     boot: str
-    """The boot id of the machine when `switched` and `busy_since` were measured."""
+    """The boot id of the machine when `switched`, `busy_since` and `soaks_since` were measured."""
     since: float
     """When `phase` changed, in seconds since 1970."""
     phase: ReleasePhase = "pending"
@@ -109,6 +110,11 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
     previous: Revision | None = None
     former: Applied | None = None
     """What was confirmed before `confirmed`: to it the robot goes back if that is rejected."""
+    first: bool = False
+    """Whether nothing was confirmed before `confirmed`: a return from it stops the dataflow."""
+    soaks_since: float | None = None
+    """Since when `confirmed` is watched: if a node fails, the robot goes back. None: not any more.
+    """
     sequence: int = 0
     """The highest that was confirmed."""
     switched_sequence: int = 0
@@ -161,8 +167,8 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
 
     def is_rejected(self, revision: Revision) -> bool:
         """Return True for a revision that has failed here, or that an operator has undone."""
-        digest = revision.digest
-        return any(each.digest == digest for each in (*self.failed, *self.rejected))
+        names = (revision.digest, revision.release)
+        return any(each.digest in names for each in (*self.failed, *self.rejected))
 
 
 class Plan(msgspec.Struct, frozen=True):

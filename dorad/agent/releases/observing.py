@@ -121,9 +121,14 @@ class Observations:
             if runs and record.phase == "probation":
                 return replace(before, health=await self._judge(record, tasks))
             if runs and record.phase in ("confirmed", "reverted"):
-                seen = await queries.measure(await self._daemon.client(), record.uuid)
+                client = await self._daemon.client()
+                seen = await queries.measure(client, record.uuid)
                 learned = self._learn(record, seen)
-                return replace(before, learned=learned, down=self._down(record, seen.nodes))
+                down = self._down(record, seen.nodes)
+                failed = down is not None and down.failed and record.soaks_since is not None
+                returns = record.phase == "confirmed" and (failed or record.order.withdraw)
+                leases = await queries.leases(client) if returns else []
+                return replace(before, learned=learned, down=down, leases=leases)
             if runs and record.phase in PREPARING:
                 return replace(before, down=await self._ask_down(record))
         except ControlError as error:

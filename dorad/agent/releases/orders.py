@@ -70,6 +70,8 @@ def take_new(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecord:
         return replace(record, order=order, next=None)
     if record.phase in IN_SWITCH and order.release is not None and order.enabled:
         return replace(record, next=order)
+    if order.withdraw and same and record.phase in ("confirmed", "reverted", "stuck"):
+        return replace(record, order=order, next=None)
     if record.phase == "confirmed" and same and (order.stay or not (order.switch or record.reason)):
         return replace(record, order=order)
     stops = order.release is None or not order.enabled
@@ -89,10 +91,11 @@ def _with_rejections(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecor
     """Return the record that remembers what was undone, until it is ordered again."""
     found = {each.digest: each for each in record.rejected}
     for each in order.rejects:
-        digest = Revision(each.release, each.params).digest
+        digest = each.release if each.whole else Revision(each.release, each.params).digest
         found[digest] = Failed(digest, each.reason[:MAX_REASON] or "undone")
     if order.release is not None and not order.stay:
-        found.pop(revision_of(order).digest, None)
+        for name in (order.release, revision_of(order).digest):
+            found.pop(name, None)
     rejected = [*found.values()][-MAX_FAILED:]
     return record if rejected == record.rejected else replace(record, rejected=rejected)
 

@@ -69,7 +69,7 @@ def probation(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
         return _fail(record, seen, health.fatal)
     if healthy and contact:
         assert health is not None
-        return _confirm(record, health)
+        return _confirm(record, seen, health)
     if not contact and elapsed >= rules.confirm_deadline:
         why = f"no contact to the coordinator for {rules.confirm_deadline:g} s"
         return _fail(record, seen, why, blame=False)
@@ -79,6 +79,29 @@ def probation(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
         return _fail(record, seen, f"not healthy after {rules.healthy_deadline:g} s: {why}")
     reason = "it waits for contact to the coordinator" if healthy else ""
     return record if record.reason == reason else replace(record, reason=reason)
+
+
+def soaking(record: ReleaseRecord, seen: Observation, failed: str) -> ReleaseRecord:
+    """Return the record of a confirmed revision: it goes back if a node fails in its soak time.
+
+    `failed` says which nodes have failed; empty for none. Or the coordinator withdraws it, because
+    they have failed while the rollout was watched.
+    """
+    withdrawn = record.order.withdraw and record.applied == record.confirmed
+    if record.soaks_since is None and not withdrawn:
+        return record
+    if record.soaks_since is not None and record.boot != seen.boot:
+        record = replace(record, boot=seen.boot, soaks_since=seen.now)
+    if failed or withdrawn:
+        if seen.leases and record.order.busy == "wait":
+            why = f"{failed or 'withdrawn'}; it goes back when it is no longer busy: "
+            return replace(record, reason=why + seen.leases[0].owner)
+        why = failed or "nodes of it have failed, and run again"
+        return _fail(record, seen, f"failed after its confirmation: {why}")
+    assert record.soaks_since is not None
+    if seen.now - record.soaks_since < record.order.soak_time:
+        return record
+    return replace(record, soaks_since=None)
 
 
 def reverting(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
@@ -120,20 +143,28 @@ def go_back(record: ReleaseRecord, seen: Observation, reason: str) -> ReleaseRec
     Not to one that has failed here or was undone: then to the one before it. If there is none, the
     robot stays with what it has, and asks.
     """
-    record = replace(record, boot=seen.boot, switched=seen.now, tries=0, retry_at=0.0)
+    record = replace(
+        record, boot=seen.boot, switched=seen.now, tries=0, retry_at=0.0, soaks_since=None
+    )
     confirmed, former = record.confirmed, record.former
     if confirmed is None or not record.is_rejected(confirmed.revision):
         return enter(apply(record, confirmed, seen), "reverting", reason)
+    if record.first and record.phase == "confirmed":
+        record = replace(record, confirmed=None, first=False, baseline=Baseline())
+        return enter(apply(record, None, seen), "reverting", reason)
     if former is None or record.is_rejected(former.revision):
         return enter(record, "stuck", f"{reason}; {NOTHING_LEFT}")
-    ran = record.baseline.nodes
+    finished = () if seen.down is None else seen.down.finished
+    ran = [node for node in record.baseline.nodes if node not in finished]
     nodes = [node for node in former.nodes if node in ran or node not in confirmed.nodes]
+    # Rates are those of the release that is left: they are measured again.
     record = replace(
         record,
         confirmed=former,
         former=None,
+        first=False,
         previous=None,
-        baseline=replace(record.baseline, nodes=nodes),
+        baseline=Baseline(nodes=nodes, notices=record.baseline.notices),
     )
     return enter(apply(record, former, seen), "reverting", reason)
 
@@ -150,7 +181,7 @@ def _is_heard(record: ReleaseRecord, seen: Observation) -> bool:
     return seen.contact >= record.healthy_at
 
 
-def _confirm(record: ReleaseRecord, health: Health) -> ReleaseRecord:
+def _confirm(record: ReleaseRecord, seen: Observation, health: Health) -> ReleaseRecord:
     assert record.applied is not None
     before = record.confirmed
     previous, former = record.previous, record.former
@@ -164,6 +195,8 @@ def _confirm(record: ReleaseRecord, health: Health) -> ReleaseRecord:
         confirmed=record.applied,
         previous=previous,
         former=former,
+        first=before is None,
+        soaks_since=seen.now if record.order.soak_time > 0 else None,
         healthy_at=None,
         baseline=baseline,
         sequence=max(record.sequence, record.switched_sequence),

@@ -43,6 +43,8 @@ class Rejection(Struct):
     release: ReleaseId
     params: dict[str, Any] = {}
     reason: str = ""
+    whole: bool = False
+    """Whether the release is meant with any parameters."""
 
 
 class ReleaseOrder(Struct):
@@ -73,6 +75,10 @@ class ReleaseOrder(Struct):
     """Whether a release that runs already stays as it is: nodes that have ended stay ended."""
     rejects: list[Rejection] = []
     """What was undone: the robot goes back to none of them, until it is ordered again."""
+    soak_time: float = 0.0
+    """Seconds after the confirmation in which the robot goes back by itself if a node fails."""
+    withdraw: bool = False
+    """Whether the robot goes back from this release, which it has confirmed: nodes of it failed."""
 
 
 class Evidence(Struct):

@@ -184,6 +184,22 @@ async def test_a_return_by_the_robot_brings_nodes_to_life_too(robot, folder):
     await eventually(lambda: not robot.state().ended and not robot.state().failed)
 
 
+async def test_a_robot_that_fails_in_its_soak_goes_back_with_all_its_nodes(robot, folder):
+    nodes = chain(folder)
+    first = add(robot, nodes, PASS_ON)
+    robot.order(first, 1)
+    await robot.reaches("confirmed", 1)
+    second = add(robot, nodes, DIES % str(folder / "die"), 2)
+    robot.order(second, 2, soak_time=600)
+    await robot.reaches("confirmed", 2, running=second)
+    (folder / "die").touch()
+    state = await robot.reaches("reverted", 2, running=first)
+    assert state.reason.startswith("failed after its confirmation: node con has failed")
+    await grows(folder / "idle")
+    await grows(folder / "both")
+    assert (await statuses(robot))["once"] == "stopped"
+
+
 async def test_what_was_undone_is_not_gone_back_to(robot, folder):
     first, second = await broken(robot, folder)
     robot.library.scripts[first]["con"] = "raise SystemExit('first is broken, too')"

@@ -97,11 +97,14 @@ class PureSystem:
         self.failed: dict[str, set[str]] = {robot: set() for robot in self.robots}
         self.told: dict[str, set[str]] = {robot: set() for robot in self.robots}
         self.switched: list[str] = []
+        self.strategy = STRATEGY
 
     # -- operators
 
     def start(self, release: str, *, retry: bool, allow_lower: bool) -> None:
-        new = RolloutNew(release=release, retry=retry, allow_lower=allow_lower, strategy=STRATEGY)
+        new = RolloutNew(
+            release=release, retry=retry, allow_lower=allow_lower, strategy=self.strategy
+        )
         fleet = [self._candidate(robot, release) for robot in self.robots]
         found = select(new, fleet, SEQUENCES[release], ["pub", "con", "idle", "once"])
         for head in self.heads.values():
@@ -110,7 +113,7 @@ class PureSystem:
         number = len(self.heads) + 1
         self.heads[number] = Rollout(
             number=number, dataflow="flow", release=release, name=f"flow@{SEQUENCES[release]}",
-            strategy=STRATEGY, size=len(found.members), by="ann", created=self.now,
+            strategy=self.strategy, size=len(found.members), by="ann", created=self.now,
             since=self.now, retry=retry, allow_lower=allow_lower,
         )  # fmt: skip
         self.members[number] = {member.robot: member for member in found.members}
@@ -277,6 +280,7 @@ class PureSystem:
                 member = msgspec.structs.replace(member, before=way_back)
             before[id_] = member
             if isinstance(step, Orders):
-                self.wanted[id_] = wanted_of(head, member)
+                undone = rejected_of(self.heads.values())
+                self.wanted[id_] = wanted_of(head, member, undone)
                 if member.order == "switch":
                     self.switched.append(id_)

@@ -149,6 +149,17 @@ class RolloutMachine(RuleBasedStateMachine):
             failed = {"cam": "has failed: it exited with code 1"}
             robot.state = msgspec.structs.replace(robot.state, failed=failed)
 
+    @rule(number=robots)
+    def nodes_fail_in_its_soak(self, number):
+        """Nodes of a robot fail, and it goes back without an order."""
+        robot = self.robot(number)
+        soaks = self.world.rollout.strategy.soak_time > 0
+        member = self.world.members[robot.id]
+        has_it = member.order == "switch" and member.generation == robot.generation
+        has_it = has_it and robot.state.phase == "confirmed" and robot.running == NEW
+        if soaks and has_it:
+            robot.go_back(self.world.now)
+
     @rule(seconds=st.sampled_from([1.0, 20.0, 700.0, 5 * 3600.0, 31 * 86400.0]))
     def time_passes(self, seconds):
         self.world.now += seconds
@@ -196,8 +207,8 @@ class RolloutMachine(RuleBasedStateMachine):
         moving = [
             id_
             for id_, robot in world.robots.items()
-            if robot.moving and world.members[id_].verdict != "lost"
-        ]
+            if robot.moving and world.members[id_].verdict not in ("lost", "confirmed", "failed")
+        ]  # who has confirmed goes back alone
         assert len(moving) <= limit
 
     @invariant()
@@ -237,6 +248,8 @@ class RolloutMachine(RuleBasedStateMachine):
                 assert robot.running == NEW
             elif member.verdict in ("back", "reverted", "refused"):
                 assert robot.running == OLD
+            # One that fails after its confirmation does not stay with the release.
+            assert member.verdict != "failed"
             assert not member.in_flight
             kept = (
                 member.verdict in ("stuck", "lost", "reverted", "failed")

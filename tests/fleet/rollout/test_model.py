@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from msgspec.structs import replace
 
 from dorad.control.errors import ControlError
 from tests.agent.releases.simrobot import ALIVE, KINDS, TICK_S
 
-from .system import PureSystem, System
+from .system import SOAK_S, STRATEGY, PureSystem, System
 
 GOOD = {release for release, kind in KINDS.items() if kind in ("good", "new idle")}
 SLOW_S = 2 * TICK_S
@@ -29,6 +31,7 @@ class RolloutsKeepTheirWord(RuleBasedStateMachine):
     def begin(self, release):
         self.system = self.make()
         self.connected = {}
+        self.failing = {}
         self.system.start(release, retry=False, allow_lower=False)
         self.system.pass_time(600)
 
@@ -92,6 +95,7 @@ class RolloutsKeepTheirWord(RuleBasedStateMachine):
             self.contact_comes_before_confirmation(robot)
             self.nothing_rejected_comes_back(robot, found)
             self.nodes_that_have_ended_are_drift(id_, robot)
+            self.no_failure_is_left_in_a_rollout(id_, robot, found)
         if before is not None and before.canary and before.verdicts.get(before.canary) == "failed":
             # Those that were ordered in this very moment are the rollout's before it.
             assert not found.ordered, "the rollout went on after its canary had failed"
@@ -105,6 +109,15 @@ class RolloutsKeepTheirWord(RuleBasedStateMachine):
         for event in robot.events:
             if event.what == "goes back":
                 assert event.release not in robot.rejected, "it goes back to what was rejected"
+
+    def no_failure_is_left_in_a_rollout(self, id_, robot, found):
+        """A robot that has failed in the rollout's time goes back, whatever the threshold is."""
+        stays = robot.connected and found.verdicts.get(id_) == "failed"
+        stays = stays and robot.phase == "confirmed"
+        self.failing[id_] = self.failing.get(id_, 0) + 1 if stays else 0
+        # An undo takes its robots one by one; 40 checks may follow each other without any time.
+        if found.phase not in ("reverting", "revert_incomplete"):
+            assert self.failing[id_] <= 2 + 40, f"{id_} has failed, and keeps the release"
 
     def nodes_that_have_ended_are_drift(self, id_, robot):
         """Confirmed means no drift, and what has no drift runs."""
@@ -137,6 +150,7 @@ class RolloutsKeepTheirWord(RuleBasedStateMachine):
                 assert not dead
             if robot.phase == "stuck":
                 assert robot.drift
+            assert found.verdicts.get(id_) != "failed", f"{id_} keeps a release that has failed"
 
 
 RolloutsKeepTheirWord.TestCase.settings = settings(
@@ -148,22 +162,21 @@ TestRolloutsKeepTheirWord = RolloutsKeepTheirWord.TestCase
 FIRST, LATE = "a" * 64, "d" * 64
 
 
-def two_releases() -> PureSystem:
+def two_releases(soak_time: float = SOAK_S) -> PureSystem:
     """Return a robot that has confirmed a release, and gets one whose `con` dies 45 s later."""
     system = PureSystem(1)
     system.start(FIRST, retry=False, allow_lower=False)
     system.pass_time(600)
+    system.strategy = replace(STRATEGY, soak_time=soak_time)
     system.start(LATE, retry=False, allow_lower=False)
     return system
 
 
 def broken_and_not_watched() -> PureSystem:
     """Return a robot on which `con` has died, without a rollout that notices."""
-    system = two_releases()
+    system = two_releases(soak_time=0.0)
     while (robot := system.observe().robots["r1"]).phase != "confirmed" or robot.release != LATE:
         system.pass_time(TICK_S)
-    system.pass_time(TICK_S)
-    system.abort()
     system.pass_time(120)
     robot = system.observe().robots["r1"]
     assert robot.release == LATE
@@ -226,6 +239,59 @@ def test_after_an_undo_a_robot_that_fails_stays_and_asks():
     system.pass_time(60)
     seen = system.observe()
     assert (seen.phase, seen.verdicts["r1"]) == ("revert_incomplete", "stuck")
+
+
+def soaking_on_three() -> PureSystem:
+    """Return three robots: on the second one `con` dies in the soak; the others run on."""
+    system = PureSystem(3)
+    system.start(FIRST, retry=False, allow_lower=False)
+    system.pass_time(600)
+    system.strategy = replace(STRATEGY, canary=0, failure_threshold=3, max_parallel=3)
+    system.start("b" * 64, retry=False, allow_lower=False)
+    while system.observe().phase != "soaking":
+        system.pass_time(TICK_S)
+    return system
+
+
+def kill_con(system: PureSystem, robot: str) -> None:
+    sim = system.robots[robot]
+    sim._end(sim.nodes["con"], "failed", None, "exited with code 1")
+
+
+@pytest.mark.parametrize("meanwhile", ["nothing", "cut", "power", "cut and power", "full disk"])
+def test_a_robot_that_fails_in_the_soak_goes_back_while_the_others_stay(meanwhile):
+    system = soaking_on_three()
+    if "cut" in meanwhile:
+        system.cut("r2")
+    if meanwhile == "full disk":
+        system.fill_disk("r2", full=True)
+    kill_con(system, "r2")
+    system.pass_time(TICK_S)
+    if "power" in meanwhile:
+        system.cut_power("r2")
+    system.pass_time(300)
+    found = system.observe()
+    assert found.robots["r2"].release == FIRST
+    assert set(found.robots["r2"].nodes) == set(ALIVE)
+    system.heal("r2")
+    system.pass_time(60)
+    found = system.observe()
+    assert found.verdicts == {"r1": "confirmed", "r2": "reverted", "r3": "confirmed"}
+    assert {id_: robot.release for id_, robot in found.robots.items()} == {
+        "r1": "b" * 64, "r2": FIRST, "r3": "b" * 64,
+    }  # fmt: skip
+    (row,) = found.robots["r2"].drift
+    assert "node con has failed" in row
+    assert not found.robots["r1"].drift
+
+
+def test_a_robot_whose_own_soak_is_over_goes_back_as_long_as_the_rollout_is_watched():
+    system = soaking_on_three()
+    system.robots["r2"].record = replace(system.robots["r2"].record, soaks_since=None)
+    kill_con(system, "r2")
+    system.pass_time(60)
+    found = system.observe()
+    assert (found.robots["r2"].release, found.verdicts["r2"]) == (FIRST, "reverted")
 
 
 def test_a_cable_that_is_cut_after_the_switch_confirms_nothing():

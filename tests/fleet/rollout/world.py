@@ -23,6 +23,7 @@ class Order:
     generation: int
     release: str
     switch: bool
+    withdraw: bool = False
 
 
 @dataclass
@@ -56,6 +57,12 @@ class SimRobot:
                 return
             self.state = msgspec.structs.replace(self.state, generation=wanted.generation)
             return
+        if wanted.withdraw:
+            if self.state.phase == "confirmed" and self.running == wanted.release:
+                self.go_back(now, generation=wanted.generation)
+            else:
+                self.state = msgspec.structs.replace(self.state, generation=wanted.generation)
+            return
         if wanted.release == self.running:
             phase = "confirmed"
         elif self.state is not None and self.state.release == wanted.release:
@@ -63,6 +70,10 @@ class SimRobot:
         else:
             phase = "pending"
         self._become(phase, now, release=wanted.release, generation=wanted.generation)
+
+    def go_back(self, now: float, **fields: object) -> None:
+        """Go back from the release that it has confirmed: nodes of it have failed."""
+        self._become("reverting", now, **fields)
 
     def progress(self, now: float) -> None:
         """Take the next step by itself."""
@@ -105,6 +116,10 @@ class SimRobot:
     @property
     def leased(self) -> bool:
         return self.leased_at is not None
+
+    @property
+    def generation(self) -> int:
+        return 0 if self.state is None else self.state.generation
 
     @property
     def moving(self) -> bool:
@@ -172,8 +187,10 @@ class World:
         self.members |= changed
         if isinstance(step, Orders):
             for id_ in step.robots:
-                release = NEW if step.kind in ("stage", "switch") else OLD
-                self.robots[id_].wanted = Order(self.generation, release, step.kind != "stage")
+                release = NEW if step.kind in ("stage", "switch", "withdraw") else OLD
+                self.robots[id_].wanted = Order(
+                    self.generation, release, step.kind != "stage", step.kind == "withdraw"
+                )
                 self.robots[id_].changed_at = self.now
         self.steps.append(step)
         return step
