@@ -24,6 +24,7 @@ help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 native: $(BIN)/python ## Compile the Python files, and the C part of the data plane if a compiler is there (DORAD_NATIVE=1: or fail)
+	@$(BIN)/python packaging/version.py >/dev/null
 	@$(BIN)/python packaging/native.py
 	@$(BIN)/python -m compileall -q dorad dorafleet
 
