@@ -24,10 +24,13 @@ help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 native: $(BIN)/python ## Compile the Python files, and the C part of the data plane if a compiler is there (DORAD_NATIVE=1: or fail)
+	@$(BIN)/python packaging/version.py >/dev/null
+	@echo "Compiling the C part of the data plane, if there is a compiler and it has changed, and the Python files"
 	@$(BIN)/python packaging/native.py
 	@$(BIN)/python -m compileall -q dorad dorafleet
 
 demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seconds
+	@echo "Starting a camera, a detector and a sink: some seconds to load their libraries, then ten that print each second"
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
 
 demo-fleet: $(VENV)/.dev native ## Run one dataflow over three robots on this machine, and cut a cable (half a minute)
@@ -147,12 +150,15 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get -qq update && apt-get -qq install -y python3-venv; \
 	    else echo "Python's venv module is missing; install it: sudo apt-get install python3-venv" >&2; exit 1; fi; }
+	@echo "Creating the virtual environment $(VENV)"
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@echo "Installing dorad and what the demonstration needs into $(VENV); the first time that takes a minute or two"
+	$(BIN)/pip install --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[demo,dev,fleet]'
+	@echo "Installing dorad and what its tests need into $(VENV); the first time that takes a few minutes"
+	$(BIN)/pip install --disable-pip-version-check --editable '.[demo,dev,fleet]'
 	@touch $@ $(VENV)/.demo

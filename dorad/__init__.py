@@ -1,3 +1,8 @@
 """A dataflow system for fleets of robots: the daemon, the node API and the `dora` command."""
 
-__version__ = "0.1.0"
+try:
+    from dorad._build import VERSION
+except ImportError:  # a tree that was never built; see packaging/version.py
+    VERSION = "0.2.0.dev0"
+
+__version__: str = VERSION

@@ -75,6 +75,7 @@ inside() {
 
 rm -rf "$place/src"
 mkdir -p "$place/src" dist
+python3 packaging/version.py >/dev/null # the copy has no history
 tar -c --exclude=__pycache__ --exclude=.venv dorad dorafleet packaging units tests hwtests docs pyproject.toml README.md \
     LICENSE CHANGELOG.md Makefile | tar -x -C "$place/src"
 

@@ -1,18 +1,11 @@
 #!/bin/sh
 # Build the Debian packages into dist/: packaging/deb.sh [VERSION]
 #
-# VERSION replaces the changelog's version, to test upgrades. As root, this installs missing build
+# VERSION replaces the version of the tree, to test upgrades. As root, this installs missing build
 # dependencies. The build runs in build/deb, in a copy of the sources, so the working tree is not
 # changed.
 set -eu
 cd "$(dirname "$0")/.."
-
-version=$(sed -n '1s/.*(\(.*\)).*/\1/p' packaging/debian/changelog)
-ours=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' dorad/__init__.py)
-if [ "${version%%[-+~]*}" != "$ours" ]; then
-    echo "packaging/debian/changelog is at $version, dorad/__init__.py at $ours; make them agree" >&2
-    exit 1
-fi
 
 needed="build-essential debhelper dpkg-dev lintian python3 python3-dev python3-venv"
 # shellcheck disable=SC2086
@@ -25,15 +18,20 @@ if ! dpkg-query -W -f '${db:Status-Status}\n' $needed 2>/dev/null | awk '$1 != "
     DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $needed >/dev/null
 fi
 
+listed=$(sed -n '1s/.*(\(.*\)).*/\1/p' packaging/debian/changelog)
+version=$(python3 packaging/version.py --debian)
+if [ "${listed%%[-+~]*}" != "${version%%[-+~]*}" ]; then
+    echo "packaging/debian/changelog is at $listed, packaging/version.py at $version; make them agree" >&2
+    exit 1
+fi
+
 tree=build/deb/dorad
 rm -rf build/deb
 mkdir -p "$tree" dist
 tar -c --exclude=__pycache__ dorad dorafleet packaging units pyproject.toml README.md LICENSE | tar -x -C "$tree"
 mv "$tree/packaging/debian" "$tree/debian"
-if [ -n "${1:-}" ]; then
-    sed -i "1s/(.*)/($1)/" "$tree/debian/changelog"
-    version=$1
-fi
+version=${1:-$version}
+sed -i "1s/(.*)/($version)/" "$tree/debian/changelog"
 
 (
     cd "$tree"
@@ -47,7 +45,10 @@ fi
     exit 1
 }
 for name in dorafleet dorad; do
-    package=${name}_${version}_$(dpkg --print-architecture).deb
+    architecture=$(dpkg --print-architecture)
+    package=${name}_${version}_$architecture.deb
+    # Each commit makes files of other names: dist/ holds one package of each kind.
+    rm -f dist/"$name"_*~dev*_"$architecture".deb
     lintian --fail-on error --tag-display-limit 0 --allow-root "build/deb/$package"
     mv "build/deb/$package" dist/
     echo "dist/$package"

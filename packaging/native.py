@@ -23,7 +23,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dorad.shm import abi  # noqa: E402
+from dorad.shm import abi, stamp  # noqa: E402
 
 COMPILERS = (["cc"], ["gcc"], ["clang"])
 FLAGS = (
@@ -60,7 +60,10 @@ def main() -> int:
         return 0
     path: Path = arguments.output.resolve() / abi.EXTENSION.name
     wish = os.environ.get("DORAD_NATIVE", "")
-    if wish == "0" or (path.exists() and abi.is_current(path)):
+    if wish == "0":
+        return 0
+    if path.exists() and abi.is_current(path):
+        _record(path)
         return 0
     # Remove an older extension: it must not pass for the result of this run.
     path.unlink(missing_ok=True)
@@ -72,7 +75,16 @@ def main() -> int:
             return 1
         print(f"warning: {error}; the data plane will run in pure Python, slower", file=sys.stderr)
         return 0
-    return compile_into(path, command)
+    code = compile_into(path, command)
+    if code == 0:
+        _record(path)
+    return code
+
+
+def _record(path: Path) -> None:
+    """Let nodes of this tree see that its extension is current without reading the sources."""
+    if path == abi.EXTENSION.resolve():
+        stamp.write()
 
 
 def compiler() -> list[str]:

@@ -3,6 +3,7 @@
 set -eu
 cd "$(dirname "$0")/.."
 
+python3 packaging/version.py >/dev/null # the copies have no history
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 for place in one another/one; do

@@ -45,7 +45,7 @@ class DataflowFile(PathType):
             )
         if not path.exists():
             here = "" if path.is_absolute() else f" in {Path.cwd()}"
-            raise click.ClickException(f"{text}: no such file{here}{_candidates(path.parent)}")
+            raise click.ClickException(f"{text}: no such file{_candidates(path.parent) or here}")
         if path.suffix == ".py":
             raise click.ClickException(_for_program(path))
         return path

@@ -4,6 +4,7 @@
 every other command line, does.
 """
 
+import gc
 import os
 import sys
 
@@ -40,8 +41,13 @@ def _known_answer(arguments: "Sequence[str]") -> str | None:
     return page() if list(arguments) in (["-h"], ["--help"]) else None
 
 
+_NEW_OBJECTS = 50_000
+"""New objects between two collections of garbage: a start makes many, and leaves none unused."""
+
+
 def main() -> "NoReturn":
     """Run the `dora` command with the arguments of this process."""
+    gc.set_threshold(_NEW_OBJECTS)
     open_standard_streams()
     try:
         code = run_command(sys.argv[1:])

@@ -92,7 +92,7 @@ class Fields:
         if not isinstance(value.data, dict):
             hint = None
             if isinstance(value.data, list):
-                hint = "leave out each `- `"
+                hint = f"give each entry a name, as in `{name}: {{name: ...}}`"
             elif value.text.strip() and value.text.isprintable():
                 hint = f"give it a name: `{name}: {{name: {shorten(value.text)}}}`"
             self.problems.error(value, f"must be a mapping, not {value.describe()}", hint)

@@ -52,7 +52,7 @@ def read_node(
         return None
     name = next(iter(value.data), "")
     if (
-        name not in (*ALL_KEYS, *INSTEAD)
+        name not in (*ALL_KEYS, *INSTEAD, "<<")
         and len(value.data) == 1
         and isinstance(value.data[name].data, dict)
     ):

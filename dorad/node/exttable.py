@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sized
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 _Value = TypeVar("_Value", bound=Sized)
@@ -39,12 +38,14 @@ class TableError(Exception):
     """The table refuses a value; the text is for the author of the node."""
 
 
-@dataclass(slots=True)
 class _Entry(Generic[_Value]):
-    owner: str
-    value: _Value
-    size: int
-    touched: set[str] = field(default_factory=set)
+    __slots__ = ("owner", "size", "touched", "value")
+
+    def __init__(self, owner: str, value: _Value, size: int, touched: set[str]) -> None:
+        self.owner = owner
+        self.value = value
+        self.size = size
+        self.touched = touched
 
 
 class _DroppedKeys:

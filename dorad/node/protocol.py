@@ -64,7 +64,6 @@ import json
 import os
 import re
 import socket
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.payload import pack, unpack
@@ -90,15 +89,23 @@ class ProtocolError(Exception):
     """A packet is not a JSON object, or not valid here."""
 
 
-@dataclass(slots=True)
 class Packet:
     """One packet; its descriptors belong to the receiver until `take` hands them out."""
 
-    kind: str
-    fields: dict[str, Any]
-    descriptors: list[int] = field(default_factory=list)
-    closes: Callable[[Sequence[int]], None] = close_all
-    """Closes descriptors that were not taken."""
+    __slots__ = ("closes", "descriptors", "fields", "kind")
+
+    def __init__(
+        self,
+        kind: str,
+        fields: dict[str, Any],
+        descriptors: list[int] | None = None,
+        closes: Callable[[Sequence[int]], None] = close_all,
+    ) -> None:
+        """`closes` closes descriptors that were not taken."""
+        self.kind = kind
+        self.fields = fields
+        self.descriptors = [] if descriptors is None else descriptors
+        self.closes = closes
 
     def text(self, key: str) -> str:
         """Return a string field, or raise `ProtocolError`."""

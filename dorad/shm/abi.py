@@ -7,27 +7,15 @@ compares them when it loads it.
 from __future__ import annotations
 
 import platform
-import struct
 from pathlib import Path
 
-from dorad.shm import layout
+from dorad.shm.layout import constants
+from dorad.shm.stamp import FOLDER, NAME
 
-SOURCES = Path(__file__).parent / "native"
+SOURCES = Path(FOLDER)
 """Where the C sources are; installed packages have none."""
 
-EXTENSION = SOURCES / "_native.abi3.so"
-
-
-def constants() -> dict[str, int]:
-    """Return every number in `layout.py` by its name, and the offset of each field of an entry."""
-    found = {
-        name: value for name, value in vars(layout).items() if name.isupper() and type(value) is int
-    }
-    formats = "="
-    for name, code in layout.ENTRY_FIELDS.items():
-        found[name] = struct.calcsize(formats)
-        formats += code
-    return found
+EXTENSION = SOURCES / NAME
 
 
 def header() -> str:

@@ -20,6 +20,11 @@ from typing import NamedTuple
 from dorad.shm.check import F_SEAL_FUTURE_WRITE
 from dorad.shm.mapping import Mapping
 
+try:
+    import posix_ipc
+except ImportError:  # it has no wheel for this Python, and the machine no compiler
+    posix_ipc = None
+
 PREFIX = "dorad-"
 
 COMMON_FOLDER = "/dev/shm"
@@ -105,22 +110,39 @@ def create_pool(size: int) -> PoolMemory:
         OSError: it cannot be created for another reason.
     """
     # The pid in the name lets `unlink_stale` find the segment of a daemon that was killed here.
-    name = Path(folder(), f"{PREFIX}{os.getpid()}-{os.urandom(8).hex()}")
-    owner = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    opened = _open_segment(folder(), f"{PREFIX}{os.getpid()}-{os.urandom(8).hex()}")
     try:
+        os.fchmod(opened.owner, 0o400)
+        _allocate(opened.owner, size)
+    except BaseException:
+        os.close(opened.owner)
+        os.close(opened.receiver)
+        raise
+    return opened
+
+
+def _open_segment(where: str, name: str) -> PoolMemory:
+    """Return the two descriptors of a new segment, which has no name any more."""
+    if where == COMMON_FOLDER and posix_ipc is not None:
+        segment = posix_ipc.SharedMemory(f"/{name}", posix_ipc.O_CREX, mode=0o600)
         try:
-            receiver = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        finally:
-            name.unlink()
-        try:
-            os.fchmod(owner, 0o400)
-            _allocate(owner, size)
+            receiver = posix_ipc.SharedMemory(f"/{name}", read_only=True).fd
         except BaseException:
-            os.close(receiver)
+            segment.close_fd()
             raise
+        finally:
+            segment.unlink()
+        return PoolMemory(int(segment.fd), int(receiver))
+    # POSIX has no names for segments in another file system.
+    path = Path(where, name)
+    owner = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        receiver = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except BaseException:
         os.close(owner)
         raise
+    finally:
+        path.unlink()
     return PoolMemory(owner, receiver)
 
 

@@ -11,9 +11,8 @@ stores are also weakly ordered, so `acquire` and `release` are real fences too.
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import platform
+import os
 import threading
 from typing import TYPE_CHECKING
 
@@ -25,7 +24,8 @@ LIBRARY = "libatomic.so.1"
 
 _SEQ_CST = 5
 
-STRONG_ORDER = platform.machine() in ("x86_64", "AMD64")
+_MACHINE = os.uname().machine
+STRONG_ORDER = _MACHINE in ("x86_64", "AMD64")
 """True if loads stay in order with loads, and stores with stores, without a fence."""
 
 
@@ -44,11 +44,13 @@ def _lock_fence() -> Callable[[], object]:
 
 
 def _library_fence() -> Callable[[], object]:
+    import ctypes  # here, because most machines need it for nothing else
+
     try:
         function = ctypes.CDLL(LIBRARY).atomic_thread_fence
     except OSError as error:
         raise ImportError(
-            f"the data plane needs {LIBRARY} on {platform.machine()}; "
+            f"the data plane needs {LIBRARY} on {_MACHINE}; "
             "install it: sudo apt-get install libatomic1",
             name=LIBRARY,
         ) from error

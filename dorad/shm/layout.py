@@ -16,8 +16,7 @@ records how many ordinary messages were pushed before it.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,8 +130,7 @@ class LayoutError(RuntimeError):
     """The words of a mailbox do not describe a valid ring: a peer has overwritten them."""
 
 
-@dataclass(frozen=True, slots=True)
-class RingPlan:
+class RingPlan(NamedTuple):
     """The place of one ring in a mailbox.
 
     `base` is its first word, `entries` the first byte of its entries, `lane` the first byte of its
@@ -175,8 +173,7 @@ class RingPlan:
         return self.entries + self.capacity * ENTRY_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class MailboxPlan:
+class MailboxPlan(NamedTuple):
     """The rings of a mailbox segment; `size` in bytes is a multiple of the page size."""
 
     rings: tuple[RingPlan, ...]
@@ -234,3 +231,16 @@ def add_to(words: memoryview, at: int, number: int) -> None:
 def sample_key(segment: int, offset: int) -> int:
     """Return the non-zero word that names a sample in a hazard slot."""
     return segment << KEY_SEGMENT | offset >> KEY_OFFSET
+
+
+def constants() -> dict[str, int]:
+    """Return every number of this module by its name, and the offset of each field of an entry.
+
+    The C part of the data plane is compiled with them.
+    """
+    found = {name: n for name, n in globals().items() if name.isupper() and type(n) is int}
+    formats = "="
+    for name, code in ENTRY_FIELDS.items():
+        found[name] = struct.calcsize(formats)
+        formats += code
+    return found

@@ -154,6 +154,11 @@ def hello() -> Flow:
     return Flow("hello", "start", "hello", (send, receive), 30.0)
 
 
+def first_tick() -> Flow:
+    node = BenchNode("node", "first_tick.py", {"tick": Wire("dora/timer/millis/10")})
+    return Flow("first tick", "start", "hello", (node,), 30.0)
+
+
 def flows(plan: Plan) -> tuple[Flow, ...]:
     """Return every dataflow of the benchmark, in the order of its table."""
     found = (
@@ -174,7 +179,7 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
         _pure(round_trip(plan, "round trip")),
         _pure(burst(plan, "burst", "burst", 1, None)),
         _pure(stream(plan, "stream 1 kHz", 1, True)),
-        *(hello() for _ in range(plan.starts)),
+        *(make() for _ in range(plan.starts) for make in (hello, first_tick)),
     )
     return tuple(flow for flow in found if flow.quick or not plan.quick)
 

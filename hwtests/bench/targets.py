@@ -156,8 +156,10 @@ def targets() -> Iterator[Target]:
     yield _beside_python("stream 1 kHz", 0, "cpu_percent", 0.55, at_least=False)
     yield _stream_cost("stream 30 Hz")
     yield _stream_cost("stream 1 kHz")
-    yield Target(Key("hello", OURS, 0, "s"), Key("hello", PEER, 0, "s"), 1.2, False, "x", ratio)
-    for command, wanted in (("dora --help", 50), ("dora list", 150)):
+    for measure in ("hello", "first tick"):
+        ours, theirs = (Key(measure, system, 0, "s") for system in (OURS, PEER))
+        yield Target(ours, theirs, 1.0, False, "x", ratio)
+    for command, wanted in (("dora --help", 25), ("dora list", 80)):
         key = Key(command, OURS, 0, "s")
         yield Target(key, None, wanted, False, " ms", lambda ours, _: ours * 1e3)
 

@@ -66,6 +66,7 @@ def test_help_imports_no_module_of_a_command():
     imported = {line.rpartition("|")[2].strip() for line in output.splitlines()}
     ours = {name for name in imported if name.startswith("dorad")}
     light = {"commands", "main", "page", "streams"}
+    ours.discard("dorad._build")  # the version, in a tree that was built
     assert ours == {"dorad", "dorad.cli", *(f"dorad.cli.{name}" for name in light)}
 
 

@@ -50,7 +50,7 @@ FILES = {
     ),
     "inputs as a list": (
         node("path: talker.py", "inputs:", "  - tick: dora/timer/millis/5"),
-        "5:7: nodes[0].inputs: must be a mapping, not a list (leave out each `- `)",
+        "5:7: nodes[0].inputs: must be a mapping, not a list (.*`inputs: {name: ...}`)",
     ),
     "inputs as a word": (
         node("path: talker.py", "inputs: a/b"),

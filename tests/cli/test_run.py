@@ -143,6 +143,21 @@ def test_each_node_that_cannot_import_is_reported_with_its_own_error(tmp_path: P
         assert "no_such_module_b" in run.err
 
 
+def test_a_dataflow_with_large_messages_runs_without_posix_ipc(tmp_path: Path) -> None:
+    """As with Python 3.14, for which posix_ipc has no wheel."""
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules/posix_ipc.py").write_text("raise ImportError('no wheel')")
+    source = SOURCE.replace("pa.array([number])", "pa.array(range(100_000))")
+    sink = """
+        from dora import Node
+        print(sum(event["value"][-1].as_py() for event in Node() if event["type"] == "INPUT"))
+    """
+    write(tmp_path, PIPE, source=source, sink=sink)
+    with dora(tmp_path, "dataflow.yml", env={"PYTHONPATH": str(tmp_path / "modules")}) as run:
+        run.end(0)
+        assert printed(run.out, "sink") == ["499995"]
+
+
 def test_a_program_outside_a_dataflow_says_one_line(tmp_path: Path) -> None:
     write(tmp_path, "nodes: []", alone="from dora import Node; Node()")
     alone = subprocess.run(

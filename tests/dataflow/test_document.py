@@ -187,7 +187,7 @@ def test_any_text_is_read_or_refused_in_whole_lines(text: str) -> None:
     ("content", "place", "message"),
     [
         (b"nodes: []\nenv: {\xc3\xa9: \xff}", ":2:10", "the byte 0xff is not UTF-8"),
-        ("nodes: []".encode("utf-16"), ":1:1", "the byte 0xff is not UTF-8"),
+        ("nodes: []".encode("utf-16"), ":1:1", "the file is UTF-16, not UTF-8"),
     ],
 )
 def test_a_file_that_is_not_utf8(tmp_path: Path, content: bytes, place: str, message: str) -> None:

@@ -129,19 +129,20 @@ def packages(tmp_path_factory) -> dict[str, Path]:
         "good": ("dorad", "1.0.0", "arm64"),
         "amd64": ("dorad", "1.0.0", "amd64"),
         "other": ("dorafleet", "1.0.0", "arm64"),
+        "commit": ("dorad", "0.2.0~dev11+g000000000", "arm64"),
     }
     return {name: package(folder, *fields) for name, fields in wanted.items()}
 
 
 def package(folder: Path, name: str, version: str, architecture: str) -> Path:
-    tree = folder / f"{name}-{architecture}"
+    tree = folder / f"{name}-{version}-{architecture}"
     (tree / "DEBIAN").mkdir(parents=True)
     (tree / "DEBIAN/control").write_text(
         f"Package: {name}\nVersion: {version}\nArchitecture: {architecture}\n"
         "Maintainer: nobody <nobody@dorad.invalid>\nDescription: a test\n"
     )
     (tree / "data").write_bytes(bytes(range(256)) * 4096)
-    path = folder / f"{name}_{architecture}.deb"
+    path = folder / f"{name}_{version}_{architecture}.deb"
     command = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, path]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
     return path

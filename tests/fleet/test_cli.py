@@ -128,6 +128,18 @@ def test_a_robot_that_has_the_version_is_not_changed(fleet, packages, capsys):
     assert not any(words[0] == "systemd-run" for words in robot.commands)
 
 
+def test_a_package_of_another_commit_is_installed(fleet, packages, capsys):
+    """What is installed is compared with its commit: nothing else differs before a release."""
+    before = "0.2.0~dev10+gaaaaaaaaa"
+    robot = fleet.add("arm1", FakeRobot(version=before, service="active", enabled=True))
+    assert run_command(["install", str(fleet.file()), str(packages["commit"])]) == 0
+    assert f"{before} → 0.2.0~dev11+g000000000, active" in capsys.readouterr().out
+    assert robot.files
+    fleet.add("arm2", FakeRobot(version="0.2.0~dev11+g000000000", service="active", enabled=True))
+    assert run_command(["install", str(fleet.file()), str(packages["commit"])]) == 0
+    assert "arm2  ✓ 0.2.0~dev11+g000000000 is installed already" in capsys.readouterr().out
+
+
 def test_an_upgrade_shows_both_versions_and_does_not_start_the_service(fleet, packages, capsys):
     robot = fleet.add("arm1", FakeRobot(version="0.9.0", service="active", enabled=True))
     assert run_command(["install", str(fleet.file()), str(packages["good"])]) == 0

@@ -6,7 +6,7 @@ from tests.harness.dataflow import Flow
 from tests.node.bed import run_source
 
 HEAVY = [
-    *["pyarrow", "numpy", "asyncio", "yaml", "click", "rich", "psutil", "email"],
+    *["pyarrow", "numpy", "asyncio", "yaml", "click", "rich", "psutil", "posix_ipc", "email"],
     *["dorad.daemon", "dorad.cli", "dorad.launch", "dorad.logs", "dorad.dataflow"],
 ]
 

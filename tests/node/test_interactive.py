@@ -171,7 +171,7 @@ def test_ctrl_c_ends_a_node_that_waits(tmp_path: Path) -> None:
 def test_without_a_terminal_a_node_refuses(tmp_path: Path) -> None:
     ran = run_source("import dora; dora.Node()", cwd=tmp_path)
     assert ran.returncode == 1
-    assert "RuntimeError: this process is not part of a dataflow" in ran.stderr
+    assert ran.stderr.startswith("this process is not part of a dataflow")
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,15 @@ for attempt in (
 """A program that tries all ways to write to the memory behind a received descriptor."""
 
 
+@pytest.fixture(params=["posix_ipc", "open"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Create pools by each of the two ways; a Python without wheels of posix_ipc has the second."""
+    if request.param == "open":
+        monkeypatch.setattr(create, "posix_ipc", None)
+    elif create.posix_ipc is None:
+        pytest.skip("posix_ipc is not installed")
+
+
 @contextmanager
 def closing(*descriptors: int) -> Iterator[None]:
     try:
@@ -81,6 +90,7 @@ def test_a_mailbox_larger_than_the_memory_is_refused() -> None:
         create.create_mailbox(1 << 45)
 
 
+@pytest.mark.usefixtures("way")
 def test_receivers_of_a_pool_read_what_its_owner_writes_and_cannot_write() -> None:
     pool = create.create_pool(SIZE)
     with closing(*pool):
@@ -97,6 +107,7 @@ def test_receivers_of_a_pool_read_what_its_owner_writes_and_cannot_write() -> No
             os.pwrite(pool.receiver, b"x", 0)
 
 
+@pytest.mark.usefixtures("way")
 def test_arrays_over_received_memory_cannot_be_changed() -> None:
     pool = create.create_pool(SIZE)
     with closing(*pool):
@@ -111,6 +122,7 @@ def test_arrays_over_received_memory_cannot_be_changed() -> None:
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can run a process of another user")
 @pytest.mark.parametrize("kind", ["pool", "texts"])
+@pytest.mark.usefixtures("way")
 def test_a_process_of_another_user_cannot_reopen_received_memory_for_writing(kind: str) -> None:
     if kind == "pool":
         descriptors = tuple(create.create_pool(SIZE))
@@ -152,6 +164,7 @@ def names() -> set[str]:
     return {path.name for path in Path("/dev/shm").glob(f"*{os.getpid()}-*")}
 
 
+@pytest.mark.usefixtures("way")
 def test_a_pool_leaves_no_name() -> None:
     with closing(*create.create_pool(SIZE)):
         assert not names()
@@ -160,6 +173,7 @@ def test_a_pool_leaves_no_name() -> None:
     assert not names()
 
 
+@pytest.mark.usefixtures("way")
 def test_no_program_inherits_a_pool_by_itself() -> None:
     pool = create.create_pool(SIZE)
     with closing(*pool):
@@ -167,6 +181,7 @@ def test_no_program_inherits_a_pool_by_itself() -> None:
         assert os.fstat(pool.owner).st_mode & 0o777 == 0o400
 
 
+@pytest.mark.usefixtures("way")
 def test_a_segment_that_exists_already_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(create.os, "urandom", lambda size: b"1" * size)
     taken = Path(f"/dev/shm/dorad-{os.getpid()}-{(b'1' * 8).hex()}")

@@ -25,6 +25,7 @@ def viewpoint(frame: int) -> tuple[int, int]:
 
 def main() -> None:
     """Send one frame for each tick."""
+    print("hanging the photographs on the wall")
     wall = gallery.wall()
     turn = wall.shape[1]
     endless = np.concatenate([wall, wall[:, :WIDTH]], axis=1)

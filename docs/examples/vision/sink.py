@@ -31,8 +31,12 @@ def main() -> None:
     best: Moment | None = None
 
     node = Node()
+    shown_ns = time.monotonic_ns()
     for event in node:
         received_ns = time.monotonic_ns()
+        if received_ns - shown_ns >= 1_000_000_000:
+            shown_ns = received_ns
+            print(f"{frames.count} frames, {detections.count} examined, {faces} faces")
         if event["type"] != "INPUT":
             continue
         metadata = event["metadata"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import astuple, replace
 from typing import TYPE_CHECKING
 
 from dorad.daemon.broker.readings import Lateness, Vitals
@@ -113,7 +112,7 @@ class Mailbox:
             size=self._mapping.size,
             end=self._end,
             rings=[
-                RingSnapshot(name, ring.input, ring.first, ring.latched, [*astuple(ring.plan)])
+                RingSnapshot(name, ring.input, ring.first, ring.latched, [*ring.plan])
                 for name, ring in self.rings.items()
                 if not ring.retiring
             ],
@@ -224,7 +223,7 @@ class Mailbox:
             layout.RING_NUMBER_BEGIN,
         ):
             words[old.base + word] = 0
-        return replace(old, queue_size=queue_size)
+        return old._replace(queue_size=queue_size)
 
     def recycle(self, name: str) -> None:
         """Free a ring into which no process pushes, and from which none receives."""

@@ -63,6 +63,27 @@ def health_after(
     return before
 
 
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """When a node without a health check last used the node API, as far as is known."""
+
+    called_at: float
+    asked: bool
+    """Whether it was not asleep since, so that a ping shows whether it makes calls."""
+
+
+def presence_after(before: Presence | None, vitals: Vitals, now: float) -> Presence:
+    """Return the presence after a check of a node that has called `Node()`.
+
+    A node that waits for events is present. So is one that has read its packets since it was
+    `asked`: each call does. The caller sends a ping when `asked` becomes true.
+    """
+    waits = vitals.asleep and not vitals.unread
+    if before is None or waits or (before.asked and not vitals.unread):
+        return Presence(now, asked=False)
+    return Presence(before.called_at, asked=True)
+
+
 def at_rest(vitals: Vitals) -> bool:
     """Return True if a node waits for input and has nothing to read."""
     return vitals.asleep and not vitals.queued and not vitals.unread

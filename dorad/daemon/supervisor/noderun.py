@@ -99,6 +99,8 @@ class NodeRun:
     """Why the supervisor ended it by a signal that counts as a failure; empty if it did not."""
     watchdog_reason: str = ""
     """Why a watchdog killed it; empty if none did."""
+    silence_reported: bool = False
+    """Whether it was reported that it has not called the node API for long."""
     last_exit: str | None = None
     last_error: str = ""
     resume_at: float | None = None
@@ -196,6 +198,7 @@ class NodeRun:
         return {
             **{name: getattr(self, name) for name in _STORED},
             "last_error": self.last_error,
+            "silence_reported": self.silence_reported,
             "history": [self.history.count, self.history.window_start],
             "broken": dict(self.broken),
             "ended_as": self.last_result and self.last_result.to_json(),
@@ -206,7 +209,9 @@ class NodeRun:
         """Restore the state from `snapshot()` of an earlier daemon, without the process."""
         for name in _STORED:
             setattr(self, name, snapshot[name])
-        self.last_error = snapshot.get("last_error", "")  # a daemon before 0.2.0 stored none
+        # A daemon before 0.2.0 stored neither.
+        self.last_error = snapshot.get("last_error", "")
+        self.silence_reported = snapshot.get("silence_reported", False)
         # A node that was being added belongs to the dataflow now; one being removed still leaves.
         self.excluded = self.excluded and self.stop_requested
         self.history = RestartHistory(*snapshot["history"])

@@ -16,6 +16,7 @@ from dorad.daemon.supervisor.commands import Commands
 from dorad.daemon.supervisor.idlewatch import IdleWatch
 from dorad.daemon.supervisor.noderun import NodeRun, NodeView, adopted_process
 from dorad.daemon.supervisor.noderunner import NodeRunner
+from dorad.daemon.supervisor.silencewatch import SilenceWatch
 from dorad.daemon.supervisor.startdeadlines import StartDeadlines
 from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.stopladder import StopLadder
@@ -227,6 +228,7 @@ class Supervisor:
                         name="straggler rule",
                     ),
                     tasks.create_task(Watchdogs(self._state).run(), name="watchdogs"),
+                    tasks.create_task(SilenceWatch(self._state).run(), name="silence watch"),
                 )
                 if adopted is None:
                     self._carry_out(self._lifecycle.begin())

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from dorad.problems import ProblemError
-from dorad.shm import abi
+from dorad.shm import layout, stamp
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -51,19 +51,27 @@ def _choose() -> tuple[ModuleType | None, str]:
 
 
 def _load() -> ModuleType:
-    if not abi.EXTENSION.exists():
-        raise _UnusableError(f"{abi.EXTENSION.name} is not built")
+    name = stamp.NAME
+    if not os.path.exists(f"{stamp.FOLDER}/{name}"):  # noqa: PTH110 - pathlib is slow to import
+        raise _UnusableError(f"{name} is not built")
     try:
-        if not abi.is_current(abi.EXTENSION):
-            raise _UnusableError(
-                f"{abi.EXTENSION.name} is older than its sources; run `make native`"
-            )
-        found = import_module(f"{__name__}.{abi.EXTENSION.name.partition('.')[0]}")
+        if not _is_current():
+            raise _UnusableError(f"{name} is older than its sources; run `make native`")
+        found = import_module(f"{__name__}.{name.partition('.')[0]}")
     except (ImportError, OSError) as error:
-        raise _UnusableError(f"{abi.EXTENSION} cannot be loaded: {error}") from error
-    if wrong := _differences(found.LAYOUT, abi.constants()):
-        raise _UnusableError(f"{abi.EXTENSION.name} has another layout: {wrong}")
+        raise _UnusableError(f"{stamp.FOLDER}/{name} cannot be loaded: {error}") from error
+    if wrong := _differences(found.LAYOUT, layout.constants()):
+        raise _UnusableError(f"{name} has another layout: {wrong}")
     return found
+
+
+def _is_current() -> bool:
+    """Return True if the extension was compiled from the present sources, or there are none."""
+    if stamp.fits() or not stamp.has_sources():
+        return True
+    from dorad.shm import abi  # it reads and hashes all sources
+
+    return abi.is_current(abi.EXTENSION)
 
 
 def _differences(compiled: dict[str, int], here: dict[str, int]) -> str:

@@ -190,7 +190,9 @@ def test_the_log_of_a_module(project: Project) -> None:
 def test_ports_outside_of_a_module(project: Project) -> None:
     project.write("m.yml", GOOD)
     text = FLOW + "- {id: b, path: b, inputs: {i: _mod/i}}\n"
-    assert project.error(text) == "flow.yml:6:32: nodes[2].inputs.i: there is no node `_mod`"
+    assert project.error(text) == (
+        "flow.yml:6:32: nodes[2].inputs.i: there is no node `_mod` (known here: s, m, m.a, b)"
+    )
 
 
 def test_all_errors_are_reported_at_once_and_each_file_once(project: Project) -> None:

@@ -109,7 +109,13 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
             "1:9: types.T: needs `arrow` (such as `Struct`, `Float32` or `List<Utf8>`)",
         ),
         ("types: {T: Float32}", "1:12: types.T: must be a mapping with `arrow`, not `Float32`"),
-        ("types: [T]", "1:8: types: must be a mapping, not a list"),
+        (
+            "types: [T]",
+            (
+                "1:8: types: must be a mapping, not a list "
+                "(give each entry a name, as in `types: {name: ...}`)"
+            ),
+        ),
         ("type: {}", "1:1: type: unknown key `type` (did you mean `types`?)"),
         ("a: 1\n", "1:1: a: unknown key `a` (known here: types)"),
         (

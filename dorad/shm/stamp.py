@@ -1,0 +1,53 @@
+"""Whether the extension was compiled from the present sources, by sizes and times alone.
+
+Every node of a source tree asks at its start, so this reads no source and imports no hash. If the
+stamp does not fit, `abi` compares the contents. Installed packages have neither sources nor stamp.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+FOLDER = f"{os.path.dirname(__file__)}/native"  # noqa: PTH120 - pathlib is slow to import
+NAME = "_native.abi3.so"
+STAMP = f"{FOLDER}/_native.stamp"
+
+_WITH_CONSTANTS = f"{os.path.dirname(__file__)}/layout.py"  # noqa: PTH120 - as above
+
+
+def stamp() -> str | None:
+    """Return the stamp of the present sources and extension; None if one of them is missing."""
+    lines = [os.uname().machine, sys.byteorder]
+    files = [_WITH_CONSTANTS, f"{FOLDER}/{NAME}"]
+    with os.scandir(FOLDER) as entries:
+        files += sorted(each.path for each in entries if each.name.endswith((".c", ".h")))
+    for path in files:
+        try:
+            found = os.stat(path)  # noqa: PTH116 - as above
+        except FileNotFoundError:
+            return None
+        lines.append(f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ino}")
+    return "\n".join(lines)
+
+
+def has_sources() -> bool:
+    """Return True if the C sources are here."""
+    with os.scandir(FOLDER) as entries:
+        return any(each.name.endswith((".c", ".h")) for each in entries)
+
+
+def fits() -> bool:
+    """Return True if no file has changed since the extension was found to be current."""
+    try:
+        with open(STAMP, encoding="utf-8") as file:  # noqa: PTH123 - as above
+            return file.read() == stamp()
+    except FileNotFoundError:
+        return False
+
+
+def write() -> None:
+    """Record that the extension is current."""
+    if (text := stamp()) is not None:
+        with open(STAMP, "w", encoding="utf-8") as file:  # noqa: PTH123 - as above
+            file.write(text)
