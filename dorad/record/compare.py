@@ -155,7 +155,8 @@ def _to_numpy(array: pa.Array) -> np.ndarray[Any, Any]:
     if pa.types.is_time(array.type):
         # NumPy has no times of day, and those of Python have no nanoseconds.
         array = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64())
-    return array.to_numpy(zero_copy_only=False)
+    values: np.ndarray[Any, Any] = array.to_numpy(zero_copy_only=False)
+    return values
 
 
 def _close(left: _Floats, right: _Floats, tolerance: float) -> Any:
