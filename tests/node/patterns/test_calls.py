@@ -401,7 +401,7 @@ def test_a_call_that_would_block_its_own_event_loop_is_refused(flow: Flow) -> No
         """
 async def main():
     receiving = asyncio.create_task(node.recv_async())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
     report(error_of(1)[:2])
     report(await ask_async(2))
     report(error_of(1)[0])
