@@ -32,9 +32,9 @@ Examples:
   dora list
   dora list --status running --sort-by cpu
   dora list --format json | jq -r .uuid
-  dora stop $(dora list --name arm -q)
+  dora stop $(dora list --status running --name arm -q)
 
-Dataflows that have ended stay in the list until `dora clean`.
+Dataflows that have ended stay in the list, after those that run, until `dora clean`.
 """
 
 
@@ -79,15 +79,25 @@ def list_dataflows(
 def chosen(
     dataflows: Sequence[DataflowInfo], *, status: str | None, name: str | None, sort_by: str | None
 ) -> list[DataflowInfo]:
-    """Return the dataflows that match, sorted as requested."""
-    found = [
+    """Return the dataflows that match, sorted as requested.
+
+    By default as in dora 1.x: those that run by name, then those that have ended by their end.
+    """
+    matching = [
         info
-        for info in dataflows
+        for info in sorted(dataflows, key=_place)
         if (status is None or _family(info) == status) and (name or "") in (info.name or "")
     ]
     if sort_by is not None:
-        found.sort(key=lambda info: info.cpu if sort_by == "cpu" else info.memory, reverse=True)
-    return found
+        matching.sort(key=lambda info: info.cpu if sort_by == "cpu" else info.memory, reverse=True)
+    return matching
+
+
+def _place(info: DataflowInfo) -> tuple[bool, bool, str, float]:
+    """Return the sort key of a dataflow; those without a name come after the named ones."""
+    if info.active:
+        return (False, info.name is None, info.name or "", info.started_at)
+    return (True, False, "", info.ended_at or 0.0)
 
 
 def _family(info: DataflowInfo) -> str:

@@ -66,7 +66,10 @@ def echo(
     duration: float | None,
     style: str,
 ) -> None:
-    """Show the messages of each TOPIC (`node/output`), by default of all in the dataflow."""
+    """Show the messages of each TOPIC, by default of all in the dataflow.
+
+    A TOPIC is `node/output`, or `node` for all outputs of a node.
+    """
     displaced: dict[str, int] = {}
     with (
         connect() as client,

@@ -26,11 +26,12 @@ EPILOG = """\b
 Examples:
   dora topic hz                        all outputs, until Ctrl-C
   dora topic hz camera/image imu/data --window 5
-  dora topic hz camera/image --duration 10
+  dora topic hz camera --duration 10   all outputs of a node
 
 \b
 It reads counters in shared memory, without copying messages or slowing the dataflow. The row ALL
-has the sum of the rates; its minimum, maximum and deviation are over the intervals of all topics.
+measures the messages of all topics as one stream; of topics on several machines it has the sum of
+the rates, and minimum, maximum and deviation of all intervals.
 """
 
 topics_argument = click.argument(
@@ -63,7 +64,10 @@ def hz(
     duration: float | None,
     style: str,
 ) -> None:
-    """Measure how often each TOPIC (`node/output`) sends, by default all in the dataflow."""
+    """Measure how often each TOPIC sends, by default all in the dataflow.
+
+    A TOPIC is `node/output`, or `node` for all outputs of a node.
+    """
     if duration is None and not sys.stdout.isatty():
         raise click.UsageError("--duration is required without a terminal")
     with connect() as client:
@@ -76,7 +80,7 @@ def hz(
     if style == "json":
         print_lines(map(_as_json, last.rates))
     else:
-        for row in (COLUMNS, *rows(last.rates)):
+        for row in (COLUMNS, *rows(last)):
             click.echo("\t".join(map(visible, row)))
 
 
@@ -101,21 +105,20 @@ def _follow(stream: Iterator[TopicRates]) -> TopicRates | None:
         with Live(console=Console(markup=False), auto_refresh=False, transient=True) as live:
             for rates in stream:
                 last = rates
-                live.update(
-                    screen_lines(table_lines(COLUMNS, rows(rates.rates)), head=1), refresh=True
-                )
+                live.update(screen_lines(table_lines(COLUMNS, rows(rates)), head=1), refresh=True)
     except KeyboardInterrupt:
         pass  # the usual way to end it
     return last
 
 
-def rows(rates: Sequence[TopicRate]) -> list[tuple[str, ...]]:
+def rows(rates: TopicRates) -> list[tuple[str, ...]]:
     """Return the rows under `COLUMNS`: all topics together, then each."""
-    return [total(rates), *(_row(rate) for rate in rates)]
+    merged = total(rates.rates) if rates.merged is None else _row(rates.merged)
+    return [("ALL", *merged[1:]), *map(_row, rates.rates)]
 
 
 def total(rates: Sequence[TopicRate]) -> tuple[str, ...]:
-    """Return the row of all topics together."""
+    """Return the row of all topics together, which several machines measure."""
     hz = sum(rate.hz for rate in rates)
     samples = sum(rate.samples for rate in rates)
     deviation = None

@@ -74,7 +74,10 @@ MIN_MBPS = 0.1
 )
 @format_option
 def info(topics: tuple[str, ...], *, dataflow: str | None, duration: float, style: str) -> None:
-    """Show type, rate and subscribers of each TOPIC, by default of all in the dataflow."""
+    """Show type, rate and subscribers of each TOPIC, by default of all in the dataflow.
+
+    A TOPIC is `node/output`, or `node` for all outputs of a node.
+    """
     with connect() as client:
         uuid = select(client, dataflow)
         known = {f"{topic.node}/{topic.output}": topic for topic in client.topics(uuid).topics}

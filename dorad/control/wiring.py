@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorad.control.errors import ControlError
 from dorad.control.messages import Subscriber, TopicInfo
 from dorad.dataflow.model import LINK, NodeOutput
+from dorad.dataflow.nearest import did_you_mean
+from dorad.phrases import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dorad.control.messages import LinkChannel
     from dorad.dataflow.model import Dataflow, NodeSpec
+
+
+MAX_NAMED = 20
+"""Outputs that an error names."""
 
 
 def inputs_of(node: NodeSpec) -> dict[str, str]:
@@ -32,6 +39,46 @@ def topic_named(dataflow: Dataflow, name: str) -> NodeOutput | None:
         if node.id == node_id != LINK and (output := node.output_named(text)):
             return NodeOutput(node_id, output)
     return None
+
+
+def topics_named(dataflow: Dataflow, wanted: Sequence[str]) -> list[NodeOutput]:
+    """Return the topics that a user names, or all without any name. A node is all its outputs.
+
+    Raises:
+        ControlError: there is no such topic or node.
+    """
+    known = {
+        f"{node.id}/{output}": NodeOutput(node.id, output)
+        for node in dataflow.nodes
+        if node.id != LINK
+        for output in node.all_outputs
+    }
+    if not known and not wanted:
+        raise ControlError("not-found", "the dataflow has no outputs")
+    chosen: dict[NodeOutput, None] = {} if wanted else dict.fromkeys(known.values())
+    nodes = {node.id for node in dataflow.nodes if node.id != LINK}
+    for name in wanted:
+        topic = topic_named(dataflow, name)
+        found = [topic] if topic else [each for each in known.values() if each.node == name]
+        if not found and name in nodes:
+            raise ControlError("not-found", f"node {name!r} has no outputs")
+        if not found:
+            what = "output" if "/" in name else "node or output"
+            hint = did_you_mean(name, [*known, *nodes]) or (
+                f"it has: {first_of(list(known), MAX_NAMED) or 'none'}"
+            )
+            raise ControlError("not-found", f"the dataflow has no {what} {name!r}", hint)
+        chosen |= dict.fromkeys(found)
+    return list(chosen)
+
+
+def one_topic(dataflow: Dataflow, name: str) -> NodeOutput:
+    """Return the topic `node/output`, to which a message is sent. Raises ControlError."""
+    chosen = topics_named(dataflow, [name])
+    if "/" not in name:
+        hint = f"its outputs: {first_of([str(each) for each in chosen], MAX_NAMED)}"
+        raise ControlError("bad-request", f"{name!r} is a node: name one of its outputs", hint)
+    return chosen[0]
 
 
 def receivers(dataflow: Dataflow, topic: NodeOutput) -> list[tuple[str, str]]:

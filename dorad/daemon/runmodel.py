@@ -35,8 +35,7 @@ class RunOptions(Struct, frozen=True):
     exit_when_nodes_finish: bool | None = None
     """Overrides the flag in the file."""
     stop_after: float | None = None
-    """Seconds from the opening of the start barrier to the stop. If the barrier does not open, they
-    count from the start, but are at least `run.START_S`."""
+    """Seconds from the start of the first process to the stop."""
     hot_reload: bool = False
     """Whether nodes and operators reload changed Python files."""
     params: Mapping[str, dict[str, Any]] = {}

@@ -154,7 +154,7 @@ class DaemonEvents:
 
     def _fail(self, node: str, packet: Packet) -> None:
         if node not in self.failed:
-            self.failed[node] = packet.text("error")
+            self.failed[node] = packet.text("error").partition(" with stderr output:\n")[0]
             inputs = packet.fields["affected_input_ids"]
             self.endings.append(events.node_failed(node, packet.text("error"), inputs))
 

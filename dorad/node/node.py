@@ -141,9 +141,10 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
     async def recv_async(self, timeout: float | None = None) -> Event | None:
         """Wait for the next event like `next`, without blocking the event loop.
 
+        Several tasks may wait: each event goes to the one that has waited longest.
+
         Raises:
             ValueError: `timeout` is negative or not finite.
-            RuntimeError: another task or thread waits already.
         """
         return await self._receiver.recv_async(
             None if timeout is None else _checked_timeout(timeout)

@@ -324,6 +324,28 @@ class NodeInputs(NodeInputsState):
                     deadline = due
         return deadline
 
+    def fall_asleep(self) -> bool:
+        """Have the doorbell rung from now on; return False if something has come already.
+
+        Call it right after a poll that found nothing. `set_asleep(False)` ends it.
+        """
+        watched = self._watched()
+        self.set_asleep(True)
+        if self.may_sleep(watched, self._rings):
+            return True
+        self.set_asleep(False)
+        return False
+
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """The descriptors that become readable when an event comes to a node that is asleep."""
+        return self.connection.bell, self.connection.descriptor
+
+    def read_bell(self) -> None:
+        """Reset the doorbell after a sleep, and read what the daemon has sent."""
+        doorbell.clear(self.connection.bell)
+        self.connection.read_mail()
+
     @step
     def wait(self, deadline: int | None, only: Watched | None = None) -> None:
         """Sleep until an event may have come, or until the deadline.
@@ -356,38 +378,3 @@ class NodeInputs(NodeInputsState):
             spin.blocked(_monotonic_ns() - started)
         if connection.descriptor in ready:
             connection.read_mail()
-
-    async def wait_async(self, deadline: int | None) -> None:
-        """Sleep like `wait`, without blocking the event loop."""
-        import asyncio
-
-        loop = asyncio.get_running_loop()
-        woken: asyncio.Future[Any] = loop.create_future()
-
-        def wake() -> None:
-            if not woken.done():
-                woken.set_result(None)
-
-        connection = self.connection
-        words = self._words
-        watched = self._watched()
-        descriptors = (connection.bell, connection.descriptor)
-        for descriptor in descriptors:
-            loop.add_reader(descriptor, wake)
-        words[BOX_ASLEEP] = 1
-        timer = None
-        try:
-            if not self.may_sleep(watched, self._rings):
-                return
-            due = self.due_ns(deadline)
-            if due is not None:
-                timer = loop.call_later(max(0.0, (due - _monotonic_ns()) / 1e9), wake)
-            await woken
-        finally:
-            words[BOX_ASLEEP] = 0
-            if timer is not None:
-                timer.cancel()
-            for descriptor in descriptors:
-                loop.remove_reader(descriptor)
-        doorbell.clear(connection.bell)
-        connection.read_mail()

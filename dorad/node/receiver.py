@@ -1,4 +1,10 @@
-"""The receiver of a node: the calls that return events, one thread or task at a time."""
+"""The receiver of a node: the calls that return events, from any threads and tasks.
+
+One of them at a time has the turn: it polls the inputs, or sleeps at the doorbell. Tasks of event
+loops queue for it. A task that sleeps keeps the turn, but any other call may take it away: the task
+then queues again. So nothing is polled twice at once, and a task whose wait is cancelled has taken
+no event.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Protocol
 
 from dorad.node import events
+from dorad.node.waiters import TaskWaiter, Watch
 from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
@@ -33,17 +40,24 @@ class Turn(Protocol):
         """Give the turn back."""
 
 
+class ReceivingTask(TaskWaiter):
+    """A task that waits in `recv_async`."""
+
+    turn: Turn | None = None
+    """The turn that it sleeps with."""
+
+
 @twin
 class ReceiverState:
     """The fields of a receiver that `next` looks at each time."""
 
-    __slots__ = ("_holder", "_poll", "_turn", "inputs")
+    __slots__ = ("_holder", "_poll", "_tasks", "_turn", "inputs")
 
 
 class Receiver(ReceiverState):
     """Receives the events of `inputs`.
 
-    `loop` is the event loop whose task is suspended in `recv_async`, None if there is none.
+    `loop` is the event loop whose task sleeps with the turn, None if there is none.
     """
 
     def __init__(self, inputs: NodeInputs) -> None:
@@ -53,6 +67,14 @@ class Receiver(ReceiverState):
         self._poll = inputs.poll
         self._holder = 0
         """The thread that receives now, or 0."""
+        self._tasks: list[ReceivingTask] = []
+        """The tasks that wait for an event, in the order of their calls."""
+        # Reentrant, because a signal handler may interrupt a thread that holds it.
+        self._guard = threading.RLock()
+        self._sleeper: ReceivingTask | None = None
+        """The task that sleeps with the turn."""
+        self._blocked = 0
+        """Threads that block until they get the turn."""
         self._turn_ns = 0
 
     @property
@@ -74,11 +96,10 @@ class Receiver(ReceiverState):
         deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
         turn = self._turn
         if not turn.acquire(False):
-            self.refuse_reentry()
-            if timeout is None:
-                turn.acquire()
-            elif not turn.acquire(timeout=min(timeout, threading.TIMEOUT_MAX)):
-                return events.timed_out(timeout)
+            taken = self._wait_for(turn, timeout)
+            if taken is None:
+                return events.timed_out(timeout or 0.0)
+            turn = taken
         try:
             self._holder = _get_ident()
             while True:
@@ -92,6 +113,44 @@ class Receiver(ReceiverState):
         finally:
             self._holder = 0
             turn.release()
+            if self._tasks:
+                self.wake_tasks()
+
+    def _wait_for(self, turn: Turn, timeout: float | None) -> Turn | None:
+        """Block until this thread has a turn, at most `timeout` seconds; return that turn."""
+        self.refuse_reentry()
+        with self._guard:
+            self._blocked += 1  # from now on, no task falls asleep with the turn
+            taken = self._take_from_sleeper()
+        try:
+            if taken is not None:
+                return taken
+            limit = -1 if timeout is None else min(timeout, threading.TIMEOUT_MAX)
+            return turn if turn.acquire(timeout=limit) else None
+        finally:
+            with self._guard:
+                self._blocked -= 1
+            self.wake_tasks()
+
+    def _take_from_sleeper(self) -> Turn | None:
+        """Take the turn of the task that sleeps with it; return None if there is none."""
+        with self._guard:
+            task, self._sleeper, self.loop = self._sleeper, None, None
+            if task is None:
+                return None
+            turn, task.turn = task.turn, None
+            self.inputs.set_asleep(False)
+        task.wake()
+        return turn
+
+    def wake_tasks(self) -> None:
+        """Wake the first waiting task of each event loop: the turn may be free."""
+        if not self._tasks:
+            return
+        with self._guard:
+            first = {id(task.loop): task for task in reversed(self._tasks)}
+        for task in first.values():
+            task.wake()
 
     def refuse_reentry(self) -> None:
         """Check that this thread would not wait for itself.
@@ -109,8 +168,11 @@ class Receiver(ReceiverState):
         """Return the next event if there is one."""
         turn = self._turn
         if not turn.acquire(False):
-            # Another thread receives: the next event is for that thread.
-            return None
+            taken = self._take_from_sleeper()
+            if taken is None:
+                # Another thread receives: the next event is for that thread.
+                return None
+            turn = taken
         try:
             self._holder = _get_ident()
             poll = self._poll
@@ -118,6 +180,7 @@ class Receiver(ReceiverState):
         finally:
             self._holder = 0
             turn.release()
+            self.wake_tasks()
 
     def drain(self) -> list[Event]:
         """Return all queued events.
@@ -145,36 +208,104 @@ class Receiver(ReceiverState):
         finally:
             self._holder = 0
             turn.release()
+            self.wake_tasks()
 
     async def recv_async(self, timeout: float | None) -> Event | None:
         """Wait for the next event without blocking the event loop.
 
-        Raises:
-            RuntimeError: another thread or task is already waiting for events of this node.
+        Of several tasks, the one that has waited longest gets it.
         """
         import asyncio
 
         deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
-        inputs, turn = self.inputs, self._turn
-        if not turn.acquire(False):
-            raise RuntimeError("another thread or task is already receiving on this node")
+        me: ReceivingTask | None = None
+        turn: Turn | None = None
         try:
-            self._holder = _get_ident()
             while True:
-                if self._turn_ns < _monotonic_ns() - ASYNC_TURN_NS:
-                    self.loop = asyncio.get_running_loop()
-                    await asyncio.sleep(0)
-                    self._turn_ns = _monotonic_ns()
-                poll = self._poll
-                event = None if inputs.ended else poll()
-                if event is not None or inputs.ended:
-                    return event
+                if me is not None:
+                    me.clear()  # what comes after this wakes the task
+                if turn is None:
+                    if self._turn_ns < _monotonic_ns() - ASYNC_TURN_NS:
+                        await asyncio.sleep(0)
+                        self._turn_ns = _monotonic_ns()
+                    turn = self._try_turn(me)
+                if turn is not None:
+                    self._holder = _get_ident()
+                    poll = self._poll
+                    event = None if self.inputs.ended else poll()
+                    if event is not None or self.inputs.ended:
+                        return event
                 if deadline is not None and _monotonic_ns() >= deadline:
                     return events.timed_out(timeout or 0.0)
-                self.loop = asyncio.get_running_loop()
-                await inputs.wait_async(deadline)
+                if me is None:
+                    me = ReceivingTask(asyncio.get_running_loop())
+                    with self._guard:
+                        self._tasks.append(me)
+                    if turn is None:
+                        continue  # the turn may have become free before this task was known
+                if turn is not None:
+                    turn = self._settle(me, turn)
+                if me.turn is not None:
+                    turn = await self._sleep_at_doorbell(me, deadline)
+                elif turn is None:
+                    await me.sleep(_seconds_until(deadline))
                 self._turn_ns = _monotonic_ns()
         finally:
-            self.loop = None
-            self._holder = 0
-            turn.release()
+            if me is not None:
+                with self._guard:
+                    self._tasks.remove(me)
+                turn = turn or me.turn
+            if turn is not None:
+                self._holder = 0
+                turn.release()
+            self.wake_tasks()
+
+    def _try_turn(self, me: ReceivingTask | None) -> Turn | None:
+        """Take the turn for a task if it is free and no task of the same loop waits longer."""
+        if self._tasks:
+            import asyncio
+
+            loop = asyncio.get_running_loop()
+            with self._guard:
+                first = next((each for each in self._tasks if each.loop is loop), me)
+            if first is not me:
+                return None
+        turn = self._turn
+        return turn if turn.acquire(False) else None
+
+    def _settle(self, me: ReceivingTask, turn: Turn) -> Turn | None:
+        """Prepare to sleep after a poll that found nothing; return the turn if something has come.
+
+        The task falls asleep with the turn, unless a thread blocks until it gets the turn.
+        """
+        with self._guard:
+            if not self._blocked:
+                if not self.inputs.fall_asleep():
+                    return turn
+                me.turn, self._sleeper, self.loop = turn, me, me.loop
+                self._holder = 0
+                return None
+        self._holder = 0
+        turn.release()
+        return None
+
+    async def _sleep_at_doorbell(self, me: ReceivingTask, deadline: int | None) -> Turn | None:
+        """Sleep with the turn; return it, or None if another call has taken it meanwhile."""
+        inputs = self.inputs
+        watch = Watch(me.loop, inputs.descriptors, me.wake_here)
+        try:
+            await me.sleep(_seconds_until(inputs.due_ns(deadline)))
+        finally:
+            watch.end()
+            with self._guard:
+                if self._sleeper is me:
+                    self._sleeper = self.loop = None
+                    inputs.set_asleep(False)
+        turn, me.turn = me.turn, None
+        if turn is not None:
+            inputs.read_bell()
+        return turn
+
+
+def _seconds_until(time_ns: int | None) -> float | None:
+    return None if time_ns is None else max(0, time_ns - _monotonic_ns()) / 1e9

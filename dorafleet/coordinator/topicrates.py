@@ -51,11 +51,13 @@ class RatesBoard:
         self._began = now
         self._reasons: dict[str, str] = {}
         self._ended: set[str] = set()
+        self._merged: m.TopicRate | None = None
 
     def take(self, robot: str, rates: m.TopicRates, now: float) -> None:
         """Take the figures of a robot: of its own outputs only, each once."""
         own = {each.topic: each for each in rates.rates if each.topic in self._asked[robot]}
         self._rates[robot] = (now, list(own.values()))
+        self._merged = rates.merged
         self._reasons.pop(robot, None)
 
     def lose(self, robot: str, reason: str) -> None:
@@ -81,7 +83,9 @@ class RatesBoard:
                 missing.setdefault(robot, f"it has measured nothing for {now - since:.0f} s")
         if not rates and not missing:
             return None
-        return m.TopicRates(at=at, rates=rates, missing=missing)
+        # No two machines measure the intervals between messages of both.
+        merged = self._merged if rates and len(self._asked) == 1 else None
+        return m.TopicRates(at=at, rates=rates, missing=missing, merged=merged)
 
 
 async def watch_rates(

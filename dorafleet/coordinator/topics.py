@@ -14,8 +14,7 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.naming import ended
 from dorad.control.topparts import interval, reduction
-from dorad.control.wiring import topic_named, topics
-from dorad.dataflow.nearest import did_you_mean
+from dorad.control.wiring import one_topic, topics, topics_named
 from dorafleet.coordinator.asking import ask, ask_one, until_begun
 from dorafleet.coordinator.folding import pending_nodes
 from dorafleet.coordinator.streams import merged
@@ -173,25 +172,15 @@ class TopicMethods:
     async def publish(self, _call: Call, params: m.TopicPublish) -> m.Published:
         """Send messages on a topic on the machine of its node, as the node would."""
         record = self._fleet.find(params.dataflow)
-        ((robot, (topic,)),) = (await self._chosen(record, [params.topic])).items()
+        name = str(one_topic(self._fleet.dataflow(record), params.topic))
+        ((robot, (topic,)),) = (await self._chosen(record, [name])).items()
         own = msgspec.structs.replace(params, dataflow=record.uuid, topic=topic)
         return await ask_one(self._robots, robot, "topic.publish", own, m.Published)
 
     async def _chosen(self, record: Record, wanted: list[str]) -> dict[str, list[str]]:
         """Return the topics with these names, or all without any, by machines that know them."""
-        dataflow = self._fleet.dataflow(record)
-        known = [f"{each.node}/{each.output}" for each in topics(dataflow)]
-        if not wanted and not known:
-            raise ControlError("not-found", "the dataflow has no outputs")
         chosen: dict[str, list[str]] = {}
-        for name in wanted or known:
-            topic = topic_named(dataflow, name)
-            if topic is None:
-                raise ControlError(
-                    "not-found",
-                    f"the dataflow has no output {name!r}",
-                    did_you_mean(name, known) or f"it has: {', '.join(known) or 'none'}",
-                )
+        for topic in topics_named(self._fleet.dataflow(record), wanted):
             robot = record.placement.get(topic.node)
             if robot is not None:
                 chosen.setdefault(robot, []).append(str(topic))

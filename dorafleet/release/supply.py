@@ -27,15 +27,17 @@ class Supply:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._pieces: Pieces | None = None
+        """Set once its folder exists, until the last transfer has ended."""
+        self._preparing = asyncio.Lock()
         self._running = 0
 
     def trouble(self, release: str) -> str:
         """Return why a release, given by its id, cannot be sent from here; empty if it can."""
         try:
             bundle = self._store.find(release)
-        except BuildError as error:
+            lacking = self._store.lacking(bundle.manifest)
+        except (BuildError, OSError) as error:
             return str(error)
-        lacking = self._store.lacking(bundle.manifest)
         return f"{len(lacking)} of its files are not in {self._store.folder}" if lacking else ""
 
     async def send(
@@ -47,29 +49,33 @@ class Supply:
         """Send a machine what it lacks of a release.
 
         Raises:
-            SshError: code `refused` if the machine does not take it.
+            SshError: code `refused` if the machine does not take it; code `failed` if the store
+                here cannot be used.
         """
         from dorafleet.release.transfer import send  # asyncssh takes a while
 
-        if self._pieces is None:
-            self._pieces = Pieces(self._store)
-            await asyncio.to_thread(self._pieces.__enter__)
         self._running += 1
         _log.debug("%s: release %.12s is sent", machine.id, release)
         try:
+            pieces = await self._prepared()
             bundle = await asyncio.to_thread(self._store.find, release)
-            (outcome,) = await send(
-                [machine], bundle, self._store, on_progress, pieces=self._pieces
-            )
+            (outcome,) = await send([machine], bundle, self._store, on_progress, pieces=pieces)
         except (BuildError, OSError) as error:
             raise SshError(Code.FAILED, str(error)) from error
         finally:
             self._running -= 1
             if not self._running and self._pieces is not None:
                 # Prepared files take as much room as the release.
-                pieces, self._pieces = self._pieces, None
-                pieces.__exit__(None, None, None)
+                unused, self._pieces = self._pieces, None
+                unused.__exit__(None, None, None)
         if outcome.error is not None:
             raise outcome.error
         assert outcome.result is not None
         return outcome.result
+
+    async def _prepared(self) -> Pieces:
+        """Return the prepared files that all transfers share, with their folder. Raises OSError."""
+        async with self._preparing:
+            if self._pieces is None:
+                self._pieces = await asyncio.to_thread(Pieces(self._store).__enter__)
+            return self._pieces

@@ -71,7 +71,24 @@ def test_a_dataflow_that_has_not_ended_counts_as_running(status, found):
     states = ["starting", "running", "stopping", "finished", "failed"]
     dataflows = [dataflow(state, state) for state in states]
     names = [info.name for info in chosen(dataflows, status=status, name=None, sort_by=None)]
-    assert names == (found or states)
+    assert sorted(names) == sorted(found or states)
+
+
+def test_running_dataflows_come_first_by_name_and_ended_ones_by_their_end(two):
+    rows = [
+        dataflow("old", "finished", ended_at=1000.0),
+        dataflow(None, "running"),
+        dataflow("b", "stopping", started_at=1.0),
+        dataflow("older", "failed", ended_at=900.0),
+        dataflow("a", "starting", started_at=2000.0),
+    ]
+    names = [info.name for info in chosen(rows, status=None, name=None, sort_by=None)]
+    assert names == ["a", "b", None, "older", "old"]
+    two.answers["dataflow.list"] = m.DataflowList(dataflows=[ENDED, dataflow()])
+    for style in ([], ["-q"], ["-f", "json"]):
+        first, second = two.dora("list", *style).stdout.splitlines()[-2:]
+        assert UUID in first
+        assert OTHER in second
 
 
 def test_names_are_filtered_by_substring_and_unnamed_dataflows_left_out():

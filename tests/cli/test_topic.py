@@ -113,9 +113,15 @@ def test_hz_on_a_terminal_runs_until_control_c(topics):
     assert b"ALL\t50.00\t20.00" in shown
 
 
-def test_the_row_of_all_topics_adds_rates_and_pools_deviations():
+def test_the_row_of_all_topics_is_the_merged_stream():
+    merged = rate("ALL", 30.0, mean_ms=33.0, min_ms=0.5, max_ms=51.0, std_ms=20.0, samples=60)
+    everything, *_ = rows(m.TopicRates(at=1.0, rates=[COUNT], merged=merged))
+    assert everything == ("ALL", "33.00", "30.00", "0.50", "51.00", "20.00", "60")
+
+
+def test_of_several_machines_the_row_of_all_topics_adds_rates_and_pools_deviations():
     other = rate("b", 10.0, mean_ms=100.0, min_ms=90.0, max_ms=130.0, std_ms=1.0, samples=39)
-    everything, *_ = rows([COUNT, other])
+    everything, *_ = rows(m.TopicRates(at=1.0, rates=[COUNT, other]))
     deviation = math.sqrt((0.5**2 + 1.0**2) / 2)
     assert everything == ("ALL", "33.33", "30.00", "49.00", "130.00", f"{deviation:.2f}", "78")
 

@@ -115,7 +115,7 @@ def test_polling_is_empty_in_a_coroutine_sees_data_and_the_stop(flow: Flow) -> N
         """,
         inputs={"tick": "dora/timer/millis/200"},
     )
-    outcome = flow.run(stop_after=2).expect(0)
+    outcome = flow.run(stop_after=4).expect(0)
     *ticks, last = flow.reports("poller")
     assert len(ticks) >= 5, outcome.output
     assert last == ["STOP", "MANUAL"]
@@ -233,3 +233,46 @@ def test_recv_async_does_not_block_other_tasks(flow: Flow) -> None:
     [[type_, turns]] = flow.reports("async")
     assert type_ == "INPUT"
     assert turns >= 5, "the loop stood still during recv_async"
+
+
+def test_several_tasks_and_threads_receive_from_one_node(flow: Flow) -> None:
+    flow.node(
+        "source",
+        """
+        import pyarrow as pa
+        from dora import Node
+
+        node = Node()
+        node.next(timeout=20)  # until the others wait
+        for number in range(8):
+            node.send_output("out", pa.array([number]))
+        """,
+        inputs={"go": "sink/go"},
+        outputs=["out"],
+    )
+    flow.node(
+        "sink",
+        """
+        import asyncio
+        import pyarrow as pa
+        from dora import Node
+        from probe import report
+
+        def value(event):
+            return event["value"][0].as_py() if event["type"] == "INPUT" else event["type"]
+
+        async def main():
+            node = Node()
+            waiting = asyncio.gather(*(node.recv_async() for _ in range(5)))
+            blocked = [asyncio.to_thread(node.next) for _ in range(3)]
+            asyncio.get_running_loop().call_later(0.2, node.send_output, "go", pa.array([1]))
+            events = [*await asyncio.gather(*blocked), *await waiting]
+            report(sorted(map(value, events)))
+
+        asyncio.run(main())
+        """,
+        inputs={"in": "source/out"},
+        outputs=["go"],
+    )
+    flow.run(stop_after=20).expect(0)
+    assert flow.reports("sink") == [list(range(8))]

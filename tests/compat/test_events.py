@@ -108,10 +108,13 @@ def test_a_failed_source_closes_its_inputs_and_is_named(flow: Flow) -> None:
     flow.node(
         "source",
         """
+        import sys
         import pyarrow as pa
         from dora import Node
 
         Node().send_output("a", pa.array([1]))
+        print("all is well")
+        print("the lens is dirty", file=sys.stderr)
         raise SystemExit(3)
         """,
         outputs=["a", "b"],
@@ -132,13 +135,15 @@ def test_a_failed_source_closes_its_inputs_and_is_named(flow: Flow) -> None:
     assert events[-1][:2] == ["STOP", "MANUAL"]
     [failure] = [value for type_, _, value in events if type_ == "NODE_FAILED"]
     assert sorted(failure.pop("affected_input_ids")) == ["a", "b"]
-    assert failure == {"source_node_id": "source", "error": "exited with code 3"}
+    rule = "-" * 81
+    text = f"exited with code 3 with stderr output:\n{rule}\nthe lens is dirty\n{rule}\n"
+    assert failure == {"source_node_id": "source", "error": text}
     assert outcome.lines_about("source", ["exited with code 3"]), outcome.output
 
 
 def test_a_user_stop_is_manual_and_ends_the_iteration(flow: Flow) -> None:
     flow.node("node", RECORD, inputs={"tick": "dora/timer/secs/60"})
-    flow.run(stop_after=1).expect(0)
+    flow.run(stop_after=4).expect(0)
     assert flow.reports("node") == [["INPUT", "tick", None], ["STOP", "MANUAL", None]]
 
 

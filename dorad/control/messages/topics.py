@@ -128,6 +128,8 @@ class TopicRates(Struct):
     rates: list[TopicRate]
     missing: dict[str, str] = {}
     """Machines whose outputs are not among them, with the reason; only from a coordinator."""
+    merged: TopicRate | None = None
+    """The messages of all these outputs as one stream; None if several machines measure them."""
 
 
 class Preview(Struct):

@@ -11,8 +11,6 @@ from dorad.control import wiring
 from dorad.control.errors import ControlError
 from dorad.daemon.measuring import topicrates
 from dorad.daemon.subscription import reducing
-from dorad.dataflow.model import LINK, NodeOutput
-from dorad.dataflow.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,7 +18,7 @@ if TYPE_CHECKING:
     from dorad.control.server import Call
     from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.registry import Registry
-    from dorad.dataflow.model import Dataflow
+    from dorad.dataflow.model import NodeOutput
 
 
 class TopicMethods:
@@ -47,7 +45,7 @@ class TopicMethods:
         _, run, dataflow = self._registry.find_run(params.dataflow)
         if params.window < 1:
             raise ControlError("bad-request", "`window` must be at least 1 second")
-        topics = _chosen(dataflow, params.topics)
+        topics = wiring.topics_named(dataflow, params.topics)
         observer = f".watch-{next(self._observer_numbers)}"
 
         def receivers(topic: NodeOutput) -> list[tuple[str, str]]:
@@ -63,7 +61,7 @@ class TopicMethods:
     ) -> AsyncIterator[tuple[m.TopicHeader, bytes]]:
         """Yield the messages of topics."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
-        topics = _chosen(dataflow, params.topics)
+        topics = wiring.topics_named(dataflow, params.topics)
         messages = run.subscriptions.subscribe(
             topics, queue_size=params.queue_size, stream=call.id, reduce=reducing.encoded(params)
         )
@@ -74,31 +72,6 @@ class TopicMethods:
     async def publish(self, _call: Call, params: m.TopicPublish) -> m.Published:
         """Send a message on a topic, as its node would."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
-        (topic,) = _chosen(dataflow, [params.topic])
+        topic = wiring.one_topic(dataflow, params.topic)
         targets = wiring.receivers(dataflow, topic)
         return await run.subscriptions.publish(topic, targets, params.data, params.metadata)
-
-
-def _chosen(dataflow: Dataflow, wanted: list[str]) -> list[NodeOutput]:
-    """Return the topics with these names, or all without any. Raises ControlError."""
-    known = {
-        f"{node.id}/{output}": NodeOutput(node.id, output)
-        for node in dataflow.nodes
-        if node.id != LINK
-        for output in node.all_outputs
-    }
-    if not wanted:
-        if not known:
-            raise ControlError("not-found", "the dataflow has no outputs")
-        return list(known.values())
-    chosen = []
-    for name in wanted:
-        topic = wiring.topic_named(dataflow, name)
-        if topic is None:
-            raise ControlError(
-                "not-found",
-                f"the dataflow has no output {name!r}",
-                did_you_mean(name, list(known)) or f"it has: {', '.join(known) or 'none'}",
-            )
-        chosen.append(topic)
-    return chosen

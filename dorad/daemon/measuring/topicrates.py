@@ -63,8 +63,20 @@ class _Group(NamedTuple):
     size: int
 
 
+class _Arrival(NamedTuple):
+    """Messages of one output that arrived between two polls."""
+
+    newest_ns: int
+    """Timestamp of the newest of them."""
+    messages: int
+    size: int
+
+
 class TopicMeter:
-    """Intervals of one output over the last `window` seconds. Times `at` are monotonic."""
+    """Intervals of one output over the last `window` seconds, or of several as one stream.
+
+    Times `at` are monotonic.
+    """
 
     def __init__(self, window: float) -> None:
         self._window = window
@@ -72,23 +84,40 @@ class TopicMeter:
         self._last: Counters | None = None
         self._ring: object = None
         self._last_at = 0.0
+        self._newest_ns: int | None = None
+        """The newest message of a merged stream."""
 
-    def add(self, at: float, now: Counters, ring: object = None) -> None:
-        """Add the counters of `ring` at `at`; a ring other than the last one starts a new count."""
+    def add(self, at: float, now: Counters, ring: object = None) -> _Arrival | None:
+        """Add the counters of `ring` at `at`; return what has arrived since the last time.
+
+        A ring other than the last one starts a new count.
+        """
         before, self._last = self._last, now
         if ring != self._ring:
             self._ring = ring
-            return
+            return None
         if before is not None and now.sent == before.sent:
             self._last = before
-            return
-        if before is not None and before.sent and now.sent > before.sent:
-            span = max(now.last_ns - before.last_ns, 0)
+            return None
+        arrival = None
+        if before is not None and now.sent > before.sent:
             size = now.payload_bytes - before.payload_bytes
-            self._groups.append(_Group(at, now.sent - before.sent, span, size))
+            arrival = _Arrival(now.last_ns, now.sent - before.sent, size)
+            if before.sent:
+                span = max(now.last_ns - before.last_ns, 0)
+                self._groups.append(_Group(at, arrival.messages, span, size))
         elif before is not None and now.sent < before.sent:
             self._groups.clear()  # a new ring in the place of the old one
         self._last_at = at
+        return arrival
+
+    def merge(self, at: float, arrivals: Iterable[_Arrival]) -> None:
+        """Add what has arrived on several outputs since the last time, as one stream."""
+        for newest_ns, messages, size in sorted(arrivals):
+            before, self._newest_ns = self._newest_ns, max(newest_ns, self._newest_ns or 0)
+            if before is not None:
+                self._groups.append(_Group(at, messages, max(newest_ns - before, 0), size))
+            self._last_at = at
 
     def rate(self, topic: str, at: float) -> TopicRate:
         """Return the figures of the window that ends at `at`."""
@@ -124,18 +153,23 @@ class TopicMeter:
 async def measure(sources: Mapping[str, Source], window: float) -> AsyncGenerator[TopicRates, None]:
     """Yield the rates of outputs once a second, until closed or no output is left."""
     meters = {topic: TopicMeter(window) for topic in sources}
+    together = TopicMeter(window)
     due = time.monotonic() + REPORT_S
     existing = [await source.choose() for source in sources.values()]
     while any(existing):
+        arrivals = []
         for topic, source in sources.items():
             counters = _settled(source)
             if counters is not None:
-                meters[topic].add(time.monotonic(), counters, source.ring)
+                arrival = meters[topic].add(time.monotonic(), counters, source.ring)
+                if arrival is not None:
+                    arrivals.append(arrival)
         now = time.monotonic()
+        together.merge(now, arrivals)
         if now >= due:
             due += REPORT_S * math.ceil((now - due) / REPORT_S or 1)
             rates = [meter.rate(topic, now) for topic, meter in meters.items()]
-            yield TopicRates(at=time.time(), rates=rates)
+            yield TopicRates(at=time.time(), rates=rates, merged=together.rate("ALL", now))
             existing = [await source.choose() for source in sources.values()]
         await asyncio.sleep(POLL_S)
 

@@ -14,6 +14,11 @@ MAX_LINES = 50
 MAX_CHARACTERS = 2000
 """Lines of a node's stderr, and characters of a line, that are stored for the next daemon."""
 CLEAN_EXIT = "exited with code 0"
+NOT_STARTED = (
+    "did not call Node() before the dataflow was stopped "
+    "(its work before Node() hangs or takes too long; `startup_timeout` limits it)"
+)
+NOT_LAUNCHED = "was not started before the dataflow was stopped"
 RESTARTED = "was restarted by a command"
 REPLACED = "was replaced by a command"
 """How a process ended, in words that follow the node's name."""
@@ -44,6 +49,9 @@ class ExitContext(Struct, frozen=True):
     """The other node whose early end aborted the start, if there is one."""
     refused: bool = False
     """Its `Node()` has raised, or will, because the start was aborted."""
+    awaited: bool = False
+    """The dataflow was stopped while its start waited for this node to call `Node()`, which it
+    never did."""
 
 
 class Result(Struct, frozen=True):
@@ -103,7 +111,8 @@ def classify(
     Code 0 is a success. So is an exit by SIGTERM or SIGINT, or by the codes 143 and 130, which
     programs use to report these signals, while the daemon was stopping the node, unless it had to
     be forced. After an aborted start, every end that the node has not chosen is a consequence of
-    that, at whichever moment of its start the node was. What it did by itself counts as always.
+    that, at whichever moment of its start the node was. What it did by itself counts as always. A node that
+    the start waited for when it was stopped has failed, also if it ended well.
     """
     reason = describe(exit_)
     ended_by = _signal_of(exit_)
@@ -113,11 +122,16 @@ def classify(
         return Result(node, Outcome.CASCADING, exit_, reason, cause, stderr)
     stopped = context.stopping and not context.forced_reason and ended_by in _STOP_SIGNALS
     if exit_.code == 0 or stopped:
+        if context.awaited:
+            return Result(node, Outcome.FAILED, exit_, NOT_STARTED, cause, stderr)
         return Result(node, Outcome.OK, exit_, reason, cause, stderr)
     if context.watchdog_reason and ended_by == signal.SIGKILL:
         return Result(node, Outcome.FAILED, exit_, context.watchdog_reason, cause, stderr)
     if context.forced_reason and ended_by in _FORCED_SIGNALS:
-        return Result(node, Outcome.GRACE, exit_, context.forced_reason, cause, stderr)
+        reason = context.forced_reason
+        if context.awaited:
+            reason = f"{NOT_STARTED}; it {reason}"
+        return Result(node, Outcome.GRACE, exit_, reason, cause, stderr)
     if ended_by == signal.SIGKILL:
         reason += ", not sent by dora (the kernel does this when memory runs out)"
     return Result(node, Outcome.FAILED, exit_, reason, cause, stderr)

@@ -25,6 +25,7 @@ from dorad.daemon.rules.finish import (
     node_of,
     units_of,
 )
+from dorad.daemon.rules.report import failure_text
 from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
@@ -129,6 +130,21 @@ class Lifecycle:
             return False
         return not self.stopping and not aborted and not self.flow.has_drained(node)
 
+    def awaits(self, node: str) -> bool:
+        """Return True if the start needs, or needed, a call of `Node()` that has not come.
+
+        A program without inputs and outputs need not call it, unless other nodes wait for that.
+        """
+        if node == LINK or node not in self.barrier.pending:
+            return False
+        spec = self.dataflow.node(node)
+        text = {spec.logging.send_stdout_as, spec.logging.send_logs_as}
+        return bool(self.barrier.waiting or spec.all_inputs or set(spec.all_outputs) - text)
+
+    def was_stopped_early(self, node: str) -> bool:
+        """Return True if the dataflow was stopped before a node that the start needed called it."""
+        return self.stopping and self.barrier.phase is Phase.OPEN and self.awaits(node)
+
     def foreign_closed(self, output: str) -> list[Action]:
         """Handle that the source of an output of another machine, `node/output`, has ended."""
         unit = f"{LINK}/{output}"
@@ -200,7 +216,7 @@ class Lifecycle:
             if self.barrier is not before and not result.ok:
                 actions += self.stop()
         else:
-            actions += self._close(node, None if result.ok else result.reason)
+            actions += self._close(node, None if result.ok else failure_text(result))
         if self.stopping or not removed:
             actions += self._finish()
         return actions

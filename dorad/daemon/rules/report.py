@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 MAX_NAMES = 8
 """Maximum nodes that the report names among those that failed only because of another."""
 
-
 MAX_LINES_SIZE = 200_000
 """Characters of all lines of a report; the failures after them have headlines only."""
 
@@ -57,6 +56,20 @@ class Block:
 
     headline: str
     lines: tuple[str, ...] = ()
+
+
+MAX_EVENT_SIZE = 4000
+"""Characters of stderr in NODE_FAILED, which must fit into a packet."""
+
+_RULE = "-" * 81
+
+
+def failure_text(result: Result) -> str:
+    """Return the text of NODE_FAILED: how a node failed and, as in dora 1.x, the end of stderr."""
+    text = "\n".join(excerpt(result.stderr))[-MAX_EVENT_SIZE:]
+    if not text.strip():
+        return result.reason
+    return f"{result.reason} with stderr output:\n{_RULE}\n{text}\n{_RULE}\n"
 
 
 def explained(stderr: Sequence[str]) -> tuple[str, ...]:

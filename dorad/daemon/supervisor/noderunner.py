@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dorad.daemon.rules.exits import (
+    NOT_LAUNCHED,
     REPLACED,
     RESTARTED,
     ExitContext,
@@ -101,6 +102,8 @@ class NodeRunner:
         if process is None:
             if run.last_result is not None and not run.stop_requested:
                 return run.last_result
+            if self._state.lifecycle.was_stopped_early(name):
+                return Result(name, Outcome.FAILED, None, NOT_LAUNCHED)
             return never_started(name, self._root_cause(name))
         if adopted is None:
             self._record_start(run, process)
@@ -191,6 +194,7 @@ class NodeRunner:
             watchdog_reason=run.watchdog_reason,
             root_cause=self._root_cause(name),
             refused=self._state.broker.has_refused(name),
+            awaited=not run.connected and lifecycle.was_stopped_early(name),
         )
         result = classify(name, exit_, context, stderr)
         _log.debug("node %s exited: %s, judged %s by %s", name, exit_, result.outcome, context)

@@ -57,12 +57,24 @@ class StartDeadlines:
         for timer in self._timers:
             timer.cancel()
 
+    def report_stop(self) -> None:
+        """Report a stop that comes before the start was complete, with the nodes that delay it."""
+        lifecycle = self._state.lifecycle
+        awaited = [node for node in lifecycle.barrier.pending if lifecycle.awaits(node)]
+        if lifecycle.barrier.phase is Phase.WAITING and not lifecycle.stopping and awaited:
+            names = first_of(sorted(awaited), MAX_NAMED)
+            text = f"the dataflow is stopped before it has started: no Node() yet in: {names}"
+            self._state.report("warn", None, text)
+
     def _report_pending(self) -> None:
         """Report which nodes and links delay the start."""
         if self._state.lifecycle.barrier.phase is not Phase.WAITING:
             return
         if names := self._pending():
-            self._state.report("warn", None, f"the start still waits for Node() in: {names}")
+            hint = "`startup_timeout` ends a node that hangs before it"
+            self._state.report(
+                "warn", None, f"the start still waits for Node() in: {names} ({hint})"
+            )
         if links := self._links.missing():
             self._state.report("warn", None, f"the start still waits: {'; '.join(links)}")
 

@@ -128,11 +128,6 @@ class Supervisor:
         self._carry_out(self._lifecycle.release())
         self._state.changed()
 
-    async def until_opened(self, seconds: float) -> float | None:
-        """Wait for the start barrier; return when it opened, or None after `seconds`."""
-        await self._state.bell.until(lambda: self.opened_at is not None, seconds)
-        return self.opened_at
-
     def statuses(self) -> dict[str, NodeView]:
         """Return the view of every node, in the order of the dataflow."""
         return {name: run.view for name, run in self._nodes.items()}
@@ -263,6 +258,7 @@ class Supervisor:
         _log.debug("stop requested, grace %s", grace)
         if grace is not None and (not self._lifecycle.stopping or grace < self._grace):
             self._grace = grace
+        self._deadlines.report_stop()
         self._carry_out(self._lifecycle.stop())
         self._ladder.start(self._grace)
         self._state.on_change()

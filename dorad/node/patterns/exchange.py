@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
-    from dorad.node.patterns.waiters import Waiter
     from dorad.node.receiver import Receiver
+    from dorad.node.waiters import Waiter
 
 _log = logging.getLogger(__name__)
 

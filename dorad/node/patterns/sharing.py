@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from dorad.node.inputs import ChoosyInput
 from dorad.node.patterns.errors import ExchangeError, NoPeerError
-from dorad.node.patterns.waiters import TaskWaiter, Waiter, Watch
 from dorad.node.replyinput import ReplySplitter
+from dorad.node.waiters import TaskWaiter, Waiter, Watch
 from dorad.shm import doorbell
 
 if TYPE_CHECKING:
@@ -75,6 +75,7 @@ class Sharing:
                 "come on it"
             )
         self._inputs.add_reply_input(input_id, ReplySplitter(self._dispatch, self._warn))
+        self._receiver.wake_tasks()
 
     def _poll(self) -> Event | None:
         """Poll for the receiver, and wake the waiters if packets may have changed their fate."""
@@ -221,6 +222,7 @@ class Sharing:
                 self._inputs.poll_replies()
             finally:
                 self.release()
+                self._receiver.wake_tasks()
 
     def _begin(self, me: Waiter, at: set[Waiter]) -> None:
         with self._lock:
@@ -254,6 +256,7 @@ class Sharing:
             self._inputs.lock.release()
         me.left.set()
         self._pass_on()
+        self._receiver.wake_tasks()
 
     def _serve(self, me: Waiter, done: Callable[[], bool], deadline: int | None) -> None:
         """Poll the reply inputs as the leader, until `done`, the deadline, or a receive call."""

@@ -42,7 +42,7 @@ enum step {
 
 /* Strings that are used all the time. */
 #define NAMES(X)                                                                                   \
-    X(acquire) X(release) X(sent) X(setflags)                                                      \
+    X(acquire) X(release) X(sent) X(setflags) X(wake_tasks)                                                      \
     X(saw) X(urgent) X(endings) X(take) X(wait) X(blocked) X(found) X(read_mail)                   \
     X(kind) X(dora) X(type) X(INPUT) X(id) X(value) X(metadata) X(timestamp) X(timed_out)          \
     X(_unreadable) X(_flush_deferred) X(_trim) X(_look_ahead) X(_export_to_c)

@@ -23,7 +23,7 @@ LIFE(sender, connection, encode, WORDS_OF(sender))
 LIFE(ring_input, id, build, (void)0)
 LIFE(timer_input, id, id, WORDS_OF(timer_input))
 LIFE(inputs, connection, spin, WORDS_OF(inputs))
-LIFE(receiver, inputs, poll, (void)0)
+LIFE(receiver, inputs, tasks, (void)0)
 
 static void spin_dealloc(PyObject *self)
 {
@@ -266,6 +266,7 @@ static PyMemberDef receiver_members[] = {
     OBJECT(receiver, inputs, "inputs"),
     OBJECT(receiver, turn, "_turn"),
     OBJECT(receiver, poll, "_poll"),
+    OBJECT(receiver, tasks, "_tasks"),
     COUNT(receiver, holder, "_holder"),
     END,
 };

@@ -133,7 +133,7 @@ struct inputs {
 
 struct receiver {
     PyObject_HEAD
-    PyObject *inputs, *turn, *poll;
+    PyObject *inputs, *turn, *poll, *tasks;
     unsigned long long holder;
 };
 

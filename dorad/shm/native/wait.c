@@ -349,6 +349,9 @@ PyObject *step_next(METHOD_ARGUMENTS)
         PyErr_Fetch(&type, &failure, &trace);
         if (!call(turn, state->names.release, NULL))
             Py_CLEAR(event);
+        if (receiver->tasks != NULL && PyObject_IsTrue(receiver->tasks) == 1 &&
+            !call(object, state->names.wake_tasks, NULL))
+            Py_CLEAR(event);
         if (type != NULL)
             PyErr_Restore(type, failure, trace);
     }

@@ -54,6 +54,32 @@ def test_intervals_are_exact_where_polls_are_closer() -> None:
     assert rate.hz == pytest.approx(1000 / 35)
 
 
+def test_several_outputs_are_measured_as_one_stream() -> None:
+    together, meters = TopicMeter(100), [TopicMeter(100), TopicMeter(100)]
+    for tick in range(200):
+        arrivals = []
+        for late, meter in enumerate(meters):  # each at 10 Hz, the second one 1 ms later
+            sent = tick // 10 + 1
+            stamp = START + (sent - 1) * 100 * MS + late * MS
+            arrivals += filter(None, [meter.add(tick / 100, _counters(sent, stamp))])
+        together.merge(tick / 100, arrivals)
+    rate = together.rate("ALL", 1.99)
+    assert rate.hz == pytest.approx(20, rel=0.05)
+    assert (rate.min_ms, rate.max_ms) == (1, 99)
+    assert rate.std_ms == pytest.approx(49, rel=0.02)
+    assert rate.samples == 37
+
+
+def test_one_output_is_its_own_stream() -> None:
+    meter, together = TopicMeter(100), TopicMeter(100)
+    for sent in range(1, 20):
+        arrival = meter.add(sent / 10, _counters(sent, START + sent**2 * MS))
+        together.merge(sent / 10, [arrival] if arrival else [])
+    one, all_ = meter.rate("ALL", 1.9), together.rate("ALL", 1.9)
+    assert (all_.max_ms, all_.min_ms) == (one.max_ms, 5)
+    assert one.samples - all_.samples == 1  # its first message is the first of the stream
+
+
 def test_large_messages_at_thirty_hertz() -> None:
     size = 8 << 20
     rate = _measured([k * 1_000_000_000 // 30 for k in range(91)], poll_ms=2, size=size)

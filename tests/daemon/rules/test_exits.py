@@ -20,6 +20,7 @@ STOPPING = ExitContext(stopping=True)
 FORCED = ExitContext(stopping=True, forced_reason="had to be killed")
 ABORTED = ExitContext(root_cause="early", stopping=True)
 REFUSED = ExitContext(root_cause="early", stopping=True, refused=True)
+AWAITED = ExitContext(stopping=True, awaited=True)
 HUNG = ExitContext(watchdog_reason="had not called dora for 3 s")
 
 
@@ -45,6 +46,9 @@ HUNG = ExitContext(watchdog_reason="had not called dora for 3 s")
         (Exit(code=1), FORCED, Outcome.FAILED),
         (Exit(code=1), REFUSED, Outcome.CASCADING),
         (Exit(code=0), REFUSED, Outcome.CASCADING),
+        (Exit(code=0), AWAITED, Outcome.FAILED),
+        (Exit(code=143), AWAITED, Outcome.FAILED),
+        (Exit(signal=signal.SIGTERM), AWAITED, Outcome.FAILED),
         (Exit(signal=signal.SIGTERM), ABORTED, Outcome.CASCADING),
         (Exit(signal=signal.SIGKILL), ABORTED, Outcome.CASCADING),
         # It failed by itself: `Node()` has not raised.
@@ -56,6 +60,19 @@ def test_the_result_of_an_exit_depends_on_the_daemons_actions(
     exit_: Exit, context: ExitContext, outcome: Outcome
 ) -> None:
     assert classify("node", exit_, context).outcome is outcome
+
+
+def test_a_node_killed_before_node_was_called_is_described_with_both() -> None:
+    context = ExitContext(stopping=True, forced_reason="was killed by a test", awaited=True)
+    result = classify("node", Exit(signal=signal.SIGKILL), context)
+    assert result.outcome is Outcome.GRACE
+    assert "did not call Node()" in result.reason
+    assert "`startup_timeout`" in result.reason
+    assert result.reason.endswith("it was killed by a test")
+
+
+def test_an_own_failure_before_node_is_described_by_its_exit() -> None:
+    assert classify("node", Exit(code=3), AWAITED).reason == "exited with code 3"
 
 
 def test_a_cascading_failure_names_the_node_that_caused_it() -> None:

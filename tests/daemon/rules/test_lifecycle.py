@@ -354,3 +354,34 @@ def test_the_state_of_a_daemon_that_knew_no_links_is_restored() -> None:
     other = Lifecycle(chain("a", "b"))
     other.restore(known)
     assert (other.link_ends, other.snapshot()) == (False, life.snapshot())
+
+
+def test_a_stop_during_the_start_names_the_nodes_that_it_waited_for() -> None:
+    life = Lifecycle(chain("a", "b", "c"))
+    life.connected("b")
+    assert not life.was_stopped_early("a")
+    life.stop()
+    assert [life.was_stopped_early(name) for name in "abc"] == [True, False, True]
+
+
+def test_a_complete_start_has_no_late_nodes_when_it_is_stopped() -> None:
+    life = started(chain("a", "b"))
+    life.stop()
+    assert not any(map(life.was_stopped_early, "ab"))
+
+
+def test_a_program_without_ports_is_awaited_only_by_other_nodes() -> None:
+    plain = replace(node("a"), outputs=())
+    alone, beside = Lifecycle(dataflow(plain)), Lifecycle(dataflow(plain, node("b")))
+    beside.connected("b")
+    for life in (alone, beside):
+        life.stop()
+    assert not alone.was_stopped_early("a")
+    assert beside.was_stopped_early("a")
+
+
+def test_an_aborted_start_is_explained_by_its_cause_alone() -> None:
+    life = Lifecycle(chain("a", "b", "c"))
+    life.after_exit(failed("a"))
+    assert life.stopping
+    assert not any(map(life.was_stopped_early, "bc"))

@@ -6,8 +6,15 @@ import signal
 import pytest
 
 from dorad.daemon.rules.exits import ExitContext, Outcome, Result, classify, never_started
-from dorad.daemon.rules.report import MAX_LINES_SIZE, MAX_NAMES, failure_report
+from dorad.daemon.rules.report import (
+    MAX_EVENT_SIZE,
+    MAX_LINES_SIZE,
+    MAX_NAMES,
+    failure_report,
+    failure_text,
+)
 from dorad.launch.model import Exit
+from dorad.node.protocol import encode
 
 
 def result(name: str, outcome: Outcome, code: int = 1, root_cause: str | None = None) -> Result:
@@ -117,3 +124,24 @@ def test_the_report_on_a_failed_start_does_not_depend_on_the_order_of_the_ends(
             blocks = failure_report(results)
             reports.add(tuple(block.headline for block in blocks))
     assert len(reports) == 1
+
+
+def test_consumers_of_a_failed_node_get_the_end_of_its_stderr() -> None:
+    text = failure_text(result("a", Outcome.FAILED))
+    first, rule, line, end, nothing = text.split("\n")
+    assert (first, line, nothing) == ("exited with code 1 with stderr output:", "a says why", "")
+    assert rule == end == "-" * 81
+
+
+def test_a_node_that_wrote_nothing_has_failed_with_its_exit_code_alone() -> None:
+    for stderr in ((), ("", "  ")):
+        silent = Result("a", Outcome.FAILED, Exit(code=4), "exited with code 4", None, stderr)
+        assert failure_text(silent) == "exited with code 4"
+
+
+def test_long_stderr_is_cut_to_what_fits_into_a_packet() -> None:
+    lines = tuple(f"{number} " + "\x01" * 100_000 for number in range(500))
+    long = Result("a", Outcome.FAILED, Exit(code=1), "exited with code 1", None, lines)
+    text = failure_text(long)
+    assert len(text) < MAX_EVENT_SIZE + 300
+    encode("failed", {"source_node_id": "a", "error": text, "affected_input_ids": ["x"] * 100})

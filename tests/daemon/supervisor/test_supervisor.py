@@ -218,7 +218,7 @@ async def test_a_stop_does_not_wait_for_a_node_that_is_still_being_started() -> 
         await asyncio.sleep(0)
         stage.supervisor.stop()
     (result,) = task.result()
-    assert (result.ok, result.reason) == (True, "was stopped before it was started")
+    assert (result.ok, result.reason) == (False, "was not started before the dataflow was stopped")
 
 
 async def test_dynamic_nodes_alone_run_until_a_stop() -> None:
@@ -317,7 +317,14 @@ async def test_a_long_wait_for_a_node_or_a_link_is_reported(
         stage.connect("a")
         await until(lambda: bool(stage.reports))
         assert stage.reports == [
-            ("warn", None, "the start still waits for Node() in: b"),
+            (
+                "warn",
+                None,
+                (
+                    "the start still waits for Node() in: b "
+                    "(`startup_timeout` ends a node that hangs before it)"
+                ),
+            ),
             ("warn", None, "the start still waits: the link to beta is not up: it is off"),
         ]
         for process in stage.processes.values():

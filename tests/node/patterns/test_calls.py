@@ -329,7 +329,7 @@ report([event["type"], event["id"]])
 report(error_of(1, timeout=60)[:2])
 """,
         "for event in node: pass",
-    ).run(stop_after=1).expect(0)
+    ).run(stop_after=4).expect(0)
     first, stop, second = flow.reports("client")
     assert first == ["StoppingError", "the node is being stopped; no reply can come"]
     assert stop == ["STOP", "MANUAL"]
@@ -401,7 +401,7 @@ def test_a_call_that_would_block_its_own_event_loop_is_refused(flow: Flow) -> No
         """
 async def main():
     receiving = asyncio.create_task(node.recv_async())
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
     report(error_of(1)[:2])
     report(await ask_async(2))
     report(error_of(1)[0])

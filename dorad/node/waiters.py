@@ -1,4 +1,4 @@
-"""Waiters for a reply: a thread, or a task of an event loop."""
+"""Who waits for events of a node: a thread, or a task of an event loop."""
 
 from __future__ import annotations
 
