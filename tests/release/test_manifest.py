@@ -265,10 +265,9 @@ def test_what_needs_a_version_of_glibc_runs_on_no_other_library():
     ],
 )
 def test_a_release_for_other_machines_is_refused_with_what_does_not_fit(fields, words, hint):
+    manifest = msgspec.structs.replace(GOOD, **fields)
     with pytest.raises(ReleaseError, match=words) as caught:
-        check_machine(
-            msgspec.structs.replace(GOOD, **fields), Machine("x86_64", "3.11", "", "0.1.9")
-        )
+        check_machine(manifest, Machine("x86_64", "3.11", "", "0.1.9"))
     assert caught.value.code == "machine"
     assert hint in caught.value.hint
 
@@ -303,4 +302,4 @@ def test_the_refusal_of_a_robot_is_an_error_of_bounded_length():
     short = Refusal("manifest", "no", None).error()
     assert (short.code, str(short), short.hint) == ("manifest", "no", None)
     long = Refusal("disk", "x" * 2000, "y" * 2000).error()
-    assert (long.code, len(str(long)), len(long.hint)) == ("disk", 1000, 500)
+    assert (long.code, str(long).count("x"), len(long.hint)) == ("disk", 1000, 500)
