@@ -151,7 +151,7 @@ def _first_number(one: pa.Array, other: pa.Array, tolerance: float) -> int | Non
     return int(places[0]) if len(places) else None
 
 
-def _to_numpy(array: pa.Array) -> np.ndarray[Any, Any]:
+def _to_numpy(array: pa.Array) -> Any:
     if pa.types.is_time(array.type):
         # NumPy has no times of day, and those of Python have no nanoseconds.
         array = array.view(pa.int32() if array.type.bit_width == 32 else pa.int64())

@@ -11,10 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.release.errors import ReleaseError
+from dorad.release.frames import Refusal
+from dorad.release.machine import (
+    Machine,
+    check_machine,
+    environment_for,
+    fits,
+    needed_files,
+    needed_objects,
+)
 from dorad.release.manifest import (
     MAX_MANIFEST,
     Environment,
     File,
+    NodeContent,
     Package,
     Target,
     encode,
@@ -24,6 +34,7 @@ from dorad.release.manifest import (
 )
 from tests.release.samples import DIGEST, MACHINE, release
 
+NODES = {f"n{n}": NodeContent("0" * 64, python=False) for n in range(10_000)}
 GOOD = parse(release(packages={"numpy": {"site/numpy/__init__.py": b"1"}}).content)
 
 
@@ -97,6 +108,7 @@ def test_a_path_that_could_leave_the_tree_is_refused(path, problem):
         ),
         ({"packages": [Package("p", "1", [File("bin/python3", DIGEST, 1, True)])]}, "hides bin"),
         ({"packages": [Package("p", "1", [File("pyvenv.cfg", DIGEST, 1, True)])]}, "in none of"),
+        ({"nodes": NODES | {"one more": NodeContent("0" * 64, python=False)}}, "than 10000 nodes"),
         (
             {"packages": [Package("p", "1", [File("site/zz-dorad.pth", DIGEST, 1, True)])]},
             "hides lib/python3.11/site-packages/zz-dorad.pth",
@@ -213,3 +225,81 @@ def test_every_path_that_is_accepted_stays_below_its_folder(path):
     if not path or path_problem(path):
         return
     assert os.path.normpath(f"/top/{path}") == f"/top/{path}"
+
+
+def test_a_manifest_may_have_many_nodes():
+    assert len(parse(changed(nodes=NODES)).nodes) == 10_000
+
+
+# -- the machine
+
+
+@pytest.mark.parametrize(
+    ("target", "runs"),
+    [
+        (Target("x86_64"), True),
+        (Target("x86_64", "3.11"), True),
+        (Target("x86_64", "3.11", "2.36"), True),
+        (Target("x86_64", "", "2.9"), True),
+        (Target("x86_64", "", "2.37"), False),
+        (Target("x86_64", "3.12"), False),
+        (Target("aarch64", "3.11", "2.36"), False),
+    ],
+)
+def test_a_target_fits_its_architecture_its_python_and_newer_libraries(target, runs):
+    assert fits(target, Machine("x86_64", "3.11", "2.36")) == runs
+
+
+def test_what_needs_a_version_of_glibc_runs_on_no_other_library():
+    other = Machine("x86_64", "3.11", "")
+    assert fits(Target("x86_64"), other)
+    assert not fits(Target("x86_64", "", "2.9"), other)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words", "hint"),
+    [
+        ({"min_dorad": "0.2"}, "it needs dorad 0.2 or newer, this is 0.1.9", "upgrade the package"),
+        ({"min_dorad": "0.1.10"}, "it needs dorad 0.1.10 or newer", "upgrade the package"),
+        ({"targets": [Target("aarch64"), Target("riscv")]}, "it is for aarch64", "--target"),
+    ],
+)
+def test_a_release_for_other_machines_is_refused_with_what_does_not_fit(fields, words, hint):
+    manifest = msgspec.structs.replace(GOOD, **fields)
+    with pytest.raises(ReleaseError, match=words) as caught:
+        check_machine(manifest, Machine("x86_64", "3.11", "", "0.1.9"))
+    assert caught.value.code == "machine"
+    assert hint in caught.value.hint
+
+
+def test_a_release_without_targets_or_with_one_that_fits_is_for_this_machine():
+    machine = Machine("x86_64", "3.11", "2.36", "0.1.9rc1")
+    for targets in ([], [Target("aarch64"), Target("x86_64")]):
+        for version in ("0.1.9", "0.1", "0.0.99"):
+            check_machine(
+                msgspec.structs.replace(GOOD, targets=targets, min_dorad=version), machine
+            )
+
+
+def test_a_machine_needs_the_files_of_its_newest_environment_each_object_once():
+    one, two = (File(f"site/{n}.py", n * 64, 1, False) for n in "12")
+    packages = [Package("one", "1", [one]), Package("two", "1", [two, one])]
+    targets = [Target("x86_64", "3.11", each) for each in ("2.9", "2.31", "2.40")]
+    environments = [Environment(target, [n % 2]) for n, target in enumerate(targets)]
+    fields = {"packages": packages, "targets": targets, "environments": environments}
+    manifest = msgspec.structs.replace(GOOD, **fields)
+    machine = Machine("x86_64", "3.11", "2.36")
+    assert environment_for(manifest, machine) == environments[1]
+    assert list(needed_files(manifest, machine)) == [*GOOD.files, two, one]
+    objects = needed_objects(manifest, machine)
+    assert objects == sorted({each.object for each in (*GOOD.files, one, two)})
+    other = Machine("aarch64", "3.11", "2.36")
+    assert environment_for(manifest, other) is None
+    assert list(needed_files(manifest, other)) == GOOD.files
+
+
+def test_the_refusal_of_a_robot_is_an_error_of_bounded_length():
+    short = Refusal("manifest", "no", None).error()
+    assert (short.code, str(short), short.hint) == ("manifest", "no", None)
+    long = Refusal("disk", "x" * 2000, "y" * 2000).error()
+    assert (long.code, str(long).count("x"), len(long.hint)) == ("disk", 1000, 500)
