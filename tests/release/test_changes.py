@@ -52,3 +52,11 @@ def test_without_a_release_before_everything_is_added():
     assert found.size == sum(len(each) for each in (FLOW, b"print(1)\n"))
     assert not found.empty
     assert changed_nodes(new, new, MACHINE).empty
+
+
+def test_with_another_file_of_the_dataflow_a_manifest_calls_no_node_untouched():
+    old = manifest({"a": ONE, "b": TWO}, {"dataflow.yml": FLOW, "arm.yml": b"1"})
+    new = manifest({"a": ONE, "b": ONE}, {"dataflow.yml": FLOW, "arm.yml": b"2"})
+    found = changed_nodes(old, new, MACHINE)
+    assert (found.untouched, found.uncompared) == ([], ["a"])
+    assert "the files of both dataflows are needed" in found.uncompared_why
