@@ -10,6 +10,8 @@ from dorad.int64 import Int64
 from dorad.release.machine import environment_for, needed_objects
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from dorad.release.machine import Machine
     from dorad.release.manifest import Manifest
 
@@ -24,7 +26,10 @@ class Changes(msgspec.Struct, frozen=True):
     replaced: list[str] = []
     """Nodes whose description, files or environment differ."""
     untouched: list[str] = []
-    """Nodes that run on."""
+    """Nodes that run on, with the same inputs."""
+    uncompared: list[str] = []
+    """Nodes that run on, perhaps with other inputs; see `uncompared_why`."""
+    uncompared_why: str = ""
     files_added: list[str] = []
     files_removed: list[str] = []
     files_changed: list[str] = []
@@ -34,7 +39,8 @@ class Changes(msgspec.Struct, frozen=True):
     """`camera/exposure: 10 → 20`."""
     inputs: list[str] = []
     """`camera/tick: dora/timer/hz/10 → dora/timer/hz/20`, of nodes that run on with other inputs.
-    Such nodes are not in `untouched`. Known only where the files of both dataflows are."""
+    Such nodes are not in `untouched`. Manifests do not have inputs: they are compared where the
+    files of both dataflows are."""
     size: Int64 = 0
     """Bytes of the objects that the new one needs and the old one does not have."""
 
@@ -63,11 +69,17 @@ def changed_nodes(old: Manifest | None, new: Manifest, machine: Machine) -> Chan
     old_files = {} if old is None else {file.path: file.object for file in old.files}
     new_files = {file.path: file.object for file in new.files}
     present = set() if old is None else set(needed_objects(old, machine))
+    same = sorted(node for node in both if not differs(node))
+    rewritten = old is not None and (
+        old.entry != new.entry or _has_other_flow(old_files, new_files)
+    )
     return Changes(
         added=sorted(set(new.nodes) - set(before)),
         removed=sorted(set(before) - set(new.nodes)),
         replaced=sorted(node for node in both if differs(node)),
-        untouched=sorted(node for node in both if not differs(node)),
+        untouched=[] if rewritten else same,
+        uncompared=same if rewritten else [],
+        uncompared_why="the files of both dataflows are needed" if rewritten and same else "",
         files_added=sorted(new_files.keys() - old_files.keys()),
         files_removed=sorted(old_files.keys() - new_files.keys()),
         files_changed=sorted(
@@ -77,6 +89,13 @@ def changed_nodes(old: Manifest | None, new: Manifest, machine: Machine) -> Chan
         ),
         packages=_packages(old, new, machine),
         size=sum(each.size for each in needed_objects(new, machine) if each not in present),
+    )
+
+
+def _has_other_flow(old: Mapping[str, object], new: Mapping[str, object]) -> bool:
+    """Return True if a file differs that may describe nodes: the dataflow's, or one of a module."""
+    return any(
+        old.get(path) != new.get(path) for path in {*old, *new} if path.endswith((".yml", ".yaml"))
     )
 
 

@@ -59,6 +59,9 @@ def difference(
         ("packages", changes.packages),
     ]
     lines = [f"  {label}: {some(names)}" for label, names in parts if names]
+    if changes.uncompared:
+        names, why = some(changes.uncompared), changes.uncompared_why
+        lines.append(f"  cannot compare inputs of {names}: {why}")
     return [*lines, f"  new content: {size_text(changes.size)}"]
 
 

@@ -293,8 +293,10 @@ def _with_inputs(planned: RolloutPlan, store: Path | None) -> RolloutPlan:
             continue
         try:
             old, new = releases.find(before), releases.find(planned.release.id)
-        except BuildError:
-            continue  # only manifests are known: the dataflow's file is shown as changed
+        except BuildError as error:
+            why = f"{error.message}; run this on a machine with both releases"
+            changes[place] = msgspec.structs.replace(changes[place], uncompared_why=why)
+            continue
         changes[place] = with_inputs(changes[place], old, new, releases)
     return msgspec.structs.replace(planned, changes=changes)
 

@@ -5,7 +5,6 @@ Manifests do not have inputs, since no process is replaced for them; the dataflo
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -17,34 +16,42 @@ if TYPE_CHECKING:
     from dorad.release.changes import Changes
     from dorafleet.release.store import Bundle, Store
 
-_log = logging.getLogger(__name__)
-
 
 def with_inputs(changes: Changes, before: Bundle, after: Bundle, store: Store) -> Changes:
-    """Return changes with those of inputs, if the store has the files of both dataflows."""
-    try:
-        texts = [store.objects.read(_entry(each)) for each in (before, after)]
-    except OSError as error:
-        _log.debug("inputs are not compared: %s", error)
+    """Return changes with those of inputs, or with the reason why they cannot be compared."""
+    if not changes.uncompared:
         return changes
-    old, new = map(inputs_of, texts)
+    flows = []
+    for each in (before, after):
+        try:
+            flows.append(inputs_of(store.objects.read(_entry(each))))
+        except OSError as error:
+            return replace(changes, uncompared_why=f"the file of {each} is not here: {error}")
+        except ValueError as error:
+            return replace(changes, uncompared_why=f"the file of {each} is not readable: {error}")
+    old, new = flows
     lines: list[str] = []
-    differ = set()
-    for node in changes.untouched:
-        found = list(_differences(node, old.get(node, {}), new.get(node, {})))
-        lines += found
-        if found:
-            differ.add(node)
-    untouched = [node for node in changes.untouched if node not in differ]
-    return replace(changes, inputs=lines, untouched=untouched) if lines else changes
+    same, uncompared = list(changes.untouched), []
+    for node in changes.uncompared:
+        if node not in old or node not in new:
+            uncompared.append(node)
+            continue
+        differences = list(_differences(node, old[node], new[node]))
+        lines += differences
+        if not differences:
+            same.append(node)
+    why = "a module describes them, not the dataflow's file" if uncompared else ""
+    return replace(
+        changes, inputs=lines, untouched=sorted(same), uncompared=uncompared, uncompared_why=why
+    )
 
 
 def inputs_of(text: bytes) -> dict[str, dict[str, str]]:
-    """Return the inputs of each node of a dataflow's file; none of what is not written as usual."""
+    """Return the inputs of each node of a dataflow's file. Raises ValueError."""
     try:
         flow = yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeError, RecursionError):
-        return {}
+    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
     nodes = flow.get("nodes") if isinstance(flow, dict) else None
     return {
         str(node["id"]): dict(_inputs(node))

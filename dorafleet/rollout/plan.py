@@ -120,8 +120,9 @@ def with_params(changes: Changes, before: Mapping[str, Any], after: Mapping[str,
             f"{shorten(_encoded(after, name), MAX_VALUE)}"
             for name in names
         ],
-        replaced=sorted({*changes.replaced, *(nodes & set(changes.untouched))}),
+        replaced=sorted({*changes.replaced, *(nodes & {*changes.untouched, *changes.uncompared})}),
         untouched=[node for node in changes.untouched if node not in nodes],
+        uncompared=[node for node in changes.uncompared if node not in nodes],
     )
 
 

@@ -39,6 +39,7 @@ def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
             (changes.removed, "removed"),
             ({line.partition("/")[0] for line in changes.inputs}, "with other inputs"),
             (changes.untouched, "untouched"),
+            (changes.uncompared, "not compared"),
         )
         if names
     ]
@@ -79,6 +80,8 @@ def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:
     ):
         if names:
             yield f"  {title}: {_some(names)}"
+    if changes.uncompared:
+        yield f"  cannot compare inputs of {_some(changes.uncompared)}: {changes.uncompared_why}"
     if changes.empty:
         yield "  nothing: the content is the same"
 

@@ -241,12 +241,34 @@ def test_a_changed_timer_is_said(operator):
         (b"nodes: [{id: a, inputs: [x]}, 7, {path: y}]", {"a": {}}),
         (b"nodes: 3", {}),
         (b"- a", {}),
-        (b"{", {}),
-        (b"\xff", {}),
     ],
 )  # fmt: skip
 def test_the_inputs_of_a_file_are_found_in_any_file(text, inputs):
     assert inputs_of(text) == inputs
+
+
+@pytest.mark.parametrize("text", [b"{", b"\xff", b"[" * 5000])
+def test_a_file_that_is_not_readable_has_no_inputs_to_be_compared(text):
+    with pytest.raises(ValueError):
+        inputs_of(text)
+
+
+@pytest.mark.parametrize("lost", [1, 2])
+def test_inputs_that_cannot_be_compared_are_not_called_untouched(operator, lost):
+    for hertz in (10, 20):
+        inputs = f"{{t: dora/timer/hz/{hertz}}}"
+        operator.write("dataflow.yml", FLOW.replace("{image: camera/image}", inputs))
+        operator.build()
+    bundle = operator.store.find(f"arm@{lost}")
+    entry = next(each for each in bundle.manifest.files if each.path == bundle.manifest.entry)
+    operator.store.objects.path(entry.object).unlink()
+    code, out, _ = operator.run("diff", "arm@1", "arm@2")
+    assert code == 0
+    assert "untouched" not in out
+    assert f"cannot compare inputs of arm, camera: the file of arm@{lost}" in out
+    _, out, _ = operator.run("diff", "arm@1", "arm@2", "--json")
+    found = json.loads(out)
+    assert (found["untouched"], found["uncompared"]) == ([], ["arm", "camera"])
 
 
 def test_a_key_of_the_ssh_agent_signs_and_ssh_keygen_agrees(operator, agent):

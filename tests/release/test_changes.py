@@ -60,3 +60,11 @@ def test_any_change_makes_it_not_empty():
     assert Changes(untouched=["a"], size=5).empty
     for name in names.split():
         assert not Changes(**{name: ["x"]}).empty
+
+
+def test_with_another_file_of_the_dataflow_a_manifest_calls_no_node_untouched():
+    old = manifest({"a": ONE, "b": TWO}, {"dataflow.yml": FLOW, "arm.yml": b"1"})
+    new = manifest({"a": ONE, "b": ONE}, {"dataflow.yml": FLOW, "arm.yml": b"2"})
+    found = changed_nodes(old, new, MACHINE)
+    assert (found.untouched, found.uncompared) == ([], ["a"])
+    assert "the files of both dataflows are needed" in found.uncompared_why

@@ -111,8 +111,8 @@ def classify(
     Code 0 is a success. So is an exit by SIGTERM or SIGINT, or by the codes 143 and 130, which
     programs use to report these signals, while the daemon was stopping the node, unless it had to
     be forced. After an aborted start, every end that the node has not chosen is a consequence of
-    that, at whichever moment of its start the node was. What it did by itself counts as always. A node that
-    the start waited for when it was stopped has failed, also if it ended well.
+    that, at whichever moment of its start the node was. What it did by itself counts as always. A
+    node that the start waited for when it was stopped has failed, also if it ended well.
     """
     reason = describe(exit_)
     ended_by = _signal_of(exit_)

@@ -165,6 +165,9 @@ def test_a_node_with_another_parameter_is_replaced():
     found = with_params(changes, {"camera/rate": 1, "arm/speed": 2}, {"camera/rate": True})
     assert found.params == ["arm/speed: 2 → default", "camera/rate: 1 → true"]
     assert (found.replaced, found.untouched) == (["arm", "camera", "grip"], [])
+    unknown = Changes(replaced=["grip"], untouched=["arm"], uncompared=["camera"])
+    found = with_params(unknown, {"camera/rate": 1, "arm/speed": 2}, {"camera/rate": True})
+    assert (found.replaced, found.uncompared) == (["arm", "camera", "grip"], [])
     assert with_params(changes, {"camera/rate": 1}, {"camera/rate": 1}) is changes
 
 
