@@ -8,6 +8,7 @@ reports it, and the command runs without it.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule, set_policy
@@ -48,8 +49,11 @@ def main() -> None:
         _set_deadline(numbers)
     if separate:
         _separate()
+    # Python ignores these, and a command would go on to do so.
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)
     try:
-        os.execv(command[0], command)
+        os.execve(command[0], command, _environment())
     except OSError as error:
         print(
             f"cannot execute {command[0]}: {error.strerror} (is it a program of this machine, may "
@@ -57,6 +61,13 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(NOT_EXECUTED) from None
+
+
+def _environment() -> dict[bytes, bytes]:
+    """Return the variables that this process was started with: Python may add LC_CTYPE."""
+    with open("/proc/self/environ", "rb") as file:  # noqa: PTH123 - pathlib is slow to import
+        lines = [line.partition(b"=") for line in file.read().split(b"\0")]
+    return {name: value for name, equals, value in lines if equals}
 
 
 def _separate() -> None:
