@@ -8,7 +8,6 @@ reports it, and the command runs without it.
 from __future__ import annotations
 
 import os
-import signal
 import sys
 
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule, set_policy
@@ -21,6 +20,7 @@ _CODE = "import sys; sys.path.insert(0, {!r}); from dorad.launch.enter import ma
 _SEPARATE = "separate"
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_LOWER = 3
+_SIGPIPE, _SIGXFSZ = 13, 25
 NOT_EXECUTED = 203
 """The exit code that systemd uses, too, for a program that cannot be executed."""
 
@@ -49,9 +49,7 @@ def main() -> None:
         _set_deadline(numbers)
     if separate:
         _separate()
-    # Python ignores these, and a command would go on to do so.
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(number, signal.SIG_DFL)
+    _restore_signals()
     try:
         os.execve(command[0], command, _environment())
     except OSError as error:
@@ -61,6 +59,15 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(NOT_EXECUTED) from None
+
+
+def _restore_signals() -> None:
+    """Let signals that Python ignores end a process again: a command would go on ignoring them."""
+    import ctypes
+
+    # The module `signal` takes as long to import as all else here.
+    for number in (_SIGPIPE, _SIGXFSZ):
+        ctypes.CDLL(None).signal(number, None)
 
 
 def _environment() -> dict[bytes, bytes]:
