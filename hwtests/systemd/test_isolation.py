@@ -212,7 +212,8 @@ def test_where_nothing_can_be_mounted_dataflows_run_and_doctor_says_what_is_miss
     start(enabled, "flow")
     advances(enabled, "flow")
     # Its segments stay, also those whose file system is unmounted under them.
-    enabled.exec("systemctl", "mask", "--now", "run-dorad-shm.mount")
+    enabled.exec("systemctl", "stop", "run-dorad-shm.mount")
+    enabled.exec("systemctl", "mask", "run-dorad-shm.mount")
     assert enabled.attempt("mountpoint", "/run/dorad/shm").returncode != 0
     enabled.exec("systemctl", "restart", "dorad")
     advances(enabled, "flow")
