@@ -20,6 +20,7 @@ _CODE = "import sys; sys.path.insert(0, {!r}); from dorad.launch.enter import ma
 _SEPARATE = "separate"
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_LOWER = 3
+_SIGPIPE, _SIGXFSZ = 13, 25
 NOT_EXECUTED = 203
 """The exit code that systemd uses, too, for a program that cannot be executed."""
 
@@ -48,8 +49,9 @@ def main() -> None:
         _set_deadline(numbers)
     if separate:
         _separate()
+    _restore_signals()
     try:
-        os.execv(command[0], command)
+        os.execve(command[0], command, _environment())
     except OSError as error:
         print(
             f"cannot execute {command[0]}: {error.strerror} (is it a program of this machine, may "
@@ -57,6 +59,22 @@ def main() -> None:
             file=sys.stderr,
         )
         raise SystemExit(NOT_EXECUTED) from None
+
+
+def _restore_signals() -> None:
+    """Let signals that Python ignores end a process again: a command would go on ignoring them."""
+    import ctypes
+
+    # The module `signal` takes as long to import as all else here.
+    for number in (_SIGPIPE, _SIGXFSZ):
+        ctypes.CDLL(None).signal(number, None)
+
+
+def _environment() -> dict[bytes, bytes]:
+    """Return the variables that this process was started with: Python may add LC_CTYPE."""
+    with open("/proc/self/environ", "rb") as file:  # noqa: PTH123 - pathlib is slow to import
+        lines = [line.partition(b"=") for line in file.read().split(b"\0")]
+    return {name: value for name, equals, value in lines if equals}
 
 
 def _separate() -> None:

@@ -202,6 +202,27 @@ def test_a_node_that_fills_the_machine_s_shared_memory_stops_no_dataflow(enabled
         advances(enabled, name)
 
 
+def test_where_nothing_can_be_mounted_dataflows_run_and_doctor_says_what_is_missing(
+    enabled: Robot,
+) -> None:
+    passed = enabled.attempt("dora", "doctor").stdout
+    assert "PASS  shared memory of the service: /run/dorad/shm, " in passed
+    assert "PASS  isolation of nodes" in passed
+    install(enabled, "flow", VICTIM)
+    start(enabled, "flow")
+    advances(enabled, "flow")
+    # Its segments stay, also those whose file system is unmounted under them.
+    enabled.exec("systemctl", "stop", "run-dorad-shm.mount")
+    enabled.exec("systemctl", "mask", "run-dorad-shm.mount")
+    assert enabled.attempt("mountpoint", "/run/dorad/shm").returncode != 0
+    enabled.exec("systemctl", "restart", "dorad")
+    advances(enabled, "flow")
+    install(enabled, "more", VICTIM)
+    start(enabled, "more")
+    advances(enabled, "more")
+    assert "WARN  shared memory of the service" in enabled.attempt("dora", "doctor").stdout
+
+
 def test_dataflows_share_a_user_only_on_purpose(enabled: Robot) -> None:
     shared = "    user: dorad-node\n"
     install(enabled, "one", "nodes:\n  - id: a\n    path: talker.py\n" + shared)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.launch.enter import wrap_command
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
 from tests.realtime.test_processes import skip_unless_permitted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 5_000_000, 10_000_000)
 SAYS = (sys.executable, "-S", "-c", "import os; print(os.sched_getscheduler(0))")
@@ -27,6 +31,22 @@ def test_a_command_runs_with_its_deadline() -> None:
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True)
     assert int(done.stdout) == SCHED_DEADLINE | os.SCHED_RESET_ON_FORK
     assert done.stderr == ""
+
+
+def test_a_command_finds_signals_and_variables_as_they_were() -> None:
+    """A shell whose SIGPIPE is ignored does not end `yes | head`."""
+    shows = ("/bin/sh", "-c", "grep SigIgn /proc/self/status; env; ulimit -f 1; yes | head -n 1")
+    variables = {"PATH": os.defpath, "A": "1=2", "EMPTY": "", "ODD": "two\nlines \udce9"}
+
+    def shown(argv: Sequence[str]) -> list[bytes]:
+        argv = ["setpriv", "--no-new-privs", *argv]
+        done = subprocess.run(
+            argv, capture_output=True, env=variables, timeout=60, check=True, pass_fds=()
+        )
+        assert done.stderr == b""
+        return sorted(done.stdout.splitlines())
+
+    assert shown(wrap_command(None, shows, separate=True)) == shown(shows)
 
 
 def test_a_refused_deadline_is_reported() -> None:
