@@ -13,9 +13,12 @@ from dorad.link.forward import ForwardedInput
 from dorad.link.frames import Content, Numbering
 from dorad.link.incoming import Arrived
 from dorad.link.numbering import Mark
+from dorad.node.correlation import session_of
 from dorad.node.latching import MAX_KEPT
 from dorad.shm import create, layout
-from dorad.shm.latch import LatchedOutlet
+from dorad.shm.inlet import Inlet
+from dorad.shm.lane import LanedInlet
+from dorad.shm.latch import LatchedInlet, LatchedOutlet
 from dorad.shm.mapping import Mapping
 from tests.shm.edge import Edge, content, edge
 
@@ -298,6 +301,17 @@ def test_a_link_takes_messages_unchanged_and_returns_no_events() -> None:
         assert not item.holds()
         assert not item.moved()
         assert (item.ready(), item.take()) == (False, None)
+
+
+def test_an_input_with_a_lane_keeps_sessions_in_order_and_one_without_has_none() -> None:
+    with edge() as plain, edge(lane=True) as laned:
+        assert type(forwarded(plain).inlet) is Inlet
+        inlet = forwarded(laned).inlet
+        assert isinstance(inlet, LanedInlet)
+        assert inlet.session_of is session_of
+        assert inlet.on_lost is not None
+    with edge() as kept:
+        assert isinstance(forwarded(latched(kept)).inlet, LatchedInlet)
 
 
 def test_a_link_that_stops_or_loses_a_ring_takes_only_what_is_queued() -> None:
