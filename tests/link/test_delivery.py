@@ -102,6 +102,22 @@ def test_a_message_that_comes_again_is_pushed_to_those_that_lack_it_only() -> No
         assert (one.counters.lost, other.counters.lost) == (0, 0)
 
 
+def test_what_came_while_there_was_no_receiver_is_no_loss_of_the_first_one() -> None:
+    with edge() as one:
+        link = Link()
+        link.push(0)
+        link.feed(one)
+        link.push(3)
+        assert one.counters.lost == 2
+        # Of another numbering all count.
+        other = Link()
+        other.push(5, numbering=8)
+    with edge() as one:
+        other.feed(one)
+        other.push(2)
+        assert one.counters.lost == 2
+
+
 def test_another_numbering_begins_without_losses() -> None:
     with edge() as one:
         link = Link(one)
