@@ -555,3 +555,26 @@ def test_the_pace_of_a_channel_hears_of_all_that_is_sent_and_acknowledged() -> N
     pace.closed = False
     wire.pump()
     assert len(wire.forth) == 1
+
+
+def test_after_a_reconnection_only_what_is_handled_from_then_on_is_acknowledged() -> None:
+    wire = Wire(True, Window(2, 1 << 20))
+    wire.connect()
+    for _ in range(2):
+        wire.send(b"x")
+    wire.pump()
+    while wire.forth:
+        wire.pass_one()
+    incoming = wire.incoming
+    assert (incoming.owes, incoming.ack_due) == (False, False)
+    wire.cut()
+    assert not incoming.owes
+    wire.connect()
+    assert (incoming.owes, incoming.ack_due) == (False, False)
+    incoming.handled()
+    assert (incoming.owes, incoming.ack_due) == (True, True)
+    incoming.acknowledge()
+    assert (incoming.owes, incoming.ack_due) == (False, False)
+    incoming.handled()
+    incoming.close()
+    assert not incoming.owes, "the sender has disconnected"

@@ -363,6 +363,16 @@ def test_nothing_is_taken_of_a_waiting_sender_before_its_bell_has_come() -> None
         assert other.take_message() is not None
 
 
+def test_a_sender_that_does_not_wait_is_told_of_no_room() -> None:
+    for blocking in (False, True):
+        with edge(blocking=blocking) as one:
+            item = forwarded(one, spaces={"a": one.space})
+            one.push(b"a")
+            one.outlet.announce_waiting(True)
+            assert item.take_message() is not None
+            assert bool(select([one.space], [], [], 0)[0]) == blocking
+
+
 def test_numbers_continue_after_what_was_taken() -> None:
     with edge() as one:
         item = forwarded(one)
