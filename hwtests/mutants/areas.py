@@ -63,6 +63,7 @@ AREAS = (
         "rollout",
         ("dorafleet/rollout/*.py",),
         (
+            "tests/fleet/rollout/test_verdicts.py",
             "tests/fleet/rollout/test_decide.py",
             "tests/fleet/rollout/test_machine.py",
             "tests/fleet/rollout/test_model.py",
