@@ -71,8 +71,6 @@ AREAS = (
             "tests/fleet/rollout/test_shown.py",
             "tests/fleet/rollout/test_rollouts.py",
             "tests/fleet/rollout/test_gates.py",
-            "tests/fleet/rollout/test_catch_up.py",
-            "tests/fleet/rollout/test_commands.py",
         ),
     ),
     Area(
