@@ -64,9 +64,7 @@ class Arrivals:
                 machine.greeting.appear(incarnation, now_s)
             elif machine.greeting.vanish(incarnation):
                 self._channels.disconnect(machine)
-        for _ in range(BURST):
-            if not session.control:
-                break
+        for _ in range(min(BURST, len(session.control))):
             self._handle(session.control.popleft())
         self.handle_data()
         self._deliver_blocked()
@@ -79,9 +77,7 @@ class Arrivals:
         """
         self._ack_due = False
         data = self.session.data
-        for _ in range(BURST):
-            if not data:
-                break
+        for _ in range(min(BURST, len(data))):
             self._handle(data.popleft())
         return self._ack_due or self.peers_changed or bool(data)
 

@@ -63,6 +63,7 @@ AREAS = (
         "rollout",
         ("dorafleet/rollout/*.py",),
         (
+            "tests/fleet/rollout/test_verdicts.py",
             "tests/fleet/rollout/test_decide.py",
             "tests/fleet/rollout/test_machine.py",
             "tests/fleet/rollout/test_model.py",
@@ -70,8 +71,6 @@ AREAS = (
             "tests/fleet/rollout/test_shown.py",
             "tests/fleet/rollout/test_rollouts.py",
             "tests/fleet/rollout/test_gates.py",
-            "tests/fleet/rollout/test_catch_up.py",
-            "tests/fleet/rollout/test_commands.py",
         ),
     ),
     Area(

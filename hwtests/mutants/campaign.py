@@ -7,12 +7,13 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from hwtests.mutants.tree import Tree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from hwtests.mutants.areas import Area
@@ -24,8 +25,6 @@ FACTOR, EXTRA_S = 6.0, 60.0
 BASELINE_S = 1800.0
 
 Verdict = Literal["killed", "timeout", "survived"]
-Task = TypeVar("Task")
-Result = TypeVar("Result")
 
 
 class CampaignError(Exception):
@@ -41,6 +40,17 @@ class Outcome:
     tests: int
     """How many tests call the changed function; one that no test calls survives."""
     seconds: float
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What the tests of an area call, which pass without a mutant."""
+
+    area: Area
+    calls: Calls
+
+
+Task: TypeAlias = "Callable[[Tree], Outcome | Baseline]"
 
 
 class Campaign:
@@ -63,56 +73,61 @@ class Campaign:
         Raises:
             CampaignError: tests fail without a mutant, or call nothing of what they should test.
         """
-        areas = list(dict.fromkeys(each.area for each in mutants))
+        by_area: dict[Area, list[Mutant]] = {}
+        for mutant in mutants:
+            by_area.setdefault(mutant.area, []).append(mutant)
         with ExitStack() as stack:
             note(f"copying the tree for {self._jobs} jobs")
             for _ in range(min(self._jobs, len(mutants))):
                 self._trees.append(stack.enter_context(Tree(self._root)))
             note("running the tests without a mutant")
-            calls = dict(self._each(areas, _baseline))
+            tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+            results: queue.SimpleQueue[Outcome | Baseline | BaseException] = queue.SimpleQueue()
+            for area in by_area:
+                tasks.put(partial(_baseline, area))
+            stack.callback(self._stop, self._start(tasks, results), tasks)
+            for _ in range(len(by_area) + len(mutants)):
+                result = results.get()
+                if isinstance(result, BaseException):
+                    raise result
+                if isinstance(result, Outcome):
+                    report(result)
+                    continue
+                for mutant in by_area[result.area]:
+                    tasks.put(partial(_test, mutant, result.calls))
 
-            def test(tree: Tree, mutant: Mutant) -> Outcome:
-                return _test(tree, mutant, calls[mutant.area])
-
-            for outcome in self._each(mutants, test):
-                report(outcome)
-
-    def _each(self, tasks: Sequence[Task], do: Callable[[Tree, Task], Result]) -> Iterator[Result]:
-        """Do tasks, each in a free tree, and yield the results as they come."""
-        waiting: queue.SimpleQueue[Task] = queue.SimpleQueue()
-        for task in tasks:
-            waiting.put(task)
-        done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
+    def _start(
+        self,
+        tasks: queue.SimpleQueue[Task | None],
+        results: queue.SimpleQueue[Outcome | Baseline | BaseException],
+    ) -> list[threading.Thread]:
+        """Start a thread for each tree, which does tasks until it gets None."""
 
         def work(tree: Tree) -> None:
             try:
-                while True:
-                    done.put(do(tree, waiting.get_nowait()))
-            except queue.Empty:
-                pass
+                while (task := tasks.get()) is not None:
+                    results.put(task(tree))
             except BaseException as error:  # noqa: BLE001 - raised again in the main thread
-                done.put(error)
+                results.put(error)
 
         threads = [threading.Thread(target=work, args=(tree,)) for tree in self._trees]
         for thread in threads:
             thread.start()
-        complete = False
-        try:
-            for _ in tasks:
-                result = done.get()
-                if isinstance(result, BaseException):
-                    raise result
-                yield result
-            complete = True
-        finally:
-            if not complete:
-                for tree in self._trees:
-                    tree.close()
-            for thread in threads:
-                thread.join()
+        return threads
+
+    def _stop(
+        self, threads: Sequence[threading.Thread], tasks: queue.SimpleQueue[Task | None]
+    ) -> None:
+        """End the threads, and the test runs that an error or a signal has left."""
+        for _ in threads:
+            tasks.put(None)
+        for tree in self._trees:
+            tree.close()
+        for thread in threads:
+            thread.join()
 
 
-def _baseline(tree: Tree, area: Area) -> tuple[Area, Calls]:
+def _baseline(area: Area, tree: Tree) -> Baseline:
     """Return what the tests of an area call, once they can be trusted."""
     modules = area.paths(tree.root)
     calls = tree.record(area.test_files(tree.root), modules, BASELINE_S)
@@ -122,10 +137,10 @@ def _baseline(tree: Tree, area: Area) -> tuple[Area, Calls]:
         )
     if not calls.callers:
         raise CampaignError(f"tests of {area.name} call no function of {', '.join(modules)}")
-    return area, calls
+    return Baseline(area, calls)
 
 
-def _test(tree: Tree, mutant: Mutant, calls: Calls) -> Outcome:
+def _test(mutant: Mutant, calls: Calls, tree: Tree) -> Outcome:
     begun = time.monotonic()
     tests = calls.tests_of(mutant)
     passed: bool | None = True

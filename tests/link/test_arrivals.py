@@ -15,6 +15,7 @@ from dorad.link.config import ChannelIn, ChannelOut, LinkConfig
 from dorad.link.delivery import NoMemory
 from dorad.link.frames import Ack, EventKind, Opening
 from dorad.link.greeting import UNANSWERED_S
+from dorad.link.hello import Grant, Window
 from dorad.link.machine import in_status, out_status
 from dorad.link.reports import MAX_COUNT
 from dorad.link.session import Received, Seen
@@ -382,6 +383,18 @@ def test_a_channel_whose_other_end_has_no_receiver_is_named_until_it_has_one() -
         out.active = True
         alpha.channels.open(machine, grants, is_new=False)
         assert (machine.problem, out.channel.opened) == ("", True)
+
+
+def test_a_channel_that_is_added_later_opens_at_once_if_its_other_end_was_there_before() -> None:
+    with edge(QUEUE) as source:
+        link = FakeLink(LinkConfig("flow", "alpha"), 1, source, [])
+        into = [ChannelIn("b/out", "beta", "b/out")]
+        link.channels.add(LinkConfig("flow", "alpha", incoming=into), 0.0)
+        grant = Grant(0, 1, 1, Window(1, 1))
+        link.channels.machines["beta"].grants = {OUTPUT: grant}
+        sent = [ChannelOut(each, "beta", "x") for each in (OUTPUT, "a/other")]
+        link.channels.add(LinkConfig("flow", "alpha", outgoing=sent, incoming=into), 1.0)
+        assert [out.channel.opened for out in link.channels.outs] == [True, False]
 
 
 def test_an_open_channel_stays_open_over_a_greeting_that_is_not_new() -> None:

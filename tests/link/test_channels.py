@@ -28,7 +28,9 @@ from dorad.link.frames import (
 )
 from dorad.link.hello import Window
 from dorad.link.incoming import Arrived, Incoming
+from dorad.link.numbering import Mark
 from dorad.link.outgoing import Outgoing
+from dorad.link.pace import Pace
 from tests.link.twolinks import FakeLink, TwoLinks
 from tests.shm.edge import edge
 
@@ -465,3 +467,114 @@ def test_a_frame_of_a_channel_that_never_was_opens_all_channels_again(
         links.send(3)
         links.settle()
         assert links.received == [[0, 1, 2]]
+
+
+def test_a_new_channel_has_sent_nothing_and_its_numbers_begin_at_0() -> None:
+    out = Outgoing(1, reliable=True, numbering=7)
+    assert (out.next_number, out.sent, out.repeated, out.lost, out.uncertain) == (0, 0, 0, 0, 0)
+    assert (out.opened, out.wants, out.idle, out.receiver) == (False, False, True, None)
+    assert (out.on_the_way, out.next_sample()) == ((0, 0), None)
+    assert Mark(7, 5).lost == 0
+
+
+def test_a_large_message_that_was_cut_is_sent_again_from_its_beginning() -> None:
+    for reliable in (True, False):
+        wire = Wire(reliable, Window(1, 1))
+        wire.connect()
+        payload = bytes(range(256)) * (5 << 12)
+        assert wire.send(payload)
+        wire.pump()
+        wire.pass_one()
+        wire.pass_one()
+        wire.cut()
+        wire.settle()
+        assert wire.delivered == [payload]
+        assert (wire.outgoing.sent, wire.outgoing.repeated, wire.outgoing.lost) == (1, 0, 0)
+
+
+def test_large_messages_are_wanted_again_once_they_were_sent() -> None:
+    wire = opened(Window(100, 64 << 20))
+    for _ in range(5):
+        assert wire.outgoing.wants
+        wire.send(bytes(frames.MAX_BATCH))
+        assert not wire.outgoing.wants
+        wire.pump()
+        # An event has no payload that would wait.
+        wire.event("x")
+        wire.pump()
+    assert wire.outgoing.wants
+
+
+class Recorded(Pace):
+    """A pace that says what it was told, and that allows nothing while `closed`."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+        self.calls: list[tuple[object, ...]] = []
+        self.closed = False
+
+    def open(self) -> None:
+        self.calls.append(("open",))
+
+    def allows(self, on_the_way: int, size: int, credit: int) -> bool:
+        self.calls.append(("allows", on_the_way, size, credit))
+        return not self.closed
+
+    def sent(self, total: int, on_the_way: int, size: int) -> None:
+        self.calls.append(("sent", total, on_the_way, size))
+
+    def acknowledged(self, total: int, on_the_way: int) -> None:
+        self.calls.append(("acknowledged", total, on_the_way))
+
+
+def test_the_pace_of_a_channel_hears_of_all_that_is_sent_and_acknowledged() -> None:
+    wire = Wire(False, Window(9, 1000))
+    pace = Recorded()
+    wire.outgoing = Outgoing(1, reliable=False, numbering=7, pace=pace)
+    wire.connect()
+    wire.send(b"123")
+    wire.send(b"4567")
+    wire.pump()
+    while wire.forth:
+        wire.pass_one()
+    wire.handle()
+    wire.acknowledge()
+    # With 2 bytes of metadata each.
+    assert pace.calls == [
+        ("open",),
+        ("allows", 0, 5, 1000),
+        ("allows", 5, 6, 1000),
+        ("sent", 11, 11, 11),
+        ("acknowledged", 11, 0),
+    ]
+    pace.calls.clear()
+    pace.closed = True
+    wire.send(b"8")
+    wire.pump()
+    assert (len(wire.forth), pace.calls) == (0, [("allows", 0, 3, 1000)])
+    pace.closed = False
+    wire.pump()
+    assert len(wire.forth) == 1
+
+
+def test_after_a_reconnection_only_what_is_handled_from_then_on_is_acknowledged() -> None:
+    wire = Wire(True, Window(2, 1 << 20))
+    wire.connect()
+    for _ in range(2):
+        wire.send(b"x")
+    wire.pump()
+    while wire.forth:
+        wire.pass_one()
+    incoming = wire.incoming
+    assert (incoming.owes, incoming.ack_due) == (False, False)
+    wire.cut()
+    assert not incoming.owes
+    wire.connect()
+    assert (incoming.owes, incoming.ack_due) == (False, False)
+    incoming.handled()
+    assert (incoming.owes, incoming.ack_due) == (True, True)
+    incoming.acknowledge()
+    assert (incoming.owes, incoming.ack_due) == (False, False)
+    incoming.handled()
+    incoming.close()
+    assert not incoming.owes, "the sender has disconnected"

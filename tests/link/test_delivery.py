@@ -13,9 +13,12 @@ from dorad.link.forward import ForwardedInput
 from dorad.link.frames import Content, Numbering
 from dorad.link.incoming import Arrived
 from dorad.link.numbering import Mark
+from dorad.node.correlation import session_of
 from dorad.node.latching import MAX_KEPT
 from dorad.shm import create, layout
-from dorad.shm.latch import LatchedOutlet
+from dorad.shm.inlet import Inlet
+from dorad.shm.lane import LanedInlet
+from dorad.shm.latch import LatchedInlet, LatchedOutlet
 from dorad.shm.mapping import Mapping
 from tests.shm.edge import Edge, content, edge
 
@@ -97,6 +100,22 @@ def test_a_message_that_comes_again_is_pushed_to_those_that_lack_it_only() -> No
         assert link.push(1, b"b")
         assert (taken(one), taken(other)) == ([b"a", b"b"], [b"b"])
         assert (one.counters.lost, other.counters.lost) == (0, 0)
+
+
+def test_what_came_while_there_was_no_receiver_is_no_loss_of_the_first_one() -> None:
+    with edge() as one:
+        link = Link()
+        link.push(0)
+        link.feed(one)
+        link.push(3)
+        assert one.counters.lost == 2
+        # Of another numbering all count.
+        other = Link()
+        other.push(5, numbering=8)
+    with edge() as one:
+        other.feed(one)
+        other.push(2)
+        assert one.counters.lost == 2
 
 
 def test_another_numbering_begins_without_losses() -> None:
@@ -300,6 +319,17 @@ def test_a_link_takes_messages_unchanged_and_returns_no_events() -> None:
         assert (item.ready(), item.take()) == (False, None)
 
 
+def test_an_input_with_a_lane_keeps_sessions_in_order_and_one_without_has_none() -> None:
+    with edge() as plain, edge(lane=True) as laned:
+        assert type(forwarded(plain).inlet) is Inlet
+        inlet = forwarded(laned).inlet
+        assert isinstance(inlet, LanedInlet)
+        assert inlet.session_of is session_of
+        assert inlet.on_lost is not None
+    with edge() as kept:
+        assert isinstance(forwarded(latched(kept)).inlet, LatchedInlet)
+
+
 def test_a_link_that_stops_or_loses_a_ring_takes_only_what_is_queued() -> None:
     for end in ("stop", "leave"):
         with edge() as one:
@@ -331,6 +361,16 @@ def test_nothing_is_taken_of_a_waiting_sender_before_its_bell_has_come() -> None
         other = forwarded(one, source=None)
         one.push(b"b")
         assert other.take_message() is not None
+
+
+def test_a_sender_that_does_not_wait_is_told_of_no_room() -> None:
+    for blocking in (False, True):
+        with edge(blocking=blocking) as one:
+            item = forwarded(one, spaces={"a": one.space})
+            one.push(b"a")
+            one.outlet.announce_waiting(True)
+            assert item.take_message() is not None
+            assert bool(select([one.space], [], [], 0)[0]) == blocking
 
 
 def test_numbers_continue_after_what_was_taken() -> None:

@@ -151,3 +151,22 @@ def test_100000_random_frames_are_refused_or_decoded_in_bounded_memory() -> None
         tracemalloc.stop()
     assert refused > 50_000
     assert peak < 1 << 20
+
+
+def test_an_event_with_more_text_than_is_sent_is_refused() -> None:
+    opening = Opening(1, 1, 1)
+    longest = Event(opening, 1, EventKind.FAILED, "x" * frames.MAX_TEXT)
+    data = frames.encode_event(longest)
+    assert frames.decode(data) == [longest]
+    with pytest.raises(FrameError, match=f"an event with {frames.MAX_TEXT + 1} bytes of text"):
+        frames.decode(data + b"x")
+
+
+def test_a_part_without_bytes_or_with_more_than_are_sent_at_once_is_refused() -> None:
+    opening = Opening(1, 1, 1)
+    head = frames.part_head(opening, 1, 5)
+    whole = head + bytes(frames.MAX_FRAGMENT)
+    assert frames.decode(whole) == [Part(opening, 1, 5, memoryview(bytes(frames.MAX_FRAGMENT)))]
+    for data, size in ((head, 0), (whole + b"x", frames.MAX_FRAGMENT + 1)):
+        with pytest.raises(FrameError, match=f"a part of {size} bytes"):
+            frames.decode(data)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.node import metadata as metadata_codec
-from dorad.record import images
+from dorad.record import encoding, images
 from dorad.record.encoding import METADATA_KEY, decode_message, encode_raw
 from tests.record.files import START, encoded, raw
 
@@ -253,3 +253,45 @@ def test_times_in_metadata_keep_their_microseconds():
 
 def test_the_bytes_of_a_ring_are_those_of_the_array():
     assert raw(pa.array([1, 2], pa.int32()))[3] == np.array([1, 2], np.int32).tobytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "needs"),
+    [
+        (pa.int32(), False),
+        (pa.list_(pa.string()), False),
+        (pa.struct([("a", pa.float32())]), False),
+        (pa.dictionary(pa.int8(), pa.string()), True),
+        (pa.sparse_union([pa.field("a", pa.int8())]), True),
+        (pa.dense_union([pa.field("a", pa.int8())]), True),
+        (pa.run_end_encoded(pa.int32(), pa.int8()), True),
+        (pa.string_view(), True),
+        (pa.binary_view(), True),
+        (pa.bool8(), True),
+        (pa.list_(pa.dictionary(pa.int8(), pa.string())), True),
+        (pa.struct([("a", pa.int8()), ("b", pa.list_(pa.string_view()))]), True),
+    ],
+    ids=str,
+)
+def test_types_that_one_record_batch_cannot_carry_are_written_as_streams(kind, needs):
+    assert encoding.needs_stream(kind) == needs
+
+
+def test_a_recorder_of_ever_new_types_forgets_the_oldest(monkeypatch):
+    monkeypatch.setattr(encoding, "_MAX_KINDS", 3)
+    monkeypatch.setattr(encoding, "_batch_kinds", {})
+    for number in range(20):
+        array = pa.array([{f"field_{number}": 1}])
+        assert decoded(encoded(array)).array.equals(array)
+        assert 1 <= len(encoding._batch_kinds) <= 3
+
+
+def test_items_without_bytes_are_read_up_to_a_bound(monkeypatch):
+    many = encoded(pa.nulls(100_000))
+    assert len(decoded(many).array) == 100_000
+    monkeypatch.setattr(encoding, "MAX_EMPTY", 99_999)
+    with pytest.raises(ValueError, match="an array of 100000 items in"):
+        decoded(many)
+    # As many as there are bits always are.
+    bits = encoded(pa.array([True] * 200_000))
+    assert len(decoded(bits).array) == 200_000

@@ -17,8 +17,9 @@ from dorad.record.encoding import Encoded
 from dorad.record.items import Item, Outcome, size_of
 from dorad.record.reader import RecordingReader
 from dorad.record.recorder import Recorder
+from dorad.record.ring import RING
 from dorad.record.series import FileSeries
-from dorad.record.settings import Settings
+from dorad.record.settings import MIN_FREE, Settings, min_free
 from dorad.record.syncer import Syncer
 from dorad.record.writer import RecordingFile
 from dorad.shm.arrow import CODE_NULL
@@ -331,3 +332,26 @@ def test_a_message_that_waits_takes_the_memory_of_its_parts():
     assert size_of(plain) - size_of(Item(0, "a/b", 0, (5, 1, 0, b"", b""))) == 120
     assert size_of(made) - size_of(plain) == 3
     assert size_of(plain) > 120
+
+
+# -- its settings
+
+
+def test_a_recording_leaves_a_share_of_the_disk_free_at_most_one_gib(tmp_path):
+    own = Settings(tmp_path, min_free=0)
+    assert [min_free(own, total) for total in (0, 1 << 50)] == [0, 0]
+    default = Settings(tmp_path)
+    assert min_free(default, 1000) == 50
+    assert min_free(default, 1 << 50) == MIN_FREE
+
+
+def test_the_files_of_a_recording_are_numbered_if_it_has_several(tmp_path):
+    whole = Settings(tmp_path / "a.mcap")
+    assert (whole.splits, whole.part(3), whole.folder) == (False, tmp_path / "a.mcap", tmp_path)
+    for limits in ({"split_bytes": 1}, {"split_s": 1.0}):
+        parts = Settings(tmp_path / "a.mcap", **limits)
+        assert (parts.splits, parts.part(3)) == (True, tmp_path / "a_0003.mcap")
+        assert Settings(tmp_path / "a", **limits).part(12).name == "a_0012.mcap"
+    box = Settings(tmp_path, keep_s=9.0)
+    assert (box.splits, box.box, box.folder) == (True, tmp_path, tmp_path / RING)
+    assert box.part(1).parent == box.folder

@@ -163,6 +163,25 @@ def test_a_step_takes_over_the_timers_of_running_nodes():
     found, plan = rewire(flow, TOPICS, ("source",), programs={}, steps=True)
     assert plan.ticks == {"dora/tick/worker/tick": 20_000_000}
     assert node(found, "worker")["inputs"]["tick"]["source"] == f"{REPLAYER}/dora/tick/worker/tick"
+    # Only timers, and only in steps.
+    flow["nodes"][1]["inputs"]["log"] = "dora/logs"
+    found, plan = rewire(flow, TOPICS, ("source",), programs={}, steps=True)
+    assert node(found, "worker")["inputs"]["log"] == "dora/logs"
+    assert list(plan.ticks) == ["dora/tick/worker/tick"]
+    found, plan = rewire(flow, TOPICS, ("source",), programs={})
+    assert node(found, "worker")["inputs"]["tick"] == "dora/timer/millis/20"
+    assert plan.ticks == {}
+
+
+def test_the_replayer_declares_the_types_of_what_it_sends_and_no_others():
+    flow = yaml.safe_load(DATAFLOW)
+    flow["nodes"][0]["output_types"] = {"number": "std/core/v1/Int64"}
+    flow["nodes"][1]["output_types"] = {"sum": "std/core/v1/Float64"}
+    found, _ = rewire(flow, TOPICS, ("source",), programs={})
+    assert node(found, REPLAYER)["output_types"] == {"source/number": "std/core/v1/Int64"}
+    del flow["nodes"][0]["output_types"]
+    found, _ = rewire(flow, TOPICS, ("source",), programs={})
+    assert "output_types" not in node(found, REPLAYER)
 
 
 def test_operators_that_feed_each_other_are_a_source_and_a_circle_has_none():

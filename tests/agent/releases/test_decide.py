@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from dorad.agent.releases.decide import decide, forgettable, state_of
-from dorad.agent.releases.model import Down
+from dorad.agent.releases.model import Applied, Down, Revision
 from dorad.agent.releases.orders import forget_epoch, take_order
 from dorad.agent.releases.steps import MAX_CAUSE, MAX_DOWN, end_of, failures_of
 from dorad.control.errors import ControlError
@@ -404,3 +404,44 @@ def test_what_is_reported_of_a_run_that_has_ended_are_its_failed_nodes():
     assert state.damaged == {}
     state = state_of(present, None, {})
     assert (state.failed, state.leases, state.running) == ({}, [], A)
+
+
+@pytest.mark.parametrize(("contact", "needed"), [(40.0, True), (39.9, False), (None, False)])
+def test_contact_within_a_minute_before_a_switch_makes_it_needed_afterwards(contact, needed):
+    present = taken(confirmed(), order(B, 2))
+    present = decide(present, seen(100, release=B, share=share(), contact=contact))
+    assert (present.phase, present.contact) == ("switching", needed)
+
+
+def test_the_files_of_all_releases_that_an_order_or_a_return_may_need_are_kept():
+    present = msgspec.structs.replace(confirmed(), previous=Revision(C))
+    assert (present.in_use, present.kept) == ({A}, {A, C})
+    waiting = taken(taken(on_probation(), order(C, 3)), order("d" * 64, 4))
+    assert (waiting.in_use, waiting.kept) == ({A, B}, {A, B, "d" * 64})
+    former = msgspec.structs.replace(confirmed(), former=Applied(Revision(B), {"camera": C}))
+    assert former.kept == {A, B, C}
+    new = record(order(None, 1))
+    assert (new.in_use, new.kept, new.alive, new.target) == (set(), set(), [], None)
+
+
+def test_a_new_record_has_confirmed_and_done_nothing():
+    new = record()
+    assert (new.sequence, new.switched_sequence, new.step, new.tries) == (0, 0, 0, 0)
+    assert (new.halting, new.contact, new.gave_up, new.refused) == (False, False, False, False)
+    state = state_of(new, None, {})
+    assert (state.sequence, state.running, state.confirmed, state.previous) == (0, "", "", "")
+
+
+def test_an_order_for_what_is_being_tried_takes_the_place_of_one_that_waits():
+    present = taken(taken(on_probation(), order(C, 3)), order(B, 4))
+    assert (present.phase, present.order.generation, present.next) == ("probation", 4, None)
+
+
+def test_the_newest_order_that_waits_counts():
+    present = taken(on_probation(), order(C, 3))
+    later = taken(present, order("d" * 64, 4))
+    assert (later.order.release, later.next.release, later.version) == (B, "d" * 64, (1, 4))
+    again = taken(present, order(C, 3, retry=True))
+    assert (again.next.retry, again.order.release) == (True, B)
+    with pytest.raises(ControlError, match="is older"):
+        taken(later, order(C, 3))

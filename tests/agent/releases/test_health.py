@@ -233,3 +233,116 @@ def test_probes_run_last_and_decide():
     for ok in (True, False):
         probe = Evidence(check="probe 1", ok=ok, text="exited")
         assert judge(found, rules, NONE, [probe]).healthy is ok
+
+
+# -- bounds
+
+
+def watched(first, last):
+    found = watch(None, first, NONE)
+    return type(found)(first, last)
+
+
+def test_a_moment_has_no_rates_and_no_misses():
+    found = watched(at(5, node(deadline_misses=1)), at(5, node(deadline_misses=9)))
+    assert (found.seconds, found.rates, found.misses, found.settled) == (0, {}, {}, [])
+
+
+def test_rates_count_from_the_first_measurement():
+    found = watched(
+        at(10, sent={"a/x": 100, "a/idle": 7}), at(20, sent={"a/x": 150, "a/idle": 7, "a/new": 20})
+    )
+    assert found.rates == {"a/x": 5.0, "a/idle": 0.0, "a/new": 2.0}
+    assert found.settled == ["a/x"]
+    health = judge(found, RULES, NONE, None)
+    assert health.rates == {"a/x": 5.0, "a/new": 2.0}, "a silent output has no rate to compare with"
+
+
+def test_misses_are_those_of_nodes_that_were_there_and_never_negative():
+    first = at(0, node(deadline_misses=10), node("b"))
+    last = at(10, node(deadline_misses=4), node("b", deadline_misses=5), node("c"))
+    assert watched(first, last).misses == {"camera": 0.0, "b": 0.5}
+
+
+@pytest.mark.parametrize(("missed", "ok"), [(2, True), (3, False)])
+def test_a_node_may_miss_twice_as_many_deadlines_as_before(missed, ok):
+    found = watched(at(0), at(10, node(deadline_misses=missed)))
+    assert (not bad(judge(found, RULES, BEFORE, None))) == ok
+    # Deadlines that were missed before do not count, and without a rate none do.
+    found = watched(at(0, node(deadline_misses=50)), at(10, node(deadline_misses=52)))
+    assert not bad(judge(found, RULES, BEFORE, None))
+    found = watched(at(0), at(10, node(deadline_misses=1000)))
+    assert not bad(judge(found, RULES, NONE, None))
+
+
+@pytest.mark.parametrize(("count", "ok"), [(150, True), (149, False)])
+def test_an_output_needs_its_share_of_the_rate_exactly(count, ok):
+    found = watched(at(0), at(10, sent={"camera/image": count}))
+    assert (not bad(judge(found, RULES, BEFORE, None))) == ok
+    assert is_due(found, RULES, BEFORE) == ok
+
+
+def test_an_output_is_judged_from_two_expected_messages_on():
+    rare = Baseline(rates={"camera/image": 0.4})
+    found = watched(at(0), at(10, sent={"camera/image": 0}))
+    assert bad(judge(found, RULES, rare, None)), "2 messages are expected in 10 s"
+    rarer = Baseline(rates={"camera/image": 0.39})
+    assert not bad(judge(found, RULES, rarer, None))
+    # A rate that is ordered is judged always.
+    ordered = HealthRules(min_healthy_time=10, rates={"camera/image": 0.001})
+    assert bad(judge(found, ordered, rarer, None))
+
+
+def test_a_quiet_output_is_not_judged_and_one_that_nothing_receives_is_named():
+    found = watched(at(0), at(10, sent={"camera/image": 0}))
+    quiet = HealthRules(min_healthy_time=10, quiet=["camera/image"])
+    assert not bad(judge(found, quiet, BEFORE, None))
+    asked = HealthRules(min_healthy_time=10, rates={"arm/pose": 1.0})
+    assert bad(judge(found, asked, NONE, None)) == ["output arm/pose no node receives it"]
+    # One of the release before that is not there any more needs nothing.
+    other = Baseline(rates={"old/x": 5.0})
+    assert not bad(judge(found, RULES, other, None))
+
+
+def test_a_counter_that_goes_back_begins_the_time_again():
+    found = watch(watch(None, at(0, sent={"a/x": 5}), NONE), at(3, sent={"a/x": 4}), NONE)
+    assert (found.seconds, found.interrupted) == (0, "output a/x its counter was reset")
+    same = watch(watch(None, at(0, sent={"a/x": 5}), NONE), at(3, sent={"a/x": 5}), NONE)
+    assert (same.seconds, same.interrupted) == (3, "")
+    gone = watch(same, at(6, sent={}), NONE)
+    assert gone.interrupted == "output a/x its counter was reset"
+
+
+def test_nodes_that_come_or_go_begin_the_time_again():
+    for nodes in ([node(), node("b")], [node("b")]):
+        found = watch(watch(None, at(0), NONE), at(3, *nodes), NONE)
+        assert found.seconds == 0
+        assert found.interrupted
+
+
+def test_how_long_a_steady_time_has_to_be_is_said():
+    short = judge(watched(at(0), at(9.9)), RULES, NONE, None)
+    assert bad(short) == ["steady for less than 10 s"]
+    found = type(watched(at(0), at(0)))(at(0), at(5), "node b has failed")
+    assert bad(judge(found, RULES, NONE, None)) == [
+        "steady for less than 10 s; before that node b has failed"
+    ]
+    long = type(found)(at(0), at(10), "node b has failed")
+    assert [each.text for each in judge(long, RULES, NONE, None).evidence][-1] == "for 10 s"
+
+
+@pytest.mark.parametrize(
+    ("probes", "healthy"),
+    [
+        (None, False),
+        ([], True),
+        ([Evidence(check="probe", ok=True, text="")], True),
+        ([Evidence(check="probe", ok=False, text="")], False),
+    ],
+)
+def test_with_probes_a_release_is_healthy_once_they_have_passed(probes, healthy):
+    found = watched(at(0), at(10))
+    assert judge(found, HealthRules(min_healthy_time=10, probes=[["p"]]), NONE, probes).healthy == (
+        healthy
+    )
+    assert judge(found, RULES, NONE, None).healthy
