@@ -30,7 +30,7 @@ native: $(BIN)/python ## Compile the Python files, and the C part of the data pl
 	@$(BIN)/python -m compileall -q dorad dorafleet
 
 demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seconds
-	@echo "Starting a camera, a detector and a sink: some seconds to load their libraries, then ten that print each second"
+	@echo "Running a camera, a detector and a sink for ten seconds: the first of them load libraries, then they print each second"
 	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
 
 demo-fleet: $(VENV)/.dev native ## Run one dataflow over three robots on this machine, and cut a cable (half a minute)

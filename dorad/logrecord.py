@@ -72,11 +72,11 @@ FILTER_KEYS = ("since", "level", "node", "message", "stream", "robot", "machine"
 def filter_cells(record: LogRecord, now: float) -> dict[str, str | float | tuple[str, ...]]:
     """Return what a filter looks at; `since` is the age in seconds at the time `now`.
 
-    Lines without a level have that of their output, which tables show as `out`.
+    Lines without a level have that of their output, which tables show as `out` or `err`.
     """
     return {
         "since": max(0.0, now - record.timestamp),
-        "level": (RAW, "out") if record.level == RAW else record.level,
+        "level": (RAW, record.stream.removeprefix("std")) if record.level == RAW else record.level,
         "node": record.node or "dora",
         "message": record.message,
         "stream": record.stream,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import socket
 import struct
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from dorad import procinfo
@@ -20,7 +22,6 @@ from dorad.control.target import FAR, NEAR, Tcp, Timing, UnixSocket, is_here, is
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
     from dorad.control.faults import Server
     from dorad.control.messages import ErrorCode
@@ -283,9 +284,26 @@ def _not_running(targets: Sequence[UnixSocket | Tcp]) -> ControlError:
     if others:
         message += f", and no coordinator at {at}"
     hint = f"start one with `{command}`"
+    if owner := _other_owner():
+        hint += f"; the user {owner} runs one, which commands of that user reach"
     if not others and _has_coordinator():
         hint += "; the fleet of this machine's coordinator is at `--coordinator-addr 127.0.0.1`"
     return NoDaemonError("unavailable", message, hint)
+
+
+def _other_owner() -> str:
+    """Return the user whose daemon runs on this machine; empty if only this user has one."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            owner, words = folder.stat().st_uid, (folder / "cmdline").read_bytes().split(b"\0")
+        except OSError:  # it has ended, or is hidden
+            continue
+        if owner != os.geteuid() and b"dorad.daemon.main" in words:
+            try:
+                return pwd.getpwuid(owner).pw_name
+            except KeyError:
+                return str(owner)
+    return ""
 
 
 def _has_coordinator() -> bool:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, cast, get_args
 
-from dorad.control.messages import Error, ErrorCode
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from dorad.control.messages import Error, ErrorCode
 
 MAX_LINE = 4000
 """Characters of a message, a hint, or a problem."""
 
 MAX_PROBLEMS = 1000
 
-_CODES = frozenset(get_args(ErrorCode))
+
+@functools.cache
+def _codes() -> frozenset[str]:
+    """Return the codes that the API knows."""
+    from dorad.control.messages import ErrorCode  # `dora run` needs no message
+
+    return frozenset(get_args(ErrorCode))
 
 
 class ControlError(ProblemError):
@@ -40,7 +48,7 @@ class ControlError(ProblemError):
 
         A code that this version does not know becomes `refused`.
         """
-        code = cast("ErrorCode", error.code) if error.code in _CODES else "refused"
+        code = cast("ErrorCode", error.code) if error.code in _codes() else "refused"
         problems = [line[:MAX_LINE] for line in error.problems[:MAX_PROBLEMS]]
         hint = None if error.hint is None else error.hint[:MAX_LINE]
         return cls(code, error.message[:MAX_LINE], hint, problems)
@@ -52,6 +60,8 @@ class NoDaemonError(ControlError):
 
 def as_message(error: ProblemError) -> Error:
     """Return `error` in the form of a reply; a code unknown to the API becomes `internal`."""
-    code = cast("ErrorCode", error.code) if error.code in _CODES else "internal"
+    from dorad.control.messages import Error
+
+    code = cast("ErrorCode", error.code) if error.code in _codes() else "internal"
     problems = [str(problem) for problem in error.problems]
     return Error(code=code, message=error.message, hint=error.hint, problems=problems)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
+# A daemon must not import it at the first request: an upgrade may have replaced its file.
+import dorad.daemon.subscription.subscriptions  # noqa: F401
 from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
 from dorad.control.naming import check_name, check_uuid, ended, find

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 import uuid
@@ -20,7 +21,6 @@ from dorad.daemon.rules.stragglers import default_grace
 from dorad.daemon.runmodel import DEFAULT_OPTIONS, FORMAT, NO_DAEMON, Ended
 from dorad.daemon.sharelink import ShareLink
 from dorad.daemon.storing import StoreThrottle
-from dorad.daemon.subscription.subscriptions import Subscriptions
 from dorad.daemon.supervisor.hotreload import HotReload
 from dorad.daemon.supervisor.processes import Launcher, broken_commands
 from dorad.daemon.supervisor.supervisor import Supervisor
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import LinkChannel
     from dorad.daemon.broker.readings import EdgeCounters
     from dorad.daemon.runmodel import Inheritance, RunOptions, RunServices
+    from dorad.daemon.subscription.subscriptions import Subscriptions
     from dorad.daemon.supervisor.processes import NodeProcess
     from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.launch.command import LaunchContext
@@ -130,7 +131,6 @@ class DataflowRun:
         self.broker.on_change = self._store_throttle.changed
         self.broker.when_stored = self.commands.when_stored = self._store_throttle.when_stored
         self.link.use(self.link.of(context.dataflow))
-        self.subscriptions = Subscriptions(self.broker, services.helpers)
         self._router = Router(dataflow_id, self.broker.emitter)
         self._router.update(context.dataflow)
         self._hot_reload = self._make_hot_reload() if options.hot_reload else None
@@ -171,7 +171,7 @@ class DataflowRun:
         """
         kept = self._inherited
         stack.push_async_callback(self.broker.close)
-        stack.push_async_callback(self.subscriptions.close)
+        stack.push_async_callback(self._close_subscriptions)
         stack.callback(self._store_throttle.close)
         found = None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
         # Before the broker takes the descriptors that tell it.
@@ -193,6 +193,17 @@ class DataflowRun:
             stack.push_async_callback(_cancel, watching)
         await self.supervisor.run(self._start, adopted)
         return tuple(self.broker.stats.counters())
+
+    @functools.cached_property
+    def subscriptions(self) -> Subscriptions:
+        """The temporary subscribers of the control API."""
+        from dorad.daemon.subscription.subscriptions import Subscriptions  # `dora run` has none
+
+        return Subscriptions(self.broker, self._services.helpers)
+
+    async def _close_subscriptions(self) -> None:
+        if "subscriptions" in self.__dict__:
+            await self.subscriptions.close()
 
     @property
     def dataflow(self) -> Dataflow:

@@ -1,6 +1,7 @@
 """The mistakes of beginners: each message says what is wrong, where, and what to do."""
 
 import json
+import os
 import re
 import shlex
 import stat
@@ -273,3 +274,42 @@ def test_a_command_takes_both_names_of_an_option_and_corrects_its_own(
         check=False,
     )
     assert done.stderr.startswith(expected)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can start a process of another user")
+def test_a_daemon_of_another_user_is_named(tmp_path: Path) -> None:
+    """A user who started the daemon with sudo does not find it without."""
+    other = subprocess.Popen(
+        ["/bin/sh", "-c", "read line", "-m", "dorad.daemon.main"],
+        user=65534,
+        stdin=subprocess.PIPE,
+        cwd="/",
+    )
+    try:
+        done = subprocess.run(
+            [Path(sys.executable).parent / "dora", "list"],
+            env={"PATH": os.defpath, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        other.communicate(b"\n")
+    assert done.returncode == 1
+    assert "runs one, which commands of that user reach" in done.stderr
+
+
+HEAVY = ("asyncio", "yaml", "numpy", "pyarrow", "rich", "psutil", "ssl", "dorad.daemon")
+
+
+def test_the_list_of_dataflows_imports_no_daemon_and_nothing_heavy(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "dorad.cli", "list"],
+        env={"PATH": os.defpath, "XDG_RUNTIME_DIR": str(tmp_path), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "dorad.control.client" in imported
+    assert imported.isdisjoint(HEAVY)

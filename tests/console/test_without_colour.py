@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import get_args
 
+import msgspec
+
 from dorad.control import messages as m
+from dorad.logrecord import filter_cells
 from dorafleet.console.model.topology import topology
 from dorafleet.console.view import alertrows, rolloutlines
 from dorafleet.console.view.glyphs import ASCII, STATES
@@ -86,6 +89,16 @@ def test_levels_of_log_lines() -> None:
         for level in levels
     }
     assert len(shown) == len(levels)
+
+
+def test_lines_without_a_level_tell_stderr_from_stdout() -> None:
+    both = [
+        msgspec.structs.replace(line("t", level="stdout", at=NOW), stream=stream)
+        for stream in ("stdout", "stderr")
+    ]
+    shown = [plain(spans(each, names=6, machines=0, dated=False)).split()[1] for each in both]
+    assert shown == ["out", "err"]
+    assert [filter_cells(each, NOW)["level"][1] for each in both] == shown
 
 
 def test_curves_have_their_numbers_at_their_ends() -> None:

@@ -8,6 +8,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.logrecord import LogRecord
 from dorad.logs.format import Format, formatter
@@ -35,6 +36,7 @@ def test_pretty_is_time_level_node_target_message() -> None:
     text = formatter("pretty", dataflow_id="d")
     assert text(WARN) == "00:29:38 WARN   cam: driver hot"
     assert text(RAW) == "00:29:38 stdout cam: hello"
+    assert text(replace(RAW, stream="stderr")) == "00:29:38 stderr cam: hello"
     assert text(OURS) == "00:29:38 INFO   [dora]: all nodes are ready"
 
 

@@ -6,16 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dorad.control.messages import LinkChannel, LinkPeer
 from dorad.int64 import clamped
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dorad.control.messages import LinkChannel, LinkPeer
     from dorad.dataflow.model import Link
     from dorad.link.reports import InStatus, OutStatus, PeerStatus, Status
-
-_UNKNOWN = LinkPeer(state="absent", reason="the link process has not reported yet")
 
 
 class Links:
@@ -98,11 +96,14 @@ class Links:
 
     def peers(self) -> dict[str, LinkPeer]:
         """Return the link to each other machine."""
+        from dorad.control.messages import LinkPeer  # most dataflows have no link
+
+        unknown = LinkPeer(state="absent", reason="the link process has not reported yet")
         found = {}
         for name in self._machines:
             peer = self._peers.get(name)
             found[name] = (
-                _UNKNOWN
+                unknown
                 if peer is None
                 else LinkPeer(
                     state=peer.state, reason=peer.reason, round_trip_us=peer.round_trip_us
@@ -123,6 +124,8 @@ class Links:
 
         `lost` has what the edges here have lost on the way, by output.
         """
+        from dorad.control.messages import LinkChannel  # as above
+
         found = [
             LinkChannel(
                 dataflow=dataflow,

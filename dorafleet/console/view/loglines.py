@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from dorad.logrecord import RAW
 from dorad.natural import natural_item
 from dorad.phrases import first_of
 from dorad.terminal import local_time
@@ -69,7 +70,7 @@ def spans(line: LogRecord, *, names: int, machines: int, dated: bool) -> list[Sp
     clock = local_time(line.timestamp, f"{day}%H:%M:%S", "--:--:--")
     clock += f".{int(line.timestamp % 1 * 1000):03}"
     style = _STYLES.get(line.level, "")
-    level = "out" if line.level == "stdout" else line.level.upper()
+    level = line.stream.removeprefix("std") if line.level == RAW else line.level.upper()
     found: list[Span] = [(f" {clock} ", "dim"), (fit(level, 5) + " ", style or "ok")]
     if machines:
         found.append((fit(clean(line.machine or "-"), machines) + " ", "update"))
