@@ -37,6 +37,16 @@ HINTS = tuple(
             r"ImportError: cannot import name '\w+' from .*'dora'.* \((.+[^/])\)",
             r"\1 hides the module `dora`: give that file another name",
         ),
+        (
+            (
+                r"(?:ImportError|AttributeError|RuntimeError|ValueError): .*(?:multiarray|_ARRAY_API"
+                r"|numpy\.(?:dtype|core)\b|compiled using NumPy)"
+            ),
+            (
+                "numpy and a module that uses it do not fit: `dora build` says which package is the "
+                "reason; `pip install --force-reinstall numpy pyarrow` mends it"
+            ),
+        ),
         (r"NameError: name 'Node' is not defined", "write `from dora import Node`"),
         (r"NameError: name 'pa' is not defined", "write `import pyarrow as pa`"),
         (r"NameError: name 'np' is not defined", "write `import numpy as np`"),

@@ -10,6 +10,7 @@ from dorad.daemon.rules.report import (
     MAX_EVENT_SIZE,
     MAX_LINES_SIZE,
     MAX_NAMES,
+    explained,
     failure_report,
     failure_text,
 )
@@ -145,3 +146,14 @@ def test_long_stderr_is_cut_to_what_fits_into_a_packet() -> None:
     text = failure_text(long)
     assert len(text) < MAX_EVENT_SIZE + 300
     encode("failed", {"source_node_id": "a", "error": text, "affected_input_ids": ["x"] * 100})
+
+
+def test_a_numpy_that_does_not_fit_has_a_hint() -> None:
+    for line in (
+        "ImportError: numpy.core.multiarray failed to import",
+        "AttributeError: _ARRAY_API not found",
+        "ValueError: numpy.dtype size changed, may indicate binary incompatibility",
+        "ImportError: A module that was compiled using NumPy 1.x cannot be run in NumPy 2.4",
+    ):
+        *_, hint = explained(("Traceback (most recent call last):", line))
+        assert "`pip install --force-reinstall numpy pyarrow`" in hint
