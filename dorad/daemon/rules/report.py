@@ -39,12 +39,12 @@ HINTS = tuple(
         ),
         (
             (
-                r"(?:ImportError|AttributeError|RuntimeError|ValueError): .*(?:multiarray|_ARRAY_API"
-                r"|numpy\.(?:dtype|core)\b|compiled using NumPy)"
+                r"(?:Import|Attribute|Runtime|Value)Error: .*"
+                r"(?:multiarray|_ARRAY_API|numpy\.(?:dtype|core)\b|compiled using NumPy)"
             ),
             (
-                "numpy and a module that uses it do not fit: `dora build` says which package is the "
-                "reason; `pip install --force-reinstall numpy pyarrow` mends it"
+                "numpy and a module that uses it do not fit: `dora build` says which package is "
+                "the reason; `pip install --force-reinstall numpy pyarrow` mends it"
             ),
         ),
         (r"NameError: name 'Node' is not defined", "write `from dora import Node`"),
