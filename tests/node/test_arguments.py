@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from dorad.node import attach, logbridge
 from dorad.node.extensions import OwnTable
 from dorad.node.node import Node
+from dorad.node.offline.testing import MockNode
 from tests.node.fakedaemon import FakeDaemon, in_thread
 
 KINDS: list[Any] = [
@@ -152,35 +153,44 @@ def test_a_dataflow_is_not_run_from_the_wrong_kinds(
         assert not INSIDE.search(str(caught.value)), arguments
 
 
-@pytest.mark.parametrize(
-    ("call", "error", "text"),
-    [
-        (lambda node: node.log("info", 1), TypeError, "message must be a str, got int"),
-        (lambda node: node.log(1, "m"), TypeError, "level must be a str, got int"),
-        (lambda node: node.log("info", "m", 1), TypeError, "target must be str or None, got int"),
-        (lambda node: node.log("info", "m", None, [1]), TypeError, "fields must be dict or None"),
-        (lambda node: node.log_error(None), TypeError, "message must be a str, got NoneType"),
-        (lambda node: node.next(timeout=1e300), ValueError, "invalid timeout of 1e.300 seconds"),
-        (lambda node: node.next(timeout="1"), TypeError, "must be real number, not str"),
-        (
-            lambda node: node.send_service_response("out", pa.array([1]), None),
-            TypeError,
-            "metadata must be a dict, got NoneType",
-        ),
-        (
-            lambda node: node.send_service_request("out", pa.array([1]), 1),
-            TypeError,
-            "metadata must be dict or None, got int",
-        ),
-        (lambda node: node.send_output([], b"x"), TypeError, "output_id must be a str, got list"),
-        (lambda node: Node(5), TypeError, "node_id must be str or None, got int"),
-        (lambda node: Node("a", "1"), TypeError, "daemon_port must be int or None, got str"),
-        (lambda node: Node("a", 70000), OverflowError, "daemon_port must be from 0 to 65535"),
-        (lambda node: Node(""), RuntimeError, "invalid node_id ''"),
-    ],
-)
+WRONG: list[tuple[Any, type[Exception], str]] = [
+    (lambda node: node.log("info", 1), TypeError, "message must be a str, got int"),
+    (lambda node: node.log(1, "m"), TypeError, "level must be a str, got int"),
+    (lambda node: node.log("info", "m", 1), TypeError, "target must be str or None, got int"),
+    (lambda node: node.log("info", "m", None, [1]), TypeError, "fields must be dict or None"),
+    (lambda node: node.log_error(None), TypeError, "message must be a str, got NoneType"),
+    (lambda node: node.next(timeout=1e300), ValueError, "invalid timeout of 1e.300 seconds"),
+    (lambda node: node.next(timeout="1"), TypeError, "must be real number, not str"),
+    (
+        lambda node: node.send_service_response("out", pa.array([1]), None),
+        TypeError,
+        "metadata must be a dict, got NoneType",
+    ),
+    (
+        lambda node: node.send_service_request("out", pa.array([1]), 1),
+        TypeError,
+        "metadata must be dict or None, got int",
+    ),
+    (lambda node: node.send_output([], b"x"), TypeError, "output_id must be a str, got list"),
+    (lambda node: Node(5), TypeError, "node_id must be str or None, got int"),
+    (lambda node: Node("a", "1"), TypeError, "daemon_port must be int or None, got str"),
+    (lambda node: Node("a", 70000), OverflowError, "daemon_port must be from 0 to 65535"),
+    (lambda node: Node(""), RuntimeError, "invalid node_id ''"),
+]
+
+
+@pytest.mark.parametrize(("call", "error", "text"), WRONG)
 def test_a_wrong_argument_is_named_with_what_is_accepted(
     node: Node, call: Any, error: type[Exception], text: str
 ) -> None:
     with pytest.raises(error, match=text):
         call(node)
+
+
+@pytest.mark.parametrize(("call", "error", "text"), WRONG)
+def test_a_mock_refuses_what_the_node_refuses(
+    call: Any, error: type[Exception], text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(attach.CONFIG, raising=False)
+    with pytest.raises(error, match=text):
+        call(MockNode([("in", pa.array([1]))]))
