@@ -10,8 +10,8 @@ import asyncio
 import json
 import logging
 import os
+import re
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -103,6 +103,7 @@ def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
 
 
 _BASICS = ("numpy", "pyarrow")
+_PIP = re.compile(r"(?<![\w.-])pip3?(?![\w.-])")
 
 
 def _advice(before: Packages | None, after: Packages) -> str:
@@ -120,8 +121,8 @@ def _advice(before: Packages | None, after: Packages) -> str:
 
 
 def is_install(argv: Sequence[str]) -> bool:
-    """Return True if a build command may change the packages of a Python."""
-    return any(Path(word).name in ("pip", "pip3") for word in argv[:4]) or argv[0].endswith("pipx")
+    """Return True if a build command runs pip, or a shell that does."""
+    return any(_PIP.search(word) for word in argv)
 
 
 async def read(python: str, env: Mapping[str, str]) -> Packages | None:

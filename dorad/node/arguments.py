@@ -71,7 +71,9 @@ def check_log(
     check("message", message, str)
     check("target", target, str, optional=True)
     check("fields", fields, dict, optional=True)
-    for key in fields or ():
+    if not fields:
+        return
+    for key in fields:
         check("a key of fields", key, str)
     try:
         json.dumps(fields, default=str)

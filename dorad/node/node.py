@@ -191,7 +191,11 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
                 is not a string, or /dev/shm is full.
             TypeError, OverflowError: a metadata value cannot be sent, or the id is not a string.
         """
-        if self._declares(output_id):
+        try:
+            declared = output_id in self._outputs
+        except TypeError:  # it cannot even be looked up
+            declared = False
+        if declared:
             self._sender.send(output_id, data, metadata)
         else:
             self._undeclared(output_id)
@@ -209,7 +213,8 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
             TypeError, OverflowError: the length is not an integer, or negative; or a metadata value
                 cannot be sent.
         """
-        if not self._declares(output_id):
+        check("output_id", output_id, str)
+        if output_id not in self._outputs:
             self._undeclared(output_id)
             raise RuntimeError(f"Output `{output_id}` not in node's output list.")
         return SampleHandler(self._attachment, self._sender, output_id, data_length, metadata)
@@ -228,12 +233,6 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         """
         array: NDArray[Any] = self._sender.empty(shape, dtype)
         return array
-
-    def _declares(self, output_id: str) -> bool:
-        try:
-            return output_id in self._outputs
-        except TypeError:  # it cannot even be looked up
-            return False
 
     def _undeclared(self, output_id: str) -> None:
         check_output_id(output_id)

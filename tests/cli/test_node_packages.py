@@ -80,6 +80,9 @@ def test_changes_have_numpy_and_pyarrow_first() -> None:
         (("python", "-m", "pip", "install", "x"), True),
         (("/usr/bin/uv", "pip", "install", "x"), True),
         (("sh", "-c", "make"), False),
+        (("bash", "-c", "cd x && pip3 install ."), True),
+        (("venv/bin/pip", "install", "x"), True),
+        (("cat", "pip.conf", "my-pip"), False),
         (("cargo", "build"), False),
     ],
 )
