@@ -68,15 +68,17 @@ class Block:
     lines: tuple[str, ...] = ()
 
 
-MAX_EVENT_SIZE = 4000
-"""Characters of stderr in NODE_FAILED, which must fit into a packet."""
+MAX_EVENT_SIZE = 3500
+"""Bytes of stderr in NODE_FAILED. The text must fit into an event of a link, which would cut its end,
+where the error stands."""
 
 _RULE = "-" * 81
 
 
 def failure_text(result: Result) -> str:
     """Return the text of NODE_FAILED: how a node failed and, as in dora 1.x, the end of stderr."""
-    text = "\n".join(excerpt(result.stderr))[-MAX_EVENT_SIZE:]
+    whole = "\n".join(excerpt(result.stderr)).encode(errors="replace")
+    text = whole[-MAX_EVENT_SIZE:].decode(errors="ignore")
     if not text.strip():
         return result.reason
     return f"{result.reason} with stderr output:\n{_RULE}\n{text}\n{_RULE}\n"
