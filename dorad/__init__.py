@@ -6,3 +6,6 @@ except ImportError:  # a tree that was never built; see packaging/version.py
     VERSION = "0.2.0.dev0"
 
 __version__: str = VERSION
+
+API_VERSION = "1.1.0"
+"""The version of dora whose node API, files and commands these are; programs compare it."""

@@ -1,4 +1,4 @@
-"""The option `--version` of our programs: the version, and whether the data plane is native."""
+"""The option `--version` of our programs: the versions, and whether the data plane is native."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dorad import __version__
+from dorad import API_VERSION, __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,12 @@ def version_option(program: str) -> Callable[[F], F]:
             # Here, because other command lines need not look at the extension.
             from dorad.shm import native
 
-            click.echo(f"{program} {__version__}\ndata plane: {native.describe()}")
+            if program == "dora":
+                # As dora 1.x prints it, for scripts that compare its version.
+                click.echo(f"dora-cli {API_VERSION}\ndorad {__version__}")
+            else:
+                click.echo(f"{program} {__version__}")
+            click.echo(f"data plane: {native.describe()}")
             context.exit()
 
     return click.option(

@@ -33,8 +33,8 @@ OFFLINE = {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 class BuildError(ProblemError):
     """A build that failed or cannot start."""
 
-    def __init__(self, message: str) -> None:
-        super().__init__("refused", message)
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__("refused", message, hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,8 @@ class NodeBuild:
     """The variables in `env` that are not inherited; shown with a failed command."""
     commands: tuple[tuple[str, ...], ...]
     """Argument lists; each program is a path or is looked up on the PATH of `env`."""
+    python: str
+    """The Python that runs the node; it may not exist before the build."""
 
     def pasteable(self, argv: tuple[str, ...]) -> str:
         """Return a shell line that repeats a command, from any folder."""
@@ -123,6 +125,7 @@ def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -
                 commands.append((uv, "venv", "--quiet", "--python", python, str(venv)))
             env["VIRTUAL_ENV"] = str(venv)
             bin_folder = venv / "bin"
+            python = str(bin_folder / "python")
             # Last, so that the node's own commands decide the versions.
             needed.append((uv, "pip", "install", "--quiet", *NODE_PACKAGES))
         else:
@@ -136,4 +139,4 @@ def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -
         name, *rest = split_command(line)
         commands.append((*pip, *rest) if name in PIP else (name, *rest))
     changes = {k: v for k, v in env.items() if context.environ.get(k) != v}
-    return NodeBuild(node.id, folder, env, changes, (*commands, *needed))
+    return NodeBuild(node.id, folder, env, changes, (*commands, *needed), python)

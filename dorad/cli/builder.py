@@ -9,6 +9,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from dorad.cli.build_plan import BuildContext, BuildError, NodeBuild, plan
+from dorad.cli.node_packages import Packages, damage, is_install, read
 from dorad.launch.holder.client import HolderClient
 from dorad.launch.model import Command, LaunchError
 from dorad.launch.programs import own_environment
@@ -74,11 +75,21 @@ async def _build(holder: HolderClient, build: NodeBuild, echo: Callable[[str], N
         raise BuildError(
             f"node '{build.node}': cannot create its folder {build.cwd}: {error.strerror}"
         ) from error
+    before: Packages | None = None
     for argv in build.commands:
         program = build.program(argv)
+        installs = is_install(argv)
+        if installs and before is None:
+            before = await read(build.python, build.env)
         echo(f"{build.node}: $ {shlex.join(argv)}")
         command = Command((program, *argv[1:]), build.cwd, build.env)
         await _run(holder, build, argv, command, echo)
+        after = await read(build.python, build.env) if installs else None
+        if after is not None and (broken := damage(before, after)) is not None:
+            text, advice = broken
+            head = f"node '{build.node}': after its build command `{shlex.join(argv)}`"
+            raise BuildError(f"{head} {text}", advice)
+        before = after or before
 
 
 async def _run(

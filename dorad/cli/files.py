@@ -39,7 +39,11 @@ class DataflowFile(PathType):
         if not text:
             raise click.ClickException("the path of the dataflow file is empty")
         path = Path(text)
-        if path.is_dir():
+        try:
+            is_folder = path.is_dir()
+        except OSError as error:  # the name is too long, or a link leads to itself
+            raise click.ClickException(f"{text[:100]}: {error.strerror}") from error
+        if is_folder:
             raise click.ClickException(
                 f"{text} is a directory: name a dataflow file in it{_candidates(path)}"
             )

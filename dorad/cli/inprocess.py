@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,10 @@ from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+
+MAX_S = 1e9
+"""Longer runs are refused."""
 
 
 def run(
@@ -25,11 +30,16 @@ def run(
         RuntimeError: it could not start, or a node failed; stderr has the details.
         KeyboardInterrupt: it was interrupted before it started.
     """
-    words = ["run", os.fspath(dataflow_path)]
-    if uv:
-        words.append("--uv")
+    words = ["run", _path(dataflow_path), *_flag("uv", uv)]
     if stop_after is not None:
-        words += ["--stop-after", repr(float(stop_after))]
+        if not isinstance(stop_after, int | float):
+            raise TypeError(f"stop_after must be a number, got {type(stop_after).__name__}")
+        if not (math.isfinite(stop_after) and 0 <= stop_after < MAX_S):
+            raise RuntimeError(
+                f"invalid stop_after of {stop_after} seconds: it must be finite, not negative, and "
+                f"less than {MAX_S:.0e}"
+            )
+        words += ["--stop-after", f"{float(stop_after):f}"]
     _call(words)
 
 
@@ -46,12 +56,29 @@ def build(
         RuntimeError: a command failed, or the dataflow cannot be read.
         NotImplementedError: a coordinator is named and `force_local` is not set.
     """
+    path, flags = _path(dataflow_path), _flag("uv", uv)
+    if not isinstance(force_local, bool):
+        raise TypeError(f"force_local must be a bool, got {type(force_local).__name__}")
     if not force_local and (coordinator_addr is not None or coordinator_port is not None):
         raise NotImplementedError(
             "a coordinator builds nothing: the robots need the programs already; pass "
             "force_local=True to build on this machine"
         )
-    _call(["build", os.fspath(dataflow_path), *(["--uv"] if uv else [])])
+    _call(["build", path, *flags])
+
+
+def _path(dataflow_path: object) -> str:
+    path = os.fspath(dataflow_path) if isinstance(dataflow_path, os.PathLike) else dataflow_path
+    if not isinstance(path, str):
+        raise TypeError(f"dataflow_path must be a str or a path, got {type(path).__name__}")
+    # A file whose name begins with a hyphen is not an option.
+    return f"./{path}" if path.startswith("-") else path
+
+
+def _flag(name: str, value: bool | None) -> list[str]:
+    if not isinstance(value, bool | None):
+        raise TypeError(f"{name} must be a bool or None, got {type(value).__name__}")
+    return [f"--{name}"] if value else []
 
 
 def _call(words: Sequence[str]) -> None:

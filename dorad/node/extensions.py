@@ -64,6 +64,8 @@ class ExtensionMethods:
             TypeError: a name is not a `str`.
         """
         _check(namespace, key)
+        if not isinstance(remove, bool):
+            raise TypeError(f"remove must be a bool, got {type(remove).__name__}")
         return self._extensions.load(namespace, key, remove)
 
     def extension_drop(self, namespace: str, key: str) -> None:

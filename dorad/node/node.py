@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import os
 import sys
 import threading
@@ -11,6 +10,7 @@ import weakref
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import attach, logbridge
+from dorad.node.arguments import check, check_log, check_node, checked_timeout
 from dorad.node.attachment import Attachment
 from dorad.node.busy import BusyMethods
 from dorad.node.clock import as_datetime
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from dorad.node.events import Event
     from dorad.node.offline.capture import Receiving
     from dorad.node.sender import Sender
-
-_MAX_TIMEOUT_S = 1e12
 
 _attached: weakref.WeakValueDictionary[str, Attachment] = weakref.WeakValueDictionary()
 _attaching = threading.RLock()
@@ -99,6 +97,7 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
     """
 
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
+        check_node(node_id, daemon_port)
         try:
             self._attachment = _attachment(node_id, daemon_port)
         except RuntimeError as error:
@@ -127,7 +126,7 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
             ValueError: `timeout` is negative or not finite.
             RuntimeError: a signal handler has interrupted this thread while it was receiving.
         """
-        return self._receiver.next(None if timeout is None else _checked_timeout(timeout))
+        return self._receiver.next(None if timeout is None else checked_timeout(timeout))
 
     def __iter__(self) -> Iterator[Event]:
         return self
@@ -147,7 +146,7 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
             ValueError: `timeout` is negative or not finite.
         """
         return await self._receiver.recv_async(
-            None if timeout is None else _checked_timeout(timeout)
+            None if timeout is None else checked_timeout(timeout)
         )
 
     def try_recv(self) -> Event | None:
@@ -192,7 +191,11 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
                 is not a string, or /dev/shm is full.
             TypeError, OverflowError: a metadata value cannot be sent, or the id is not a string.
         """
-        if output_id in self._outputs:
+        try:
+            declared = output_id in self._outputs
+        except TypeError:  # it cannot even be looked up
+            declared = False
+        if declared:
             self._sender.send(output_id, data, metadata)
         else:
             self._undeclared(output_id)
@@ -210,6 +213,7 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
             TypeError, OverflowError: the length is not an integer, or negative; or a metadata value
                 cannot be sent.
         """
+        check("output_id", output_id, str)
         if output_id not in self._outputs:
             self._undeclared(output_id)
             raise RuntimeError(f"Output `{output_id}` not in node's output list.")
@@ -248,6 +252,7 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
 
         The server echoes the id in the metadata of its response. Raises what `send_output` does.
         """
+        check("metadata", metadata, dict, optional=True)
         sent = dict(metadata or {})
         if "request_id" in sent:
             self.log("warn", "the given request_id is replaced by a new one")
@@ -260,6 +265,7 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
 
         Raises what `send_output` does. Without an id it warns, because no client can match it.
         """
+        check("metadata", metadata, dict)
         if "request_id" not in metadata:
             self.log("warn", "a service response has no request_id: no client can match it")
         self.send_output(output_id, data, metadata)
@@ -276,6 +282,7 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         `level` is error, warn, info, debug or trace; an unknown one counts as info. `fields` of
         more than 60 KiB are left out.
         """
+        check_log(level, message, target, fields)
         logbridge.emit(logbridge.line(self._config["node_id"], level, message, target, fields))
 
     def dataflow_descriptor(self) -> dict[str, Any]:
@@ -305,11 +312,3 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         more than 0.5 s ahead of this machine's clock does not move it.
         """
         return as_datetime(self._attachment.clock.now())
-
-
-def _checked_timeout(timeout: float) -> float:
-    if not math.isfinite(timeout) or timeout < 0:
-        raise ValueError(
-            f"invalid timeout of {timeout} seconds: it must be finite and not negative"
-        )
-    return min(float(timeout), _MAX_TIMEOUT_S)

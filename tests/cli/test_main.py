@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
-from dorad import __version__
+from dorad import API_VERSION, __version__
 from dorad.cli.commands import COMMANDS, page
 from dorad.cli.root import cli
 from dorad.shm import native
@@ -112,7 +112,8 @@ def test_version_shows_the_data_plane(program, module):
     for wish, plane in (("", native.describe()), ("0", "pure Python (DORAD_NATIVE=0)")):
         environment = {**os.environ, "DORAD_NATIVE": wish or os.environ.get("DORAD_NATIVE", "")}
         found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        assert found.stdout == f"{program} {__version__}\ndata plane: {plane}\n"
+        api = f"dora-cli {API_VERSION}\n" if program == "dora" else ""
+        assert found.stdout == f"{api}dorad {__version__}\ndata plane: {plane}\n"
 
 
 def test_a_wrong_wish_for_the_data_plane_is_one_line():

@@ -41,8 +41,9 @@ def test_the_status_of_an_operator_has_doras_values() -> None:
     }
 
 
-def test_the_version_is_our_own() -> None:
-    assert dora.__version__ == dorad.__version__
+def test_the_version_is_that_of_the_api_and_not_of_this_distribution() -> None:
+    assert dora.__version__ == dorad.API_VERSION == "1.1.0"
+    assert dorad.__version__ != dora.__version__
     assert isinstance(dora.__author__, str)
 
 

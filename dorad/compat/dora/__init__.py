@@ -22,13 +22,14 @@ if "dorad" not in sys.modules:
     sys.modules["dorad"] = _module
     _spec.loader.exec_module(_module)
 
-from dorad import __version__ as __version__
+from dorad import API_VERSION
 from dorad.node.node import Node as Node
 from dorad.node.runtime.status import DoraStatus as DoraStatus
 
 __all__ = ["DoraStatus", "Node", "__author__", "__version__", "build", "run", "start_runtime"]
 
 __author__ = "the dorad authors"
+__version__ = API_VERSION
 
 _IMPORT_SYSTEM = ("importlib._bootstrap", "_frozen_importlib")
 

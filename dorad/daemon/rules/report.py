@@ -37,6 +37,16 @@ HINTS = tuple(
             r"ImportError: cannot import name '\w+' from .*'dora'.* \((.+[^/])\)",
             r"\1 hides the module `dora`: give that file another name",
         ),
+        (
+            (
+                r"(?:Import|Attribute|Runtime|Value)Error: .*"
+                r"(?:multiarray|_ARRAY_API|numpy\.(?:dtype|core)\b|compiled using NumPy)"
+            ),
+            (
+                "numpy and a module that uses it do not fit: `dora build` says which package is "
+                "the reason; `pip install --force-reinstall numpy pyarrow` mends it"
+            ),
+        ),
         (r"NameError: name 'Node' is not defined", "write `from dora import Node`"),
         (r"NameError: name 'pa' is not defined", "write `import pyarrow as pa`"),
         (r"NameError: name 'np' is not defined", "write `import numpy as np`"),
@@ -58,15 +68,17 @@ class Block:
     lines: tuple[str, ...] = ()
 
 
-MAX_EVENT_SIZE = 4000
-"""Characters of stderr in NODE_FAILED, which must fit into a packet."""
+MAX_EVENT_SIZE = 3500
+"""Bytes of stderr in NODE_FAILED. The text must fit into an event of a link, which would cut its end,
+where the error stands."""
 
 _RULE = "-" * 81
 
 
 def failure_text(result: Result) -> str:
     """Return the text of NODE_FAILED: how a node failed and, as in dora 1.x, the end of stderr."""
-    text = "\n".join(excerpt(result.stderr))[-MAX_EVENT_SIZE:]
+    whole = "\n".join(excerpt(result.stderr)).encode(errors="replace")
+    text = whole[-MAX_EVENT_SIZE:].decode(errors="ignore")
     if not text.strip():
         return result.reason
     return f"{result.reason} with stderr output:\n{_RULE}\n{text}\n{_RULE}\n"

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import events
+from dorad.node.arguments import check, check_log, checked_timeout
 from dorad.node.busy import BusyMethods, NoLeases
 from dorad.node.correlation import uuid7
 from dorad.node.extensions import ExtensionMethods, OwnTable
@@ -29,6 +30,7 @@ class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogM
     `outputs` maps an output's id to the list of values sent on it, without metadata. `logs` has a
     dictionary with `level`, `message`, `target` and `fields` for each log line. `service_requests`
     and `service_responses_sent` have the arguments of the service methods. Receiving never waits.
+    Wrong types of ids, metadata, timeouts and log lines raise what `Node` raises.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogM
         self.service_responses_sent: list[dict[str, Any]] = []
 
     def next(self, timeout: float | None = None) -> Event | None:
-        """Return the next event, None after the last; `timeout` has no effect."""
+        """Return the next event, None after the last; `timeout` is checked and has no effect."""
+        if timeout is not None:
+            checked_timeout(timeout)
         if not self._events:
             return None
         event = self._events.popleft()
@@ -120,6 +124,8 @@ class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogM
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
     ) -> None:
         """Append `data` to `outputs`."""
+        check("output_id", output_id, str)
+        check("metadata", metadata, dict, optional=True)
         self.outputs.setdefault(output_id, []).append(data)
 
     def send_output_raw(
@@ -146,6 +152,8 @@ class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogM
         The next of the output's `service_responses` arrives as an input with the output's id,
         before the STOP.
         """
+        check("output_id", output_id, str)
+        check("metadata", metadata, dict, optional=True)
         request_id = uuid7()
         self.service_requests.append(
             {
@@ -164,6 +172,8 @@ class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogM
 
     def send_service_response(self, output_id: str, data: Any, metadata: dict[str, Any]) -> None:
         """Append the response to `service_responses_sent`."""
+        check("output_id", output_id, str)
+        check("metadata", metadata, dict)
         self.service_responses_sent.append(
             {
                 "output_id": output_id,
@@ -239,6 +249,7 @@ class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogM
         fields: dict[str, Any] | None = None,
     ) -> None:
         """Append the entry to `logs`."""
+        check_log(level, message, target, fields)
         self.logs.append(
             {"level": level, "message": message, "target": target, "fields": dict(fields or {})}
         )

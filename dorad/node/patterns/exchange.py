@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+MAX_WAIT_S = 1e9
+"""Longer timeouts are as good as none."""
+
 MAX_ABANDONED = 4096
 """Maximum number of abandoned ids, whose late replies are dropped."""
 
@@ -260,7 +263,7 @@ def subscribers(connection: DaemonConnection, output: str) -> list[str]:
 
 def deadline_of(timeout: float | None) -> int | None:
     """Return the deadline in `timeout` seconds, on CLOCK_MONOTONIC in ns."""
-    return None if timeout is None else time.monotonic_ns() + int(timeout * 1e9)
+    return None if timeout is None else time.monotonic_ns() + int(min(timeout, MAX_WAIT_S) * 1e9)
 
 
 def timed_out(what: str, timeout: float | None, route: ReplyRoute, unmarked: int) -> NoAnswerError:

@@ -5,10 +5,11 @@ Their implementation is imported at the first call: a node that uses none of the
 
 from __future__ import annotations
 
-import math
 import threading
 import weakref
 from typing import TYPE_CHECKING, Any, overload
+
+from dorad.node.arguments import checked_timeout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,7 +95,8 @@ class PatternMethods:
         """
         from dorad.node.patterns.goals import Goal
 
-        _check(timeout)
+        if timeout is not None:
+            checked_timeout(timeout)
         inputs = tuple(item for item in (feedback, result) if item is not None)
         exchange = self._exchange(output)
         return Goal(exchange, self.send_output, output, data, metadata, timeout, inputs, cancel)
@@ -109,7 +111,8 @@ class PatternMethods:
     ) -> Call:
         from dorad.node.patterns.calls import Call
 
-        _check(timeout)
+        if timeout is not None:
+            checked_timeout(timeout)
         exchange = self._exchange(output)
         return Call(exchange, self.send_output, output, data, metadata, timeout, reply)
 
@@ -243,10 +246,3 @@ class PatternMethods:
         from dorad.node.patterns.streams import StreamReader
 
         return StreamReader(input_id)
-
-
-def _check(timeout: float | None) -> None:
-    if timeout is not None and not (math.isfinite(timeout) and timeout >= 0):
-        raise ValueError(
-            f"invalid timeout of {timeout} seconds: it must be finite and not negative"
-        )

@@ -7,13 +7,14 @@ import pytest
 
 from dorad.daemon.rules.exits import ExitContext, Outcome, Result, classify, never_started
 from dorad.daemon.rules.report import (
-    MAX_EVENT_SIZE,
     MAX_LINES_SIZE,
     MAX_NAMES,
+    explained,
     failure_report,
     failure_text,
 )
 from dorad.launch.model import Exit
+from dorad.link.frames import Event, EventKind, Opening, decode, encode_event
 from dorad.node.protocol import encode
 
 
@@ -139,9 +140,24 @@ def test_a_node_that_wrote_nothing_has_failed_with_its_exit_code_alone() -> None
         assert failure_text(silent) == "exited with code 4"
 
 
-def test_long_stderr_is_cut_to_what_fits_into_a_packet() -> None:
-    lines = tuple(f"{number} " + "\x01" * 100_000 for number in range(500))
+@pytest.mark.parametrize("character", ["x", "\x01", "é", "\U0001f916", "\udcff"])
+def test_long_stderr_is_cut_to_what_fits_into_packets_and_links(character: str) -> None:
+    lines = (*(character * 100_000 for _ in range(50)), "the end")
     long = Result("a", Outcome.FAILED, Exit(code=1), "exited with code 1", None, lines)
     text = failure_text(long)
-    assert len(text) < MAX_EVENT_SIZE + 300
+    assert "\nthe end\n" in text
     encode("failed", {"source_node_id": "a", "error": text, "affected_input_ids": ["x"] * 100})
+    event = Event(Opening(1, 2, 3), 1, EventKind.FAILED, text)
+    (read,) = decode(encode_event(event))
+    assert read == event
+
+
+def test_a_numpy_that_does_not_fit_has_a_hint() -> None:
+    for line in (
+        "ImportError: numpy.core.multiarray failed to import",
+        "AttributeError: _ARRAY_API not found",
+        "ValueError: numpy.dtype size changed, may indicate binary incompatibility",
+        "ImportError: A module that was compiled using NumPy 1.x cannot be run in NumPy 2.4",
+    ):
+        *_, hint = explained(("Traceback (most recent call last):", line))
+        assert "`pip install --force-reinstall numpy pyarrow`" in hint
