@@ -22,6 +22,7 @@ from dorad.agent.releases.model import ReleaseRecord
 from dorad.agent.reserve import Reserve, ReserveError, Row
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Revocation
+from dorad.sqliteerrors import DISK_ERRORS
 
 MAX_SHARES = 200
 """Maximum number of shares of one robot."""
@@ -54,14 +55,6 @@ counts while its fleet and epoch are those of `memory`."""
 
 _DAMAGED = (apsw.CorruptError, apsw.NotADBError, msgspec.MsgspecError, UnicodeError, RecursionError)
 
-_DISK_ERRORS = (
-    apsw.FullError,
-    apsw.IOError,
-    apsw.ReadOnlyError,
-    apsw.CantOpenError,
-    apsw.PermissionsError,
-)
-"""Errors of SQLite that are caused by the disk, not by the file."""
 _PUT = {
     "share": "INSERT OR REPLACE INTO share VALUES (?, ?)",
     "release": "INSERT OR REPLACE INTO release VALUES (?, ?)",
@@ -112,7 +105,7 @@ class ShareStore:
             except _DAMAGED as error:
                 self._move_damaged(error)
                 self._db = self._opened(path)
-        except _DISK_ERRORS as error:
+        except DISK_ERRORS as error:
             if spare is None or not path.exists():
                 raise ControlError("refused", f"{path} cannot be used: {error}") from None
             self._read_copy(spare, error)

@@ -22,6 +22,7 @@ import apsw
 import msgspec
 
 from dorad.problems import ProblemError
+from dorad.sqliteerrors import DISK_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -30,15 +31,6 @@ if TYPE_CHECKING:
 MAX_LOG = 16 << 20
 """Bytes of the write-ahead log at which `sync` empties it. The commit after that waits for the
 disk, so this should be rare."""
-
-_DISK_ERRORS = (
-    apsw.FullError,
-    apsw.IOError,
-    apsw.ReadOnlyError,
-    apsw.CantOpenError,
-    apsw.PermissionsError,
-)
-"""Errors of SQLite that are caused by the disk, not by the file."""
 
 MIN_ROOM = 1 << 20
 """Bytes that must be free, beside twice those of the spare file, before it moves to the disk."""
@@ -104,7 +96,7 @@ class Database:
         """Why the statements of this block are not in the file."""
         try:
             self._open_or_replace(spare)
-        except _DISK_ERRORS as error:
+        except DISK_ERRORS as error:
             self._use_spare(error)
 
     def _use_spare(self, why: apsw.Error) -> None:
@@ -163,7 +155,7 @@ class Database:
         """
         try:
             self._open(spare)
-        except _DISK_ERRORS:
+        except DISK_ERRORS:
             raise
         except (apsw.Error, _UnusableError) as error:
             if not self.path.exists():
@@ -172,7 +164,7 @@ class Database:
             self._warn(f"{self.path} could not be used ({error}); it is kept as {kept.name}")
             try:
                 self._open(None)
-            except _DISK_ERRORS:
+            except DISK_ERRORS:
                 raise
             except (apsw.Error, _UnusableError) as second:
                 raise StateError(f"{self.path}: {second}") from second
@@ -251,7 +243,7 @@ class Database:
                 return []
         try:
             return self._run(sql, values)
-        except _DISK_ERRORS as error:
+        except DISK_ERRORS as error:
             if self._spare is None or self.path == self._spare:
                 raise StateError(f"{self.path}: {error}") from error
             if self._changes is not None:
@@ -283,7 +275,7 @@ class Database:
                         raise self._disk_error
             finally:
                 self._changes = self._disk_error = None
-        except _DISK_ERRORS as error:
+        except DISK_ERRORS as error:
             self._use_spare(error)
             self._repeat(changes)
         except apsw.Error as error:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import NodeInfo
     from dorad.control.messages.agent import ShareState
     from dorafleet.coordinator.accessmessages import Grant
-    from dorafleet.coordinator.messages import AlertReceiver, Robot
+    from dorafleet.coordinator.messages import AlertReceivers, Robot
 
 SOON_S = 30 * 86400.0
 """Seconds before the end of a certificate or token from which on it is a problem."""
@@ -173,20 +173,22 @@ def _check_links(
             yield Check("FAIL", name, f"no link to {machine}: {reason}", hint)
 
 
-def check_receivers(receivers: Iterable[AlertReceiver], now: float) -> Iterator[Check]:
+def check_receivers(found: AlertReceivers, now: float) -> Iterator[Check]:
     """Check whether alerts reach the webhook and the mail server."""
-    for each in receivers:
+    from dorafleet.console.view.alertrows import receiver_trouble
+
+    if found.problem:
+        text = f"the old configuration is in use: {found.problem}"
+        yield Check("FAIL", "alerts", text, "mend it, then `systemctl reload dorafleet`")
+    for each in found.receivers:
         name = f"alerts by {each.name}"
-        waiting = f"; {each.waiting} wait" if each.waiting else ""
         hint = "see [alerts] in `dorafleet.toml`; `dorafleet alerts --test` tries it again"
-        if each.failing_since is not None:
-            since = age(max(now - each.failing_since, 0.0))
-            text = f"{each.place} has not taken any for {since}: {each.error}{waiting}"
-            yield Check("FAIL", name, text, hint)
-        elif not each.stored:
-            text = "what waits is not stored, a restart of the coordinator would lose it"
-            yield Check("FAIL", name, text, "is the disk of the coordinator full?")
+        if each.failing_since is None and not each.stored:
+            hint = "is the disk of the coordinator full?"
+        if trouble := receiver_trouble(each, now):
+            yield Check("FAIL", name, trouble, hint)
         else:
+            waiting = f"; {each.waiting} wait" if each.waiting else ""
             yield Check("PASS", name, f"go to {each.place}{waiting}")
         if each.dropped_at is not None and now - each.dropped_at < DROPPED_S:
             since = age(max(now - each.dropped_at, 0.0))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorad.control.target import Targets, Tcp
-    from dorafleet.coordinator.messages import AlertReceiver, Robot
+    from dorafleet.coordinator.messages import AlertReceivers, Robot
     from dorafleet.inventory.model import Cluster, Machine
 
 
@@ -81,18 +81,18 @@ def list_robots(client: Client) -> list[Robot]:
     return client.call("robot.list", Nothing(), RobotList).robots
 
 
-def list_receivers(client: Client) -> list[AlertReceiver]:
+def list_receivers(client: Client) -> AlertReceivers:
     """Return where the server sends alerts; none if it is a daemon, or of an older version."""
     from dorad.control.errors import ControlError
     from dorad.control.messages import Nothing
     from dorafleet.coordinator.messages import AlertReceivers
 
     try:
-        return client.call("alerts.receivers", Nothing(), AlertReceivers).receivers
+        return client.call("alerts.receivers", Nothing(), AlertReceivers)
     except ControlError as error:
         if error.code not in ("unknown-method", "unsupported"):
             raise
-        return []
+        return AlertReceivers(receivers=[])
 
 
 def check_known(client: Client, machines: Sequence[Machine]) -> None:

@@ -136,7 +136,7 @@ def _send_test(*, as_json: bool) -> int:
         if as_json:
             print_object(errors)
         else:
-            places = {each.name: each.place for each in list_receivers(client)}
+            places = {each.name: each.place for each in list_receivers(client).receivers}
             for name, error in errors.items():
                 result = f"failed: {error}" if error else "delivered"
                 click.echo(visible(f"{name} at {places.get(name, '?')}: {result}"))

@@ -106,7 +106,6 @@ def serve(
     cluster = load(file)
     if config is not None and not config.exists():
         raise click.BadParameter(f"{config} does not exist", param_hint="--config")
-    notify = settings.load(config or file.parent / settings.FILE)
     handler = logging.StreamHandler()
     handler.setFormatter(VisibleFormatter("%(levelname)s %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -116,6 +115,7 @@ def serve(
         open_store, state, etcd, authority=etcd_ca, certificate=etcd_cert, key=etcd_key
     )
 
+    # A mistake in the configuration is told before anything is started.
     async def run() -> None:
         await Coordinator(
             state,
@@ -125,7 +125,7 @@ def serve(
             zenoh_peer=cluster.zenoh_peer,
             new_authority=new_authority,
             supply=Supply(Store(store or default_folder())),
-            notify=notify,
+            load_notify=partial(settings.load, config or file.parent / settings.FILE),
         ).run()
 
     asyncio.run(run())

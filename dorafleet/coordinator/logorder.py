@@ -40,13 +40,23 @@ class LogOrder:
     """Puts lines in the order of their times, by the coordinator's clock.
 
     A line waits until every robot has sent a later one, or has been quiet for a moment. A line that
-    several robots send counts once: daemons of one machine may share a folder of logs. Lines of a
+    several robots of one machine send counts once: they may share a folder of logs. Lines of a
     robot whose clock was set stay in the order in which it sent them.
     """
 
-    def __init__(self, robots: Iterable[str], skew: Callable[[str], float], now: float) -> None:
-        """Begin without lines; `skew` returns how many seconds a robot's clock is ahead."""
+    def __init__(
+        self,
+        robots: Iterable[str],
+        skew: Callable[[str], float],
+        now: float,
+        machine: Callable[[str], str] = str,
+    ) -> None:
+        """Begin without lines; `skew` returns how many seconds a robot's clock is ahead.
+
+        `machine` returns on which machine a robot is.
+        """
         self._skew = skew
+        self._machine = machine
         self._began = now
         self._latest = dict.fromkeys(robots, float("-inf"))
         """The time of the latest line of each robot, by the coordinator's clock."""
@@ -126,7 +136,8 @@ class LogOrder:
         return now - self._began < FIRST_S if heard is None else now - heard < QUIET_S
 
     def _was_sent_by_another(self, line: LogRecord, robot: str) -> bool:
-        sender = self._senders.setdefault(hash((line.timestamp, line.node, line.message)), robot)
+        key = hash((self._machine(robot), line.timestamp, line.node, line.message))
+        sender = self._senders.setdefault(key, robot)
         if len(self._senders) > MAX_REMEMBERED:
             del self._senders[next(iter(self._senders))]
         return sender != robot

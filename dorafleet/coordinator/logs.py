@@ -103,7 +103,7 @@ class LogMethods:
             return
         async with merged(streams, missing) as events:
             tail = None if params.follow else params.tail
-            ordered = in_order(events, streams, self._skew, tail)
+            ordered = in_order(events, streams, self._skew, tail, self._machine)
             async with aclosing(ordered):
                 async for lines, left_out in ordered:
                     skew = self._wrong_clocks(streams)
@@ -157,6 +157,11 @@ class LogMethods:
         )
         streams = partial(self._streams.stream, peer)
         return RobotLines(self._robots, streams, self._fleet.bell, robot, own, source.runs_on)
+
+    def _machine(self, robot: str) -> str:
+        """Return the machine of a robot; its id, if it has told no machine id."""
+        origin = self._robots.get(robot).origin
+        return (origin.machine_id if origin is not None else "") or robot
 
     def _skew(self, robot: str) -> float:
         return self._robots.get(robot).skew.correction
@@ -278,12 +283,13 @@ async def in_order(
     robots: Iterable[str],
     skew: Callable[[str], float],
     tail: int | None,
+    machine: Callable[[str], str],
 ) -> AsyncGenerator[tuple[list[m.LogRecord], int], None]:
     """Yield lines of several robots in the order that `LogOrder` gives, and how many are left out.
 
     With `tail`, only the newest lines are yielded, once all robots have ended.
     """
-    order = LogOrder(robots, skew, time.monotonic())
+    order = LogOrder(robots, skew, time.monotonic(), machine)
     left_out = 0
     pending = asyncio.ensure_future(_next(events))
     try:

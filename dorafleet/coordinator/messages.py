@@ -86,6 +86,8 @@ class AlertReceivers(Struct):
     """All receivers of alerts; none if the coordinator sends alerts nowhere."""
 
     receivers: list[AlertReceiver]
+    problem: str = ""
+    """Why the configuration that was changed last is not in use."""
 
 
 class AlertTest(Struct):

@@ -61,15 +61,16 @@ class Notifications:
         alerts: Callable[[], Mapping[str, Sequence[StoredAlert]]],
     ) -> None:
         """`alerts` returns all alerts that last, by robot."""
-        given = {"webhook": settings.webhook, "mail": settings.mail}
-        self._receivers = {name: each for name, each in given.items() if each is not None}
         self._store = store
         self._writer = writer
         self._alerts = alerts
-        self._tracker = Tracker(settings.severity)
-        self._queue = DeliveryQueue(self._receivers)
+        self._take(settings)
+        self._next: NotifySettings | None = None
+        """Settings that replace the present ones."""
         self._bell = Bell()
         """Rings when there is something to deliver."""
+        self.problem = ""
+        """Why the last change of the settings could not be read."""
         self._stored_waiting: dict[str, list[str]] = {}
         """The receivers of each notification in the store."""
         self._stored_receivers = b""
@@ -79,6 +80,12 @@ class Notifications:
         self._failed = False
         self._saving = asyncio.Lock()
         self._testing = asyncio.Lock()
+
+    def _take(self, settings: NotifySettings) -> None:
+        given = {"webhook": settings.webhook, "mail": settings.mail}
+        self._receivers = {name: each for name, each in given.items() if each is not None}
+        self._tracker = Tracker(settings.severity)
+        self._queue = DeliveryQueue(self._receivers)
 
     @property
     def table(self) -> Mapping[str, Handler]:
@@ -103,17 +110,49 @@ class Notifications:
             # A receiver that is new is told of all alerts, and so is the other one.
             self._unsaved = {entry.key.removeprefix(TOLD): [] for entry, _ in told}
 
+    def change(self, settings: NotifySettings) -> None:
+        """Replace the settings soon; what waits for a receiver that stays is not lost."""
+        self._next = settings
+
     async def run(self) -> NoReturn:
         """Send notifications until cancelled. Call `load` before."""
-        async with asyncio.TaskGroup() as tasks:
-            for name, receiver in self._receivers.items():
-                work = self._deliver(name, Delivery(receiver))
-                tasks.create_task(work, name=f"notifications to the {name}")
-            while True:
-                if self._receivers:
-                    self.look()
-                await self._save()
+        while True:
+            async with asyncio.TaskGroup() as tasks:
+                delivering = [
+                    tasks.create_task(
+                        self._deliver(name, Delivery(receiver)), name=f"notifications to the {name}"
+                    )
+                    for name, receiver in self._receivers.items()
+                ]
+                # What is not stored yet would be lost by a change.
+                while self._next is None or self._failed:
+                    if self._receivers:
+                        self.look()
+                    await self._save()
+                    await asyncio.sleep(LOOK_S)
+                for task in delivering:
+                    task.cancel()
+            await self._begin_again()
+
+    async def _begin_again(self) -> None:
+        """Take over from itself with other settings, as the next coordinator would."""
+        settings, self._next = self._next, None
+        assert settings is not None
+        while True:
+            await self._save()
+            if not self._failed:
+                break
+            await asyncio.sleep(LOOK_S)
+        self._take(settings)
+        self._stored_receivers = b""
+        while True:
+            try:
+                await self.load()
+            except ProblemError as error:
+                _log.warning("notifications cannot be read, it is tried again: %s", error)
                 await asyncio.sleep(LOOK_S)
+            else:
+                return
 
     def look(self) -> None:
         """Queue what people must be told."""
@@ -211,7 +250,8 @@ class Notifications:
                 )
                 for name, receiver in self._receivers.items()
                 for state in [self._queue.receivers[name]]
-            ]
+            ],
+            problem=self.problem,
         )
 
     async def _test(self, call: Call, _params: Nothing) -> AlertTest:

@@ -35,7 +35,7 @@ from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
 from dorafleet.coordinator.roles import with_role_check
 from dorafleet.coordinator.token import make_token
 from dorafleet.coordinator.writing import Writer
-from dorafleet.notify.settings import NotifySettings
+from dorafleet.notify.settings import NotifySettings, SettingsError
 from dorafleet.store.errors import StoreError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from dorafleet.ca.authority import Authority
     from dorafleet.coordinator.gate import GatedSocket
     from dorafleet.coordinator.listening import Listen
+    from dorafleet.coordinator.notifications import Notifications
     from dorafleet.coordinator.supplying import Supply
     from dorafleet.inventory.model import Machine
     from dorafleet.store.model import Store, Term
@@ -91,13 +92,17 @@ class Coordinator:
         zenoh_peer: str | None = None,
         new_authority: bool = False,
         supply: Supply | None = None,
-        notify: NotifySettings = NotifySettings(),  # noqa: B008  # it is frozen
+        load_notify: Callable[[], NotifySettings] = NotifySettings,
     ) -> None:
         """Prepare a coordinator with its files in `folder`; `open_store` connects to its store.
 
         All links between machines connect to `zenoh_peer`, if there is one. `new_authority` takes
         the authority in the folder, whatever the fleet had before. Robots that wait for files of a
-        release get them from `supply`. Alerts are sent as `notify` says.
+        release get them from `supply`. Alerts are sent as `load_notify` says, which is called again
+        at SIGHUP.
+
+        Raises:
+            SettingsError: of `load_notify`.
         """
         self._folder = folder
         self._open_store = open_store
@@ -106,7 +111,13 @@ class Coordinator:
         self._zenoh_peer = zenoh_peer
         self._new_authority = new_authority
         self._supply = supply
-        self._notify = notify
+        self._load_notify = load_notify
+        self._notify = load_notify()
+        self._notifications: Notifications | None = None
+        """While it leads."""
+        self._notifier: ServiceNotifier | None = None
+        self._problem = ""
+        """The error of the last reload."""
         self._started_at = time.time()
         self._ending = asyncio.Event()
         self._doing = "starting"
@@ -122,6 +133,7 @@ class Coordinator:
         serving = asyncio.create_task(self._serve())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, self._ending.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reload)
         waiting = asyncio.create_task(self._ending.wait())
         try:
             await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -134,6 +146,25 @@ class Coordinator:
         if not serving.cancelled():
             await serving
         _log.info("ended")
+
+    def _reload(self) -> None:
+        """Load the settings of alerts again; keep the old ones if the new ones have errors."""
+        if self._notifier is not None:
+            self._notifier.reloading()
+        try:
+            self._notify = self._load_notify()
+            self._problem = ""
+            _log.info("the configuration was reloaded")
+        except SettingsError as error:
+            self._problem = str(error)
+            _log.error("the old configuration stays in use: %s", error)
+        if self._notifications is not None:
+            self._notifications.problem = self._problem
+            if not self._problem:
+                self._notifications.change(self._notify)
+        if self._notifier is not None:
+            # `systemctl reload` waits for this.
+            self._notifier.ready(self._doing)
 
     async def _serve(self) -> NoReturn:
         """Wait for the lead, then serve clients until another coordinator leads."""
@@ -152,6 +183,7 @@ class Coordinator:
         async with AsyncExitStack() as stack:
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
+            self._notifier = notifier
             token = make_token(token_file(self._folder))
             sock = bind(self._listen.address, self._listen.port, max(MIN_WAITING, waiting))
             stack.callback(sock.close)
@@ -214,6 +246,8 @@ class Coordinator:
             self._notify,
             lambda: grants.revocations,
         )
+        control.notifications.problem = self._problem
+        self._notifications = control.notifications
         access.on_refused = control.robots.refuse
         await control.load()
         desired = DesiredState(store, writer, control.on_desired)

@@ -25,7 +25,13 @@ from dorad.control.topparts import interval, reduction
 from dorad.logrecord import LogRecord
 from dorad.release.changes import Changes
 from dorafleet.console.view.releaserows import label
-from dorafleet.coordinator.messages import METHODS, AuditPage, AuditRead, AuditRecord
+from dorafleet.coordinator.messages import (
+    METHODS,
+    AlertReceivers,
+    AuditPage,
+    AuditRead,
+    AuditRecord,
+)
 from dorafleet.coordinator.roles import with_role_check
 from dorafleet.rollout.messages import (
     PlannedRobot,
@@ -146,6 +152,7 @@ class FakeFleet:
         """Methods that it does not have, as an older server."""
         self.hangs = False
         """Whether it answers no ping."""
+        self.receivers = AlertReceivers(receivers=[])
         self.ends = asyncio.Event()
         """Set to end all streams of rows regularly, which no server does."""
         self.answers = asyncio.Event()
@@ -254,6 +261,7 @@ class FakeFleet:
             "alerts.watch": self._alerts,
             "alerts.past": self._past_alerts,
             "alerts.ack": self._ack,
+            "alerts.receivers": self._receivers,
             "audit.read": self._audit,
             "top.watch": self._top,
             "logs.read": self.read_logs or self._stored,
@@ -314,6 +322,9 @@ class FakeFleet:
                 sent = found
                 yield m.Alerts(at=time.time(), alerts=found)
             await self.bell.wait()
+
+    async def _receivers(self, _call: Call, _params: m.Nothing) -> AlertReceivers:
+        return self.receivers
 
     async def _past_alerts(self, _call: Call, params: m.PastAlertsRead) -> m.PastAlerts:
         return m.PastAlerts(alerts=self.ended.latest(params.limit))

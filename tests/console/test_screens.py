@@ -17,6 +17,7 @@ from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import LogView
+from dorafleet.coordinator.messages import AlertReceiver, AlertReceivers
 
 from .driving import console
 from .fakefleet import FakeFleet, edge, line
@@ -58,6 +59,21 @@ async def test_ten_robots_are_in_the_order_of_their_numbers_and_all_is_well_if_a
         fleet.put("arm2", state="warn", why="its clock is 26 h behind")  # no alert yet
         text = await driven.until("NEEDS YOU  no alert")
         assert "all is well" not in text
+
+
+async def test_alerts_that_do_not_reach_people_are_said_beside_the_robots(tmp_path: Path) -> None:
+    fleet = FakeFleet(5)
+    since = time.time() - 130.0
+    failing = AlertReceiver(
+        name="mail", place="mail.example:25", failing_since=since, error="it answers 450"
+    )
+    fleet.receivers = AlertReceivers(receivers=[failing])
+    async with console(tmp_path, fleet) as driven:
+        await driven.until("NEEDS YOU  0 new  alerts by mail: mail.example:25 has not taken any")
+        fleet.receivers = AlertReceivers(receivers=[], problem="line 3: no such key")
+        await driven.until("alerts: the old configuration is in use: line 3")
+        fleet.receivers = AlertReceivers(receivers=[])
+        await driven.until("NEEDS YOU  all is well")
 
 
 async def test_the_key_of_an_alert_opens_the_logs_of_its_node(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from dorad.control.messages.releases import ReleaseState
 from dorafleet.cli import checks, robots
 from dorafleet.cli.main import run_command
 from dorafleet.coordinator.accessmessages import Grant
-from dorafleet.coordinator.messages import AlertReceiver, Robot
+from dorafleet.coordinator.messages import AlertReceiver, AlertReceivers, Robot
 from tests.fleet.fakerobot import FakeRobot
 
 NOW = 1_000_000_000.0
@@ -192,11 +192,13 @@ def test_units_that_a_reboot_ends_are_found_over_ssh(fleet, capsys):
 
 def test_alerts_that_do_not_arrive_are_named():
     given = {"name": "webhook", "place": "https://chat.example"}
-    assert bad(checks.check_receivers([AlertReceiver(**given)], NOW)) == []
+    assert (
+        bad(checks.check_receivers(AlertReceivers(receivers=[AlertReceiver(**given)]), NOW)) == []
+    )
     failing = AlertReceiver(
         **given, waiting=2, failing_since=NOW - 720.0, error="it answers 500 no"
     )
-    assert bad(checks.check_receivers([failing], NOW)) == [
+    assert bad(checks.check_receivers(AlertReceivers(receivers=[failing]), NOW)) == [
         (
             "FAIL",
             "alerts by webhook",
@@ -204,7 +206,7 @@ def test_alerts_that_do_not_arrive_are_named():
         )
     ]
     dropped = AlertReceiver(**given, dropped=3, dropped_at=NOW - 60.0, why="more than 50 waited")
-    assert bad(checks.check_receivers([dropped], NOW)) == [
+    assert bad(checks.check_receivers(AlertReceivers(receivers=[dropped]), NOW)) == [
         (
             "WARN",
             "alerts by webhook",
@@ -212,10 +214,18 @@ def test_alerts_that_do_not_arrive_are_named():
         )
     ]
     long_ago = AlertReceiver(**given, dropped=3, dropped_at=NOW - 2 * DAY_S, why="x")
-    assert bad(checks.check_receivers([long_ago], NOW)) == []
-    (full,) = bad(checks.check_receivers([AlertReceiver(**given, stored=False)], NOW))
+    assert bad(checks.check_receivers(AlertReceivers(receivers=[long_ago]), NOW)) == []
+    (full,) = bad(
+        checks.check_receivers(
+            AlertReceivers(receivers=[AlertReceiver(**given, stored=False)]), NOW
+        )
+    )
     assert full[0] == "FAIL"
     assert "not stored" in full[2]
+    (old,) = bad(
+        checks.check_receivers(AlertReceivers(receivers=[], problem="line 3: no such key"), NOW)
+    )
+    assert old == ("FAIL", "alerts", "the old configuration is in use: line 3: no such key")
 
 
 def test_a_part_that_has_ended_is_no_matter_of_firewalls():

@@ -122,7 +122,7 @@ class Observations:
                 return replace(before, health=await self._judge(record, tasks))
             if runs and record.phase in ("confirmed", "reverted"):
                 client = await self._daemon.client()
-                seen = await queries.measure(client, record.uuid)
+                seen = await queries.measure(client, name, record.uuid)
                 learned = self._learn(record, seen)
                 down = self._down(record, seen.nodes)
                 failed = down is not None and down.failed and record.soaks_since is not None
@@ -139,7 +139,7 @@ class Observations:
         self, record: ReleaseRecord, seen: Observation, tasks: asyncio.TaskGroup
     ) -> Observation:
         client = await self._daemon.client()
-        notices = await queries.notices(client)
+        notices = await queries.notices(client, record.order.dataflow, record.uuid)
         leases = await queries.leases(client)
         busy: str | None = _in_words(leases) or self._unsafe(record, tasks)
         seen = replace(seen, notices=notices, leases=leases, busy=busy)
@@ -187,7 +187,7 @@ class Observations:
     async def _judge(self, record: ReleaseRecord, tasks: asyncio.TaskGroup) -> Health:
         name, rules = record.order.dataflow, record.order.rules
         client = await self._daemon.client()
-        seen = await queries.measure(client, record.uuid)
+        seen = await queries.measure(client, name, record.uuid)
         found = health.watch(self._watches.get(name), seen, record.baseline)
         self._watches[name] = found
         probes = None

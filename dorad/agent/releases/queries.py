@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,7 @@ class Contact:
             self.heard()
 
 
-async def measure(client: AsyncClient, uuid: str) -> Measurement:
+async def measure(client: AsyncClient, name: str, uuid: str) -> Measurement:
     """Return the daemon's figures of a dataflow. Raises ControlError."""
     top = await client.call("top", Nothing(), Top)
     at = clock()
@@ -52,7 +53,7 @@ async def measure(client: AsyncClient, uuid: str) -> Measurement:
         if edge.dataflow == uuid:
             sent[edge.source] = max(edge.sent, sent.get(edge.source, 0))
     own = [node for node in top.nodes if node.dataflow == uuid]
-    return Measurement(at, own, sent, await notices(client))
+    return Measurement(at, own, sent, await notices(client, name, uuid))
 
 
 async def nodes(client: AsyncClient, uuid: str) -> list[NodeInfo]:
@@ -60,10 +61,20 @@ async def nodes(client: AsyncClient, uuid: str) -> list[NodeInfo]:
     return (await client.call("node.list", Ref(dataflow=uuid), NodeList)).nodes
 
 
-async def notices(client: AsyncClient) -> list[str]:
-    """Return the warnings of the daemon. Raises ControlError."""
+async def notices(client: AsyncClient, name: str, uuid: str) -> list[str]:
+    """Return the warnings of the daemon that concern a dataflow. Raises ControlError."""
     status = await client.call("daemon.status", Nothing(), DaemonStatus)
-    return [*status.notices, *filter(None, [status.problem])]
+    return notices_about(status, name, uuid)
+
+
+def notices_about(status: DaemonStatus, name: str, uuid: str) -> list[str]:
+    """Return the warnings that name a dataflow, and why no node can be started.
+
+    Others, such as a full disk or a lease that cannot be stored, say nothing about a release.
+    """
+    names = re.compile(rf"\bdataflow ({re.escape(name)}|{re.escape(uuid)})(?![\w.-]*\w)")
+    about = [text for text in status.notices if names.search(text)]
+    return [*about, *filter(None, [status.problem])]
 
 
 async def leases(client: AsyncClient) -> list[Lease]:

@@ -393,7 +393,9 @@ class Supervisor:
 
     def _send_stop(self) -> None:
         for node in (*self._lifecycle.running, *self._lifecycle.dynamic):
-            self.broker.notifications.stop(node, actions.StopReason.MANUAL)
+            # A node that is killed gets no STOP: a quick one would end with 0 before its SIGKILL.
+            if not self._state.kill_reason or node in self._lifecycle.dynamic:
+                self.broker.notifications.stop(node, actions.StopReason.MANUAL)
             self._nodes[node].wake.set()
 
     def _fail_start(self, reason: str) -> None:

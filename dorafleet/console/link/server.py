@@ -16,6 +16,7 @@ from dorad.jitter import between
 from dorafleet.console.model.commands import METHODS
 from dorafleet.console.model.fleet import FleetStore, FleetView
 from dorafleet.console.model.targets import on_robot
+from dorafleet.coordinator.messages import AlertReceivers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -26,6 +27,8 @@ R = TypeVar("R", bound=m.Struct)
 
 PROBE_S = 1.0
 """Time between two questions whether the server still answers."""
+RECEIVERS_S = 3.0
+"""Time between two questions whether alerts are delivered."""
 STALE_S = 3.0
 """Seconds without an answer after which the screen is out of date."""
 RETRY_S = (0.5, 1.0, 2.0, 5.0)
@@ -85,6 +88,8 @@ class Server:
         self._fleet = FleetStore()
         self.link = LinkState()
         self.alerts: Sequence[m.Alert] = ()
+        self.receivers: AlertReceivers | None = None
+        """Where alerts are sent; None if the server has not told."""
         self.missing: set[str] = set()
         """Methods that the server does not offer."""
         self.answered: set[str] = set()
@@ -162,6 +167,7 @@ class Server:
                 tasks.create_task(self._probe(client))
                 tasks.create_task(self._rows(client))
                 tasks.create_task(self._alerts(client))
+                tasks.create_task(self._receivers(client))
         except* ControlError as errors:
             self._lost(str(errors.exceptions[0]))
 
@@ -192,6 +198,15 @@ class Server:
                     self.answered.add("alerts.watch")
                     self.version += 1
                 raise ControlError("unavailable", "the server has ended `alerts.watch`")
+
+    async def _receivers(self, client: AsyncClient) -> None:
+        with self._unless_missing("alerts.receivers"):
+            while True:
+                told = await client.call("alerts.receivers", m.Nothing(), AlertReceivers)
+                if told != self.receivers:
+                    self.receivers = told
+                    self.version += 1
+                await asyncio.sleep(RECEIVERS_S)
 
     def _unless_missing(self, method: str) -> _Missing:
         return _Missing(self, method)

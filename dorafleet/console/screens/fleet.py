@@ -132,7 +132,13 @@ class FleetScreen(ConsoleScreen):
             quiet = "this server is too old to judge alerts"
         elif "alerts.watch" not in self.server.answered:
             quiet = "not known yet"
-        head = alertrows.heading(alerts, self.size.width, self.glyphs(), quiet=quiet)
+        head = alertrows.heading(
+            alerts,
+            self.size.width,
+            self.glyphs(),
+            quiet=quiet,
+            undelivered=alertrows.undelivered(self.server.receivers, time.time()),
+        )
         needs = self.query_one("#needs", Grid)
         needs.widen(where=words.longest(map(where, alerts)))
         needs.show(list(self._alerts), self._alert_row, heading=head, dim=stale)

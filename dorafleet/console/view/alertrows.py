@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dorad.phrases import shorten
 from dorafleet.console.model.alerts import new_count, state_of, where
 from dorafleet.console.view import words
 from dorafleet.console.view.bars import rule_line
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import Alert, PastAlert
     from dorafleet.console.view.glyphs import Glyphs
     from dorafleet.console.view.rows import Span
+    from dorafleet.coordinator.messages import AlertReceiver, AlertReceivers
 
 COLUMNS = (
     Column("state", "", 1),
@@ -114,11 +116,47 @@ def cells(alert: Alert, now: float) -> dict[str, Value]:
     }
 
 
+def receiver_trouble(receiver: AlertReceiver, now: float) -> str:
+    """Return why people are not told of alerts by a receiver; empty if they are."""
+    if receiver.failing_since is not None:
+        waiting = f"; {receiver.waiting} wait" if receiver.waiting else ""
+        since = words.age(max(now - receiver.failing_since, 0.0))
+        return f"{receiver.place} has not taken any for {since}: {receiver.error}{waiting}"
+    if not receiver.stored:
+        return "what waits is not stored, a restart of the coordinator would lose it"
+    return ""
+
+
+def undelivered(receivers: AlertReceivers | None, now: float) -> str:
+    """Return why alerts do not reach people, for the line above the alerts; or an empty text."""
+    if receivers is None:
+        return ""
+    texts = [
+        f"alerts by {words.clean(each.name)}: {words.clean(trouble)}"
+        for each in receivers.receivers
+        if (trouble := receiver_trouble(each, now))
+    ]
+    if receivers.problem:
+        texts.append(f"alerts: the old configuration is in use: {words.clean(receivers.problem)}")
+    return "; ".join(texts)
+
+
 def heading(
-    alerts: Sequence[Alert] | Iterable[Alert], columns: int, glyphs: Glyphs, *, quiet: str
+    alerts: Sequence[Alert] | Iterable[Alert],
+    columns: int,
+    glyphs: Glyphs,
+    *,
+    quiet: str,
+    undelivered: str = "",
 ) -> list[Span]:
-    """Return the line above the alerts; `quiet` is what it says without any."""
+    """Return the line above the alerts; `quiet` is what it says without any.
+
+    `undelivered` is why people are not told of them.
+    """
     found = list(alerts)
+    if undelivered:
+        text = f"NEEDS YOU  {new_count(found)} new  {undelivered}"
+        return rule_line(shorten(text, max(columns - 6, 10)), columns, glyphs.rule, "fail")
     if not found:
         return rule_line(f"NEEDS YOU  {quiet}", columns, glyphs.rule, "dim")
     new = new_count(found)

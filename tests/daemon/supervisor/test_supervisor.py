@@ -237,6 +237,17 @@ async def test_a_dynamic_node_is_stopped_with_the_last_of_the_others() -> None:
     assert stage.broker.calls[-1] == ("stop", "d", "MANUAL")
 
 
+async def test_nodes_that_are_killed_get_no_stop_but_dynamic_ones_do() -> None:
+    stage = Stage(dataflow(node("a"), node("d", dynamic=True, x="a")))
+    async with running(stage) as task:
+        stage.connect("a", "d")
+        stage.supervisor.kill("was killed because of a test")
+        assert stage.processes["a"].signals == [signal.SIGKILL]
+        stops = [call for call in stage.broker.calls if call[0] == "stop"]
+        assert stops == [("stop", "d", "MANUAL")]
+    assert task.result()[0].outcome is not Outcome.OK
+
+
 async def test_a_drained_node_that_does_not_end_is_stopped_after_its_grace() -> None:
     stage = Stage(chain("a", "b"), finish_grace=0.05)
     async with running(stage):

@@ -199,3 +199,42 @@ async def test_a_test_goes_to_all_receivers_at_once_and_says_what_failed(tmp_pat
     async with leading(tmp_path) as fleet:
         with pytest.raises(ControlError, match="sends alerts to nobody"):
             await fleet.call("alerts.test", m.Nothing())
+
+
+async def test_other_receivers_are_used_without_a_restart_and_nothing_that_waits_is_lost(tmp_path):
+    daemon = Daemon()
+    daemon.find(CRASH)
+    box = MailBox()
+    with HttpServer() as dead, HttpServer() as second, mail_server(box) as port:
+        dead.status = 500
+        async with leading(tmp_path, notify=webhook(dead.port)) as fleet:
+            await connect(fleet, "arm1", daemon)
+            await fleet.until(lambda: dead.paths)
+            notifications = fleet.control.notifications
+            assert (await receivers(fleet))["webhook"].failing_since is not None
+            notifications.change(webhook(second.port))
+            await fleet.until(lambda: raised(second))
+            assert raised(second) == [("arm1", "pick/gripper")]
+            await fleet.until(lambda: not notifications._queue.waiting)
+            found = await receivers(fleet)
+            assert (found["webhook"].place, found["webhook"].error) == (
+                f"http://127.0.0.1:{second.port}",
+                "",
+            )
+            count = len(dead.paths)
+            # One that is new is told of all that lasts.
+            mail = Mail("127.0.0.1", port, "none", "f@example.com", ("a@example.com",))
+            notifications.change(NotifySettings(mail=mail))
+            await fleet.until(lambda: box.mails)
+            assert [*await receivers(fleet)] == ["mail"]
+            notifications.change(NotifySettings())
+            await fleet.until(lambda: not notifications._receivers)
+            assert await receivers(fleet) == {}
+            assert len(dead.paths) == count
+
+
+async def test_a_change_that_cannot_be_read_is_told_by_the_commands(tmp_path):
+    async with leading(tmp_path) as fleet:
+        fleet.control.notifications.problem = "dorafleet.toml: line 3: no such key"
+        found = await fleet.call("alerts.receivers")
+        assert found.problem == "dorafleet.toml: line 3: no such key"

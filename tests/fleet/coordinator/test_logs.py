@@ -11,7 +11,7 @@ from dorafleet.coordinator.logs import in_order
 from dorafleet.coordinator.probing import skew_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     import pytest
 
@@ -21,7 +21,9 @@ def line(timestamp: float, node: str, message: str) -> m.LogRecord:
 
 
 async def merge(
-    sent: list[tuple[str, list[m.LogRecord]]], tail: int | None = None
+    sent: list[tuple[str, list[m.LogRecord]]],
+    tail: int | None = None,
+    machine: Callable[[str], str] = str,
 ) -> list[tuple[str | None, str]]:
     """Return the machines and texts of the merged lines; the clock of `b` is 1 s ahead."""
 
@@ -29,7 +31,7 @@ async def merge(
         for robot, lines in sent:
             yield robot, m.LogLines(dataflow="uuid", lines=lines)
 
-    merged = in_order(events(), ["a", "b"], {"a": 0.0, "b": 1.0}.__getitem__, tail)
+    merged = in_order(events(), ["a", "b"], {"a": 0.0, "b": 1.0}.__getitem__, tail, machine)
     return [(each.machine, each.message) async for lines, _ in merged for each in lines]
 
 
@@ -38,12 +40,19 @@ async def test_lines_come_in_the_order_of_their_times_by_one_clock() -> None:
     assert await merge(sent) == [("a", "first"), ("b", "second")]
 
 
-async def test_a_line_that_two_machines_send_comes_once() -> None:
+async def test_a_line_that_two_robots_of_one_machine_send_comes_once() -> None:
     shared = [line(10, "x", "one"), line(11, "y", "two")]
-    found = await merge([("a", shared), ("b", shared)])
+    found = await merge([("a", shared), ("b", shared)], machine=lambda robot: "host")
     assert [text for _, text in found] == ["one", "two"]
-    found = await merge([("a", shared), ("b", shared)], tail=2)
+    found = await merge([("a", shared), ("b", shared)], tail=2, machine=lambda robot: "host")
     assert [text for _, text in found] == ["one", "two"]
+
+
+async def test_the_same_line_of_two_machines_comes_twice() -> None:
+    """Robots that start together print the same in the same moment."""
+    same = [line(10, "x", "ready")]
+    found = await merge([("a", same), ("b", same)])
+    assert sorted(found) == [("a", "ready"), ("b", "ready")]
 
 
 async def test_a_machine_may_send_the_same_line_twice() -> None:

@@ -446,3 +446,33 @@ def test_an_empty_file_that_others_may_read_gets_no_token(tmp_path):
 def secret(path, text):
     path.touch(mode=0o600)
     path.write_text(text)
+
+
+async def test_the_receivers_of_alerts_are_read_again_at_a_signal(tmp_path):
+    state = tmp_path / "state"
+    with coordinator(state) as one:
+        config = state / "dorafleet.toml"
+
+        async def receivers_are(wanted):
+            async with client(one) as asking, asyncio.timeout(DEADLINE_S):
+                while True:
+                    found = await asking.call("alerts.receivers")
+                    told = ([each["place"] for each in found["receivers"]], found["problem"])
+                    if wanted(*told):
+                        return told
+                    await asyncio.sleep(0.1)
+
+        await receivers_are(lambda places, problem: (places, problem) == ([], ""))
+        config.write_text('[alerts]\nwebhook = "http://127.0.0.1:9/x"\n')
+        config.chmod(0o600)
+        one.process.send_signal(signal.SIGHUP)
+        await receivers_are(lambda places, _: places == ["http://127.0.0.1:9"])
+        config.write_text('[alerts]\nwebhoook = "http://127.0.0.1:9/x"\n')
+        one.process.send_signal(signal.SIGHUP)
+        places, problem = await receivers_are(lambda _, problem: problem)
+        assert places == ["http://127.0.0.1:9"]
+        assert "webhoook" in problem
+        config.unlink()
+        one.process.send_signal(signal.SIGHUP)
+        await receivers_are(lambda places, problem: (places, problem) == ([], ""))
+        assert one.end() == 0
