@@ -69,8 +69,8 @@ class Block:
 
 
 MAX_EVENT_SIZE = 3500
-"""Bytes of stderr in NODE_FAILED. The text must fit into an event of a link, which would cut its end,
-where the error stands."""
+"""Bytes of stderr in NODE_FAILED. The text must fit into an event of a link, which would cut its
+end, where the error stands."""
 
 _RULE = "-" * 81
 
