@@ -181,4 +181,5 @@ def test_nodes_outlive_dbus(running: Robot) -> None:
     running.exec("systemctl", "kill", "--signal=KILL", "dbus")
     running.sh("for i in $(seq 50); do dora stop load && exit; sleep 0.2; done; exit 1")
     assert pids
-    assert running.exec("systemctl", "list-units", "--plain", "--no-legend", "dorad-load-*") == ""
+    listed = ("systemctl", "list-units", "--plain", "--no-legend", "dorad-load-*")
+    wait_until(lambda: running.exec(*listed) == "", "systemd has unloaded all units")
