@@ -129,7 +129,9 @@ class Delivery:
         stamp, code, length, nulls, size, _ = arrived.content
         whole = ((0, arrived.payload),) if arrived.payload else ()
         kept = keep(stamp, (code, length, nulls, size, whole), arrived.metadata, sample)
-        if kept is not None:
+        if kept is None:
+            self._kept.pop(output, None)  # an earlier message is not the last one
+        else:
             self._kept[output] = kept
 
     def catch_up(self) -> None:

@@ -184,7 +184,12 @@ def decompress(name: str, data: memoryview, size: int) -> bytes:
     if size > max(MAX_RATIO * len(data), MAX_UNPACKED):
         raise mcap.McapError(f"a chunk of {len(data)} bytes claims to hold {size}")
     try:
-        out: bytes = pa.Codec(name).decompress(data, decompressed_size=size, asbytes=True)
+        if name == "lz4":
+            # The codec fills a short result up with whatever the memory held before.
+            with pa.CompressedInputStream(pa.BufferReader(data), name) as stream:
+                out: bytes = stream.read(size + 1)
+        else:
+            out = pa.Codec(name).decompress(data, decompressed_size=size, asbytes=True)
     except (pa.ArrowException, OSError) as error:
         raise mcap.McapError(f"a chunk cannot be decompressed: {error}") from error
     if len(out) != size:

@@ -100,6 +100,8 @@ AREAS = (
             "tests/agent/releases/test_compose.py",
             "tests/agent/releases/test_decide.py",
             "tests/agent/releases/test_return.py",
+            "tests/agent/releases/test_soak.py",
+            "tests/agent/releases/test_notices.py",
             "tests/agent/releases/test_health.py",
             "tests/agent/releases/test_properties.py",
             "tests/agent/releases/test_command.py",

@@ -26,8 +26,8 @@ from dorad.link.frames import (
     Part,
     Start,
 )
-from dorad.link.hello import Window
-from dorad.link.incoming import Arrived, Incoming
+from dorad.link.hello import Grant, Window
+from dorad.link.incoming import MAX_EVENTS, Arrived, Incoming
 from dorad.link.numbering import Mark
 from dorad.link.outgoing import Outgoing
 from dorad.link.pace import Pace
@@ -578,3 +578,81 @@ def test_after_a_reconnection_only_what_is_handled_from_then_on_is_acknowledged(
     incoming.handled()
     incoming.close()
     assert not incoming.owes, "the sender has disconnected"
+
+
+def test_a_sender_may_have_twice_its_credit_and_some_events_waiting_and_no_more() -> None:
+    incoming = Incoming(0, 7, window=Window(5, 1 << 20), max_size=1 << 20, inline=SMALL)
+    incoming.open()
+    incoming.arrive(start(0), Buffer)
+    accepted = 2 * 5 + MAX_EVENTS + 1
+    for number in range(accepted):
+        incoming.arrive(message(number, 1, 1), Buffer)
+    with pytest.raises(FrameError, match=f"exceeds its credit: {accepted} messages wait"):
+        incoming.arrive(message(accepted, 1, 1), Buffer)
+
+
+def test_bytes_that_wait_are_bounded_by_twice_the_credit_and_one_message() -> None:
+    incoming = Incoming(0, 7, window=Window(1000, 100), max_size=1000, inline=SMALL)
+    incoming.open()
+    incoming.arrive(start(0), Buffer)
+    for number in range(12):  # 1200 bytes are the bound, which the twelfth reaches
+        incoming.arrive(message(number, 100, 100), Buffer)
+    incoming.arrive(message(12, 1, 1), Buffer)
+    with pytest.raises(FrameError, match="exceeds its credit"):
+        incoming.arrive(message(13, 1, 1), Buffer)
+
+
+def sent(count: int, *, reliable: bool, size: int = 3) -> Outgoing:
+    """Return a channel that has sent messages under its first grant."""
+    out = Outgoing(1, reliable=reliable, numbering=7)
+    out.open(Grant(0, 1, 50, Window(100, 1 << 30)))
+    for number in range(count):
+        content = Content(1, 5, size, 0, size, 0)
+        out.add(number, content, b"", memoryview(bytes(size)), None)
+    while out.next_sample() is not None:
+        pass
+    assert out.sent == count
+    return out
+
+
+def again(**more: int) -> Grant:
+    """Return the next grant of the receiver, which has had messages of this sender."""
+    return Grant(0, 2, 50, Window(100, 1 << 30), **{"sender": 1} | more)
+
+
+def test_after_a_reconnection_the_receiver_says_what_it_holds() -> None:
+    out = sent(3, reliable=True)
+    assert out.on_the_way == (3, 9)
+    out.open(again(next=3, handled=2, held=3))
+    assert (out.on_the_way, out.idle) == ((1, 3), False)
+    assert out.next_sample() is None, "it lacks nothing"
+    out.acknowledge(Ack(Opening(0, 2, 50), 3, 3))
+    assert (out.on_the_way, out.idle) == ((0, 0), True)
+    # What it has handled is not sent again, even by mistake.
+    out.open(again(next=0, handled=0))
+    assert (out.next_sample(), out.repeated) == (None, 0)
+
+
+def test_after_a_reconnection_what_the_receiver_lacks_is_repeated_or_lost() -> None:
+    kept, lossy = sent(5, reliable=True), sent(5, reliable=False)
+    for out in (kept, lossy):
+        out.open(again(next=2, handled=1, held=3))
+        while out.next_sample() is not None:
+            pass
+    assert (kept.sent, kept.repeated, kept.lost, kept.uncertain) == (5, 3, 0, 0)
+    assert (lossy.sent, lossy.repeated, lossy.lost, lossy.uncertain) == (5, 0, 3, 0)
+    other = sent(5, reliable=False)
+    # Another process of the receiver: it is not known what the one before has handled.
+    other.open(Grant(0, 1, 51, Window(100, 1 << 30)))
+    assert (other.lost, other.uncertain) == (0, 5)
+
+
+def test_large_messages_that_are_sent_again_wait_like_new_ones() -> None:
+    out = sent(2, reliable=True, size=frames.MAX_BATCH)
+    assert out.wants
+    out.open(again())
+    assert not out.wants
+    while out.next_sample() is not None:
+        pass
+    assert out.wants
+    assert out.bytes_on_the_way == 2 * frames.MAX_BATCH

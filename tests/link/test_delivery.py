@@ -261,7 +261,8 @@ def test_an_empty_message_is_kept_like_others() -> None:
 def test_a_large_message_is_not_kept_and_an_output_that_is_gone_is_skipped() -> None:
     with edge() as one:
         link = Link()
-        link.push(0, bytes(MAX_KEPT + 1))
+        link.push(0, b"not the last one")
+        link.push(1, bytes(MAX_KEPT + 1))
         link.feed(latched(one))
         link.connection.late_outputs |= {OUT, "b/removed"}
         link.delivery.catch_up()

@@ -201,6 +201,20 @@ def test_the_round_trip_is_that_of_the_first_answer_in_microseconds() -> None:
     assert a.status().round_trip_us == 125_000
 
 
+def test_a_new_greeting_knows_of_no_other_end() -> None:
+    a = Greeting("flow", "a", 1, "b")
+    assert (a.number, a.up, a.heard, a.left, a.missing, a.due_s) == (
+        0, False, False, False, True, None,
+    )  # fmt: skip
+    assert not a.check_answers(1000.0)
+    # One that is heard of before it has answered is answered once more.
+    b = Greeting("flow", "b", 2, "a")
+    a.appear(2, 0.0)
+    b.appear(1, 0.0)
+    tell(a, b, 0.0)
+    assert not hello.decode(b.hello({}, 0.0)).answered
+
+
 def test_a_machine_is_missing_until_it_is_seen_heard_refused_or_has_left() -> None:
     a, b = both()
     assert a.missing

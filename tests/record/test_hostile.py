@@ -85,6 +85,11 @@ def test_a_small_chunk_may_not_take_much_memory():
         with pytest.raises(McapError, match="claims"):
             decompress("zstd", memoryview(packed), claim)
     assert decompress("zstd", memoryview(packed), 1 << 16) == bytes(1 << 16)
+    for claim in ((1 << 16) - 1, (1 << 16) + 1):
+        for name in ("zstd", "lz4"):
+            other = compress(name, [memoryview(bytes(1 << 16))])
+            with pytest.raises(McapError):
+                decompress(name, memoryview(other), claim)
 
 
 def test_chunks_that_overlap_are_sorted_only_within_a_bound(tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dorad.dataflow.model import RECORDER
 from dorad.record.clock import ReplayClock
 from dorad.record.config import ReplayConfig
 from dorad.record.control import Control
@@ -364,3 +365,14 @@ def test_the_real_speed_counts_from_the_first_message_to_the_last(tmp_path, coun
     assert played.messages == count
     assert played.seconds < 0.5
     assert (played.speed > 0) == (count > 1)
+
+
+def test_recorders_of_the_recorded_dataflow_are_left_out():
+    flow = yaml.safe_load(DATAFLOW)
+    flow["nodes"] += [
+        {"id": "box", "path": RECORDER, "inputs": {"x": "source/number"}},
+        {"id": "__dora_record_1", "path": "r.py", "inputs": {"x": "source/number"}},
+    ]
+    found, plan = rewire(flow, TOPICS, ("source",), programs={})
+    assert {each["id"] for each in found["nodes"]} == {"worker", "sink", REPLAYER}
+    assert plan.live == ("worker", "sink")

@@ -86,3 +86,16 @@ def test_small_messages_of_a_batch_come_back_in_their_order(tmp_path: Path) -> N
     assert [(time, number) for time, number, _ in read] == [(n, n) for n in range(100)]
     assert all(each.array.to_pylist() == [1.5, 2.5] for *_, each in read)
     assert all(each.metadata == {"n": 7} for *_, each in read)
+
+
+def test_messages_are_packed_while_there_is_room_before_them() -> None:
+    content = (*raw(pa.array([0.5])), b"")
+    batch = [Item(START, "a/b", n, content) for n in range(5)]
+
+    def packed(room: int) -> tuple[int, int]:
+        into = bytearray()
+        known: dict[str, Any] = {topic: (*each, bytearray()) for topic, each in KNOWN.items()}
+        return pack_small_pure(into, 0, batch, 0, known, room), len(into)
+
+    (_, size) = packed(1)
+    assert [packed(room)[0] for room in (0, 1, size, size + 1, 2 * size)] == [0, 1, 1, 2, 2]

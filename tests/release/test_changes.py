@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from dorad.release.changes import Changes, changed_nodes
 from dorad.release.manifest import NodeContent, parse
 from tests.release.samples import FLOW, MACHINE, release
@@ -68,3 +70,29 @@ def test_with_another_file_of_the_dataflow_a_manifest_calls_no_node_untouched():
     found = changed_nodes(old, new, MACHINE)
     assert (found.untouched, found.uncompared) == ([], ["a"])
     assert "the files of both dataflows are needed" in found.uncompared_why
+
+
+def test_packages_that_come_go_or_change_are_named_with_their_versions():
+    def with_packages(**versions):
+        made = manifest({"a": ONE}, packages={name: {f"site/{name}.py": b"1"} for name in versions})
+        packages = [msgspec.structs.replace(each, version=versions[each.name])
+                    for each in made.packages]  # fmt: skip
+        return msgspec.structs.replace(made, packages=packages)
+
+    old = with_packages(gone="1.0", same="2.0", moved="3.0")
+    new = with_packages(added="4.0", same="2.0", moved="3.1")
+    found = changed_nodes(old, new, MACHINE)
+    assert found.packages == ["added 4.0 added", "gone 1.0 removed", "moved 3.0 → 3.1"]
+    assert changed_nodes(None, old, MACHINE).packages == [
+        "gone 1.0 added", "moved 3.0 added", "same 2.0 added",
+    ]  # fmt: skip
+    # Of a machine without an environment nothing is known.
+    other = msgspec.structs.replace(MACHINE, arch="aarch64")
+    assert changed_nodes(old, new, other).packages == []
+
+
+def test_what_is_there_already_is_not_sent_again():
+    old = manifest({"a": ONE}, {"dataflow.yml": FLOW, "x": b"12345"})
+    moved = manifest({"a": ONE}, {"dataflow.yml": FLOW, "y": b"12345", "z": b"123"})
+    found = changed_nodes(old, moved, MACHINE)
+    assert (found.size, found.files_added, found.files_removed) == (3, ["y", "z"], ["x"])

@@ -69,6 +69,8 @@ def test_the_bytes_of_a_manifest_are_always_the_same():
         ("a/" * 64 + "x", "deeper than 64"),
         ("x" * 256, "a name of more than 255 bytes"),
         ("é" * 600, "more than 1024 bytes"),
+        ("/".join(["x" * 204] * 5) + "x", "more than 1024 bytes"),
+        ("a\x7fb", "contains a control character"),
     ],
 )
 def test_a_path_that_could_leave_the_tree_is_refused(path, problem):
@@ -77,6 +79,12 @@ def test_a_path_that_could_leave_the_tree_is_refused(path, problem):
     package = Package("p", "1", [File(f"site/{path}", DIGEST, 1, False)])
     if not path.startswith("/"):
         assert reason(changed(packages=[package]))
+
+
+@pytest.mark.parametrize("path", ["/".join(["x" * 204] * 5), "a/" * 63 + "x", "x" * 255, "a b"])
+def test_a_path_of_the_largest_size_is_accepted(path):
+    assert path_problem(path) == ""
+    assert parse(changed(files=[*GOOD.files, File(path, DIGEST, 1, False)]))
 
 
 @pytest.mark.parametrize(

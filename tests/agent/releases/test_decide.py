@@ -445,3 +445,27 @@ def test_the_newest_order_that_waits_counts():
     assert (again.next.retry, again.order.release) == (True, B)
     with pytest.raises(ControlError, match="is older"):
         taken(later, order(C, 3))
+
+
+def test_a_release_is_being_staged_until_its_plan_is_known():
+    for found in (seen(files="received"), seen(plan=None), seen(files="received", plan=None)):
+        present = decide(record(), found)
+        assert (present.phase, present.waiting, present.applied) == ("staging", "", None)
+    failing = decide(record(), seen(files="received", trouble="the disk is full"))
+    assert (failing.phase, failing.reason) == ("staging", "the disk is full")
+    waiting = decide(record(), seen(files="missing", trouble="it cannot be read"))
+    assert (waiting.phase, waiting.reason, waiting.waiting) == (
+        "pending", "it cannot be read", "files",
+    )  # fmt: skip
+
+
+def test_a_disabled_dataflow_makes_its_next_release_ready_and_does_not_switch():
+    disabled = taken(confirmed(), order(B, 2, enabled=False))
+    present = decide(disabled, seen(100, release=B, share=share()))
+    assert (present.phase, present.reason, present.waiting, present.halting) == (
+        "staged", "the dataflow is disabled", "switch", True,
+    )  # fmt: skip
+    missing = decide(disabled, seen(100, files="missing", share=share()))
+    assert (missing.phase, missing.waiting, missing.halting) == ("pending", "files", True)
+    again = decide(present, seen(101, release=B, share=share(2, "stopped")))
+    assert (again.step, again.halting) == (present.step, True)

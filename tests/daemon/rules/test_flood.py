@@ -57,3 +57,18 @@ def test_a_flood_had_enough_lines_or_errors_in_the_last_seconds(counts) -> None:
         most = max(max(more / LINES, wrong / ERRORS) for more, wrong in last)
         assert not flood.flooding or most >= 0.5
         assert not flood.flooding or number >= FLOOD_S
+
+
+def test_a_flood_begins_and_ends_at_its_bounds() -> None:
+    found = floods([(5, 5)] * SOON)
+    first = next(each for each in found if each.flooding)
+    assert first.since is not None
+    assert first.samples[-1][0] - first.since == FLOOD_S
+    assert floods([(1000, 0)] * SOON)[-1].flooding
+    assert not floods([(999, 4)] * 60)[-1].flooding
+    # It is over below a half.
+    half = floods([(500, 0)] * 60, floods([(1000, 0)] * SOON)[-1])
+    assert half[-1].flooding
+    assert not floods([(499, 2)] * 60, half[-1])[-1].flooding
+    again = floods([(1000, 0)] * SOON, floods([(0, 0)] * 9, half[-1])[-1])
+    assert [each.flooding for each in again][:5] == [False] * 5

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from dorad.daemon.rules.loss import (
     CLEAN_S,
+    LITTLE_S,
     LOSING_S,
     MUCH,
     USUAL_S,
@@ -112,3 +113,31 @@ def test_only_much_is_news_and_only_after_a_long_time_without(
         assert not any(each.losing for each in found)
     for number, loss in enumerate(found):
         assert not loss.losing or sum(drops[: number + 1]) >= MUCH * RATE * LOSING_S
+
+
+def test_drops_that_are_over_do_not_count_for_those_that_come_later() -> None:
+    once = after([8, *repeat(0, 2 * round(LITTLE_S))], WELL)
+    assert (once.clean, once.dirty_since, once.losing) == (True, None, False)
+    assert after(repeat(8, SOON), once).losing
+
+
+def test_an_input_is_without_drops_up_to_a_minute_of_a_few() -> None:
+    states = set()
+    for loss in losses(repeat(1, 90), WELL):
+        seconds = 0.0 if loss.dirty_since is None else loss.samples[-1][0] - loss.dirty_since
+        assert loss.clean == (seconds < LITTLE_S)
+        states.add(loss.clean)
+    assert states == {True, False}
+
+
+def test_an_input_is_clean_and_losing_and_usual_at_the_very_moment() -> None:
+    clean = next(each for each in losses(repeat(0, 2 * CLEAN)) if each.clean)
+    assert clean.clean_since is not None
+    assert clean.samples[-1][0] - clean.clean_since == CLEAN_S
+    found = losses(repeat(8, 1000), WELL)
+    first = next(each for each in found if each.losing)
+    assert first.since is not None
+    assert first.samples[-1][0] - first.since == LOSING_S
+    last = [each for each in found if each.losing][-1]
+    assert last.dirty_since is not None
+    assert last.samples[-1][0] - last.dirty_since == USUAL_S - 1

@@ -293,3 +293,27 @@ def test_seconds_that_differ_by_less_than_half_the_spread_are_even() -> None:
     assert not Block(0.0, 2, 2.0, 3.1).is_even
     assert Block(0.0, 2, 16.0, 2 * (64 + 2.0)).is_even
     assert not Block(0.0, 2, 16.0, 2 * (64 + 2.1)).is_even
+
+
+def test_a_rate_is_learned_at_the_very_moment() -> None:
+    first = next(each for each in paces(repeat(10, 200)) if each.usual is not None)
+    assert first.steady is not None
+    assert first.steady.seconds == LEARN_S
+    resting = next(each for each in paces(repeat(0, 200)) if each.pauses)
+    assert resting.steady is not None
+    assert resting.steady.seconds == LEARN_S
+    # Another rate takes longer, and so does a rest of one that had a rate.
+    other = next(each for each in paces(repeat(30, 2000), STEADY) if each.usual == 30)
+    assert other.steady is not None
+    assert other.steady.seconds == RELEARN_S
+    silent = next(each for each in paces(repeat(0, 2000), STEADY) if each.pauses)
+    assert silent.steady is not None
+    assert silent.steady.seconds == RELEARN_S
+
+
+def test_an_output_is_slow_at_the_very_moment() -> None:
+    slow = next(each for each in paces(repeat(3, 100), STEADY) if each.slow)
+    assert slow.below_since is not None
+    assert slow.samples[-1][0] - slow.below_since == SLOW_S
+    exactly = after(repeat(round(SLOW * 10), 100), STEADY)
+    assert not exactly.slow

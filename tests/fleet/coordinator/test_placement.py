@@ -325,3 +325,16 @@ def test_of_equals_the_first_is_chosen_and_the_others_say_so():
         (Rule.STAYS, "the node runs on `m0`"),
         (Rule.STAYS, "the node runs on `m0`"),
     ]
+
+
+def test_a_machine_that_is_not_the_best_says_by_how_many_nodes():
+    machines = [Candidate(each, {}, Amounts()) for each in ("m1", "m2", "m3")]
+    placed = [
+        (Requirements(f"n{number}"), machine)
+        for number, machine in enumerate(("m1", "m2", "m2", "m2", "m3"))
+    ]
+    assert verdicts(Requirements("new"), *machines, placed=placed) == [
+        (None, "it has the fewest nodes"),
+        (Rule.SPREAD, "it has 3 nodes, 2 more than `m1`"),
+        (Rule.SPREAD, "it has 1 node, as many as `m1`, which comes first"),
+    ]

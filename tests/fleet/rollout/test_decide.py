@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from dorad.control.errors import ControlError
+from dorad.control.messages.releases import ReleaseState
 from dorafleet.rollout.decide import YIELD_S, goes_back
 from dorafleet.rollout.model import Member, Rollout, Seen
-from dorafleet.rollout.operate import is_moving_on, possible_acts
+from dorafleet.rollout.operate import is_moving_on, possible_acts, refuse
 from dorafleet.rollout.phases import BUSY_AGAIN_S, DEFER_S
 from dorafleet.rollout.strategy import Strategy
-from dorafleet.rollout.verdicts import judge
+from dorafleet.rollout.verdicts import MAX_REASON, judge
 
 from .world import NEW, OLD, START, World
 
@@ -368,3 +369,18 @@ def test_a_robot_that_something_else_orders_about_gets_its_verdict(order, verdic
     assert (found and found.verdict) == expected
     if found:
         assert "another order before it had reported a verdict" in found.reason
+
+
+def test_a_robot_that_does_not_take_the_files_is_refused_once_and_only_while_it_waits():
+    state = ReleaseState("pick", 1, 5, "pending", 0.0, NEW, waiting="files")
+    lacking = Seen(reachable=True, state=state)
+    member = Member("r1", 1, before=OLD, order="stage", generation=5)
+    rollout = msgspec.structs.replace(world().rollout, phase="rolling")
+    found = refuse(rollout, member, lacking, "x" * 9999)
+    assert (found.robot, found.verdict, found.reason) == ("r1", "refused", "x" * MAX_REASON)
+    done = msgspec.structs.replace(member, verdict="refused")
+    assert refuse(rollout, done, lacking, "again") is None
+    with pytest.raises(ControlError, match="it is reverting"):
+        refuse(msgspec.structs.replace(rollout, phase="reverting"), member, lacking, "x")
+    with pytest.raises(ControlError, match="`r1` does not wait for files"):
+        refuse(rollout, member, Seen(reachable=True), "x")
