@@ -12,8 +12,9 @@ ROOT = Path(__file__).parents[2]
 CONTROL = ROOT / "packaging/debian/control"
 
 WITHOUT_LIBATOMIC = """
-import ctypes, os, platform, sys
-platform.machine = lambda: "aarch64"
+import ctypes, os, sys
+here = os.uname()
+os.uname = lambda: os.uname_result((*here[:4], "aarch64"))
 load = ctypes.CDLL
 def refuse(name, *more, **options):
     if name == "libatomic.so.1":
