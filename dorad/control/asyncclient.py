@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
@@ -19,7 +19,7 @@ from dorad.control.arrays import to_message
 from dorad.control.asyncmethods import AsyncMethods
 from dorad.control.asyncstream import AsyncArrays, AsyncFrames, AsyncStream
 from dorad.control.client import targets_of
-from dorad.control.connecting import OPTIONS, Attempts, Deadline, open_failed, open_socket
+from dorad.control.connecting import OPTIONS, Attempts, Deadline, Opened, Opening, open_failed
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import time_allowed
 from dorad.control.messages import METHODS, Struct
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.connection import Connection
 
-    from dorad.control.connecting import Opened
     from dorad.control.faults import Server
     from dorad.control.messages import Method, TopicHeader, TopicSubscribe
     from dorad.control.pending import PendingRequest
@@ -116,19 +115,21 @@ class AsyncClient(AsyncMethods):
             return self
         targets = await asyncio.to_thread(targets_of, self._target)
         attempts = Attempts(targets)
-        for target in targets:
-            try:
-                opened = await asyncio.to_thread(open_socket, target)
-                if opened is not None:
+        with closing(Opening(targets)) as opening:
+            while (outcome := await asyncio.to_thread(next, opening, None)) is not None:
+                target, opened = outcome
+                if not isinstance(opened, Opened):
+                    attempts.failed(target, opened)
+                    continue
+                try:
                     self.server, self._timing = opened.server, opened.timing
                     deadline = Deadline(self.server, self._timing.connect)
                     self._connection = await _open(opened, deadline)
                     await self._shake_hands(deadline)
+                except ControlError as error:
+                    attempts.failed(target, error)
+                else:
                     return self
-            except ControlError as error:
-                attempts.failed(target, error)
-            else:
-                attempts.failed(target, None)
         raise await asyncio.to_thread(attempts.error)
 
     async def _shake_hands(self, deadline: Deadline) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
-from dorad.control.connecting import Attempts, Deadline, open_failed, open_socket
+from dorad.control.connecting import Attempts, Deadline, Opened, Opening, open_failed
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY, time_allowed
 from dorad.control.messages import METHODS, Struct
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import TracebackType
 
-    from dorad.control.connecting import Opened
     from dorad.control.faults import Server
     from dorad.control.messages import Method, TopicSubscribe
     from dorad.control.pending import PendingRequest
@@ -136,19 +135,20 @@ class Client(Methods):
     def _connect(self, targets: Targets, name: str) -> tuple[UnixSocket | Tcp, tuple[str, ...]]:
         """Connect to the first of these servers that answers. Raises ControlError."""
         attempts = Attempts(targets)
-        for target in targets:
-            try:
-                opened = open_socket(target)
-                if opened is not None:
+        with closing(Opening(targets)) as opening:
+            for target, opened in opening:
+                if not isinstance(opened, Opened):
+                    attempts.failed(target, opened)
+                    continue
+                try:
                     self.server, self._timing = opened.server, opened.timing
                     deadline = Deadline(self.server, self._timing.connect)
                     self._connection = _open(opened, deadline)
                     self.daemon = self._shake_hands(name, deadline)
+                except ControlError as error:
+                    attempts.failed(target, error)
+                else:
                     return target, attempts.skipped(target)
-            except ControlError as error:
-                attempts.failed(target, error)
-            else:
-                attempts.failed(target, None)
         raise attempts.error()
 
     def _shake_hands(self, name: str, deadline: Deadline) -> str:

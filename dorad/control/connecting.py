@@ -7,9 +7,12 @@ import os
 import pwd
 import socket
 import struct
+import threading
 import time
+from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from dorad import procinfo
 from dorad.control import faults
@@ -22,6 +25,7 @@ from dorad.control.target import FAR, NEAR, Tcp, Timing, UnixSocket, is_here, is
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Mapping, Sequence
+    from typing import Self
 
     from dorad.control.faults import Server
     from dorad.control.messages import ErrorCode
@@ -33,6 +37,8 @@ MAX_BUSY_S: Final = 20.0
 _SILENCE: Final = frozenset({"unavailable", "deadline"})
 """Codes of errors of a server that did not answer."""
 
+STAGGER_S: Final = 0.3
+"""How long a coordinator may take to connect before the next one is tried, too."""
 _MORE_S: Final = 0.5
 """By how much its deadline is postponed each time."""
 
@@ -88,12 +94,17 @@ class Deadline:
         return True
 
 
+_Outcome: TypeAlias = "tuple[UnixSocket | Tcp, Opened | ControlError | None]"
+
+
 class Attempts:
     """The servers that a client tries one after another, until one has answered its hello."""
 
     def __init__(self, targets: Sequence[UnixSocket | Tcp]) -> None:
         """`targets` are in the order in which they are tried."""
         self._targets = targets
+        self._silent: set[UnixSocket | Tcp] = set()
+        """Where nothing listens."""
         self._errors: list[tuple[UnixSocket | Tcp, ControlError]] = []
 
     def failed(self, target: UnixSocket | Tcp, error: ControlError | None) -> None:
@@ -105,6 +116,7 @@ class Attempts:
         """
         if error is None:
             _log.debug("nothing listens at %s", target)
+            self._silent.add(target)
             return
         if isinstance(target, UnixSocket):
             raise error
@@ -138,7 +150,78 @@ class Attempts:
         for other, error in self._errors:
             if other == target:
                 return error.message
-        return f"nothing listens at {target}"
+        if target in self._silent:
+            return f"nothing listens at {target}"
+        return f"{faults.coordinator_at(target).name} has not answered yet"
+
+
+class Opening:
+    """Connects to several servers: yields each with what became of it, as soon as that is known.
+
+    That is a socket, an error, or None if nothing listens there. A server is tried when the one
+    before it has failed, or has not connected for a moment: one whose network drops everything
+    holds up nobody. Close it in the end.
+    """
+
+    def __init__(self, targets: Sequence[UnixSocket | Tcp]) -> None:
+        """`targets` are in the order in which they are tried."""
+        self._left = deque(targets)
+        self._pending = 0
+        self._lock = threading.Lock()
+        self._closed = False
+        self._outcomes: SimpleQueue[_Outcome | None] = SimpleQueue()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> _Outcome:
+        while not self._closed and (self._left or self._pending):
+            if self._left:
+                target = self._left.popleft()
+                if isinstance(target, UnixSocket) or not (self._left or self._pending):
+                    return target, _outcome(target)
+                name = f"connect to {target}"
+                threading.Thread(target=self._try, args=(target,), name=name, daemon=True).start()
+                self._pending += 1
+            try:
+                outcome = self._outcomes.get(timeout=STAGGER_S if self._left else None)
+            except Empty:
+                _log.debug("no answer for %g s, the next server is tried, too", STAGGER_S)
+                continue
+            if outcome is not None:
+                self._pending -= 1
+                return outcome
+        raise StopIteration
+
+    def close(self) -> None:
+        """Close the connections that come too late."""
+        with self._lock:
+            self._closed = True
+            while not self._outcomes.empty():
+                _drop(self._outcomes.get())
+            self._outcomes.put(None)  # wakes a thread that waits
+
+    def _try(self, target: Tcp) -> None:
+        outcome = target, _outcome(target)
+        with self._lock:
+            if self._closed:
+                _drop(outcome)
+            else:
+                self._outcomes.put(outcome)
+
+
+def _outcome(target: UnixSocket | Tcp) -> Opened | ControlError | None:
+    try:
+        return open_socket(target)
+    except ControlError as error:
+        return error
+    except Exception as error:  # noqa: BLE001  # it is told where it is waited for
+        return ControlError("internal", f"{target} cannot be connected to: {error!r}")
+
+
+def _drop(outcome: _Outcome | None) -> None:
+    if outcome is not None and isinstance(outcome[1], Opened):
+        outcome[1].sock.close()
 
 
 def open_socket(target: UnixSocket | Tcp) -> Opened | None:

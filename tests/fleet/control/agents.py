@@ -12,6 +12,7 @@ import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from dorad import __version__
 from dorad.agent import terms
 from dorad.agent.dial import LIMITS
 from dorad.agent.model import Memory
@@ -193,7 +194,7 @@ class FakeAgent:
         self._news.clear()
         return Attached(
             robot=self.name,
-            version="0.1.0",
+            version=__version__,
             boot_id=self.boot_id,
             time=time.time() + self.clock,
             epoch=before.epoch,

@@ -6,6 +6,7 @@ import time
 
 import msgspec
 
+from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.messages.releases import ReleaseState
 from dorafleet.cli import checks, robots
@@ -61,7 +62,7 @@ async def test_a_robot_that_is_away_is_shown_as_it_was_by_the_next_coordinator(t
             assert robot.age is not None
             assert [(s.dataflow, s.status) for s in robot.shares] == [("talk", "running")]
             assert [(r.dataflow, r.phase) for r in robot.releases] == [("pick", "confirmed")]
-            assert (robot.version, robot.arch, robot.cores) == ("0.1.0", "x86_64", 4)
+            assert (robot.version, robot.arch, robot.cores) == (__version__, "x86_64", 4)
             assert (robot.address, robot.machine_id) == ("127.0.0.1", "1" * 32)
             row = robots.as_row(robot)
             assert "ago" in row[3]

@@ -10,6 +10,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
+from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import AgentReport, ShareState
@@ -33,7 +34,7 @@ async def test_a_robot_is_never_seen_then_connected_then_unreachable(tmp_path):
         assert (before.state, before.reason) == ("never-seen", "it has never connected")
         agent = await fleet.agent("arm1")
         now = (await robots(fleet))["arm1"]
-        assert (now.state, now.reason, now.version) == ("connected", "", "0.1.0")
+        assert (now.state, now.reason, now.version) == ("connected", "", __version__)
         assert now.seen_at is not None
         await agent.stop()
         await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)

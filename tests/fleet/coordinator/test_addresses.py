@@ -265,3 +265,52 @@ def test_a_daemon_that_hangs_is_an_error_whatever_comes_after_it(tmp_path):
         with pytest.raises(ControlError, match="has not answered") as caught:
             Client((connecting.UnixSocket(tmp_path / "s"), Tcp(LEADER, free_port())))
         assert caught.value.code == "deadline"
+
+
+@pytest.fixture
+def black_hole(addresses, monkeypatch):
+    """Let connecting to FIRST and SECOND hang until the event that is yielded is set."""
+    connect, answered = connecting._open_tcp, threading.Event()
+    late: list[socket.socket] = []
+
+    def hole(target: Tcp) -> connecting.Opened | None:
+        if target.host == LEADER:
+            return connect(target)
+        assert answered.wait(120)
+        sock, other = socket.socketpair()
+        other.close()
+        late.append(sock)
+        server = connecting.faults.coordinator_at(target)
+        return connecting.Opened(sock, server, connecting.FAR, "x", {}, None)
+
+    monkeypatch.setattr(connecting, "_open_tcp", hole)
+    before = set(threading.enumerate())
+    yield answered
+    answered.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(60)
+    assert len(late) >= 2
+    assert {sock.fileno() for sock in late} == {-1}, "a connection that came too late stays open"
+
+
+@pytest.mark.parametrize("words", [["robots"], ["status"], ["rollout", "status"]])
+def test_addresses_that_never_answer_hold_up_no_command(
+    black_hole, monkeypatch, tmp_path, capsys, words
+):
+    folder = tmp_path / "dorafleet"
+    with coordinator(folder, "--listen", LEADER, "--tls") as leader:
+        monkeypatch.setenv("DORA_COORDINATOR_PORT", str(leader.port))
+        run_command(words)
+        err = capsys.readouterr().err
+        assert f"{LEADER} port {leader.port} leads: " in err
+        assert f"{FIRST} port {leader.port} has not answered yet" in err
+    assert not black_hole.is_set()
+
+
+async def test_addresses_that_never_answer_hold_up_no_client(black_hole, monkeypatch, tmp_path):
+    folder = tmp_path / "dorafleet"
+    with coordinator(folder, "--listen", LEADER, "--tls") as leader:
+        monkeypatch.setenv("DORA_COORDINATOR_PORT", str(leader.port))
+        async with AsyncClient() as client:
+            assert client.server.address == f"{LEADER} port {leader.port}"
+    assert not black_hole.is_set()

@@ -386,7 +386,8 @@ async def test_a_failure_after_the_confirmation_is_seen_by_every_command(tmp_pat
         keys = {"strategy": strategy(soak_time=300.0, canary=0, max_parallel="100%")}
         number = await one.start("pick@1", **keys)
         await one.until(number, "soaking")
-        assert (await one.run("drift"))[0] == 0
+        code, out, err = await one.run("drift")
+        assert code == 0, out + err
         code, out, _ = await one.run("rollout", "status")
         assert (code, "soaking until" in out) == (0, True)
         ended = {"log": "has ended: its inputs closed"}
