@@ -52,6 +52,8 @@ class NodeBuild:
     """Argument lists; each program is a path or is looked up on the PATH of `env`."""
     python: str
     """The Python that runs the node; it may not exist before the build."""
+    own: bool
+    """Whether no other node uses it."""
 
     def pasteable(self, argv: tuple[str, ...]) -> str:
         """Return a shell line that repeats a command, from any folder."""
@@ -115,6 +117,7 @@ def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -
         env |= OFFLINE
     bin_folder = programs.environment_bin(env, context.own_environment)
     python = programs.find_python(bin_folder, programs.search_path(env, bin_folder))
+    own = False
     commands: list[tuple[str, ...]] = []
     needed: list[tuple[str, ...]] = []
     if context.uv:
@@ -125,7 +128,7 @@ def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -
                 commands.append((uv, "venv", "--quiet", "--python", python, str(venv)))
             env["VIRTUAL_ENV"] = str(venv)
             bin_folder = venv / "bin"
-            python = str(bin_folder / "python")
+            python, own = str(bin_folder / "python"), True
             # Last, so that the node's own commands decide the versions.
             needed.append((uv, "pip", "install", "--quiet", *NODE_PACKAGES))
         else:
@@ -139,4 +142,4 @@ def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -
         name, *rest = split_command(line)
         commands.append((*pip, *rest) if name in PIP else (name, *rest))
     changes = {k: v for k, v in env.items() if context.environ.get(k) != v}
-    return NodeBuild(node.id, folder, env, changes, (*commands, *needed), python)
+    return NodeBuild(node.id, folder, env, changes, (*commands, *needed), python, own)

@@ -85,7 +85,7 @@ async def _build(holder: HolderClient, build: NodeBuild, echo: Callable[[str], N
         command = Command((program, *argv[1:]), build.cwd, build.env)
         await _run(holder, build, argv, command, echo)
         after = await read(build.python, build.env) if installs else None
-        if after is not None and (broken := damage(before, after)) is not None:
+        if after is not None and (broken := damage(before, after, own=build.own)) is not None:
             text, advice = broken
             head = f"node '{build.node}': after its build command `{shlex.join(argv)}`"
             raise BuildError(f"{head} {text}", advice)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 PROBE_S = 60.0
 """Seconds that a look at the packages may take."""
+OLD_PYARROW = "'pyarrow>=17,<19'"
+"""Versions that work with numpy 1 and with nodes."""
 MAX_NAMED = 8
 MAX_ERROR = 300
 
@@ -69,8 +71,13 @@ class Packages(msgspec.Struct, frozen=True):
         return "" if "No module named" in self.error else self.error
 
 
-def damage(before: Packages | None, after: Packages) -> tuple[str, str] | None:
-    """Return what a build has broken, and what to do about it; None if nodes can start."""
+def damage(
+    before: Packages | None, after: Packages, *, own: bool = False
+) -> tuple[str, str] | None:
+    """Return what a build has broken, and what to do about it; None if nodes can start.
+
+    `own` is True if no other node uses this Python.
+    """
     native = "native"
     trouble = after.trouble
     if before is not None and not before.error:
@@ -89,7 +96,7 @@ def damage(before: Packages | None, after: Packages) -> tuple[str, str] | None:
     limits = [f"{name} requires {words}" for name, words in after.needs if name != "pyarrow"]
     if limits:
         text += f"; {first_of(sorted(set(limits)), MAX_NAMED)}"
-    return text, _advice(before, after)
+    return text, _advice(before, after, own=own)
 
 
 def changes(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -106,7 +113,7 @@ _BASICS = ("numpy", "pyarrow")
 _PIP = re.compile(r"(?<![\w.-])pip3?(?![\w.-])")
 
 
-def _advice(before: Packages | None, after: Packages) -> str:
+def _advice(before: Packages | None, after: Packages, *, own: bool) -> str:
     old = {} if before is None or before.trouble else before.versions
     back = [
         f"{name}=={old[name]}"
@@ -114,10 +121,10 @@ def _advice(before: Packages | None, after: Packages) -> str:
         if name in old and after.versions.get(name) != old[name]
     ]
     wanted = " ".join(back) if back else "--force-reinstall pyarrow numpy"
-    return (
-        f"mend it with `pip install {wanted}`, and give the node an environment of its own: "
-        "`--uv` makes one for each node"
-    )
+    mended = f"`pip install {wanted}` mends the environment"
+    if any(words.startswith("numpy") for _, words in after.needs):
+        mended += f"; if the node needs this numpy, let its `build` install {OLD_PYARROW} too"
+    return mended if own else f"{mended}; with `--uv` each node has an environment of its own"
 
 
 def is_install(argv: Sequence[str]) -> bool:

@@ -29,8 +29,11 @@ def test_what_broke_pyarrow_is_named_with_the_way_back() -> None:
         "build has changed numpy from 2.4.6 to 1.26.4, dora-echo from nothing to 0.4.1; "
         "dora-echo requires numpy<2.0.0"
     )
-    assert "`pip install numpy==2.4.6`" in advice
-    assert "`--uv`" in advice
+    assert advice == (
+        "`pip install numpy==2.4.6` mends the environment; if the node needs this numpy, let its "
+        "`build` install 'pyarrow>=17,<19' too; with `--uv` each node has an environment of its own"
+    )
+    assert "--uv" not in (damage(FINE, BROKEN, own=True) or ("", "--uv"))[1]
 
 
 def test_a_second_build_of_what_is_broken_still_names_the_package() -> None:

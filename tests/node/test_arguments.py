@@ -100,7 +100,7 @@ def attempt(call: Callable[[], Any]) -> None:
 
 @pytest.mark.parametrize("method", CALLS)
 @settings(
-    max_examples=150,
+    max_examples=50,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.data_too_large],
 )
