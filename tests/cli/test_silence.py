@@ -1,5 +1,6 @@
 """A node that makes no call for ten seconds is reported by `dora run`, and no other one."""
 
+import signal
 from pathlib import Path
 
 from tests.cli.running import dora, write
@@ -34,10 +35,11 @@ YAML = """
 
 def test_only_the_node_that_makes_no_calls_is_reported(tmp_path: Path) -> None:
     write(tmp_path, YAML, **{name: BEGIN + source for name, source in NODES.items()})
-    with dora(tmp_path, "dataflow.yml", "--stop-after", "14s") as run:
+    with dora(tmp_path, "dataflow.yml") as run:
         run.until_prints("has not called dora for 10 s")
         (tmp_path / "stop").touch()
-        run.end(0)
+        run.signal(signal.SIGINT)
+        run.end()
         (line,) = [each for each in run.out.splitlines() if "has not called dora" in each]
         assert "WARN   hangs:" in line
         assert "`health_check_timeout`" in line
