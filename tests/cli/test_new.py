@@ -64,14 +64,14 @@ def test_the_tests_of_a_new_node_pass(my_filter):
 
 
 def test_a_new_dataflow_runs(hello):
-    result = dora("run", "dataflow.yml", "--stop-after", "5s", cwd=hello)
+    result = dora("run", "dataflow.yml", "--stop-after", "8s", cwd=hello)
     assert result.returncode == 0, result.stderr
     assert "speech-1: I heard Hello from talker-1" in result.stdout
     assert "speech-2: I heard Hello from talker-2" in result.stdout
 
 
 def test_a_new_node_runs(my_filter):
-    result = dora("run", "dataflow.yml", "--stop-after", "5s", cwd=my_filter)
+    result = dora("run", "dataflow.yml", "--stop-after", "8s", cwd=my_filter)
     assert result.returncode == 0, result.stderr
     assert "tick: input number 1" in result.stdout
 

@@ -203,7 +203,7 @@ def test_unsupported_keys_are_refused_before_any_node_starts(tmp_path: Path) -> 
 
 def test_stop_after_stops_a_timer_fed_node(tmp_path: Path) -> None:
     write(tmp_path, TICKING, sink=SINK)
-    with dora(tmp_path, "dataflow.yml", "--stop-after", "5s") as run:
+    with dora(tmp_path, "dataflow.yml", "--stop-after", "8s") as run:
         assert 5 <= run.end(0) < 25
         words = printed(run.out, "sink")
         assert words[-2:] == ["STOP MANUAL None", "the end"]
@@ -213,7 +213,7 @@ def test_stop_after_stops_a_timer_fed_node(tmp_path: Path) -> None:
 def test_a_start_that_is_too_slow_fails_and_names_the_node(tmp_path: Path) -> None:
     yaml = TICKING + "      - {id: slow, path: slow.py, outputs: [out]}\n"
     write(tmp_path, yaml, sink=SINK, slow="import time\nwhile True: time.sleep(0.1)")
-    with dora(tmp_path, "dataflow.yml", "--stop-after", "3s") as run:
+    with dora(tmp_path, "dataflow.yml", "--stop-after", "8s") as run:
         run.end(1)
         assert "is stopped before it has started: no Node() yet in: slow" in run.out
         assert printed(run.out, "sink")[-2:] == ["STOP MANUAL None", "the end"]
@@ -242,7 +242,7 @@ def test_exit_when_nodes_finish_ends_a_node_that_has_a_timer_too(tmp_path: Path)
 def test_the_flag_overrides_the_file(tmp_path: Path) -> None:
     yaml = PIPE.replace("source/out}", "source/out, tick: dora/timer/millis/50}")
     write(tmp_path, yaml + "    exit_when_nodes_finish: true\n", source=SOURCE, sink=SINK)
-    options = ("--exit-when-nodes-finish=false", "--stop-after", "4s")
+    options = ("--exit-when-nodes-finish=false", "--stop-after", "8s")
     with dora(tmp_path, "dataflow.yml", *options) as run:
         run.end(0)
         assert "STOP MANUAL None" in printed(run.out, "sink")
@@ -421,7 +421,7 @@ def test_unread_output_does_not_keep_a_run_from_stopping(tmp_path: Path) -> None
     """
     write(tmp_path, TICKING, sink=chatter)
     reading, writing = os.pipe()
-    with dora(tmp_path, "dataflow.yml", "--stop-after", "4s", stdout=writing) as run:
+    with dora(tmp_path, "dataflow.yml", "--stop-after", "8s", stdout=writing) as run:
         os.close(writing)
         run.end(0, deadline=25)
         assert "the last log lines were not read" in run.err
@@ -439,7 +439,7 @@ def test_sockets_of_runs_that_crashed_are_removed(tmp_path: Path) -> None:
         assert len(run.sockets) == 1
         run.until(lambda: not run.processes(), 5.0)
         again = {"XDG_RUNTIME_DIR": str(run.runtime)}
-        with dora(tmp_path, "dataflow.yml", "--stop-after", "4s", env=again) as second:
+        with dora(tmp_path, "dataflow.yml", "--stop-after", "8s", env=again) as second:
             second.end(0)
         assert run.sockets == []
 

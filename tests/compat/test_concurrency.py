@@ -115,7 +115,7 @@ def test_polling_is_empty_in_a_coroutine_sees_data_and_the_stop(flow: Flow) -> N
         """,
         inputs={"tick": "dora/timer/millis/200"},
     )
-    outcome = flow.run(stop_after=4).expect(0)
+    outcome = flow.run(stop_after=8).expect(0)
     *ticks, last = flow.reports("poller")
     assert len(ticks) >= 5, outcome.output
     assert last == ["STOP", "MANUAL"]

@@ -101,7 +101,7 @@ def test_a_queue_of_one_gives_data_no_older_than_one_period(flow: Flow) -> None:
         """,
         inputs={"in": {"source": "source/out", "queue_size": 1}},
     )
-    flow.run(stop_after=4).expect(0)
+    flow.run(stop_after=8).expect(0)
     ages = sorted(flow.reports("slow")[1:])
     assert len(ages) >= 5
     # A period is 10 ms; a busy machine adds to it. A message that waited while the node slept would

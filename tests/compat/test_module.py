@@ -82,9 +82,9 @@ def test_an_unknown_name_is_an_ordinary_error() -> None:
 
 def test_a_program_runs_a_dataflow_to_its_end(flow: Flow) -> None:
     flow.node("node", TICKER, inputs={"tick": "dora/timer/millis/50"})
-    flow.run(stop_after=3).expect(0)
+    flow.run(stop_after=8).expect(0)
     (flow.folder / "node.jsonl").unlink()
-    ended = call("import dora; dora.run('dataflow.yml', stop_after=3)", flow.folder)
+    ended = call("import dora; dora.run('dataflow.yml', stop_after=8)", flow.folder)
     assert ended.returncode == 0, ended.stderr
     assert flow.reports("node")[-1] == "STOP"
 

@@ -54,7 +54,7 @@ def test_sending_after_stop_does_not_raise(flow: Flow) -> None:
         inputs={"tick": "dora/timer/millis/100"},
         outputs=["out"],
     )
-    flow.run(stop_after=4).expect(0)
+    flow.run(stop_after=8).expect(0)
     assert flow.reports("sender") == [None, None, "end"]
 
 

@@ -283,7 +283,7 @@ def test_a_silent_sensor_is_detected_and_recovers(example: Copy) -> None:
 
 def test_vision_finds_faces_and_ends_with_a_table_and_a_picture(example: Copy) -> None:
     vision = example("vision")
-    output = vision.run("--stop-after", "5s")
+    output = vision.run("--stop-after", "8s")
     assert output.code == 0, output.text
     counts = {
         name: int(count)

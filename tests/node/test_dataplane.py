@@ -123,7 +123,7 @@ def test_stop_releases_a_sender_that_waits_for_room(flow: Flow) -> None:
             """,
             inputs={"x": blocking("sender/out", 2)},
         )
-        .run(stop_after=4.0)
+        .run(stop_after=8)
     )
     outcome.expect(0)
     assert flow.reports("sender") == [0, 1, 2, "MANUAL"]

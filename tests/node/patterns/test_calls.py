@@ -329,7 +329,7 @@ report([event["type"], event["id"]])
 report(error_of(1, timeout=60)[:2])
 """,
         "for event in node: pass",
-    ).run(stop_after=4).expect(0)
+    ).run(stop_after=8).expect(0)
     first, stop, second = flow.reports("client")
     assert first == ["StoppingError", "the node is being stopped; no reply can come"]
     assert stop == ["STOP", "MANUAL"]

@@ -206,7 +206,7 @@ except StoppingError:
 report([event["type"] for event in node][-1])
 """,
         COUNT + "\nreport(['ended', threading.active_count()])\n",
-    ).run(stop_after=4).expect(0)
+    ).run(stop_after=8).expect(0)
     assert flow.reports("client") == ["STOP"]
     assert flow.reports("server") == [["ended", 1]]
 
