@@ -100,7 +100,7 @@ explore: $(VENV)/.dev native ## Draw new examples for every property test, and m
 	    $$(grep -rlE '@given|RuleBasedStateMachine' tests --include 'test_*.py') $(PYTEST_ARGS)
 
 # MUTANTS_ARGS='--seed 7' repeats a run; `python -m hwtests.mutants --help` names all options.
-mutants: $(VENV)/.dev native ## Change the pure cores in one place each, and count the changes that their tests notice (MUTANTS=200, half an hour)
+mutants: $(VENV)/.dev native ## Change the pure cores in one place each, and count the changes that their tests notice (MUTANTS=200, a quarter of an hour)
 	$(BIN)/python -m hwtests.mutants --count $(MUTANTS) --jobs $$(nproc) $(MUTANTS_ARGS)
 
 fuzz: $(VENV)/.dev native ## Let native and pure receivers read random entries, and compare them (FUZZ_ENTRIES=1000000)

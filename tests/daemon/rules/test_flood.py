@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.daemon.rules.flood import ERRORS, FLOOD_S, LINES, Flood, flood_after
-from dorad.daemon.rules.samples import SAMPLES
+from dorad.daemon.rules.samples import SAMPLES, rate_of, with_sample
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,3 +72,11 @@ def test_a_flood_begins_and_ends_at_its_bounds() -> None:
     assert not floods([(499, 2)] * 60, half[-1])[-1].flooding
     again = floods([(1000, 0)] * SOON, floods([(0, 0)] * 9, half[-1])[-1])
     assert [each.flooding for each in again][:5] == [False] * 5
+
+
+def test_a_rate_is_known_from_two_samples_on() -> None:
+    assert rate_of([], 1) == rate_of([(5.0, 100, 7)], 1) == 0.0
+    two = [(5.0, 100, 7), (7.0, 110, 8)]
+    assert (rate_of(two, 1), rate_of(two, 2)) == (5.0, 0.5)
+    assert with_sample(two, (9.0, 0, 0)) == (*two, (9.0, 0, 0))
+    assert len(with_sample([*two] * SAMPLES, (9.0, 0, 0))) == SAMPLES + 1
