@@ -7,11 +7,13 @@ import pytest
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
-from dorafleet.rollout.decide import YIELD_S, goes_back
+from dorafleet.rollout.decide import YIELD_S, decide, goes_back
+from dorafleet.rollout.messages import RolloutRobot
 from dorafleet.rollout.model import Member, Rollout, Seen
 from dorafleet.rollout.operate import is_moving_on, possible_acts, refuse
 from dorafleet.rollout.phases import BUSY_AGAIN_S, DEFER_S
 from dorafleet.rollout.strategy import Strategy
+from dorafleet.rollout.summary import summarise
 from dorafleet.rollout.verdicts import MAX_REASON, judge
 
 from .world import NEW, OLD, START, World
@@ -384,3 +386,15 @@ def test_a_robot_that_does_not_take_the_files_is_refused_once_and_only_while_it_
         refuse(msgspec.structs.replace(rollout, phase="reverting"), member, lacking, "x")
     with pytest.raises(ControlError, match="`r1` does not wait for files"):
         refuse(rollout, member, Seen(reachable=True), "x")
+
+
+def test_a_wave_counts_its_robots_by_what_has_become_of_them():
+    states = ["confirmed", "reverted", "stuck", "lost", "switching", "probation", "pending"]
+    rows = [RolloutRobot(1, f"r{n}", 1 + n // 5, each, True) for n, each in enumerate(states)]
+    one = world()
+    found = summarise(one.view(), decide(one.view()), rows)
+    waves = [(each.batch, each.size, each.confirmed, each.moving, each.failed)
+             for each in found.waves]  # fmt: skip
+    assert waves == [(1, 5, 1, 1, 3), (2, 2, 0, 1, 0)]
+    assert found.counts == dict.fromkeys(states, 1)
+    assert found.soaks_until is None, "it does not soak"
