@@ -416,7 +416,7 @@ def test_unread_output_does_not_keep_a_run_from_stopping(tmp_path: Path) -> None
     chatter = """
         from dora import Node
         for event in Node():
-            for _ in range(200):
+            for _ in range(50):
                 print("x" * 200)
     """
     write(tmp_path, TICKING, sink=chatter)

@@ -25,7 +25,7 @@ def test_standard_streams_may_be_closed(program: str, tmp_path: Path):
     words = (sys.executable, "-m", program, "--version")
     assert closing(">&-", *words, cwd=tmp_path).returncode == 0
     assert closing("<&- >&- 2>&-", *words, cwd=tmp_path).returncode == 0
-    assert closing("2>&-", *words, cwd=tmp_path).stdout.split()[1] == __version__
+    assert __version__ in closing("2>&-", *words, cwd=tmp_path).stdout
 
 
 def test_a_dataflow_runs_with_its_standard_streams_closed(tmp_path: Path):

@@ -256,7 +256,7 @@ def test_a_node_continues_without_one_that_has_failed(example: Copy) -> None:
     output = example("error-propagation").run()
     assert output.code == 1, output.text
     assert output.printed("fusion") == [
-        "lidar failed: exited with code 1",
+        "lidar failed: exited with code 1 with stderr output:",
         "continuing without points",
         "5 scans; continued after the failure",
     ]

@@ -17,7 +17,7 @@ def main() -> None:
         elif event["type"] == "NODE_FAILED":
             failed = event["value"]
             missing.update(failed["affected_input_ids"])
-            print(f"{failed['source_node_id']} failed: {failed['error']}")
+            print(f"{failed['source_node_id']} failed: {failed['error'].splitlines()[0]}")
             print(f"continuing without {', '.join(sorted(missing))}")
     print(f"{seen['points']} scans; {'continued' if without else 'stopped'} after the failure")
 
