@@ -9,6 +9,7 @@ import click
 
 from dorad.cli.durations import Duration
 from dorad.cli.groups import Group
+from dorad.cli.lineuse import Lines
 from dorad.cli.select import connect, machine_option, on_machine, warn_missing
 from dorad.cli.tables import print_object
 from dorad.dataflow.model import LINK
@@ -87,13 +88,14 @@ def snapshot(found: Top) -> list[dict[str, Any]]:
     for edge in found.edges:
         key = (edge.dataflow, edge.machine, edge.target.partition("/")[0])
         edges.setdefault(key, []).append(edge)
+    lines = Lines(found.links)
     return [
-        _node(info, edges.get((info.dataflow, info.machine, info.node), []), found)
+        _node(info, edges.get((info.dataflow, info.machine, info.node), []), found, lines)
         for info in found.nodes
     ]
 
 
-def _node(info: NodeInfo, edges: list[EdgeStats], found: Top) -> dict[str, Any]:
+def _node(info: NodeInfo, edges: list[EdgeStats], found: Top, lines: Lines) -> dict[str, Any]:
     used = info.metrics
     network = {"tx_bytes_s": used.net_tx, "rx_bytes_s": used.net_rx} if used.net_known else None
     return {
@@ -120,14 +122,14 @@ def _node(info: NodeInfo, edges: list[EdgeStats], found: Top) -> dict[str, Any]:
         "window_s": found.window,
         "inputs": [_edge(edge) for edge in edges],
         "channels": [
-            _channel(each)
+            _channel(each, lines)
             for each in found.links
             if info.node == LINK and (each.dataflow, each.reporter) == (info.dataflow, info.machine)
         ],
     }
 
 
-def _channel(channel: LinkChannel) -> dict[str, Any]:
+def _channel(channel: LinkChannel, lines: Lines) -> dict[str, Any]:
     latency = channel.latency_us
     return {
         "topic": channel.output,
@@ -137,6 +139,7 @@ def _channel(channel: LinkChannel) -> dict[str, Any]:
         "lost": channel.lost,
         "queued": channel.queued,
         "latency_ms": None if latency is None else latency / 1e3,
+        "line": lines.as_json(channel),
     }
 
 

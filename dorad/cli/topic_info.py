@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.durations import Duration
+from dorad.cli.lineuse import Lines, bandwidth_text
 from dorad.cli.select import connect, dataflow_option, select, warn_missing
 from dorad.cli.tables import format_option, print_lines, print_table
 from dorad.cli.topic_echo import until
@@ -58,10 +59,6 @@ TYPE_S = 10.0
 """Seconds to wait for a message from each sending output with an undeclared type."""
 
 
-MIN_MBPS = 0.1
-"""Below, the bandwidth is shown in kbps."""
-
-
 @click.command(epilog=EPILOG)
 @topics_argument
 @dataflow_option
@@ -91,8 +88,9 @@ def info(topics: tuple[str, ...], *, dataflow: str | None, duration: float, styl
         if untyped:
             _progress(f"waits for a message of {first_of(untyped, 3)}")
         types = seen_types(client, uuid, untyped) if untyped else {}
+    lines = Lines(link for topic in known.values() for link in topic.links)
     found = [
-        _Found(known[name], rate, known[name].type or types.get(name))
+        _Found(known[name], rate, known[name].type or types.get(name), lines)
         for name, rate in rates.items()
         if name in known
     ]
@@ -141,7 +139,9 @@ def seen_types(client: Client, uuid: str, topics: Sequence[str]) -> dict[str, st
 class _Found:
     """A topic with its rate and type, as text and as JSON."""
 
-    def __init__(self, topic: TopicInfo, rate: TopicRate, kind: str | None) -> None:
+    def __init__(self, topic: TopicInfo, rate: TopicRate, kind: str | None, lines: Lines) -> None:
+        """`lines` are those of the whole dataflow."""
+        self._lines = lines
         self._topic = topic
         self._rate = rate
         self._kind = kind
@@ -156,10 +156,9 @@ class _Found:
             counts = f"{link.messages} messages, {link.lost} lost, {link.queued} on the way"
             problem = f": no link, {link.problem}" if link.problem else ""
             yield f"  * machine {link.machine} ({counts}){problem}"
+            yield from (f"      {line}" for line in self._lines.text(link))
         yield from ("", "Statistics:", f"  Total messages: {self._rate.count}")
-        small = 0 < self._mbps < MIN_MBPS
-        amount = f"{self._mbps * 1e3:.2f} kbps" if small else f"{self._mbps:.2f} Mbps"
-        yield f"  Bandwidth: {amount}"
+        yield f"  Bandwidth: {bandwidth_text(self._mbps)}"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -175,6 +174,7 @@ class _Found:
                     "lost": link.lost,
                     "queued": link.queued,
                     "problem": link.problem or None,
+                    "line": self._lines.as_json(link),
                 }
                 for link in self._topic.links
             ],

@@ -26,6 +26,7 @@ from dorad.daemon.supervisor.processes import Launcher, broken_commands
 from dorad.daemon.supervisor.supervisor import Supervisor
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.model import LINK
+from dorad.int64 import clamped
 from dorad.launch.command import python_files
 from dorad.logs.dataflowlog import DataflowLog
 
@@ -219,10 +220,18 @@ class DataflowRun:
     def channels(self) -> list[LinkChannel]:
         """The channels between this machine and others, with their counters."""
         lost: dict[str, int] = {}
+        queues: dict[str, tuple[int, int]] = {}
         for edge in self.broker.stats.counters() if self.opened else ():
             if edge.source_node == LINK:
                 lost[edge.output] = max(edge.lost, lost.get(edge.output, 0))
-        return self.link.links.channels(self.dataflow_id, lost)
+            elif edge.node == LINK:
+                # Several rings may feed one input.
+                waiting, dropped = queues.get(edge.input, (0, 0))
+                queues[edge.input] = (
+                    clamped(waiting + edge.queued),
+                    clamped(dropped + edge.dropped),
+                )
+        return self.link.links.channels(self.dataflow_id, lost, queues)
 
     @property
     def spawned(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from typing import TYPE_CHECKING
 
 import zenoh
@@ -11,6 +12,7 @@ import zenoh
 from dorad.link.courier import Courier
 from dorad.link.hello import Window
 from dorad.link.incoming import Incoming
+from dorad.link.pace import LineMeter
 from dorad.link.reports import InStatus, OutStatus
 from dorad.shm.layout import INLINE
 
@@ -43,6 +45,7 @@ class Out:
         self.inputs = inputs
         self.source = inputs[0].source
         """The node that sends the messages."""
+        self.meter = LineMeter(time.monotonic)
         self.active = True
         """Whether the configuration has the channel. One that it has no longer is kept, because it
         may come back: its numbers continue then."""
@@ -135,9 +138,10 @@ def _put(publisher: Publisher, data: bytes) -> None:
 
 
 def out_status(out: Out) -> OutStatus:
-    """Return the counters of an outgoing channel."""
+    """Return the counters of an outgoing channel, and its use of the line since the last time."""
     channel = out.channel
     count, size = channel.on_the_way
+    use = out.meter.measure(channel.bytes)
     return OutStatus(
         out.spec.name,
         out.spec.machine,
@@ -148,6 +152,8 @@ def out_status(out: Out) -> OutStatus:
         channel.uncertain,
         count,
         size,
+        use.bytes_per_s,
+        use.wait,
     )
 
 

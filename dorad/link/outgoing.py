@@ -76,6 +76,8 @@ class Outgoing:
         self.next_number = next_number
         self.sent = 0
         self.repeated = 0
+        self.bytes = 0
+        """Bytes that were sent, with those that were sent again."""
         self.lost = 0
         self.uncertain = 0
         self._incarnation = incarnation
@@ -142,6 +144,16 @@ class Outgoing:
         held = max(0, self._resumed - self._acked)
         return self._next - self._handled + held < grant.window.messages
 
+    def waits(self, *, queued: bool) -> bool:
+        """Return True if a message waits for acknowledgements, now that `next_sample` returns None.
+
+        `queued` is whether messages wait to be taken. While the channel is closed they wait for the
+        machine, which is shown as a link that is not up.
+        """
+        if self._grant is None:
+            return False
+        return self._cursor < len(self._items) or (queued and not self.wants)
+
     @property
     def idle(self) -> bool:
         """Whether everything that was taken is acknowledged or given up."""
@@ -199,6 +211,7 @@ class Outgoing:
             pieces += (head, item.payload[at:end])
             size += cost
             self._bytes_sent += cost
+            self.bytes += cost
             self._offset = end
             if end < len(item.payload):
                 break

@@ -10,12 +10,14 @@ acknowledgements have shown that the line takes in their round trip, and `QUEUE_
 A line that is faster acknowledges this sooner, so the limit grows by a factor with each round trip;
 on a fast network the credit is what limits. The rate falls only while the limit holds data up: a
 channel that sends little says nothing about the line.
+
+`LineMeter` measures what comes of it, to be shown.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,6 +37,9 @@ INTERVAL_S = 0.05
 
 SAMPLES = 8
 """The rate is the highest of so many."""
+
+USE_S = 0.5
+"""The use of a line is measured over at least this. Reports may follow each other sooner."""
 
 
 class Pace:
@@ -109,3 +114,48 @@ class Pace:
         if self._rates and self._trip_s is not None:
             limit = max(self._rates) * (self._trip_s + QUEUE_S)
             self.limit = max(MIN_BYTES, int(limit))
+
+
+class Use(NamedTuple):
+    """What a channel has done with its line for a while."""
+
+    bytes_per_s: int = 0
+    wait: int = 0
+    """Percent of the time in which its messages waited for acknowledgements of earlier ones."""
+
+
+class LineMeter:
+    """Measures the use that one channel makes of its line."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` returns seconds."""
+        self._clock = clock
+        self._begin_s = self._since_s = clock()
+        self._bytes = 0
+        """How many had been sent when the present measurement began."""
+        self._is_waiting = False
+        self._waited_s = 0.0
+        self._last = Use()
+
+    def waits(self, is_waiting: bool) -> None:
+        """Record whether messages wait from now on."""
+        if is_waiting is not self._is_waiting:
+            self._add(self._clock())
+            self._is_waiting = is_waiting
+
+    def measure(self, total: int) -> Use:
+        """Return the use since the last measurement; `total` bytes have been sent so far."""
+        now_s = self._clock()
+        took_s = now_s - self._begin_s
+        if took_s < USE_S:
+            return self._last
+        self._add(now_s)
+        wait = min(100, round(100 * self._waited_s / took_s))
+        self._last = Use(round((total - self._bytes) / took_s), wait)
+        self._begin_s, self._bytes, self._waited_s = now_s, total, 0.0
+        return self._last
+
+    def _add(self, now_s: float) -> None:
+        if self._is_waiting:
+            self._waited_s += now_s - self._since_s
+        self._since_s = now_s

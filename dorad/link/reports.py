@@ -11,6 +11,7 @@ from dorad.link.frames import EventKind
 
 MAX_COUNT = (1 << 63) - 1
 Count = Annotated[int, Meta(ge=0, le=MAX_COUNT)]
+Percent = Annotated[int, Meta(ge=0, le=100)]
 Text = Annotated[str, Meta(max_length=4096)]
 Id = Annotated[str, Meta(max_length=512)]
 
@@ -29,7 +30,10 @@ class PeerStatus(Struct, frozen=True):
 
 
 class OutStatus(Struct, frozen=True):
-    """The counters of an outgoing channel; see `Outgoing`."""
+    """The counters of an outgoing channel; see `Outgoing`. The last two are of about a second.
+
+    A link process of an earlier version, which may run on after an upgrade, does not report them.
+    """
 
     name: Id
     machine: Id
@@ -40,6 +44,9 @@ class OutStatus(Struct, frozen=True):
     uncertain: Count
     on_the_way: Count
     bytes_on_the_way: Count
+    bytes_per_s: Count | None = None
+    wait: Percent = 0
+    """How much of the time messages waited for acknowledgements of earlier ones."""
 
 
 class InStatus(Struct, frozen=True):

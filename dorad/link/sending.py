@@ -42,6 +42,7 @@ class Sending:
         for out in self._channels.outs:
             if out.active and out.machine.greeting.left:
                 busy |= _discard(out)
+                out.meter.waits(False)
             else:
                 busy |= self._send(out)
         return busy
@@ -55,6 +56,7 @@ class Sending:
                     break
             sample = channel.next_sample()
             if sample is None:
+                out.meter.waits(channel.waits(queued=out.moved()))
                 return sent
             machine.courier.send(sample, may_wait=machine.bytes_on_the_way > DIRECT_BYTES)
             sent = True

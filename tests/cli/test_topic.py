@@ -188,12 +188,20 @@ def test_info_as_json(topics):
     assert second["type"] == "std/core/v1/String"
 
 
-def test_info_says_why_a_topic_does_not_reach_another_machine(topics):
+def test_info_says_how_a_topic_reaches_other_machines_or_why_it_does_not(topics):
     counts = {"outgoing": True, "messages": 9, "lost": 2, "queued": 3}
     links = [
         m.LinkChannel(output="talker/count", machine="arm1", **counts),
         m.LinkChannel(output="talker/count", machine="arm2", problem="router gone", **counts),
     ]
+    links[0].line = m.LineUse(
+        bytes_per_s=5000,
+        bytes_on_the_way=200,
+        waiting=4,
+        dropped=7,
+        wait=90,
+        backpressure=False,
+    )
     topic = m.TopicInfo(node="talker", output="count", subscribers=[], type="int", links=links)
     topics.answers["topic.list"] = m.TopicList(dataflow=UUID, topics=[topic])
     words = ("topic", "info", "talker/count", "--duration", "1")
@@ -203,6 +211,16 @@ def test_info_says_why_a_topic_does_not_reach_another_machine(topics):
     ]
     found = json.loads(topics.dora(*words, "-f", "json").stdout)
     assert [each["problem"] for each in found["machines"]] == [None, "router gone"]
+    shown = topics.dora(*words).stdout.splitlines()
+    at = shown.index("  * machine arm1 (9 messages, 2 lost, 3 on the way)")
+    assert shown[at + 1 : at + 4] == [
+        "      sends 40.00 kbps, 100% of what is sent there",
+        "      0.2 kB on the way; at the link 4 messages wait, 7 dropped",
+        "      the line is slow: messages wait for it 90% of the time",
+    ]
+    first, second = [each["line"] for each in found["machines"]]
+    assert (first["dropped"], first["wait_percent"], first["slow_line"]) == (7, 90, True)
+    assert second is None
 
 
 def test_echo_prints_json_lines_with_the_time_in_ms(daemon):

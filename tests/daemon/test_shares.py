@@ -18,6 +18,7 @@ from dorad.dataflow.model import LINK
 from tests.harness.daemon import Daemon, daemon, emptied
 from tests.harness.flows import SINK, SOURCE, seen, write_flow
 from tests.harness.machines import Machines
+from tests.harness.slowline import slow_line_beside
 from tests.link.certificates import Authority
 
 if TYPE_CHECKING:
@@ -479,7 +480,68 @@ def test_commands_show_links_and_their_channels(two: Machines, tmp_path: Path) -
     assert "machine beta (" in alpha.dora_ok("topic", "info", "--duration", "1s")
     assert "link to beta: dataflow flow" in alpha.dora("doctor").stdout
     shown = {each["node_id"]: each for each in json.loads(alpha.dora_ok("top", "--once"))}
-    assert shown[LINK]["channels"][0]["topic"] == "source/number"
+    (channel,) = shown[LINK]["channels"]
+    assert channel["topic"] == "source/number"
+    assert (channel["line"]["slow_line"], channel["line"]["dropped"]) == (False, 0)
+    assert "is slow" not in alpha.dora_ok("topic", "info", "--duration", "1s")
+
+
+CAMERA = """
+    import time
+    import pyarrow as pa
+    from dora import Node
+    node = Node()
+    while True:
+        node.send_output("image", pa.array([7] * 20_000, type=pa.uint8()))
+        if (event := node.try_recv()) is not None and event["type"] == "STOP":
+            break
+        time.sleep(0.02)
+"""
+
+
+def test_commands_show_what_a_slow_line_does_with_the_outputs_that_share_it(
+    two: Machines, tmp_path: Path
+) -> None:
+    """The camera sends five times what the line takes; what it does not take is dropped."""
+    nodes = counting(tmp_path, queue_policy="backpressure")
+    camera = {"id": "camera", "path": "camera.py", "outputs": ["image"]}
+    screen: dict[str, Any] = {
+        "id": "screen",
+        "path": "sink.py",
+        "inputs": {"image": {"source": "camera/image", "queue_size": 4}},
+        "env": {"SEEN": str(tmp_path / "screen")},
+    }
+    nodes += [camera, screen]
+    write_flow(tmp_path, nodes, source=SOURCE, sink=SINK, camera=CAMERA)
+    placement = PLACEMENT | {"camera": "alpha", "screen": "beta"}
+    alpha, beta = two.daemons["alpha"], two.daemons["beta"]
+    with slow_line_beside(two.port) as line:
+        two.start("alpha", tmp_path, nodes, placement)
+        two.start("beta", tmp_path, nodes, placement, connect=[f"tcp/127.0.0.1:{line}"])
+        two.open()
+        beta.until(lambda: len(seen(tmp_path)) > 20)
+
+        def shown(topic: str) -> dict[str, Any]:
+            words = ("topic", "info", topic, "--duration", "1s", "-f", "json")
+            (machine,) = json.loads(alpha.dora_ok(*words))["machines"]
+            found: dict[str, Any] = machine["line"]
+            return found
+
+        def is_told() -> bool:
+            image, number = shown("camera/image"), shown("source/number")
+            print(image, number)
+            shares = image["share_percent"] or 0, number["share_percent"] or 0
+            is_slow = image["slow_line"] and image["dropped"] > 0 and not number["dropped"]
+            return is_slow and shares[0] > shares[1] > 0
+
+        alpha.until(is_told)
+        text = alpha.dora_ok("topic", "info", "camera/image", "--duration", "1s")
+        assert "the line is slow and shared with source/number (" in text
+        assert "messages wait, 0 dropped" not in text
+        (link,) = [n for n in json.loads(alpha.dora_ok("top", "--once")) if n["node_id"] == LINK]
+        lines = {each["topic"]: each["line"] for each in link["channels"]}
+        assert lines["camera/image"]["slow_line"]
+        assert lines["camera/image"]["dropped"] > 0
 
 
 def test_links_prove_that_they_belong_to_the_fleet_and_take_new_certificates(

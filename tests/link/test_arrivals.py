@@ -17,6 +17,7 @@ from dorad.link.frames import Ack, EventKind, Opening
 from dorad.link.greeting import UNANSWERED_S
 from dorad.link.hello import Grant, Window
 from dorad.link.machine import in_status, out_status
+from dorad.link.pace import LineMeter
 from dorad.link.reports import MAX_COUNT
 from dorad.link.session import Received, Seen
 from tests.link.twolinks import OUTPUT, QUEUE, FakeLink, Session, TwoLinks
@@ -436,6 +437,30 @@ def test_a_configuration_can_take_a_channel_away_and_give_it_back() -> None:
         channels.add(LinkConfig("flow", "alpha", outgoing=reliable, incoming=into), 11.0)
         assert (len(channels.outs), list(channels.ins)) == (1, [1, 2])
         assert machine.greeting.due_s == 9.0, "there is nothing new"
+
+
+def test_a_channel_reports_the_rate_and_the_waiting_of_a_queue_that_its_credit_holds_up() -> None:
+    now_s = 0.0
+    with closing(settled(reliable=True)) as links:
+        (out,) = links.links["alpha"].channels.outs
+        out.meter = LineMeter(lambda: now_s)
+        while out.channel.wants:
+            links.send(1)
+            links.turn("alpha")
+        now_s = 2.0
+        status = out_status(out)
+        assert status.bytes_per_s == round(out.channel.bytes / 2)
+        assert out.channel.bytes == status.bytes_on_the_way > 0
+        assert status.wait == 0, "everything was taken"
+        links.send(1)
+        links.turn("alpha")
+        now_s = 4.0
+        assert (out_status(out).bytes_per_s, out_status(out).wait) == (0, 100)
+        links.settle()
+        now_s = 6.0
+        out_status(out)
+        now_s = 8.0
+        assert (out_status(out).bytes_per_s, out_status(out).wait) == (0, 0)
 
 
 def test_counters_of_a_channel_are_reported_each_in_its_place() -> None:

@@ -557,6 +557,36 @@ def test_the_pace_of_a_channel_hears_of_all_that_is_sent_and_acknowledged() -> N
     assert len(wire.forth) == 1
 
 
+def test_a_message_waits_for_credit_or_the_pace_but_not_for_a_closed_channel() -> None:
+    wire = Wire(True, Window(2, 1000))
+    out = wire.outgoing
+    assert not out.waits(queued=True), "not connected"
+    wire.connect()
+    wire.send(b"1")
+    wire.pump()
+    assert not out.waits(queued=True), "the next one would be taken"
+    wire.send(b"2")
+    wire.pump()
+    assert (out.waits(queued=True), out.waits(queued=False)) == (True, False)
+    wire.cut()
+    assert not out.waits(queued=True)
+
+
+def test_a_message_that_was_taken_waits_while_the_pace_holds_it_up() -> None:
+    wire = Wire(False, Window(9, 1000))
+    pace = Recorded()
+    wire.outgoing = Outgoing(1, reliable=False, numbering=7, pace=pace)
+    wire.connect()
+    pace.closed = True
+    wire.send(b"123")
+    wire.pump()
+    assert (wire.outgoing.waits(queued=False), wire.outgoing.bytes) == (True, 0)
+    pace.closed = False
+    wire.pump()
+    # With 2 bytes of metadata.
+    assert (wire.outgoing.waits(queued=False), wire.outgoing.bytes) == (False, 5)
+
+
 def test_after_a_reconnection_only_what_is_handled_from_then_on_is_acknowledged() -> None:
     wire = Wire(True, Window(2, 1 << 20))
     wire.connect()

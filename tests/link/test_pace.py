@@ -8,7 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.link.pace import INTERVAL_S, MIN_BYTES, QUEUE_S, SAMPLES, START_BYTES, Pace
+from dorad.link.pace import (
+    INTERVAL_S,
+    MIN_BYTES,
+    QUEUE_S,
+    SAMPLES,
+    START_BYTES,
+    USE_S,
+    LineMeter,
+    Pace,
+    Use,
+)
 
 CREDIT = 4 << 20
 
@@ -142,3 +152,48 @@ def test_the_limit_is_never_below_its_lowest_value(steps: list[tuple[int, float]
         acknowledged += (sent - acknowledged) // 2
         pace.acknowledged(acknowledged, sent - acknowledged)
         assert pace.limit >= MIN_BYTES
+
+
+def test_a_meter_measures_the_rate_and_the_time_of_waiting_since_it_was_last_read() -> None:
+    now_s = 5.0
+    meter = LineMeter(lambda: now_s)
+    meter.waits(True)
+    now_s = 5.5
+    meter.waits(True)
+    meter.waits(False)
+    now_s = 7.0
+    assert meter.measure(1000) == Use(500, 25)
+    meter.waits(True)
+    now_s = 8.0
+    assert meter.measure(1300) == Use(300, 100), "one that lasts counts until now"
+    now_s = 10.0
+    meter.waits(False)
+    assert meter.measure(1300) == Use(0, 100)
+    now_s = 11.0
+    assert meter.measure(1300) == Use()
+
+
+def test_a_meter_that_is_read_again_at_once_repeats_what_it_has_measured() -> None:
+    now_s = 0.0
+    meter = LineMeter(lambda: now_s)
+    assert meter.measure(500) == Use()
+    now_s = 1.0
+    meter.waits(True)
+    assert meter.measure(1000) == Use(1000)
+    now_s += USE_S * 0.9
+    assert meter.measure(9000) == Use(1000)
+    now_s = 2.0
+    assert meter.measure(9000) == Use(8000, 100)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.floats(0, 3), st.booleans()), max_size=40))
+def test_a_meter_never_measures_more_waiting_than_time(
+    steps: list[tuple[bool, float, bool]],
+) -> None:
+    now_s = 0.0
+    meter = LineMeter(lambda: now_s)
+    for is_waiting, wait_s, is_read in steps:
+        meter.waits(is_waiting)
+        now_s += wait_s
+        if is_read:
+            assert 0 <= meter.measure(0).wait <= 100

@@ -4,62 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.model import LINK, QueuePolicy
 from tests.daemon.clients import Program
 from tests.daemon.flows import dataflow, node
-from tests.harness.ports import free_port
+from tests.harness.slowline import RATE, slow_line
 from tests.link.links import RECEIVER, SENDER, Connected, lines, machines_of, with_policy
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
-RATE = 200_000
-"""Bytes a second of the line: 1.6 Mbit/s."""
-PIECE = 2000
-MODEM = 16 << 10
-"""Bytes that the line holds in each direction."""
 ENDLESS = 10**6
 TRIES = 6
-
-
-@asynccontextmanager
-async def slow_line(target: int) -> AsyncIterator[int]:
-    """Pass connections on at `RATE` each way; give the port."""
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", target, limit=MODEM)
-        except OSError:
-            writer.close()  # alpha does not listen yet
-            return
-        async with asyncio.TaskGroup() as group:
-            group.create_task(carry(reader, back))
-            group.create_task(carry(there, writer))
-
-    async def carry(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-        free_s = time.monotonic()
-        try:
-            while data := await source.read(PIECE):
-                free_s = max(free_s, time.monotonic()) + len(data) / RATE
-                await asyncio.sleep(free_s - time.monotonic())
-                sink.write(data)
-                await sink.drain()
-        except OSError:
-            return
-        finally:
-            sink.close()
-
-    port = free_port()
-    server = await asyncio.start_server(serve, "127.0.0.1", port, limit=MODEM)
-    try:
-        yield port
-    finally:
-        server.close()
 
 
 async def test_a_large_drop_edge_leaves_a_small_backpressure_edge_its_share_of_a_slow_line(
@@ -109,6 +67,13 @@ async def test_a_large_drop_edge_leaves_a_small_backpressure_edge_its_share_of_a
                             break
                     else:
                         raise AssertionError("the small edge has no share of the line")
+                    await alpha.until(lambda: is_shown(*alpha.status()["outgoing"]))
+
+
+def is_shown(small: dict[str, Any], large: dict[str, Any]) -> bool:
+    """Return True if a report shows that the large edge waits for the line, and both send."""
+    rates = small["bytes_per_s"], large["bytes_per_s"]
+    return large["wait"] > 50 and 0 < rates[0] < rates[1] < 2 * RATE
 
 
 def only(spec: Any, input_id: str, policy: QueuePolicy) -> Any:

@@ -63,7 +63,7 @@ from dorad.control.messages.nodes import (
 )
 from dorad.control.messages.params import Param, ParamList, ParamRef, ParamSet
 from dorad.control.messages.releases import Lease
-from dorad.control.messages.shares import LinkChannel, LinkPeer, LinkTls, Share, Update
+from dorad.control.messages.shares import LineUse, LinkChannel, LinkPeer, LinkTls, Share, Update
 from dorad.control.messages.table import METHODS, Method
 from dorad.control.messages.topics import (
     EdgeStats,
@@ -90,9 +90,10 @@ __all__ = [
     "EdgeNew", "EdgeRef", "EdgeStats", "Enable", "Error", "ErrorCode", "Event",
     "Failure", "Finding", "FleetRow", "FleetRows", "FleetWatch", "Hello",
     "Incident", "IncidentList", "Interface", "InterfaceRates", "Lease", "LeaseList", "LeaseRef",
-    "LeaseTake", "LinkChannel", "LinkPeer", "LinkTls", "LogLines", "LogRead", "LogRecord", "Method",
-    "Network", "NodeAdd", "NodeDetail", "NodeInfo", "NodeList", "NodeMetrics", "NodeRef",
-    "NodeReplace", "NodeResult", "NodeStatus", "NodeStop", "Nothing", "Param", "ParamList",
+    "LeaseTake", "LineUse", "LinkChannel", "LinkPeer", "LinkTls", "LogLines", "LogRead",
+    "LogRecord", "Method", "Network", "NodeAdd", "NodeDetail", "NodeInfo", "NodeList",
+    "NodeMetrics", "NodeRef", "NodeReplace", "NodeResult", "NodeStatus", "NodeStop", "Nothing",
+    "Param", "ParamList",
     "ParamRef", "ParamSet", "PastAlert", "PastAlerts", "PastAlertsRead", "Preview",
     "Published", "Ref", "Reply", "Request", "Restarted", "RowState", "Severity", "Share",
     "Shutdown", "Start", "Started", "Status", "Stop", "Struct", "Subscriber", "Top", "TopOrder",

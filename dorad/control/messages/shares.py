@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 from dorad.control.messages.base import Struct
 from dorad.int64 import Int64
+
+Percent = Annotated[int, Meta(ge=0, le=100)]
 
 
 class LinkTls(Struct):
@@ -49,6 +53,23 @@ class LinkPeer(Struct):
     round_trip_us: Int64 | None = None
 
 
+class LineUse(Struct):
+    """How an output uses the line to another machine, and what waits for it."""
+
+    bytes_per_s: Int64
+    """Sent in the last second; the outputs of a dataflow share the line to a machine."""
+    bytes_on_the_way: Int64
+    """Sent and not acknowledged."""
+    waiting: Int64
+    """Messages in the queue before the link."""
+    dropped: Int64
+    """Messages that this queue has dropped, because the link could not send them in time."""
+    wait: Percent
+    """How much of the last second messages waited for acknowledgements of earlier ones."""
+    backpressure: bool
+    """Whether they may wait for nodes of the other machine; otherwise they wait for the line."""
+
+
 class LinkChannel(Struct):
     """An output on its way to, or from, one other machine. Counts are since the start."""
 
@@ -70,6 +91,8 @@ class LinkChannel(Struct):
     """The UUID of its dataflow."""
     reporter: str | None = None
     """The machine that counts; only from a coordinator."""
+    line: LineUse | None = None
+    """Only outgoing: its use of the line to the other machine; null if that is unknown."""
 
 
 class Update(Struct):

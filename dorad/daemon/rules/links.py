@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,7 +12,7 @@ from dorad.int64 import clamped
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dorad.control.messages import LinkChannel, LinkPeer
+    from dorad.control.messages import LineUse, LinkChannel, LinkPeer
     from dorad.dataflow.model import Link
     from dorad.link.reports import InStatus, OutStatus, PeerStatus, Status
 
@@ -28,6 +29,8 @@ class Links:
         self._machines: tuple[str, ...] = ()
         self._sent: frozenset[tuple[str, str]] = frozenset()
         """The name and the machine of each outgoing channel; `_received` of the incoming ones."""
+        self._reliable: frozenset[tuple[str, str]] = frozenset()
+        """Those of `_sent` that have backpressure."""
         self._received: frozenset[tuple[str, str]] = frozenset()
         self._peers: dict[str, PeerStatus] = {}
         self._outgoing: dict[tuple[str, str], OutStatus] = {}
@@ -47,7 +50,9 @@ class Links:
             key = (channel.outgoing, channel.output, channel.machine)
             self._earlier[key] = channel.messages, channel.lost
         self._outgoing = {
-            key: msgspec.structs.replace(out, sent=0, lost=0, uncertain=0, on_the_way=0)
+            key: msgspec.structs.replace(
+                out, sent=0, lost=0, uncertain=0, on_the_way=0, bytes_per_s=None
+            )
             for key, out in self._outgoing.items()
         }
         self._incoming = {
@@ -73,6 +78,7 @@ class Links:
         self._machines = () if link is None else link.machines
         sent, received = ((), ()) if link is None else (link.outgoing, link.incoming)
         self._sent = frozenset((each.name, each.machine) for each in sent)
+        self._reliable = frozenset((each.name, each.machine) for each in sent if each.reliable)
         self._received = frozenset((each.name, each.machine) for each in received)
         self._peers = {name: peer for name, peer in self._peers.items() if name in self._machines}
         self._outgoing = {key: out for key, out in self._outgoing.items() if key in self._sent}
@@ -119,10 +125,16 @@ class Links:
             if peer.state != "up"
         ]
 
-    def channels(self, dataflow: str, lost: Mapping[str, int]) -> list[LinkChannel]:
+    def channels(
+        self,
+        dataflow: str,
+        lost: Mapping[str, int],
+        queues: Mapping[str, tuple[int, int]] = MappingProxyType({}),
+    ) -> list[LinkChannel]:
         """Return the counters of all channels of a dataflow that were reported.
 
-        `lost` has what the edges here have lost on the way, by output.
+        `lost` has what the edges here have lost on the way, by output. `queues` has how many
+        messages wait for the link, and how many were dropped there, by input of the link.
         """
         from dorad.control.messages import LinkChannel  # as above
 
@@ -135,6 +147,7 @@ class Links:
                 messages=out.sent,
                 lost=out.lost + out.uncertain,
                 queued=out.on_the_way,
+                line=self._line(out, *queues.get(f"{out.machine}/{out.name}", (0, 0))),
             )
             for out in self._outgoing.values()
         ]
@@ -160,3 +173,17 @@ class Links:
             channel.messages = clamped(channel.messages + messages)
             channel.lost = clamped(channel.lost + missed)
         return found
+
+    def _line(self, out: OutStatus, waiting: int, dropped: int) -> LineUse | None:
+        from dorad.control.messages import LineUse  # as above
+
+        if out.bytes_per_s is None:
+            return None
+        return LineUse(
+            bytes_per_s=out.bytes_per_s,
+            bytes_on_the_way=out.bytes_on_the_way,
+            waiting=waiting,
+            dropped=dropped,
+            wait=out.wait,
+            backpressure=(out.name, out.machine) in self._reliable,
+        )

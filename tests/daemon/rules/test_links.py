@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
+import msgspec
 import pytest
 
+from dorad.control import messages as m
 from dorad.daemon.rules.links import Links
 from dorad.dataflow.model import Channel, Link, NodeOutput
 from dorad.link import reports
@@ -17,7 +20,7 @@ UP = PeerStatus("up", "", 300)
 
 
 def sent(name: str = "a/out", machine: str = "beta", count: int = 7) -> OutStatus:
-    return OutStatus(name, machine, True, count, 0, 1, 2, 3, 100)
+    return OutStatus(name, machine, True, count, 0, 1, 2, 3, 100, 5000, 40)
 
 
 def received(name: str = "c/out", machine: str = "gamma") -> InStatus:
@@ -153,3 +156,47 @@ def test_what_the_gate_has_closed_is_known_until_it_is_long_ago() -> None:
     assert found.strangers == "connections of strangers that were closed: 7"
     found.update(Status({"beta": UP}, [], []))
     assert found.strangers == ""
+
+
+def test_channels_show_their_use_of_the_line_with_the_queue_before_it() -> None:
+    found = links()
+    found.update(Status({}, [sent()], [received()]))
+    out, into = found.channels("uuid", {}, {"beta/a/out": (4, 9), "gamma/a/out": (1, 1)})
+    assert into.line is None
+    assert out.line == m.LineUse(
+        bytes_per_s=5000,
+        bytes_on_the_way=100,
+        waiting=4,
+        dropped=9,
+        wait=40,
+        backpressure=False,
+    )
+    found.expect(Link((replace(OUT, reliable=True),), (IN,)))
+    changed, _ = found.channels("uuid", {})
+    assert changed.line is not None
+    assert (changed.line.backpressure, changed.line.waiting) == (True, 0)
+
+
+def test_the_use_of_a_line_is_unknown_until_the_present_link_process_reports_it() -> None:
+    found = links()
+    found.process_attached(1)
+    found.update(Status({}, [sent()], []))
+    found.process_attached(2)
+    assert [each.line for each in found.channels("uuid", {})] == [None]
+    earlier = {"name": "a/out", "machine": "beta", "open": True}
+    counters = ("sent", "repeated", "lost", "uncertain", "on_the_way", "bytes_on_the_way")
+    report = {"outgoing": [earlier | dict.fromkeys(counters, 1)]}
+    status = reports.decode({"kind": "status", "peers": {}, "incoming": []} | report)
+    assert isinstance(status, Status), "as a link process of an earlier version sends it"
+    found.update(status)
+    assert [(each.messages, each.line) for each in found.channels("uuid", {})] == [(8, None)]
+
+
+@pytest.mark.parametrize("bad", [{"wait": 101}, {"wait": -1}, {"bytes_per_s": -1}])
+def test_a_report_of_an_impossible_use_is_refused(bad: dict[str, int]) -> None:
+    report = {"kind": "status", "peers": {}, "outgoing": [sent()], "incoming": []}
+    plain = msgspec.to_builtins(report)
+    reports.decode(plain)
+    plain["outgoing"][0] |= bad
+    with pytest.raises(ValueError, match="not a report"):
+        reports.decode(plain)
