@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 import pytest
@@ -211,8 +210,8 @@ async def test_other_receivers_are_used_without_a_restart_and_nothing_that_waits
         async with leading(tmp_path, notify=webhook(dead.port)) as fleet:
             await connect(fleet, "arm1", daemon)
             notifications = fleet.control.notifications
-            while (await receivers(fleet))["webhook"].failing_since is None:
-                await asyncio.sleep(0.02)
+            await fleet.until(lambda: notifications._queue.receivers["webhook"].failing_since)
+            assert (await receivers(fleet))["webhook"].failing_since is not None
             notifications.change(webhook(second.port))
             await fleet.until(lambda: raised(second))
             assert raised(second) == [("arm1", "pick/gripper")]
