@@ -48,6 +48,7 @@ class _EpollEvent(ctypes.Structure):
     """`struct epoll_event`, which has no padding on x86-64 only."""
 
     if platform.machine() == "x86_64":
+        _layout_ = "ms"  # Python 3.14 wants to be told that fields are packed as on Windows
         _pack_ = 1
     _fields_ = (("events", ctypes.c_uint32), ("data", ctypes.c_uint64))
 
