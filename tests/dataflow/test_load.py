@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def test_a_path_through_a_file(tmp_path: Path) -> None:
 
 
 def test_a_path_with_a_nul_character() -> None:
-    assert "cannot be read: embedded null byte" in _refusal(Path("a\0b"))
+    assert re.search("cannot be read: .*embedded null", _refusal(Path("a\0b")))
 
 
 def test_an_endless_file() -> None:

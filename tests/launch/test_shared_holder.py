@@ -370,7 +370,8 @@ async def test_it_reports_what_it_cannot_keep_and_continues(place: Place, family
     process = await start(holder, family.command("/bin/sleep", "100"))
     problems: list[str] = []
     holder.on_problem = problems.append
-    psutil.Process(holder.pid).rlimit(psutil.RLIMIT_NOFILE, (12, 12))
+    room = psutil.Process(holder.pid).num_fds() + 5
+    psutil.Process(holder.pid).rlimit(psutil.RLIMIT_NOFILE, (room, room))
     for number in range(4):
         holder.store(f"some/{number}", [0, 1, 2])
     with pytest.raises(LaunchError, match="Too many open files"):
