@@ -31,10 +31,10 @@ MAX_ERROR = 300
 
 PROBE = r"""
 import importlib.metadata, json, os, re, sys
-found, needs = {}, []
+versions, needs = {}, []
 for each in importlib.metadata.distributions():
     name = re.sub(r"[-_.]+", "-", each.metadata["Name"] or "").lower()
-    found[name] = each.version
+    versions[name] = each.version
     for text in each.requires or ():
         if re.match(r"(numpy|pyarrow)\s*[(=<!~]", text) and "extra ==" not in text:
             needs.append([name, text.partition(";")[0].strip()])
@@ -46,7 +46,7 @@ try:
     native = part.describe()
 except BaseException as raised:
     error = type(raised).__name__ + ": " + (str(raised).strip().splitlines() or [""])[0]
-looked = {"versions": found, "needs": needs, "error": error, "native": native}
+looked = {"versions": versions, "needs": needs, "error": error, "native": native}
 with os.fdopen(int(sys.argv[1]), "w") as pipe:
     json.dump(looked, pipe)
 """

@@ -160,7 +160,7 @@ class Opening:
 
     That is a socket, an error, or None if nothing listens there. A server is tried when the one
     before it has failed, or has not connected for a moment: one whose network drops everything
-    holds up nobody. Close it in the end.
+    does not hold up the others. Close it in the end.
     """
 
     def __init__(self, targets: Sequence[UnixSocket | Tcp]) -> None:

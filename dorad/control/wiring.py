@@ -47,28 +47,27 @@ def topics_named(dataflow: Dataflow, wanted: Sequence[str]) -> list[NodeOutput]:
     Raises:
         ControlError: there is no such topic or node.
     """
+    nodes = {node.id: node for node in dataflow.nodes if node.id != LINK}
     known = {
-        f"{node.id}/{output}": NodeOutput(node.id, output)
-        for node in dataflow.nodes
-        if node.id != LINK
+        f"{id_}/{output}": NodeOutput(id_, output)
+        for id_, node in nodes.items()
         for output in node.all_outputs
     }
     if not known and not wanted:
         raise ControlError("not-found", "the dataflow has no outputs")
     chosen: dict[NodeOutput, None] = {} if wanted else dict.fromkeys(known.values())
-    nodes = {node.id for node in dataflow.nodes if node.id != LINK}
     for name in wanted:
         topic = topic_named(dataflow, name)
-        found = [topic] if topic else [each for each in known.values() if each.node == name]
-        if not found and name in nodes:
+        named = [topic] if topic else [each for each in known.values() if each.node == name]
+        if not named and name in nodes:
             raise ControlError("not-found", f"node {name!r} has no outputs")
-        if not found:
+        if not named:
             what = "output" if "/" in name else "node or output"
             hint = did_you_mean(name, [*known, *nodes]) or (
                 f"it has: {first_of(list(known), MAX_NAMED) or 'none'}"
             )
             raise ControlError("not-found", f"the dataflow has no {what} {name!r}", hint)
-        chosen |= dict.fromkeys(found)
+        chosen |= dict.fromkeys(named)
     return list(chosen)
 
 

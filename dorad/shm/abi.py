@@ -9,13 +9,13 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+from dorad.shm import stamp
 from dorad.shm.layout import constants
-from dorad.shm.stamp import FOLDER, NAME
 
-SOURCES = Path(FOLDER)
+SOURCES = Path(stamp.FOLDER)
 """Where the C sources are; installed packages have none."""
 
-EXTENSION = SOURCES / NAME
+EXTENSION = SOURCES / stamp.NAME
 
 
 def header() -> str:
@@ -29,7 +29,7 @@ def header() -> str:
 
 def fingerprint() -> str | None:
     """Return a digest of the C sources, the layout and the machine; None without sources."""
-    sources = sorted(SOURCES.glob("*.[ch]"))
+    sources = [Path(each) for each in stamp.sources()]
     if not sources:
         return None
     import hashlib  # here, because installed packages have no use for it

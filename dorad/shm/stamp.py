@@ -19,22 +19,19 @@ _WITH_CONSTANTS = f"{os.path.dirname(__file__)}/layout.py"  # noqa: PTH120 - as 
 def stamp() -> str | None:
     """Return the stamp of the present sources and extension; None if one of them is missing."""
     lines = [os.uname().machine, sys.byteorder]
-    files = [_WITH_CONSTANTS, f"{FOLDER}/{NAME}"]
-    with os.scandir(FOLDER) as entries:
-        files += sorted(each.path for each in entries if each.name.endswith((".c", ".h")))
-    for path in files:
+    for path in (_WITH_CONSTANTS, f"{FOLDER}/{NAME}", *sources()):
         try:
-            found = os.stat(path)  # noqa: PTH116 - as above
+            status = os.stat(path)  # noqa: PTH116 - as above
         except FileNotFoundError:
             return None
-        lines.append(f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ino}")
+        lines.append(f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ino}")
     return "\n".join(lines)
 
 
-def has_sources() -> bool:
-    """Return True if the C sources are here."""
+def sources() -> list[str]:
+    """Return the paths of the C sources, in order; none in an installed package."""
     with os.scandir(FOLDER) as entries:
-        return any(each.name.endswith((".c", ".h")) for each in entries)
+        return sorted(each.path for each in entries if each.name.endswith((".c", ".h")))
 
 
 def fits() -> bool:

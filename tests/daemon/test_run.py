@@ -94,6 +94,16 @@ async def test_a_cancelled_run_leaves_nothing(
     assert files(runtime) == []
 
 
+def short_run(folder: Path, holder: HolderClient) -> tuple[DataflowRun, list[LogRecord]]:
+    """Return a run that ends after half a second, and the lines that it will log."""
+    records: list[LogRecord] = []
+    options = RunOptions(stop_after=0.5)
+    run = DataflowRun(
+        "id", context(folder), holder, own_socket(), watch=records.extend, options=options
+    )
+    return run, records
+
+
 async def test_a_node_that_is_ready_after_the_time_to_stop_is_stopped_at_once(
     tmp_path: Path, holder: HolderClient
 ) -> None:
@@ -106,15 +116,7 @@ async def test_a_node_that_is_ready_after_the_time_to_stop_is_stopped_at_once(
     """
     yaml = "nodes: [{id: late, path: late.py, inputs: {tick: dora/timer/millis/50}}]"
     write(tmp_path, yaml, late=late)
-    records: list[LogRecord] = []
-    run = DataflowRun(
-        "id",
-        context(tmp_path),
-        holder,
-        own_socket(),
-        watch=records.extend,
-        options=RunOptions(stop_after=0.5),
-    )
+    run, records = short_run(tmp_path, holder)
     ended = await run.run()
     assert ended.ok
     assert [each.message for each in records if each.node == "late"] == ["STOP"]
@@ -124,15 +126,7 @@ async def test_a_start_that_takes_too_long_is_stopped_and_fails(
     tmp_path: Path, holder: HolderClient
 ) -> None:
     write(tmp_path, YAML, source="import time; time.sleep(300)", sink=SINK)
-    records: list[LogRecord] = []
-    run = DataflowRun(
-        "id",
-        context(tmp_path),
-        holder,
-        own_socket(),
-        watch=records.extend,
-        options=RunOptions(stop_after=0.5),
-    )
+    run, records = short_run(tmp_path, holder)
     running = asyncio.create_task(run.run())
     deadline = asyncio.get_running_loop().time() + 30
     while not any("has started: no Node() yet in" in record.message for record in records):

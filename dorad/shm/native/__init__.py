@@ -67,7 +67,7 @@ def _load() -> ModuleType:
 
 def _is_current() -> bool:
     """Return True if the extension was compiled from the present sources, or there are none."""
-    if stamp.fits() or not stamp.has_sources():
+    if stamp.fits() or not stamp.sources():
         return True
     from dorad.shm import abi  # it reads and hashes all sources
 

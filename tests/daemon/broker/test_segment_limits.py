@@ -76,11 +76,17 @@ async def test_segments_of_an_ended_process_count_while_they_are_needed(on: Stag
         assert (await grow(second))["t"] == "grown"
 
 
+@pytest.fixture
+def used(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What the kernel says of the file system of shared memory: 100 pages, all free."""
+    usage = SimpleNamespace(f_blocks=100, f_bavail=100, f_frsize=PAGE)
+    monkeypatch.setattr(create.os, "statvfs", lambda path: usage)
+    return usage
+
+
 async def test_one_node_leaves_a_quarter_of_dev_shm_to_the_others(
-    on: Stage, monkeypatch: pytest.MonkeyPatch
+    on: Stage, used: SimpleNamespace
 ) -> None:
-    used = SimpleNamespace(f_blocks=100, f_bavail=100, f_frsize=PAGE)
-    monkeypatch.setattr(create.os, "statvfs", lambda path: used)
     with on.client() as greedy, on.client() as other:
         await greedy.attach("c")
         await other.attach("a")
@@ -95,11 +101,10 @@ async def test_one_node_leaves_a_quarter_of_dev_shm_to_the_others(
         assert (await grow(other, 11 * PAGE))["error"].startswith("/dev/shm is full: ")
 
 
+@pytest.mark.usefixtures("used")
 async def test_all_nodes_of_a_dataflow_leave_an_eighth_of_dev_shm_to_other_dataflows(
-    on: Stage, monkeypatch: pytest.MonkeyPatch
+    on: Stage,
 ) -> None:
-    used = SimpleNamespace(f_blocks=100, f_bavail=100, f_frsize=PAGE)
-    monkeypatch.setattr(create.os, "statvfs", lambda path: used)
     with on.client() as first, on.client() as second:
         await first.attach("c")
         await second.attach("a")
