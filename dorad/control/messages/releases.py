@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from dorad.control.messages.base import Struct
+from dorad.control.messages.shares import Share
 from dorad.int64 import Int64
 
 ReleaseId = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")]
@@ -47,6 +48,17 @@ class Rejection(Struct):
     """Whether the release is meant with any parameters."""
 
 
+class Group(Struct):
+    """The machines that run one instance of a release together. They change as one."""
+
+    instance: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    """The name of the instance, such as the value of the label that its machines share."""
+    uuid: Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
+    """Of the dataflow, the same on all its machines."""
+    share: Share
+    """What this machine runs of it, and how it reaches the others; without `tls`."""
+
+
 class ReleaseOrder(Struct):
     """An order to run a release of one dataflow. The agent stores it before it answers."""
 
@@ -79,6 +91,10 @@ class ReleaseOrder(Struct):
     """Seconds after the confirmation in which the robot goes back by itself if a node fails."""
     withdraw: bool = False
     """Whether the robot goes back from this release, which it has confirmed: nodes of it failed."""
+    group: Group | None = None
+    """The machines that run the release together; None: the robot runs all of it alone."""
+    committed: bool = False
+    """Whether each machine of the group was healthy with it. Only then one of them confirms it."""
 
 
 class Evidence(Struct):
@@ -157,3 +173,5 @@ class ReleaseState(Struct):
     """Nodes of the confirmed release that have failed since, with the reason."""
     ended: dict[str, str] = {}
     """Nodes that ran when it was confirmed and have ended with their sources, with the reason."""
+    healthy: bool = False
+    """Of a machine of a group on probation: whether it is healthy, and waits for the others."""
