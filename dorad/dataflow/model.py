@@ -377,6 +377,10 @@ class Dataflow:
         """The warnings about ignored keys, which `--strict` turns into errors."""
         return tuple(warning for warning in self.warnings if warning.ignored)
 
+    def ids_of(self, name: str) -> list[str]:
+        """Return the id of a node, or the ids of the nodes of a module; none for another name."""
+        return [node.id for node in self.nodes if node.id == name or node.id.startswith(f"{name}.")]
+
     def problem(self, key: str, message: str, hint: str | None = None) -> Problem:
         """Return a problem with a key, positioned in the dataflow's file or the module's file."""
         line, column = self.positions.get(key, (0, 0))

@@ -99,13 +99,31 @@ class Environment(_Struct, frozen=True):
     packages: list[Annotated[int, msgspec.Meta(ge=0)]]
 
 
-class NodeContent(_Struct, frozen=True):
+class Place(_Struct, frozen=True, omit_defaults=True):
+    """The machines that a node may run on, of a release for several."""
+
+    machine: str = ""
+    labels: dict[str, str] = {}
+    cpu: float | None = None
+    """Cores that it needs."""
+    memory: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] | None = None
+    """Bytes that it needs."""
+    gpu: Annotated[int, msgspec.Meta(ge=0, lt=1 << 20)] | None = None
+    devices: list[str] = []
+    avoid_machines: list[str] = []
+    avoid_nodes: list[str] = []
+    """Ids of nodes."""
+
+
+class NodeContent(_Struct, frozen=True, omit_defaults=True):
     """What a node depends on, to decide whether a new release replaces it."""
 
     digest: Sha256
     """Of its description and of its files."""
     python: bool
     """Whether it runs in the environment."""
+    place: Place | None = None
+    """None: on any machine."""
 
 
 class Manifest(_Struct, frozen=True):

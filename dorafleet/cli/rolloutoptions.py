@@ -41,6 +41,14 @@ _SELECT = (
         help="Only these robots; may be repeated, or list several with commas.",
     ),
     labels_option,
+    click.option(
+        "--scope",
+        metavar="each|one|each:LABEL",
+        default="each",
+        show_default=True,
+        help="One instance on each robot, one over all of them, or one over those with the same "
+        "value of a label.",
+    ),
 )
 _HOW = (
     click.option(
@@ -170,8 +178,12 @@ def request_of(release: str, given: dict[str, Any]) -> RolloutNew:
     params = _params(given.pop("params"))
     labels = parse_pairs("--label", given.pop("labels"))
     flags = {key: given.pop(key) for key in ("retry", "allow_lower", "supersede")}
+    scope = given.pop("scope")
+    if scope not in ("each", "one") and not scope.startswith("each:"):
+        raise click.UsageError(f"'{scope}' is not each, one or each:LABEL for --scope")
     return RolloutNew(
         release=release,
+        scope=scope,
         robots=[each for word in words for each in word.split(",") if each],
         labels=labels,
         strategy=_strategy(given.pop("file"), given),

@@ -30,6 +30,7 @@ Examples:
   dorafleet rollout start arm --dry-run
   dorafleet rollout start arm@4 --label zone=hall --canary 2 --max-parallel 5
   dorafleet rollout start arm --strategy night.yml --budget cell=1 --detach
+  dorafleet rollout start cell --scope each:cell --max-parallel 1
   dorafleet rollout start arm --json | jq -c 'select(.event == "end")'
 \b
 The coordinator drives the rollout, even after this command has ended. While the command follows the
@@ -40,6 +41,7 @@ PLAN_EPILOG = """\b
 Examples:
   dorafleet plan arm
   dorafleet plan arm@4 --robots arm1,arm2 --canary 0
+  dorafleet plan cell --scope each:cell
   dorafleet plan arm --json | jq '.changes[0].replaced'
 \b
 The command changes nothing. It uses the coordinator's current knowledge of the robots.
@@ -248,6 +250,8 @@ def print_plan(found: RolloutPlan, *, as_json: bool) -> None:
         robots = [robot.robot for robot in found.robots if robot.changes == place]
         for line in plantext.change_lines(changes, robots):
             click.echo(visible(line))
+    for line in plantext.placement_lines(found):
+        click.echo(visible(line))
     click.echo(
         f"at most {found.parallel} at a time, {found.tolerated} may fail, none of the canaries"
     )

@@ -102,7 +102,9 @@ class Conflicts:
             return
         epoch = self._fleet.writer.epoch
         if robot.id in record.ports:
-            share = share_of(record, robot.id, self._robots.machines, self._peer)
+            share = share_of(
+                record.placement, record.ports, robot.id, self._robots.machines, self._peer
+            )
             request = share_set(record, share, epoch)
         else:
             request = end_of(
@@ -141,8 +143,8 @@ class Conflicts:
         }
         ports = {} if old is None else dict(old.ports)
         if robot.id not in ports:
-            others = [each for each in self._fleet.running if each.key != name]
-            ports |= ports_for([robot.id], self._robots.machines, others)
+            used = self._fleet.ports_used(name)
+            ports |= ports_for([robot.id], self._robots.machines, used)
         record = Record(
             uuid=share.uuid,
             name=None if name == share.uuid else name,

@@ -23,6 +23,7 @@ from dorafleet.coordinator.records import (
     desired_key,
     puts_for,
 )
+from dorafleet.coordinator.shares import port_of
 from dorafleet.coordinator.stored import damaged, read
 from dorafleet.coordinator.writing import uninterrupted
 from dorafleet.store.backup import RESTORED
@@ -166,6 +167,23 @@ class Fleet:
     def owner(self, robot: str, dataflow: str) -> Wanted | None:
         """Return the desired state of a dataflow on a robot, or None."""
         return self._wanted.get(robot, {}).get(dataflow)
+
+    def ports_used(self, but: str) -> set[tuple[str, int]]:
+        """Return the ports of links on each robot, without those of the dataflow `but`."""
+        found = {
+            (robot, port)
+            for record in self.running
+            if record.key != but
+            for robot, port in record.ports.items()
+        }
+        return found | {
+            (robot, port)
+            for robot, wanted in self._wanted.items()
+            for dataflow, each in wanted.items()
+            if dataflow != but
+            and each.group is not None
+            and (port := port_of(each.group.share)) is not None
+        }
 
     def labels(self, robot: str) -> Mapping[str, str | None]:
         """Return the labels of a robot that were changed; None is one that was removed."""

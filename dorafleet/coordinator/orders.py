@@ -54,6 +54,8 @@ def order_of(dataflow: str, wanted: Wanted, head: Rollout | None, epoch: int) ->
         rejects=wanted.rejects,
         soak_time=wanted.soak_time,
         withdraw=wanted.withdraw,
+        group=wanted.group,
+        committed=wanted.committed,
     )
     if head is not None:
         order.busy, order.busy_max = head.strategy.busy, head.strategy.busy_max

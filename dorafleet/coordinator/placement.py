@@ -117,6 +117,11 @@ def place(
     return {node.id: decisions[node.id] for node in nodes}
 
 
+def is_allowed(node: Requirements, machine: Candidate) -> bool:
+    """Return True if no rule keeps a node from a machine that has all its resources free."""
+    return _refusal(node, machine, ()) is None
+
+
 def _stays(node: Requirements, home: str, machines: Sequence[Candidate]) -> Decision:
     return Decision(
         node.id,

@@ -43,7 +43,7 @@ class Planner:
         """`peer` is the endpoint that all links connect to, if there is one."""
         self._fleet = fleet
         self._robots = robots
-        self._peer = peer
+        self.peer = peer
 
     def labels(self, robot: Robot) -> dict[str, str]:
         """Return the labels that a robot has now."""
@@ -68,7 +68,7 @@ class Planner:
         nodes = requirements_of(dataflow)
         placed = [(node, stay[node.id]) for node in nodes if node.id in stay]
         machines = [each for each in self.candidates() if each.id not in leave]
-        return place(nodes, machines, [*placed, *self._others(key)])
+        return place(nodes, machines, [*placed, *self.others(key)])
 
     def plan(
         self,
@@ -91,9 +91,9 @@ class Planner:
         placement = {id_: each.machine for id_, each in decisions.items() if each.machine}
         # Machines stay once they take part: their share ends with the dataflow.
         new = [id_ for id_ in self._robots.machines if id_ in set(placement.values()) - {*ports}]
-        others = [record for record in self._fleet.running if record.key != key]
-        every = {**ports, **ports_for(new, self._robots.machines, others)}
-        check_reachable(tuple(every), self._robots.machines, self._peer)
+        used = self._fleet.ports_used(key)
+        every = {**ports, **ports_for(new, self._robots.machines, used)}
+        check_reachable(tuple(every), self._robots.machines, self.peer)
         refused = [each for each in decisions.values() if each.machine is None]
         return Plan(
             placement,
@@ -134,7 +134,7 @@ class Planner:
         pending = {node: why for node, why in plan.pending.items() if node not in moving}
         return replace(plan, placement=placement, pending=pending)
 
-    def _others(self, key: str) -> Iterator[tuple[Requirements, str]]:
+    def others(self, key: str) -> Iterator[tuple[Requirements, str]]:
         """Yield the nodes of other dataflows that run, under their own ids."""
         for record in self._fleet.running:
             if record.key == key:

@@ -208,7 +208,9 @@ class Reconciler:
         if record is None or record.uuid != wanted.uuid or robot.id not in record.ports:
             request = end_of(name, wanted.uuid, robot.id, epoch=epoch, generation=wanted.generation)
         else:
-            share = share_of(record, robot.id, self._robots.machines, self._peer)
+            share = share_of(
+                record.placement, record.ports, robot.id, self._robots.machines, self._peer
+            )
             request = share_set(record, share, epoch)
         _log.debug("robot `%s`: generation %d of `%s`", robot.id, request.generation, name)
         robot.sending.add(name)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from dorad.control import messages as m
-from dorad.control.messages.releases import Rejection
+from dorad.control.messages.releases import Group, Rejection
 from dorad.int64 import Int64
 
 if TYPE_CHECKING:
@@ -131,6 +131,10 @@ class Wanted(msgspec.Struct, frozen=True):
     back."""
     withdraw: bool = False
     """Of a release that the robot has confirmed: whether it goes back, because nodes failed."""
+    group: Group | None = None
+    """Of a release: the machines that run it together; None: the robot runs all of it alone."""
+    committed: bool = False
+    """Of a release of a group: whether each of its machines was healthy with it."""
 
     @property
     def is_order(self) -> bool:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.problems import hint_for, in_order
-from dorad.dataflow.settings import Deploy
+from dorad.dataflow.settings import Amounts, Deploy
 from dorafleet.coordinator.placement import Requirements
 
 if TYPE_CHECKING:
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import Dataflow, NodeSpec
+    from dorad.release.manifest import Manifest, Place
     from dorafleet.coordinator.placement import Candidate
 
 _MAX_VALUES = 5
@@ -41,7 +42,7 @@ def problems_of(dataflow: Dataflow, machines: Sequence[Candidate]) -> tuple[Prob
 
 def _requirements(node: NodeSpec, dataflow: Dataflow) -> Requirements:
     deploy = node.deploy or dataflow.deploy or Deploy()
-    avoided = (_named(name, dataflow) for name in deploy.avoid.nodes)
+    avoided = (dataflow.ids_of(name) for name in deploy.avoid.nodes)
     return Requirements(
         node.id,
         deploy.machine,
@@ -52,9 +53,23 @@ def _requirements(node: NodeSpec, dataflow: Dataflow) -> Requirements:
     )
 
 
-def _named(name: str, dataflow: Dataflow) -> list[str]:
-    """Return the ids of a node, or of the nodes of a module."""
-    return [node.id for node in dataflow.nodes if node.id == name or node.id.startswith(f"{name}.")]
+def requirements_in(manifest: Manifest) -> tuple[Requirements, ...]:
+    """Return the requirements of each node of a release."""
+    return tuple(
+        Requirements(node) if content.place is None else _placed(node, content.place)
+        for node, content in manifest.nodes.items()
+    )
+
+
+def _placed(node: str, place: Place) -> Requirements:
+    return Requirements(
+        node,
+        place.machine or None,
+        place.labels,
+        Amounts(place.cpu, place.memory, place.gpu, tuple(place.devices) or None),
+        frozenset(place.avoid_machines),
+        frozenset(place.avoid_nodes),
+    )
 
 
 def _of_names(
@@ -70,7 +85,7 @@ def _of_names(
             yield dataflow.problem(key, f"there is no machine `{name}`", hint_for(name, ids))
     for index, name in enumerate(deploy.avoid.nodes):
         key = f"{place}.avoid.nodes[{index}]"
-        named = _named(name, dataflow)
+        named = dataflow.ids_of(name)
         if not named:
             nodes = [node.id for node in dataflow.nodes]
             yield dataflow.problem(key, f"there is no node `{name}`", hint_for(name, nodes))

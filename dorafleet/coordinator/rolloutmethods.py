@@ -13,7 +13,7 @@ from dorafleet.coordinator.rolloutplans import RolloutPlans
 from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.decide import Decision, decide
-from dorafleet.rollout.model import Rollout
+from dorafleet.rollout.model import Rollout, units_of
 from dorafleet.rollout.operate import Pace, operate
 from dorafleet.rollout.summary import row, summarise
 
@@ -121,7 +121,7 @@ class RolloutMethods:
         manifest = await self._plans.manifest(info)
         async with self._fleet.writer.changing:
             self._plans.check_version(info.name, params.if_version)
-            selection = self._plans.select(params, info)
+            selection = self._plans.select(params, info, manifest)
             self._plans.check_machines(selection, manifest)
             ended = self._plans.superseded(params, info.name, selection)
             rollout = Rollout(
@@ -130,7 +130,8 @@ class RolloutMethods:
                 release=info.id,
                 name=self._releases.label(info.id),
                 strategy=params.strategy,
-                size=len(selection.members),
+                size=len(units_of(selection.members)),
+                scope=params.scope,
                 by=_who(call),
                 created=time.time(),
                 since=time.time(),

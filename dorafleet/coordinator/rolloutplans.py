@@ -11,13 +11,25 @@ from dorad.phrases import first_of
 from dorad.release.changes import Changes, changed_nodes
 from dorad.release.errors import ReleaseError
 from dorad.release.machine import NEWEST, Machine, check_machine
+from dorafleet.coordinator.groups import Groups
 from dorafleet.coordinator.rollouts import before_of
 from dorafleet.rollout import messages as r
+from dorafleet.rollout.model import units_of
 from dorafleet.rollout.operate import is_moving_on
-from dorafleet.rollout.plan import MAX_NAMED, Candidate, Selection, select, with_params
+from dorafleet.rollout.plan import (
+    MAX_NAMED,
+    Candidate,
+    Selection,
+    chosen_of,
+    select,
+    with_params,
+)
 from dorafleet.rollout.strategy import parallel, tolerated
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dorad.control.messages.releases import Group
     from dorad.release.manifest import Manifest
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
@@ -25,7 +37,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robot import Robot
     from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.rollouts import Rollouts
-    from dorafleet.rollout.model import Rollout
+    from dorafleet.rollout.model import Member, Rollout
 
 MAX_ROBOTS = 10_000
 
@@ -49,6 +61,7 @@ class RolloutPlans:
         self._releases = releases
         self._rollouts = rollouts
         self._planner = planner
+        self._groups = Groups(fleet, robots, planner)
 
     async def plan(self, params: r.RolloutNew) -> r.RolloutPlan:
         """Return what a rollout would change, robot by robot.
@@ -58,12 +71,12 @@ class RolloutPlans:
             StoreError: the store cannot be read.
         """
         info = self._releases.find(params.release)
-        selection = self.select(params, info)
         manifest = await self.manifest(info)
+        selection = self.select(params, info, manifest)
         self.check_machines(selection, manifest)
         ended = self.superseded(params, info.name, selection)
         robots, changes = await self._rows(selection, manifest)
-        size = len(selection.members)
+        size = len(units_of(selection.members))
         ids = {info.id, *(each.before for each in robots if each.before)}
         return r.RolloutPlan(
             version=self._rollouts.version(info.name),
@@ -76,13 +89,29 @@ class RolloutPlans:
             names={id_: self._releases.label(id_) for id_ in ids},
         )
 
-    def select(self, params: r.RolloutNew, info: r.ReleaseInfo) -> Selection:
+    def select(self, params: r.RolloutNew, info: r.ReleaseInfo, manifest: Manifest) -> Selection:
         """Return who takes part in a rollout. Raises ControlError if it cannot be."""
         _check_size(params)
         fleet = [self._candidate(robot, info) for robot in self._robots.all]
         if len(params.robots) > MAX_ROBOTS:
             raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
-        return select(params, fleet, info.sequence, info.nodes)
+        groups = self._groups.make(params.scope, manifest, chosen_of(params, fleet))
+        self._check_agents(groups)
+        return select(params, fleet, info.sequence, info.nodes, groups)
+
+    def _check_agents(self, robots: Iterable[str]) -> None:
+        """Refuse machines whose software cannot switch together with others."""
+        old = [
+            id_
+            for id_ in robots
+            if (attached := self._robots.get(id_).attached) is not None and not attached.groups
+        ]
+        if old:
+            raise ControlError(
+                "refused",
+                f"the software of `{old[0]}` cannot switch together with other machines",
+                f"`dorafleet upgrade {old[0]}`",
+            )
 
     def _candidate(self, robot: Robot, info: r.ReleaseInfo) -> Candidate:
         owner = self._fleet.owner(robot.id, info.name)
@@ -90,6 +119,7 @@ class RolloutPlans:
         started = owner is not None and not owner.is_order
         state = robot.releases.get(info.name)
         order = None if started else owner
+        before, group = self._before(robot, info.name)
         on_it = (
             order is not None
             and order.release == info.id
@@ -106,7 +136,8 @@ class RolloutPlans:
             reachable=not robot.trouble,
             trouble=robot.trouble,
             arch="" if robot.attached is None else robot.attached.arch,
-            before=self._before(robot, info.name),
+            before=before,
+            before_group=group,
             params={} if order is None else order.params,
             sequence=0 if state is None else state.sequence,
             is_on_it=on_it,
@@ -114,8 +145,10 @@ class RolloutPlans:
             failed=self._rollouts.failed_before(info.name, robot.id, info.id),
         )
 
-    def _before(self, robot: Robot, dataflow: str) -> str:
+    def _before(self, robot: Robot, dataflow: str) -> tuple[str, Group | None]:
         """Return the release to which a robot reverts: the confirmed one, if that is known.
+
+        And the group in which it runs that.
 
         Its desired release may be one that it was only ordered to stage.
         """
@@ -124,13 +157,14 @@ class RolloutPlans:
             return before_of(state, self._rollouts.rejected(dataflow))
         owner = self._fleet.owner(robot.id, dataflow)
         if owner is None or not owner.is_order:
-            return ""
+            return "", None
         for head in reversed(self._rollouts.open):
             member = self._rollouts.known_members(head.number).get(robot.id)
             if head.dataflow == dataflow and member is not None and member.order:
-                confirmed = member.verdict == "confirmed"
-                return head.release if confirmed else member.before
-        return owner.release
+                if member.verdict == "confirmed":
+                    return head.release, member.group
+                return member.before, member.before_group
+        return owner.release, owner.group
 
     async def manifest(self, info: r.ReleaseInfo) -> Manifest:
         """Return the manifest of a release. Raises ControlError or StoreError."""
@@ -226,6 +260,8 @@ class RolloutPlans:
                     reachable=not robot.trouble,
                     note="; ".join(notes),
                     room=robot.room,
+                    instance=member.instance,
+                    nodes=_nodes_on(member),
                 )
             )
         rows += [
@@ -259,6 +295,12 @@ class RolloutPlans:
                 f"{newest.number}",
                 f"`dorafleet rollout undo {newest.number}`, or roll out the older release",
             )
+
+
+def _nodes_on(member: Member) -> list[str]:
+    """Return the nodes of an instance that are placed on one of its machines."""
+    placement = {} if member.group is None else member.group.share.placement
+    return [node for node, machine in placement.items() if machine == member.robot]
 
 
 def _check_size(params: r.RolloutNew) -> None:

@@ -21,7 +21,7 @@ from dorafleet.coordinator.records import Wanted
 from dorafleet.coordinator.stored import damaged, decoded, read
 from dorafleet.coordinator.writing import COORDINATOR
 from dorafleet.rollout.messages import JournalEntry
-from dorafleet.rollout.model import Member, Rollout
+from dorafleet.rollout.model import Member, Rollout, units_of
 from dorafleet.rollout.operate import operate
 from dorafleet.rollout.steps import Enter, Orders, Verdicts, apply
 from dorafleet.rollout.strategy import problems
@@ -29,7 +29,7 @@ from dorafleet.rollout.strategy import problems
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from dorad.control.messages.releases import ReleaseState
+    from dorad.control.messages.releases import Group, ReleaseState
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.rollout.steps import Step
     from dorafleet.store.model import Store
@@ -272,8 +272,8 @@ class Rollouts:
         reported what the step is made from. Return the robots with new orders. Raises ControlError
         or StoreError.
         """
-        step = _first_part(step)
         before = self._members[number]
+        step = _first_part(step, before)
         generation, now = self._fleet.next_generation, time.time()
         rollout, changed = apply(self.heads[number], before, step, generation, now)
         orders: dict[tuple[str, str], Wanted] = {}
@@ -282,8 +282,8 @@ class Rollouts:
         for robot, member in changed.items():
             if not before[robot].order and robot in seen:
                 # Known only now: the robot may have been unreachable when the rollout was planned.
-                way_back = before_of(seen[robot], self.rejected(rollout.dataflow))
-                member = msgspec.structs.replace(member, before=way_back)
+                way_back, group = before_of(seen[robot], self.rejected(rollout.dataflow))
+                member = msgspec.structs.replace(member, before=way_back, before_group=group)
                 changed[robot] = member
             puts[f"{ROBOTS}{number:08}/{robot}"] = msgspec.json.encode(member)
             if isinstance(step, Orders):
@@ -365,6 +365,8 @@ def wanted_of(rollout: Rollout, member: Member, rejected: Collection[str]) -> Wa
         rejects=rejects,
         soak_time=rollout.strategy.soak_time if forward else 0.0,
         withdraw=member.withdrawn and forward,
+        group=member.group if forward else member.before_group,
+        committed=member.committed and member.order == "switch",
     )
 
 
@@ -376,19 +378,28 @@ def rejected_of(heads: Iterable[Rollout]) -> frozenset[str]:
     return frozenset(release for release, head in newest.items() if head.rejected)
 
 
-def before_of(state: ReleaseState, rejected: Collection[str]) -> str:
-    """Return the release to which a robot goes back: the last confirmed one that was not undone."""
+def before_of(state: ReleaseState, rejected: Collection[str]) -> tuple[str, Group | None]:
+    """Return the release to which a robot goes back: the last confirmed one that was not undone.
+
+    And the group in which it ran that.
+    """
     if state.confirmed in rejected and state.previous and state.previous not in rejected:
-        return state.previous
-    return state.confirmed
+        return state.previous, state.previous_group
+    return state.confirmed, state.group
 
 
-def _first_part(step: Step) -> Step:
+def _first_part(step: Step, members: Mapping[str, Member]) -> Step:
+    """Return a step for as many robots as fit into a transaction: no instance is split."""
     match step:
         case Verdicts(judged):
             return Verdicts(judged[:CHUNK])
         case Orders(kind, robots, reason):
-            return Orders(kind, robots[:CHUNK], reason)
+            part: list[str] = []
+            for unit in units_of(members[robot] for robot in robots).values():
+                if part and len(part) + len(unit) > CHUNK:
+                    break
+                part += [member.robot for member in unit]
+            return Orders(kind, tuple(part), reason)
     return step
 
 

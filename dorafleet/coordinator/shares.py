@@ -10,7 +10,7 @@ from dorad.control.messages.agent import ShareContent, ShareSet
 from dorafleet.inventory.syntax import LINKS_USE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from dorafleet.coordinator.records import Record
     from dorafleet.inventory.model import Machine
@@ -22,16 +22,15 @@ HOLD_MARGIN_S = 15.0
 
 
 def ports_for(
-    robots: Iterable[str], machines: Mapping[str, Machine], others: Iterable[Record]
+    robots: Iterable[str], machines: Mapping[str, Machine], used: Collection[tuple[str, int]]
 ) -> dict[str, int]:
     """Return the port of the link process on each robot: the first free one from `zenoh_port` on.
 
-    `others` are the dataflows whose ports are in use.
+    `used` are the ports on robots that other dataflows have.
 
     Raises:
         ControlError: a robot has no port left.
     """
-    used = {(robot, port) for other in others for robot, port in other.ports.items()}
     found: dict[str, int] = {}
     for robot in robots:
         first = machines[robot].zenoh_port
@@ -75,24 +74,34 @@ def check_router(peer: str) -> None:
         )
 
 
+def port_of(share: Share) -> int | None:
+    """Return the port on which the link process of a share listens; None if it does not."""
+    return int(share.listen[0].rpartition(":")[2]) if share.listen else None
+
+
 def share_of(
-    record: Record, robot: str, machines: Mapping[str, Machine], peer: str | None
+    placement: dict[str, str],
+    ports: Mapping[str, int],
+    robot: str,
+    machines: Mapping[str, Machine],
+    peer: str | None,
 ) -> Share:
     """Return the share of a robot; with `peer`, all robots connect to that endpoint.
 
-    Of two robots that both have an address, the later one connects to the earlier one.
+    `placement` has the machine of each node, `ports` all machines of the dataflow. Of two that both
+    have an address, the later one connects to the earlier one.
     """
-    share = Share(machine=robot, placement=record.placement)
-    if len(record.ports) < 2:
+    share = Share(machine=robot, placement=placement)
+    if len(ports) < 2:
         return share
     if peer is not None:
         share.connect, share.router = [peer], True
         return share
     own = machines[robot].zenoh_addr
     # A machine may have left the cluster file since the start.
-    known = {id_: port for id_, port in record.ports.items() if id_ in machines}
+    known = {id_: port for id_, port in ports.items() if id_ in machines}
     anywhere = "[::]" if own is not None and own.version == 6 else "0.0.0.0"  # noqa: S104 - by TLS
-    share.listen = [f"tls/{anywhere}:{record.ports[robot]}"]
+    share.listen = [f"tls/{anywhere}:{ports[robot]}"]
     order = list(known)
     for other, port in known.items():
         address = machines[other].zenoh_addr

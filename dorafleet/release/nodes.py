@@ -18,7 +18,7 @@ import msgspec
 
 from dorad.boundedfile import read_bounded
 from dorad.dataflow.model import NodeKind
-from dorad.release.manifest import NodeContent
+from dorad.release.manifest import NodeContent, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -64,7 +64,7 @@ def node_contents(dataflow: Dataflow, root: Path, files: Sequence[File]) -> Cont
             entry = entry | {"deploy": place}
         description = [_without_inputs(entry), whole, [by_path[each] for each in needed]]
         digest = hashlib.sha256(msgspec.json.encode(description, order="deterministic"))
-        found[node.id] = NodeContent(digest.hexdigest(), _is_python(node))
+        found[node.id] = NodeContent(digest.hexdigest(), _is_python(node), _place(node, dataflow))
     return Contents(found, sorted(shared))
 
 
@@ -73,6 +73,25 @@ def program_of(node: NodeSpec) -> list[str]:
     if node.kind is NodeKind.PATH and node.path is not None:
         return [node.path]
     return [operator.source for operator in node.operators]
+
+
+def _place(node: NodeSpec, dataflow: Dataflow) -> Place | None:
+    """Return where a node may run, None if anywhere."""
+    deploy = node.deploy or dataflow.deploy
+    if deploy is None:
+        return None
+    avoided = [dataflow.ids_of(name) for name in deploy.avoid.nodes]
+    place = Place(
+        machine=deploy.machine or "",
+        labels=dict(deploy.labels),
+        cpu=deploy.needs.cpu,
+        memory=deploy.needs.memory,
+        gpu=deploy.needs.gpu,
+        devices=list(deploy.needs.devices or ()),
+        avoid_machines=list(deploy.avoid.machines),
+        avoid_nodes=sorted({id_ for ids in avoided for id_ in ids} - {node.id}),
+    )
+    return None if place == Place() else place
 
 
 def _is_python(node: NodeSpec) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dorafleet.rollout.gates import Gate, Passing, is_leased, next_opening, pass_gates
+from dorafleet.rollout.instances import YIELD_S, next_orders, withdrawn_with
 from dorafleet.rollout.model import BACK, FORWARD, HAVE_IT
 from dorafleet.rollout.phases import (
     TOO_BUSY,
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
     from dorafleet.rollout.model import Member, StepKind, View
     from dorafleet.rollout.steps import Step
-
-YIELD_S = 60.0
-"""Seconds for which a busy robot with the order to switch keeps its place."""
 
 YIELDS = "busy: others go first"
 """The reason of such an order to get ready again."""
@@ -61,12 +59,14 @@ def decide(view: View) -> Decision:
     )
     if judged:
         return Decision(Verdicts(judged))
+    if not rollout.question and (together := next_orders(view)):
+        return Decision(together)
     if rollout.paused and not rollout.is_final:
         return Decision(_hold(view, PAUSED) if rollout.phase in FORWARD else None)
     enter = next_phase(view)
     if enter is not None:
         return Decision(enter)
-    if rollout.phase not in BACK and (failing := _failing(view)):
+    if rollout.phase not in BACK and (failing := withdrawn_with(view, _failing(view))):
         return Decision(Orders("withdraw", failing))
     if rollout.phase in FORWARD:
         return _forward(view)
@@ -116,17 +116,23 @@ def _forward(view: View) -> Decision:
     stage = [
         member.robot
         for member in eligible
-        if not member.order and not member.verdict and _is_free(view, member)
+        if not member.order and view.is_open(member) and _is_free(view, member)
     ]
     if stage:
         return Decision(Orders("stage", tuple(stage)))
+    if again := [member.robot for member in eligible if all(map(_is_back, view.unit_of(member)))]:
+        # A machine of the instance was busy.
+        return Decision(Orders("stage", tuple(again), TOO_BUSY))
     if next_opening(view) != view.now and (held := _hold(view, CLOSED)):
         return Decision(held)
     late = _busy(view, eligible, view.rollout.strategy.busy_max)
     if late:
         return Decision(Orders("stage", tuple(late), TOO_BUSY))
-    open_ = [member for member in eligible if not member.verdict and not member.in_flight]
-    staged = [each for each in open_ if _is_staged(view, each) and not was_too_busy(view, each)]
+    open_ = [member for member in eligible if view.is_open(member) and not member.in_flight]
+    ready = {
+        each.robot for each in open_ if _is_staged(view, each) and not was_too_busy(view, each)
+    }
+    staged = [each for each in open_ if all(m.robot in ready for m in view.unit_of(each))]
     # Those that were busy come last, so that they keep no place from the others.
     staged.sort(key=lambda each: each.reason == YIELDS)
     passing = pass_gates(view, staged, forward=True)
@@ -146,6 +152,8 @@ def _forward(view: View) -> Decision:
             passing.waiting[member.robot] = "unreachable"
         elif needs_files(member, view.seen_of(member)):
             passing.waiting[member.robot] = "files"
+        elif member.robot in ready and member not in staged:
+            passing.waiting[member.robot] = "machines"
     return _as_decision(passing, "switch")
 
 
@@ -155,7 +163,7 @@ def _eligible(view: View) -> list[Member]:
     if view.rollout.phase == "canary":
         return [member for member in members if member.batch == 0]
     last = next(
-        (m.batch for m in members if not m.verdict and not is_deferred(view, m)),
+        (m.batch for m in members if view.is_open(m) and not is_deferred(view, m)),
         members[-1].batch if members else 0,
     )
     return [member for member in members if member.batch <= last]
@@ -172,17 +180,19 @@ def _is_staged(view: View, member: Member) -> bool:
 
 
 def _busy(view: View, members: Iterable[Member], seconds: float) -> list[str]:
-    """Return the robots with the order to switch that have been busy for this time."""
-    return [
-        member.robot
+    """Return the robots with the order to switch that have been busy for this time.
+
+    With the other machines of their instances, which wait for them.
+    """
+    busy = {
+        member.unit
         for member in members
-        if member.in_flight
-        and member.order == "switch"
-        and (seen := view.seen_of(member)).reachable
-        and is_leased(seen)
-        and is_waiting(member, seen)
+        if member.order == "switch"
+        and _is_undecided(view, member)
+        and is_leased(seen := view.seen_of(member))
         and seen.leased_for >= seconds
-    ]
+    }
+    return [each.robot for unit in busy for each in view.units[unit] if each.in_flight]
 
 
 def _back(view: View) -> Decision:
@@ -279,6 +289,7 @@ def _is_undelivered(view: View, member: Member) -> bool:
     return (
         member.order == "switch"
         and member.in_flight
+        and not member.instance  # the other machines may have begun
         and not seen.reachable
         and seen.state is not None  # else this coordinator has had no report yet
         and reported(member, seen) is None
@@ -286,13 +297,18 @@ def _is_undelivered(view: View, member: Member) -> bool:
 
 
 def _is_undecided(view: View, member: Member) -> bool:
-    """Return True for a robot that may switch, and is known not to have begun."""
-    seen = view.seen_of(member)
+    """Return True for a robot that may switch, and is known not to have begun.
+
+    No other machine of its instance has begun, either.
+    """
     return (
         member.order == "switch"
         and member.in_flight
-        and seen.reachable
-        and is_waiting(member, seen)
+        and all(
+            (seen := view.seen_of(each)).reachable and is_waiting(each, seen)
+            for each in view.unit_of(member)
+            if each.in_flight
+        )
     )
 
 
@@ -312,6 +328,11 @@ def _may_turn_round(view: View, member: Member) -> bool:
         and view.has_way_back(member)
         and not (is_leased(seen) and view.rollout.strategy.busy == "wait")
     )
+
+
+def _is_back(member: Member) -> bool:
+    """Return True for a machine of an instance that has left its switch."""
+    return bool(member.instance) and (member.order, member.verdict) == ("back", "back")
 
 
 def _is_free(view: View, member: Member) -> bool:

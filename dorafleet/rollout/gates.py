@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from dorafleet.rollout import windows
+from dorafleet.rollout.model import units_of
 from dorafleet.rollout.strategy import amount, parallel
 
 if TYPE_CHECKING:
@@ -15,8 +16,9 @@ if TYPE_CHECKING:
     from dorafleet.rollout.model import FleetRobot, Member, Seen, View
     from dorafleet.rollout.strategy import Budget
 
-Gate = Literal["unreachable", "files", "busy", "window", "budget", "parallel"]
-"""What a robot waits for. `parallel`: others switch at the moment."""
+Gate = Literal["unreachable", "files", "busy", "machines", "window", "budget", "parallel"]
+"""What a robot waits for. `machines`: others of its instance are not ready. `parallel`: others
+switch at the moment."""
 
 
 @dataclass(slots=True)
@@ -32,33 +34,37 @@ class Passing:
 def pass_gates(view: View, candidates: Iterable[Member], *, forward: bool) -> Passing:
     """Return which of the candidates, in their order, may switch at once.
 
-    A switch that goes back waits for no window.
+    Those of one instance switch together, or wait together. A switch that goes back waits for no
+    window.
     """
     rollout, strategy = view.rollout, view.rollout.strategy
     found = Passing()
     at_once = rollout.back_at_once and not forward
     most = rollout.back_parallel if not forward else None
     free = rollout.size if at_once else parallel(strategy, rollout.size, most)
-    free -= sum(member.in_flight for member in view.members.values())
+    in_flight = {member.unit for member in view.members.values() if member.in_flight}
+    free -= len(in_flight)
     opening = next_opening(view) if forward else view.now
     room = _Room(view)
-    for member in candidates:
-        robot = member.robot
-        seen = view.seen.get(robot)
-        if seen is None or not seen.reachable:
-            found.waiting[robot] = "unreachable"
-        elif is_leased(seen) and strategy.busy == "wait":
-            found.waiting[robot] = "busy"
+    for unit, members in units_of(candidates).items():
+        robots = [member.robot for member in members]
+        seen = [view.seen.get(robot) for robot in robots]
+        gate: Gate | None = None
+        if any(each is None or not each.reachable for each in seen):
+            gate = "unreachable"
+        elif strategy.busy == "wait" and any(each is not None and is_leased(each) for each in seen):
+            gate = "busy"
         elif opening is None or opening > view.now:
-            found.waiting[robot] = "window"
-            found.opening = opening
-        elif free <= 0:
-            found.waiting[robot] = "parallel"
-        elif not at_once and not room.take(robot):
-            found.waiting[robot] = "budget"
-        else:
-            free -= 1
-            found.robots.append(robot)
+            gate, found.opening = "window", opening
+        elif free <= 0 and unit not in in_flight:
+            gate = "parallel"
+        elif not at_once and not room.take(robots):
+            gate = "budget"
+        if gate is not None:
+            found.waiting |= dict.fromkeys(robots, gate)
+            continue
+        free -= unit not in in_flight
+        found.robots += robots
     return found
 
 
@@ -100,6 +106,8 @@ class _Room:
 
     def __init__(self, view: View) -> None:
         self._fleet: Mapping[str, FleetRobot] = {}
+        self._down: set[str] = set()
+        self._unavailable = Counter[str]()
         budget = view.rollout.strategy.disruption_budget
         if budget is None:
             return
@@ -111,18 +119,18 @@ class _Room:
             group: amount(budget.max_unavailable, size) for group, size in sizes.items()
         }
 
-    def take(self, robot: str) -> bool:
-        """Count a robot as unavailable, unless that is too much for its group."""
-        found = self._fleet.get(robot)
-        if found is None:
-            return True
-        if robot in self._down:
-            # It is counted already: its switch takes no other one away.
-            return self._unavailable[found.group] <= self._limits[found.group]
-        if self._unavailable[found.group] >= self._limits[found.group]:
+    def take(self, robots: Iterable[str]) -> bool:
+        """Count robots as unavailable, unless they are too many for one of their groups."""
+        known = [(robot, found.group) for robot in robots if (found := self._fleet.get(robot))]
+        # One that is down is counted already: its switch takes no other one away.
+        new = Counter(group for robot, group in known if robot not in self._down)
+        if any(
+            self._unavailable[group] + new[group] > self._limits[group]
+            for group in {group for _, group in known}
+        ):
             return False
-        self._unavailable[found.group] += 1
-        self._down.add(robot)
+        self._unavailable.update(new)
+        self._down.update(robot for robot, _ in known)
         return True
 
 

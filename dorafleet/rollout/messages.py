@@ -13,7 +13,7 @@ from dorad.control.messages import Method, Nothing, Struct
 from dorad.control.messages.releases import Evidence
 from dorad.int64 import Int64
 from dorad.release.changes import Changes
-from dorafleet.rollout.model import Phase
+from dorafleet.rollout.model import Phase, Scope
 from dorafleet.rollout.strategy import Amount, Strategy
 
 
@@ -75,6 +75,7 @@ class RolloutNew(Struct):
     """Ids; none selects all."""
     labels: dict[str, str] = {}
     """Labels that they must have, too."""
+    scope: Scope = "each"
     strategy: Strategy = msgspec.field(default_factory=Strategy)
     params: dict[str, Any] | None = None
     """Parameters by `node/name`; None keeps those that each robot has."""
@@ -102,6 +103,10 @@ class PlannedRobot(Struct):
     note: str = ""
     room: Int64 | None = None
     """Bytes that its disk of releases has free by its last report; None if they are unknown."""
+    instance: str = ""
+    """The instance that it runs with others; empty if it runs the dataflow alone."""
+    nodes: list[str] = []
+    """The nodes that are placed on it, of an instance over several machines."""
 
 
 class RolloutPlan(Struct):
@@ -116,9 +121,9 @@ class RolloutPlan(Struct):
     supersedes: list[Int64] = []
     """Rollouts that it would end."""
     parallel: Int64 = 0
-    """Robots that switch at a time."""
+    """Robots, or instances, that switch at a time."""
     tolerated: Int64 = 0
-    """Robots that may fail; none of the canaries."""
+    """Robots, or instances, that may fail; none of the canaries."""
     names: dict[str, str] = {}
     """`name@sequence` of the releases in it, by id."""
 
@@ -204,6 +209,8 @@ class RolloutSummary(Struct):
     by: str
     created: float
     size: Int64
+    """Its robots, or instances over several machines."""
+    scope: str = "each"
     state: str = ""
     """For people: the phase, or `paused`, or `waiting` with what for."""
     reason: str = ""
@@ -244,6 +251,8 @@ class RolloutRobot(Struct):
     """The lease that makes it busy, with its owner."""
     restarted: list[str] = []
     """Nodes that its switch has replaced."""
+    instance: str = ""
+    """The instance that it runs with others; empty if it runs the dataflow alone."""
     goes_back: bool = False
     """Whether `rollout.undo` would switch it back: it has the release, or may have it."""
 

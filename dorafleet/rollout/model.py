@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
-from dorad.control.messages.releases import Evidence
+from dorad.control.messages.releases import Evidence, Group
 from dorad.int64 import Int64
 from dorafleet.rollout.strategy import Amount, Strategy
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from dorad.control.messages.releases import ReleaseState
 
@@ -57,12 +57,17 @@ FINAL = frozenset(
 )
 """Phases that a rollout leaves only by `undo`."""
 
+Scope = Annotated[str, msgspec.Meta(pattern=r"^(each|one|each:[^:\x00-\x1f]{1,200})$(?!\n)")]
+"""`each`: each robot runs the dataflow alone. `one`: one instance over all robots. `each:LABEL`: an
+instance over the robots with one value of a label."""
+
 OrderKind = Literal["", "stage", "switch", "recall", "back"]
 """The last order to a robot. `recall`: stay with what runs; `back`: switch back to it."""
 
-StepKind = Literal["stage", "switch", "recall", "back", "withdraw"]
-"""What a step orders. `withdraw`: a robot that is confirmed and has failed goes back as one that
-fails in its probation; its order remains to switch."""
+StepKind = Literal["stage", "switch", "commit", "recall", "back", "withdraw"]
+"""What a step orders. `commit`: all machines of an instance are healthy, each confirms.
+`withdraw`: a robot that is confirmed and has failed goes back as one that fails in its probation;
+its order remains to switch."""
 
 Verdict = Literal["", "confirmed", "reverted", "stuck", "refused", "lost", "failed", "back"]
 """`lost`: no verdict in time. `failed`: it was confirmed, then nodes of it failed, and it has not
@@ -88,7 +93,7 @@ class Rollout(msgspec.Struct, frozen=True):
     """Of the release, for people."""
     strategy: Strategy
     size: Int64
-    """Number of its robots."""
+    """Number of its instances."""
     by: str
     """Who started it."""
     created: float
@@ -97,6 +102,7 @@ class Rollout(msgspec.Struct, frozen=True):
     """When `phase` changed."""
     reason: str = ""
     """Why it is in this phase."""
+    scope: Scope = "each"
     paused: bool = False
     question: str = ""
     """What an operator should decide, if the coordinator has paused it."""
@@ -132,7 +138,14 @@ class Member(msgspec.Struct, frozen=True):
     before: str = ""
     """The release to which it reverts; empty for none."""
     before_params: dict[str, Any] = {}
+    before_group: Group | None = None
     params: dict[str, Any] = {}
+    instance: str = ""
+    """The instance that it runs with other machines; empty if it runs the dataflow alone."""
+    group: Group | None = None
+    committed: bool = False
+    """Whether all machines of the instance were healthy with the release. It is stored before any
+    of them is told, and decides for those that have gone back meanwhile."""
     order: OrderKind = ""
     generation: Int64 = 0
     """Of the order."""
@@ -143,6 +156,11 @@ class Member(msgspec.Struct, frozen=True):
     """When the order or the verdict changed."""
     reason: str = ""
     evidence: list[Evidence] = []
+
+    @property
+    def unit(self) -> str:
+        """The name of what switches as one: its instance, or the robot itself."""
+        return self.instance or self.robot
 
     @property
     def in_flight(self) -> bool:
@@ -199,6 +217,25 @@ class View:
     """Seconds since 1970."""
     rejected: frozenset[str] = frozenset()
     """Releases of the dataflow that were undone."""
+    units: Mapping[str, list[Member]] = field(init=False, compare=False)
+    """Its robots by what switches as one."""
+
+    def __post_init__(self) -> None:
+        """Find the units."""
+        object.__setattr__(self, "units", units_of(self.members.values()))
+
+    def unit_of(self, member: Member) -> list[Member]:
+        """Return the robots that switch together with one, and that one."""
+        return self.units[member.unit]
+
+    def is_open(self, member: Member) -> bool:
+        """Return True for a robot that has no verdict yet, and of whose instance none has failed.
+
+        One that still goes back because of such a failure is open, too.
+        """
+        if member.verdict:
+            return False
+        return member.in_flight or not any(each.failed for each in self.unit_of(member))
 
     def has_way_back(self, member: Member) -> bool:
         """Return False for a robot whose former release was undone, too."""
@@ -207,3 +244,11 @@ class View:
     def seen_of(self, member: Member) -> Seen:
         """Return what is known of a robot of the rollout."""
         return self.seen.get(member.robot, _NOWHERE)
+
+
+def units_of(members: Iterable[Member]) -> dict[str, list[Member]]:
+    """Return robots by what switches as one, in their order."""
+    found: dict[str, list[Member]] = {}
+    for member in members:
+        found.setdefault(member.unit, []).append(member)
+    return found

@@ -74,10 +74,11 @@ def _after_rolling(view: View) -> Enter | None:
     rollout, members = view.rollout, view.members
     failed = failures(members.values())
     limit = tolerated(rollout.strategy, rollout.size)
-    if len(failed) > limit:
-        return _fail(view, f"{len(failed)} failed, {limit} accepted: {_named(failed)}")
-    open_ = [member for member in members.values() if not member.verdict]
-    if failed and not open_ and len(failed) == len(members):
+    units = {member.unit for member in failed}
+    if len(units) > limit:
+        return _fail(view, f"{len(units)} failed, {limit} accepted: {_named(failed)}")
+    open_ = [member for member in members.values() if view.is_open(member)]
+    if failed and not open_ and units == view.units.keys():
         return _fail(view, f"no robot has it: {_named(failed)}")
     if rollout.phase == "rolling":
         if not all(is_deferred(view, member) for member in open_):
@@ -172,7 +173,7 @@ def is_deferred(view: View, member: Member) -> bool:
     seen = view.seen_of(member)
     if not seen.owned:
         return True
-    if member.in_flight and member.order == "switch":
+    if member.in_flight and member.order == "switch" and not member.committed:
         return False
     if not seen.reachable:
         return seen.away_for >= DEFER_S

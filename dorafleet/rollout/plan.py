@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from msgspec.structs import replace
 
@@ -16,8 +18,9 @@ from dorafleet.rollout.model import FleetRobot, Member
 from dorafleet.rollout.strategy import amount, problems
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
+    from dorad.control.messages.releases import Group
     from dorad.release.changes import Changes
     from dorafleet.rollout.messages import RolloutNew
     from dorafleet.rollout.strategy import Strategy
@@ -27,6 +30,8 @@ MAX_VALUE = 80
 """Characters of a parameter that are shown."""
 
 HAS_IT = "it has it already"
+NO_NODE = "no node is placed on it"
+EACH = "each"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,7 @@ class Candidate:
     """Empty if it was never connected."""
     before: str = ""
     """Its desired release."""
+    before_group: Group | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
     sequence: int = 0
     """The highest that it has confirmed."""
@@ -60,10 +66,21 @@ class Selection:
     left_out: dict[str, str]
 
 
+Groups: TypeAlias = "Mapping[str, Group]"
+"""The group of each robot that runs the release together with others."""
+
+
 def select(
-    new: RolloutNew, fleet: Sequence[Candidate], sequence: int, nodes: Collection[str]
+    new: RolloutNew,
+    fleet: Sequence[Candidate],
+    sequence: int,
+    nodes: Collection[str],
+    groups: Groups = MappingProxyType({}),
 ) -> Selection:
     """Return who takes part. `sequence` and `nodes` are those of the release.
+
+    With a scope other than `each`, only robots in `groups` do. The machines of an instance take
+    part together, or none of them does.
 
     Raises:
         ControlError: the rollout cannot be; nothing is changed.
@@ -71,38 +88,60 @@ def select(
     if wrong := list(problems(new.strategy)):
         raise ControlError("bad-request", "; ".join(wrong), problems=wrong)
     _check_params(new.params or {}, nodes)
-    chosen = _chosen(new, fleet)
+    chosen = chosen_of(new, fleet)
     _check_started(chosen)
-    left_out = {
-        each.id: HAS_IT
-        for each in chosen
-        if each.is_on_it and new.params in (None, dict(each.params))
-    }
-    if not new.retry:
-        left_out |= {
-            each.id: f"it has failed there: {each.failed}; `--retry` tries again"
-            for each in chosen
-            if each.failed and not each.is_on_it
-        }
-    part = [each for each in chosen if each.id not in left_out]
+    left_out: dict[str, str] = {}
+    part: list[Candidate] = []
+    units: dict[str, list[Candidate]] = {}
+    for each in chosen:
+        if new.scope == EACH:
+            units[each.id] = [each]
+        elif each.id in groups:
+            units.setdefault(groups[each.id].instance, []).append(each)
+        else:
+            left_out[each.id] = NO_NODE
+    for unit in units.values():
+        if why := _why_not(new, unit, groups):
+            left_out |= dict.fromkeys((each.id for each in unit), why)
+        else:
+            part += unit
     if not part:
         raise _nothing_left(left_out)
     if not new.allow_lower:
         _check_sequence(part, sequence)
     strategy = new.strategy
-    _check_budget(strategy, part, fleet)
-    batches = _batches(strategy, part)
+    _check_budget(strategy, part, fleet, groups)
+    batches = _batches(strategy, part, groups)
     members = [
         Member(
             robot=each.id,
             batch=batches[each.id],
             before=each.before,
             before_params=dict(each.params),
+            before_group=each.before_group,
             params=_kept(each.params, nodes) if new.params is None else dict(new.params),
+            instance="" if (group := groups.get(each.id)) is None else group.instance,
+            group=group,
         )
         for each in sorted(part, key=lambda each: batches[each.id])
     ]
     return Selection(members, left_out)
+
+
+def _why_not(new: RolloutNew, unit: Sequence[Candidate], groups: Groups) -> str:
+    """Return why a robot, or the machines of an instance, do not take part; empty if they do."""
+    if all(
+        each.is_on_it
+        and new.params in (None, dict(each.params))
+        and each.before_group == groups.get(each.id)
+        for each in unit
+    ):
+        return HAS_IT
+    failed = [each for each in unit if each.failed and not each.is_on_it]
+    if failed and not new.retry:
+        there = "there" if len(unit) == 1 else f"on `{failed[0].id}`"
+        return f"it has failed {there}: {failed[0].failed}; `--retry` tries again"
+    return ""
 
 
 def with_params(changes: Changes, before: Mapping[str, Any], after: Mapping[str, Any]) -> Changes:
@@ -147,7 +186,8 @@ def _encoded(params: Mapping[str, Any], name: str) -> str:
     return as_json(params[name]).decode() if name in params else "default"
 
 
-def _chosen(new: RolloutNew, fleet: Sequence[Candidate]) -> list[Candidate]:
+def chosen_of(new: RolloutNew, fleet: Sequence[Candidate]) -> list[Candidate]:
+    """Return the robots that a rollout is for. Raises ControlError."""
     ids = [each.id for each in fleet]
     wanted = set(new.robots)
     if unknown := sorted(wanted.difference(ids)):
@@ -207,7 +247,7 @@ def _nothing_left(left_out: Mapping[str, str]) -> ControlError:
 
 
 def _check_budget(
-    strategy: Strategy, part: Sequence[Candidate], fleet: Sequence[Candidate]
+    strategy: Strategy, part: Sequence[Candidate], fleet: Sequence[Candidate], groups: Groups
 ) -> None:
     budget = strategy.disruption_budget
     if budget is None:
@@ -220,33 +260,58 @@ def _check_budget(
         )
     robots = {each.id: FleetRobot(each.labels.get(budget.group_by, ""), True) for each in fleet}
     reason = impossible(budget, robots, [each.id for each in part])
+    sizes = Counter(robot.group for robot in robots.values())
+    for instance, unit in _units(part, groups).items():
+        for group, count in Counter(robots[each.id].group for each in unit).items():
+            if count > 1 and count > amount(budget.max_unavailable, sizes[group]):
+                reason = (
+                    f"max_unavailable {budget.max_unavailable} is less than the {count} machines "
+                    f"of `{instance}` with `{budget.group_by}={group}`, which switch together"
+                )
     if reason:
-        raise ControlError("refused", f"disruption_budget: {reason}", "allow at least 1")
+        raise ControlError("refused", f"disruption_budget: {reason}", "allow more")
 
 
-def _batches(strategy: Strategy, part: Sequence[Candidate]) -> dict[str, int]:
-    """Return the batch of each robot; 0 is that of the canaries."""
-    found = dict.fromkeys(_canaries(strategy, part), 0)
+def _units(part: Iterable[Candidate], groups: Groups) -> dict[str, list[Candidate]]:
+    """Return the robots by what switches as one, in their order."""
+    found: dict[str, list[Candidate]] = {}
+    for each in part:
+        group = groups.get(each.id)
+        found.setdefault(each.id if group is None else group.instance, []).append(each)
+    return found
+
+
+def _batches(strategy: Strategy, part: Sequence[Candidate], groups: Groups) -> dict[str, int]:
+    """Return the batch of each robot; 0 is that of the canaries.
+
+    Amounts count instances. An instance is selected if one of its machines is.
+    """
+    units = _units(part, groups)
+    found = dict.fromkeys(_canaries(strategy, units), 0)
     number = 0
     for number, batch in enumerate(strategy.batches, start=1):
-        matching = [each for each in part if _has(each, batch.selector)]
+        matching = [name for name, unit in units.items() if _one_has(unit, batch.selector)]
         if not matching:
             raise ControlError("refused", f"batches[{number - 1}] selects none of the robots")
-        free = [each.id for each in matching if each.id not in found]
+        free = [name for name in matching if name not in found]
         limit = len(free)
         if batch.limit is not None:
-            limit = max(1, amount(batch.limit, len(part)))
+            limit = max(1, amount(batch.limit, len(units)))
         found |= dict.fromkeys(free[:limit], number)
-    return {each.id: found.get(each.id, number + 1) for each in part}
+    return {each.id: found.get(name, number + 1) for name, unit in units.items() for each in unit}
 
 
-def _canaries(strategy: Strategy, part: Sequence[Candidate]) -> list[str]:
-    wanted = amount(strategy.canary, len(part))
+def _one_has(unit: Iterable[Candidate], labels: Mapping[str, str]) -> bool:
+    return any(_has(each, labels) for each in unit)
+
+
+def _canaries(strategy: Strategy, units: Mapping[str, Sequence[Candidate]]) -> list[str]:
+    wanted = amount(strategy.canary, len(units))
     if strategy.canary in (0, "0"):
         if strategy.canary_selector:
             raise ControlError("refused", "canary_selector: `canary` is 0")
         return []
-    matching = [each for each in part if _has(each, strategy.canary_selector)]
+    matching = [name for name, unit in units.items() if _one_has(unit, strategy.canary_selector)]
     if not matching:
         labels = ", ".join(f"{k}={v}" for k, v in strategy.canary_selector.items())
         raise ControlError(
@@ -256,8 +321,8 @@ def _canaries(strategy: Strategy, part: Sequence[Candidate]) -> list[str]:
         )
     if not strategy.canary_selector:
         # Prefer robots that answer.
-        matching.sort(key=lambda each: not each.reachable)
-    return [each.id for each in matching[: max(1, wanted)]]
+        matching.sort(key=lambda name: not all(each.reachable for each in units[name]))
+    return matching[: max(1, wanted)]
 
 
 def _named(robots: Sequence[Candidate]) -> str:

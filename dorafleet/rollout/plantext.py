@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_NAMES = 8
 """Names in one list."""
 
-PLAN_COLUMNS = ("Robot", "Batch", "From", "To", "Nodes", "Bytes", "Free", "Note")
+PLAN_COLUMNS = ("Robot", "Instance", "Batch", "From", "To", "Nodes", "Bytes", "Free", "Note")
 
 
 def batch_name(batch: int | None) -> str:
@@ -28,7 +28,7 @@ def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
     """Return a row under `PLAN_COLUMNS`."""
     new = plan.names.get(plan.release.id, plan.release.id[:12])
     if robot.changes is None:
-        return (robot.robot, "-", "-", "-", "untouched", "0", "-", robot.note)
+        return (robot.robot, "-", "-", "-", "-", "untouched", "0", "-", robot.note)
     changes = plan.changes[robot.changes]
     before = plan.names.get(robot.before, robot.before[:12]) if robot.before else "nothing"
     nodes = [
@@ -45,6 +45,7 @@ def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
     ]
     return (
         robot.robot,
+        robot.instance or "-",
         batch_name(robot.batch),
         before,
         new,
@@ -61,6 +62,13 @@ def left_out_line(plan: RolloutPlan) -> str:
 
     left = [each for each in plan.robots if each.batch is None and each.note != HAS_IT]
     return f"left out: {_some([f'{each.robot} ({each.note})' for each in left])}" if left else ""
+
+
+def placement_lines(plan: RolloutPlan) -> Iterator[str]:
+    """Yield which nodes are placed on each machine of instances over several."""
+    for robot in plan.robots:
+        if robot.nodes:
+            yield f"{robot.instance} on {robot.robot}: {_some(robot.nodes)}"
 
 
 def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:

@@ -83,6 +83,11 @@ def apply(
                 robot: replace(members[robot], generation=generation, withdrawn=True)
                 for robot in robots
             }
+        case Orders("commit", robots, _):
+            return rollout, {
+                robot: replace(members[robot], generation=generation, committed=True)
+                for robot in robots
+            }
         case Orders(kind, robots, reason):
             return rollout, {
                 robot: replace(
@@ -90,6 +95,7 @@ def apply(
                     order=kind,
                     generation=generation,
                     withdrawn=False,
+                    committed=False,
                     verdict="" if kind != "recall" else members[robot].verdict,
                     reason=reason if kind != "recall" else members[robot].reason,
                     at=now,

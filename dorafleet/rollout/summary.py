@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MAX_REASON = 300
 MAX_LEASES = 5
 
-_ORDER: tuple[Gate, ...] = ("window", "budget", "busy", "files", "unreachable")
+_ORDER: tuple[Gate, ...] = ("window", "budget", "busy", "files", "machines", "unreachable")
 """The order of reasons to wait: the first one that applies names the rollout's state."""
 
 
@@ -52,6 +52,7 @@ def summarise(view: View, decision: Decision, robots: Iterable[RolloutRobot]) ->
         by=rollout.by,
         created=rollout.created,
         size=rollout.size,
+        scope=rollout.scope,
         reason=rollout.question or rollout.reason,
         question=rollout.question,
         paused=rollout.paused,
@@ -94,6 +95,7 @@ def row(view: View, member: Member, gate: Gate | None, files: str = "") -> Rollo
         rollout=rollout.number,
         robot=member.robot,
         batch=member.batch,
+        instance=member.instance,
         state=_robot_state(member, seen),
         reachable=seen.reachable,
         since=member.at,

@@ -144,6 +144,8 @@ def _overdue(member: Member, seen: Seen, strategy: Strategy) -> Judged | None:
     if not seen.reachable:
         if seen.away_for < strategy.rules.confirm_deadline or member.order == "back":
             return None
+        if member.committed:
+            return None  # it may have gone back meanwhile: then it switches again, as was decided
         reason = f"it has not been reached for {seen.away_for:.0f} s after the order to switch"
         return Judged(member.robot, "lost", reason)
     if is_leased(seen) or seen.phase_for < strategy.progress_deadline:

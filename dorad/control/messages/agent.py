@@ -158,6 +158,8 @@ class Attached(Struct):
     """The newest that an earlier coordinator sent it, with the head of the audit."""
     machine_id: str = ""
     """Of its installation; empty if the agent does not report it, or if each boot has another."""
+    groups: bool = False
+    """Whether it can run a release together with other machines."""
 
 
 class Remember(Struct):

@@ -175,3 +175,7 @@ class ReleaseState(Struct):
     """Nodes that ran when it was confirmed and have ended with their sources, with the reason."""
     healthy: bool = False
     """Of a machine of a group on probation: whether it is healthy, and waits for the others."""
+    group: Group | None = None
+    """The machines with which it runs the confirmed release."""
+    previous_group: Group | None = None
+    """The same of `previous`."""

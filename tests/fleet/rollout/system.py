@@ -13,17 +13,19 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.control.messages import Share
+from dorad.control.messages.releases import Group
 from dorafleet.coordinator.drift import Compared, drift_of
 from dorafleet.coordinator.orders import order_of
 from dorafleet.coordinator.rollouts import before_of, rejected_of, wanted_of
 from dorafleet.rollout.decide import decide, is_over
 from dorafleet.rollout.messages import RolloutNew
-from dorafleet.rollout.model import Member, Rollout, Seen, View
+from dorafleet.rollout.model import Member, Rollout, Seen, View, units_of
 from dorafleet.rollout.operate import Pace, operate
 from dorafleet.rollout.plan import Candidate, select
 from dorafleet.rollout.steps import Orders, apply
 from dorafleet.rollout.strategy import Strategy
-from tests.agent.releases.simrobot import RULES, SEQUENCES, TICK_S, Event, SimRobot
+from tests.agent.releases.simrobot import RULES, SEQUENCES, TICK_S, UUID, Event, SimRobot
 
 if TYPE_CHECKING:
     from dorad.control.messages.releases import ReleaseState
@@ -32,6 +34,12 @@ if TYPE_CHECKING:
 SOAK_S = 120.0
 STRATEGY = Strategy(canary=1, max_parallel=1, rules=RULES, progress_deadline=300, soak_time=SOAK_S)
 MAX_STEPS = 50
+
+
+def group_of(robot: str) -> Group:
+    """Return the group of a robot: each runs a copy of all nodes, and only the switch is common."""
+    placement = dict.fromkeys(("pub", "con", "idle", "once"), robot)
+    return Group(instance="cell", uuid=UUID, share=Share(machine=robot, placement=placement))
 
 
 @dataclass
@@ -83,7 +91,9 @@ class System(Protocol):
 class PureSystem:
     """See the module."""
 
-    def __init__(self, robots: int) -> None:
+    def __init__(self, robots: int, scope: str = "each") -> None:
+        """With the scope `one` all robots change as one instance."""
+        self.scope = scope
         self.robots = {f"r{n}": SimRobot(f"r{n}") for n in range(1, robots + 1)}
         self.now = 1_800_000_000.0
         self.generation = 0
@@ -103,17 +113,21 @@ class PureSystem:
 
     def start(self, release: str, *, retry: bool, allow_lower: bool) -> None:
         new = RolloutNew(
-            release=release, retry=retry, allow_lower=allow_lower, strategy=self.strategy
-        )
+            release=release, retry=retry, allow_lower=allow_lower, strategy=self.strategy,
+            scope=self.scope,
+        )  # fmt: skip
         fleet = [self._candidate(robot, release) for robot in self.robots]
-        found = select(new, fleet, SEQUENCES[release], ["pub", "con", "idle", "once"])
+        groups = {}
+        if self.scope == "one":
+            groups = {id_: group_of(id_) for id_ in self.robots}
+        found = select(new, fleet, SEQUENCES[release], ["pub", "con", "idle", "once"], groups)
         for head in self.heads.values():
             if not head.over and not head.is_final:
                 self.heads[head.number] = operate(head, (), "supersede", "a newer one", self.now)
         number = len(self.heads) + 1
         self.heads[number] = Rollout(
             number=number, dataflow="flow", release=release, name=f"flow@{SEQUENCES[release]}",
-            strategy=self.strategy, size=len(found.members), by="ann", created=self.now,
+            strategy=self.strategy, size=len(units_of(found.members)), by="ann", created=self.now,
             since=self.now, retry=retry, allow_lower=allow_lower,
         )  # fmt: skip
         self.members[number] = {member.robot: member for member in found.members}
@@ -204,9 +218,11 @@ class PureSystem:
             and state is not None and state.phase == "confirmed" and state.running == release
             and not state.failed and not state.ended
         )  # fmt: skip
-        before = "" if state is None else before_of(state, rejected_of(self.heads.values()))
+        before, group = "", None
+        if state is not None:
+            before, group = before_of(state, rejected_of(self.heads.values()))
         return Candidate(
-            id=robot, labels={}, before=before, is_on_it=on_it,
+            id=robot, labels={}, before=before, before_group=group, is_on_it=on_it,
             sequence=0 if state is None else state.sequence,
             reachable=self.robots[robot].up,
         )  # fmt: skip
@@ -276,8 +292,9 @@ class PureSystem:
         self.heads[number] = head
         for id_, member in changed.items():
             if not before[id_].order and id_ in self.states:
-                way_back = before_of(self.states[id_], rejected_of(self.heads.values()))
-                member = msgspec.structs.replace(member, before=way_back)
+                undone = rejected_of(self.heads.values())
+                way_back, group = before_of(self.states[id_], undone)
+                member = msgspec.structs.replace(member, before=way_back, before_group=group)
             before[id_] = member
             if isinstance(step, Orders):
                 undone = rejected_of(self.heads.values())

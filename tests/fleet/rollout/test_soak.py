@@ -358,9 +358,9 @@ def test_a_robot_goes_back_to_the_last_confirmed_release_that_was_not_undone():
         dataflow="pick", epoch=1, generation=1, phase="confirmed", since=0.0, release=ID2,
         confirmed=ID2, previous=ID1,
     )  # fmt: skip
-    assert before_of(state, frozenset()) == ID2
-    assert before_of(state, {ID2}) == ID1
-    assert before_of(state, {ID1, ID2}) == ID2  # there is none: the rollout says so
+    assert before_of(state, frozenset()) == (ID2, None)
+    assert before_of(state, {ID2}) == (ID1, None)
+    assert before_of(state, {ID1, ID2})[0] == ID2  # there is none: the rollout says so
 
 
 def test_a_robot_without_a_way_back_keeps_the_release_and_the_rollout_says_so():

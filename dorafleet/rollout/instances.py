@@ -1,0 +1,138 @@
+"""An instance over several machines switches as one: when it is committed or taken back. Pure.
+
+All its machines get ready, then all get the order to switch. Each judges itself, and reports when
+it is healthy. Only when all are is the release committed: that is stored first, then each machine
+confirms it. If one fails before, or does not begin, all go back. Afterwards a failure is one of the
+soak: all go back, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dorad.phrases import first_of
+from dorafleet.rollout.gates import is_leased
+from dorafleet.rollout.model import BACK, units_of
+from dorafleet.rollout.steps import Orders
+from dorafleet.rollout.verdicts import is_waiting, reported
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dorafleet.rollout.model import Member, View
+
+YIELD_S = 60.0
+"""Seconds for which a busy robot with the order to switch keeps its place."""
+
+BUSY_MACHINE = "a machine of its instance is busy"
+"""The reason of the order to go back from a switch that not all machines of an instance begin."""
+
+
+def next_orders(view: View) -> Orders | None:
+    """Return the next orders that keep the machines of each instance together."""
+    instances = [
+        members for members in units_of(view.members.values()).values() if members[0].instance
+    ]
+    if view.rollout.phase not in BACK:
+        for members in instances:
+            if _may_commit(view, members):
+                return Orders("commit", _ids(members))
+        for members in instances:
+            if taken := _taken_back(view, members) or _never_begun(view, members):
+                return taken
+    return None
+
+
+def _may_commit(view: View, members: Iterable[Member]) -> bool:
+    """Return True if each machine has just said that it is healthy with the release."""
+    return all(
+        member.order == "switch"
+        and member.in_flight
+        and not member.committed
+        and (seen := view.seen_of(member)).owned
+        and seen.reachable
+        and (state := reported(member, seen)) is not None
+        and state.phase == "probation"
+        and state.healthy
+        for member in members
+    )
+
+
+def _taken_back(view: View, members: Sequence[Member]) -> Orders | None:
+    """Return the order for the machines of an instance of which one has failed."""
+    failed = [member for member in members if member.failed]
+    if not failed:
+        return None
+    why = f"`{failed[0].robot}` of its instance has failed"
+    owned = [member for member in members if view.seen_of(member).owned]
+    if waiting := [
+        each
+        for each in owned
+        if (each.order == "stage" and not each.verdict)
+        # It may not have got the order yet, and must not switch alone when it is back.
+        or (each.order == "switch" and each.verdict == "lost" and not each.committed)
+    ]:
+        return Orders("recall", _ids(waiting), why)
+    switched = [
+        each
+        for each in owned
+        if each.order == "switch"
+        and not each.committed
+        and each.in_flight
+        and (not each.before or view.has_way_back(each))
+    ]
+    return Orders("back", _ids(switched), why) if switched else None
+
+
+def _never_begun(view: View, members: Sequence[Member]) -> Orders | None:
+    """Return the order to go back, if a busy machine keeps the others from being committed."""
+    if any(member.committed or not member.in_flight for member in members):
+        return None
+    busy = [
+        member
+        for member in members
+        if member.order == "switch"
+        and is_waiting(member, seen := view.seen_of(member))
+        and is_leased(seen)
+        and seen.leased_for >= YIELD_S
+    ]
+    if not busy or len(busy) == len(members):
+        return None
+    return Orders("back", _ids(members), BUSY_MACHINE)
+
+
+def withdrawn_with(view: View, failing: Iterable[str]) -> tuple[str, ...]:
+    """Return robots that go back because nodes failed, with the other machines of their instances.
+
+    Those go back that have confirmed the release, too.
+    """
+    wanted = set(failing)
+    for members in units_of(view.members.values()).values():
+        if members[0].instance and any(
+            each.robot in wanted or (each.failed and each.committed) for each in members
+        ):
+            wanted |= {
+                each.robot
+                for each in members
+                if each.verdict == "confirmed"
+                and each.order == "switch"
+                and not each.withdrawn
+                and (seen := view.seen_of(each)).owned
+                and seen.reachable
+            }
+    return tuple(robot for robot in view.members if robot in wanted)
+
+
+def is_split(members: Iterable[Member]) -> bool:
+    """Return True if machines of an instance have the release that it committed, and others not."""
+    found = {member.verdict == "confirmed" for member in members if member.committed}
+    return len(found) > 1
+
+
+def named(members: Iterable[Member]) -> str:
+    """Return the machines of an instance, the first few of them."""
+    return first_of((f"`{member.robot}`" for member in members), 3)
+
+
+def _ids(members: Iterable[Member]) -> tuple[str, ...]:
+    return tuple(member.robot for member in members)
