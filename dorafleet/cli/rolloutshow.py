@@ -8,7 +8,7 @@ from dorad.cli.tables import age
 from dorad.natural import natural
 from dorad.phrases import first_of
 from dorad.terminal import local_time
-from dorafleet.rollout.plantext import MAX_NAMES, batch_name
+from dorafleet.rollout.plantext import MAX_NAMES, batch_name, robot_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +36,7 @@ def robot_row(robot: RolloutRobot, now: float) -> tuple[str, ...]:
     """Return a row under `ROBOT_COLUMNS`."""
     why = robot.why or "; ".join(robot.leases)
     return (
-        robot.robot,
+        robot_name(robot.robot, robot.instance),
         batch_name(robot.batch),
         robot.state,
         age(max(0.0, now - robot.since)) if robot.since else "-",

@@ -13,7 +13,7 @@ from dorafleet.coordinator.rolloutplans import RolloutPlans
 from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.decide import Decision, decide
-from dorafleet.rollout.model import Rollout, units_of
+from dorafleet.rollout.model import Rollout
 from dorafleet.rollout.operate import Pace, operate
 from dorafleet.rollout.summary import row, summarise
 
@@ -130,7 +130,7 @@ class RolloutMethods:
                 release=info.id,
                 name=self._releases.label(info.id),
                 strategy=params.strategy,
-                size=len(units_of(selection.members)),
+                size=len(selection.members),
                 scope=params.scope,
                 by=_who(call),
                 created=time.time(),

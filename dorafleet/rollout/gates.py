@@ -41,7 +41,8 @@ def pass_gates(view: View, candidates: Iterable[Member], *, forward: bool) -> Pa
     found = Passing()
     at_once = rollout.back_at_once and not forward
     most = rollout.back_parallel if not forward else None
-    free = rollout.size if at_once else parallel(strategy, rollout.size, most)
+    size = len(view.units)
+    free = size if at_once else parallel(strategy, size, most)
     in_flight = {member.unit for member in view.members.values() if member.in_flight}
     free -= len(in_flight)
     opening = next_opening(view) if forward else view.now

@@ -209,8 +209,8 @@ class RolloutSummary(Struct):
     by: str
     created: float
     size: Int64
-    """Its robots, or instances over several machines."""
-    scope: str = "each"
+    scope: Scope = "each"
+    """What switches as one."""
     state: str = ""
     """For people: the phase, or `paused`, or `waiting` with what for."""
     reason: str = ""

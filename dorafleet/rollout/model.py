@@ -93,7 +93,7 @@ class Rollout(msgspec.Struct, frozen=True):
     """Of the release, for people."""
     strategy: Strategy
     size: Int64
-    """Number of its instances."""
+    """Number of its robots."""
     by: str
     """Who started it."""
     created: float

@@ -73,7 +73,7 @@ def _after_canaries(view: View) -> Enter | None:
 def _after_rolling(view: View) -> Enter | None:
     rollout, members = view.rollout, view.members
     failed = failures(members.values())
-    limit = tolerated(rollout.strategy, rollout.size)
+    limit = tolerated(rollout.strategy, len(view.units))
     units = {member.unit for member in failed}
     if len(units) > limit:
         return _fail(view, f"{len(units)} failed, {limit} accepted: {_named(failed)}")

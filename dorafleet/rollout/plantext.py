@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 MAX_NAMES = 8
 """Names in one list."""
 
-PLAN_COLUMNS = ("Robot", "Instance", "Batch", "From", "To", "Nodes", "Bytes", "Free", "Note")
+PLAN_COLUMNS = ("Robot", "Batch", "From", "To", "Nodes", "Bytes", "Free", "Note")
 
 
 def batch_name(batch: int | None) -> str:
@@ -24,11 +24,16 @@ def batch_name(batch: int | None) -> str:
     return "-" if batch is None else "canary" if batch == 0 else str(batch)
 
 
+def robot_name(robot: str, instance: str) -> str:
+    """Return a robot for people, with the instance that it runs with others."""
+    return f"{robot} ({instance})" if instance else robot
+
+
 def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
     """Return a row under `PLAN_COLUMNS`."""
     new = plan.names.get(plan.release.id, plan.release.id[:12])
     if robot.changes is None:
-        return (robot.robot, "-", "-", "-", "-", "untouched", "0", "-", robot.note)
+        return (robot.robot, "-", "-", "-", "untouched", "0", "-", robot.note)
     changes = plan.changes[robot.changes]
     before = plan.names.get(robot.before, robot.before[:12]) if robot.before else "nothing"
     nodes = [
@@ -44,8 +49,7 @@ def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
         if names
     ]
     return (
-        robot.robot,
-        robot.instance or "-",
+        robot_name(robot.robot, robot.instance),
         batch_name(robot.batch),
         before,
         new,

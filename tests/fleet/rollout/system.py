@@ -20,7 +20,7 @@ from dorafleet.coordinator.orders import order_of
 from dorafleet.coordinator.rollouts import before_of, rejected_of, wanted_of
 from dorafleet.rollout.decide import decide, is_over
 from dorafleet.rollout.messages import RolloutNew
-from dorafleet.rollout.model import Member, Rollout, Seen, View, units_of
+from dorafleet.rollout.model import Member, Rollout, Seen, View
 from dorafleet.rollout.operate import Pace, operate
 from dorafleet.rollout.plan import Candidate, select
 from dorafleet.rollout.steps import Orders, apply
@@ -127,7 +127,7 @@ class PureSystem:
         number = len(self.heads) + 1
         self.heads[number] = Rollout(
             number=number, dataflow="flow", release=release, name=f"flow@{SEQUENCES[release]}",
-            strategy=self.strategy, size=len(units_of(found.members)), by="ann", created=self.now,
+            strategy=self.strategy, size=len(found.members), by="ann", created=self.now,
             since=self.now, retry=retry, allow_lower=allow_lower,
         )  # fmt: skip
         self.members[number] = {member.robot: member for member in found.members}
