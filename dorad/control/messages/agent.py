@@ -158,6 +158,9 @@ class Attached(Struct):
     """The newest that an earlier coordinator sent it, with the head of the audit."""
     machine_id: str = ""
     """Of its installation; empty if the agent does not report it, or if each boot has another."""
+    groups: bool = False
+    """Whether the agent obeys the group of an order for a release. Versions before ignore it: they
+    would run the whole release alone."""
 
 
 class Remember(Struct):
