@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     Runs = Mapping[str, Run]
     """What dorad knows, by uuid."""
 
+BARRIER_S = 30.0
+"""Seconds that a robot waits at a start barrier of its own for the links to other machines. Then
+the dataflow starts without them: a machine that is away must not keep the others from their work.
+"""
+HOLD_S = 300.0
+"""Until the daemon fails such a start, if no agent runs."""
+
 RETRIED = ("unavailable", "busy", "deadline", "cancelled", "too-slow", "internal")
 """Codes of errors after which the same request may succeed later."""
 
@@ -69,7 +76,7 @@ def decide(record: ShareRecord, runs: Runs, now: Present) -> Action | None:
         return _steer(record, run, now)
     if not order.enabled:
         return Conclude("stopped")
-    hold = order.hold if record.boot == now.boot else None
+    hold = order.hold if record.boot == now.boot or record.opens else None
     if run is None:
         return Start(hold, None)
     if begun is None or not record.started or run.info.started_at == begun.previous:
@@ -90,20 +97,23 @@ def _steer(record: ShareRecord, run: Run, now: Present) -> Action | None:
         return Stop(run.info.uuid)
     if not record.followed(now.identity):
         return Change()
-    if run.ready and order.hold is None:
-        return Open()
-    return None
+    if record.opens:
+        # Also after the boots and restarts that follow this order.
+        return Open() if run.ready or run.waited >= BARRIER_S else None
+    return Open() if run.ready and order.hold is None else None
 
 
-def take_order(record: ShareRecord | None, order: ShareSet, boot: str) -> ShareRecord:
-    """Return the record after an order.
+def take_order(
+    record: ShareRecord | None, order: ShareSet, boot: str, *, opens: bool = False
+) -> ShareRecord:
+    """Return the record after an order; `opens` says whether this robot opens its barrier itself.
 
     Raises:
         ControlError: with code `conflict`: the order is older than that of the record, or differs
             from it under the same number.
     """
     if record is None:
-        return ShareRecord(order=order, boot=boot)
+        return ShareRecord(order=order, boot=boot, opens=opens)
     check_version(record, order.epoch, order.generation)
     if not record.same_order(order):
         if record.version == (order.epoch, order.generation):
@@ -112,7 +122,7 @@ def take_order(record: ShareRecord | None, order: ShareSet, boot: str) -> ShareR
                 f"the share of {order.dataflow} here has generation {order.generation} already, "
                 "but that orders another run, or has the opposite `enabled`",
             )
-        return ShareRecord(order=order, boot=boot, begun=record.begun)
+        return ShareRecord(order=order, boot=boot, begun=record.begun, opens=opens)
     if record.order.hold is None:
         # A barrier that is open stays open.
         order = msgspec.structs.replace(order, hold=None)

@@ -125,6 +125,7 @@ class AgentMethods:
             version=__version__,
             boot_id=self._boot,
             machine_id=machine_id(),
+            groups=True,
             time=time.time(),
             epoch=before.epoch if same else 0,
             audit=before.audit if identity.authority == before.authority else "",

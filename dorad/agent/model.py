@@ -51,6 +51,8 @@ class ShareRecord(msgspec.Struct, frozen=True):
     begun: Begun | None = None
     ended: Ended | None = None
     """None while there is something to do for the order."""
+    opens: bool = False
+    """Whether this robot opens the start barrier itself, at each start: see `BARRIER_S`."""
 
     @property
     def version(self) -> tuple[int, int]:
@@ -112,6 +114,8 @@ class Run(msgspec.Struct, frozen=True):
     info: DataflowInfo
     state: DataflowState | None = None
     """None as long as not every node has a process."""
+    waited: float = 0.0
+    """Seconds that it starts already, as far as this agent knows; 0 once its barrier is open."""
 
     @property
     def active(self) -> bool:

@@ -21,6 +21,7 @@ from dorad.control.messages import (
     Stop,
     Update,
 )
+from dorad.phrases import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from dorad.agent.identity import IdentityStore
     from dorad.agent.model import Run, ShareRecord
     from dorad.agent.store import ShareStore
-    from dorad.control.messages import Share
+    from dorad.control.messages import LinkPeer, Share
+
+MAX_LINKS = 3
+"""Links that one text names."""
 
 _log = logging.getLogger(__name__)
 
@@ -63,9 +67,7 @@ class ShareActions:
             case rules.Change():
                 await self._change(record)
             case rules.Open():
-                client = await self._daemon.client()
-                uuid = record.order.content.uuid
-                await client.call("dataflow.open", Ref(dataflow=uuid), Nothing)
+                await self._open(record, runs)
             case rules.Stop():
                 await self._stop(record, action.uuid)
             case rules.Conclude():
@@ -135,6 +137,13 @@ class ShareActions:
         present = self._store.records[name]
         self._store.keep(rules.follow(present, record.order, now, trouble))
 
+    async def _open(self, record: ShareRecord, runs: Mapping[str, Run]) -> None:
+        uuid = record.order.content.uuid
+        client = await self._daemon.client()
+        await client.call("dataflow.open", Ref(dataflow=uuid), Nothing)
+        if missing := links_missing({} if (state := runs[uuid].state) is None else state.links):
+            _log.warning("started %s without %s", record.order.dataflow, missing)
+
     async def _stop(self, record: ShareRecord, uuid: str) -> None:
         order = record.order
         stop = Stop(dataflow=uuid, grace=order.grace, force=order.force)
@@ -158,3 +167,13 @@ class ShareActions:
     def _with_tls(self, share: Share) -> Share:
         linked = bool(share.listen or share.connect)
         return msgspec.structs.replace(share, tls=self._identities.load().links if linked else None)
+
+
+def links_missing(links: Mapping[str, LinkPeer]) -> str:
+    """Return which links to other machines are not up, and why; empty if all are."""
+    texts = [
+        f"a link to `{name}`: {peer.reason or peer.state}"
+        for name, peer in sorted(links.items())
+        if peer.state != "up"
+    ]
+    return first_of(texts, MAX_LINKS)

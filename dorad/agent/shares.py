@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from dorad.agent import decide as rules
 from dorad.agent.backoff import Backoff
@@ -64,6 +67,8 @@ class Shares:
         self._acting: dict[str, asyncio.Task[None]] = {}
         self._retries: dict[str, tuple[Backoff, float, str]] = {}
         """By dataflow: when it is tried again by the loop's clock, and why."""
+        self._starting: dict[str, float] = {}
+        """By the UUID of a run that starts: since when, by the loop's clock."""
         self.states: dict[str, ShareState] = {}
         """What to report, by the name of the dataflow."""
         self.problem = "dorad was not asked yet"
@@ -135,17 +140,18 @@ class Shares:
             self._store.keep(record)
         return self._taken(present, order)
 
-    def put(self, order: ShareSet) -> None:
+    def put(self, order: ShareSet, *, opens: bool) -> None:
         """Store the order for a dataflow that comes from a release.
 
-        A full disk must not keep the robot from going back. After a restart the order follows
-        again from the record of the release.
+        `opens` says whether this robot opens its start barrier itself. A full disk must not keep
+        the robot from going back. After a restart the order follows again from the record of the
+        release.
 
         Raises:
             ControlError: there are too many shares.
         """
         present = self._store.records.get(order.dataflow)
-        self._store.keep(rules.take_order(present, order, self._boot))
+        self._store.keep(rules.take_order(present, order, self._boot, opens=opens))
         self._taken(present, order)
 
     def check_epoch(self, epoch: int) -> None:
@@ -220,9 +226,19 @@ class Shares:
         """Return what dorad knows. Raises ControlError."""
         client = await self._daemon.client()
         wanted = self.uuids
-        return {
+        runs = {
             info.uuid: Run(info, await _state(client, info.uuid) if info.uuid in wanted else None)
             for info in await client.list()
+        }
+        now = asyncio.get_running_loop().time()
+        self._starting = {
+            uuid: self._starting.get(uuid, now)
+            for uuid, run in runs.items()
+            if uuid in wanted and run.info.status == "starting"
+        }
+        return {
+            uuid: msgspec.structs.replace(run, waited=now - self._starting.get(uuid, now))
+            for uuid, run in runs.items()
         }
 
     def _decide(self, tasks: asyncio.TaskGroup, busy: set[str]) -> None:
@@ -260,6 +276,9 @@ class Shares:
             _log.warning("share of %s: %s; it is tried again", name, error)
         else:
             self._retries.pop(name, None)
+            if isinstance(action, rules.Open):
+                # It may still wait for nodes, but not to be opened again.
+                self._starting[record.order.content.uuid] = math.inf
 
     def _set_problem(self, problem: str) -> None:
         if problem != self.problem:
@@ -288,7 +307,12 @@ class Shares:
         shortest = FULL_EVERY_S if self._store.trouble else EVERY_S
         if any(state.links or state.status in ("starting", "ready") for state, _ in found):
             shortest = ACTIVE_EVERY_S
-        if any(state.status == "starting" and order.hold is not None for state, order in found):
+        if any(
+            state.status == "starting"
+            and order.hold is not None
+            and now - self._starting.get(state.uuid, now) < rules.BARRIER_S
+            for state, order in found
+        ):
             shortest = HELD_EVERY_S
         retries = [due - now for _, due, _ in self._retries.values()]
         return max(MIN_INTERVAL_S, min([shortest, *retries]))

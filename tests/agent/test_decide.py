@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.agent.decide import (
+    BARRIER_S,
+    HOLD_S,
     Change,
     Conclude,
     Open,
@@ -63,6 +66,39 @@ def test_a_barrier_that_was_opened_is_not_held_again_by_a_late_order():
     again = take_order(opened, order(hold=20), BOOT)
     assert decide(again, {UUID: run("starting", ready=True)}, NOW) == Open()
     assert decide(again, {}, NOW) == Start(None, None)
+
+
+def own(*orders, started=1.0):
+    """Return the record of a share whose barrier this robot opens itself."""
+    record = take_order(None, order(hold=HOLD_S), BOOT, opens=True)
+    for each in orders:
+        record = take_order(record, each, BOOT, opens=True)
+    return begin(record, NOW, started)
+
+
+@pytest.mark.parametrize("now", [NOW, NEXT_BOOT])
+def test_a_barrier_of_its_own_is_held_at_each_start_and_opened_once_the_share_is_ready(now):
+    record = own(started=None)
+    assert decide(record, {}, now) == Start(HOLD_S, None)
+    assert decide(record, {UUID: run("starting")}, now) is None
+    assert decide(record, {UUID: run("starting", ready=True)}, now) == Open()
+    assert decide(record, {UUID: run()}, now) is None
+    # It stays for the starts that follow, also after a change.
+    later = own(order(2, hold=HOLD_S), started=1.0)
+    assert decide(later, {UUID: run("finished", started_at=1.0)}, now) == Start(HOLD_S, 1.0)
+
+
+def test_a_barrier_of_its_own_opens_after_a_while_without_the_links():
+    held = run("starting", links={"r2": LinkPeer(state="absent")})
+    for waited, action in ((0.0, None), (BARRIER_S - 0.1, None), (BARRIER_S, Open())):
+        assert decide(own(), {UUID: replace(held, waited=waited)}, NOW) == action
+    assert BARRIER_S < HOLD_S
+
+
+def test_a_barrier_that_a_coordinator_opens_waits_for_it():
+    late = replace(run("starting"), waited=BARRIER_S)
+    assert decide(running(order(hold=20)), {UUID: late}, NOW) is None
+    assert decide(running(order()), {UUID: late}, NOW) is None
 
 
 def test_a_coordinator_may_say_by_the_order_that_the_barrier_is_open():

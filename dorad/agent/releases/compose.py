@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from dorad.agent.releases.model import Applied
 from dorad.control.errors import ControlError
 from dorad.control.messages import Share
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from dorad.agent.releases.library import Bundle
     from dorad.agent.releases.model import Revision
-    from dorad.control.messages.releases import HealthRules
+    from dorad.control.messages.releases import Group, HealthRules
 
 
 def applied_after(
@@ -30,7 +32,7 @@ def applied_after(
     `changed` are, for each release that nodes run from, the nodes that differ from the new one.
     """
     nodes: dict[str, str] = {}
-    for node in node_ids(bundle.descriptor):
+    for node in nodes_here(bundle.descriptor, revision.group):
         old = None if applied is None else applied.nodes.get(node)
         nodes[node] = revision.release if old is None or node in changed[old] else old
     return Applied(revision, nodes)
@@ -47,7 +49,9 @@ def replaced(before: ShareContent | None, after: ShareContent) -> list[str]:
 
 
 def _by_id(content: ShareContent) -> dict[str, dict[str, Any]]:
-    return {node["id"]: node for node in content.descriptor["nodes"]}
+    """Return the nodes of this machine."""
+    share, nodes = content.share, content.descriptor["nodes"]
+    return {node["id"]: node for node in nodes if share.placement.get(node["id"]) == share.machine}
 
 
 def _plain_node(node: dict[str, Any] | None) -> dict[str, Any]:
@@ -65,21 +69,27 @@ def content_of(
 ) -> ShareContent:
     """Return the daemon's order for a revision.
 
-    `path` is that of the dataflow's file; no node runs there. `recordings` is the folder for what
-    its block `record` records: no node can write to a release, and the next one replaces it. The
-    rates of `rules` stay limits for alerts after the release is confirmed.
+    `uuid` is that of the run of a revision that runs here alone. `path` is that of the dataflow's
+    file; no node runs there. `recordings` is the folder for what its block `record` records: no
+    node can write to a release, and the next one replaces it. The rates of `rules` stay limits for
+    alerts after the release is confirmed.
 
     Raises:
-        ControlError: a release is not here, or parameters are for a node that does not exist.
+        ControlError: a release is not here, parameters are for a node that does not exist, or the
+            share is that of another machine.
     """
-    descriptor = dict(bundle(applied.revision.release).descriptor)
+    revision, group = applied.revision, applied.revision.group
+    if group is not None and group.share.machine != machine:
+        other = group.share.machine
+        raise ControlError("refused", f"its share is that of {other}, this robot is {machine}")
+    descriptor = dict(bundle(revision.release).descriptor)
     default = descriptor.pop("deploy", None) or {}
     # The daemon takes the variables of the dataflow only at its start, those of nodes always.
     env = descriptor.pop("env", None) or {}
     nodes = []
     for entry in descriptor["nodes"]:
         node = dict(entry)
-        source = bundle(applied.nodes[node["id"]])
+        source = bundle(applied.nodes.get(node["id"], revision.release))
         deploy = dict(node.get("deploy") or default)
         deploy["working_dir"] = str(source.folder / deploy.get("working_dir", ""))
         node["deploy"] = deploy
@@ -87,17 +97,42 @@ def content_of(
         own = {} if environment is None else {"VIRTUAL_ENV": str(environment)}
         node["env"] = own | env | (node.get("env") or {})
         nodes.append(node)
-    descriptor["nodes"] = _with_params(nodes, applied.revision.params)
+    descriptor["nodes"] = _with_params(nodes, revision.params)
     if descriptor.get("record"):
         descriptor["record"] = _recorded_to(recordings, descriptor["record"])
         # The recorder, which has no entry in `nodes`: its folder is absolute.
         descriptor["deploy"] = {"working_dir": "/"}
-    share = Share(
-        machine=machine,
-        placement=dict.fromkeys(node_ids(descriptor), machine),
-        min_rates={} if rules is None else rules.rates | dict.fromkeys(rules.quiet, 0.0),
-    )
+    if group is None:
+        share = Share(machine=machine, placement=dict.fromkeys(node_ids(descriptor), machine))
+    else:
+        uuid, share = group.uuid, group.share
+    if rules is not None:
+        rules = rules_here(rules, group)
+    rates = {} if rules is None else rules.rates | dict.fromkeys(rules.quiet, 0.0)
+    share = replace(share, min_rates=rates, tls=None)
     return ShareContent(uuid=uuid, descriptor=descriptor, path=str(path), share=share)
+
+
+def rules_here(rules: HealthRules, group: Group | None) -> HealthRules:
+    """Return the rules for the outputs of this machine: each machine judges its own nodes."""
+    if group is None:
+        return rules
+    placement, machine = group.share.placement, group.share.machine
+
+    def is_here(output: str) -> bool:
+        # Of a node that nobody runs, each machine reports that the rate is missing.
+        return placement.get(output.partition("/")[0], machine) == machine
+
+    rates = {name: rate for name, rate in rules.rates.items() if is_here(name)}
+    return replace(rules, rates=rates, quiet=[name for name in rules.quiet if is_here(name)])
+
+
+def nodes_here(descriptor: Mapping[str, Any], group: Group | None) -> list[str]:
+    """Return the ids of the nodes of a descriptor that this machine runs."""
+    ids = node_ids(descriptor)
+    if group is None:
+        return ids
+    return [node for node in ids if group.share.placement.get(node) == group.share.machine]
 
 
 def sources(content: ShareContent) -> dict[str, set[str]]:

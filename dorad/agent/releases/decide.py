@@ -56,6 +56,9 @@ def _decide(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
             return go_back(following, seen, "another order has arrived")
         if record.target is not None and record.is_rejected(record.target):
             return go_back(record, seen, "it was undone")
+        if record.order.group is not None and not record.order.committed:
+            # The other machines have this order, too: nobody will commit the one before.
+            return go_back(record, seen, "another order has arrived")
     elif record.next is not None and record.phase not in IN_SWITCH:
         return take_new(record, record.next)
     if record.order.release is None or not record.order.enabled:
@@ -133,7 +136,7 @@ def _preparing(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     # One that has ended, perhaps by `dora stop`, is started again like another release.
     if target == confirmed == _running(record) and not _is_to_start(record, seen):
         return enter(record, "confirmed", "")
-    if known := next((each for each in record.failed if each.digest == target.digest), None):
+    if known := record.failure_of(target):
         why = f"it has failed on this robot before: {known.reason}"
         return enter(record, record.phase, f"{why}; order it with `--retry`", refused=True)
     if record.order.withdraw:
@@ -187,6 +190,7 @@ def _begin(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
         tries=0,
         contact=contact,
         healthy_at=None,
+        voted=None,
         busy_since=None,
         restarted=sorted({*seen.plan.replaced, *dead}),
         evidence=[],
@@ -223,6 +227,14 @@ def _running(record: ReleaseRecord) -> object:
     return None if record.applied is None else record.applied.revision
 
 
+def _is_healthy(record: ReleaseRecord, seen: Observation | None) -> bool:
+    """Return True for a machine of a group on probation that is healthy now."""
+    if record.phase != "probation" or record.voted is None or record.order.group is None:
+        return False
+    now = None if seen is None or seen.boot != record.boot else seen.health
+    return now is not None and now.healthy
+
+
 def state_of(
     record: ReleaseRecord, seen: Observation | None, lost: Mapping[str, str]
 ) -> ReleaseState:
@@ -254,5 +266,8 @@ def state_of(
         restarted=record.restarted,
         failed=failed,
         ended=down.ended,
+        healthy=_is_healthy(record, seen),
+        group=None if record.confirmed is None else record.confirmed.revision.group,
+        previous_group=None if record.previous is None else record.previous.group,
         damaged={each: lost[each] for each in sorted(record.in_use & lost.keys())[:MAX_DAMAGED]},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -9,11 +10,13 @@ import msgspec
 from dorad.agent.releases.model import Baseline, Down, Health
 from dorad.agent.releases.steps import MAX_CAUSE, MAX_DOWN
 from dorad.control.messages.releases import Evidence
+from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
-    from dorad.control.messages import NodeInfo
+    from dorad.agent.releases.model import Applied
+    from dorad.control.messages import LinkPeer, NodeInfo
     from dorad.control.messages.releases import HealthRules
 
 MISSES_FACTOR = 2.0
@@ -22,6 +25,8 @@ UNBLAMED = frozenset(
     {"exited with code 0", "was restarted by a command", "was replaced by a command"}
 )
 """How a process ended, in the daemon's words, if that is no failure."""
+_STEADY, _TO, _SILENT, _BEFORE = "steady", "link to ", "gets nothing on: ", "; before that "
+"""Parts of evidence. All but the first may be about other machines."""
 MIN_MESSAGES = 2.0
 """Minimum number of expected messages from which a rate can be checked."""
 
@@ -105,18 +110,27 @@ def is_due(found: Watch, rules: HealthRules, baseline: Baseline) -> bool:
 
 
 def judge(
-    found: Watch, rules: HealthRules, baseline: Baseline, probes: list[Evidence] | None
+    found: Watch,
+    rules: HealthRules,
+    baseline: Baseline,
+    probes: list[Evidence] | None,
+    links: Mapping[str, LinkPeer] = MappingProxyType({}),
 ) -> Health:
-    """Return the verdict on a steady time; `probes` are None before they have run."""
+    """Return the verdict on a steady time; `probes` are None before they have run.
+
+    `links` are those to the other machines of the dataflow.
+    """
     evidence = list(_checks(found, rules, baseline))
     well = all(each.ok for each in evidence)
     steady = found.seconds >= rules.min_healthy_time
     # Without how long it has been: a report that differs only in figures is not sent.
     text = f"for {'' if steady else 'less than '}{rules.min_healthy_time:g} s"
     if not steady and found.interrupted:
-        text += f"; before that {found.interrupted}"
-    evidence.append(Evidence(check="steady", ok=steady, text=text))
+        text += f"{_BEFORE}{found.interrupted}"
+    evidence.append(Evidence(check=_STEADY, ok=steady, text=text))
     evidence += probes or []
+    evidence += [_link(name, peer) for name, peer in sorted(links.items())]
+    linked = all(peer.state == "up" for peer in links.values())
     healthy = is_due(found, rules, baseline) and (
         not rules.probes or (probes is not None and all(each.ok for each in probes))
     )
@@ -124,10 +138,13 @@ def judge(
     fatal += [each for each in evidence if not each.ok and each.text.startswith("has failed")]
     return Health(
         evidence=evidence,
-        healthy=well and healthy,
+        healthy=well and healthy and linked,
         fatal="" if not fatal else f"{fatal[0].check} {fatal[0].text}",
         rates={name: rate for name, rate in found.rates.items() if rate > 0},
-        nodes=[each.node for each in found.last.nodes if each.status == "running"],
+        # The daemon keeps the link alive, and ends it with the last node.
+        nodes=[
+            each.node for each in found.last.nodes if each.status == "running" and each.node != LINK
+        ],
         misses=found.misses,
         settled=found.settled,
     )
@@ -196,6 +213,21 @@ def _steady(before: Watch, seen: Measurement, baseline: Baseline) -> Iterator[Ev
         yield Evidence(check=f"output {fewer[0]}", ok=False, text="its counter was reset")
 
 
+def _link(machine: str, peer: LinkPeer) -> Evidence:
+    text = "is up" if peer.state == "up" else f"is not up: {peer.reason or peer.state}"
+    return Evidence(check=f"{_TO}{machine}", ok=peer.state == "up", text=text)
+
+
+def is_about_links(evidence: Evidence, applied: Applied | None) -> bool:
+    """Return True if another machine, or the way to it, may be the cause of a failed check."""
+    check, here = evidence.check, {} if applied is None else applied.nodes
+    if check.startswith("output "):
+        return check.removeprefix("output ").partition("/")[0] not in here
+    if check == _STEADY:
+        return _BEFORE not in evidence.text or _SILENT in evidence.text
+    return check.startswith(_TO) or evidence.text.startswith(_SILENT)
+
+
 def _how(node: NodeInfo) -> str:
     """Return how the last process of a node has ended, with the error that it wrote."""
     error = f": {node.last_error}" if node.last_error else ""
@@ -214,7 +246,7 @@ def _node(before: NodeInfo | None, now: NodeInfo, baseline: Baseline, seconds: f
         return Evidence(check=check, ok=not ran, text=f"has ended: {now.last_exit or 'stopped'}")
     if now.broken_inputs:
         broken = ", ".join(now.broken_inputs)
-        return Evidence(check=check, ok=False, text=f"gets nothing on: {broken}")
+        return Evidence(check=check, ok=False, text=f"{_SILENT}{broken}")
     if now.status != "running":
         why = _how(now) and f": {_how(now)}"
         return Evidence(check=check, ok=False, text=f"is {now.status}{why or ''}")

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from dorad.control.messages.agent import ShareState
-from dorad.control.messages.releases import Evidence, Lease, ReleaseOrder, ReleasePhase
+from dorad.control.messages.releases import Evidence, Group, Lease, ReleaseOrder, ReleasePhase
 
 MAX_FAILED = 50
 """Number of revisions that have failed here which are remembered."""
@@ -18,16 +18,25 @@ Waiting = Literal["", "files", "switch", "busy"]
 
 
 class Revision(msgspec.Struct, frozen=True):
-    """A release with its parameters, which is confirmed as a whole."""
+    """A release with its parameters and its machines, which is confirmed as a whole."""
 
     release: str
     params: dict[str, Any] = {}
+    group: Group | None = None
+    """The machines that run it together, and the part of this one; None: it runs alone."""
 
     @property
     def digest(self) -> str:
-        """A text that is the same for the same release and parameters."""
-        content = msgspec.json.encode([self.release, self.params], order="deterministic")
-        return hashlib.sha256(content).hexdigest()
+        """A text that is the same for the same release, parameters and machines."""
+        # Without a group as in versions that know none: they have stored it.
+        machines = [] if self.group is None else [self.group]
+        content = [self.release, self.params, *machines]
+        return hashlib.sha256(msgspec.json.encode(content, order="deterministic")).hexdigest()
+
+    @property
+    def names(self) -> set[str]:
+        """What an operator's rejection may call it: see `Rejection`."""
+        return {self.digest, Revision(self.release, self.params).digest, self.release}
 
 
 class Applied(msgspec.Struct, frozen=True):
@@ -38,7 +47,7 @@ class Applied(msgspec.Struct, frozen=True):
 
     revision: Revision
     nodes: dict[str, str]
-    """The id of a release by node."""
+    """The id of a release by node, of the nodes of this machine."""
 
     @property
     def releases(self) -> set[str]:
@@ -50,7 +59,7 @@ class Failed(msgspec.Struct, frozen=True):
     """A revision that has failed on this robot, or was undone."""
 
     digest: str
-    """Of the revision; or the id of a release that was undone with any parameters."""
+    """Of the revision; of one that was undone, any of its `names`."""
     reason: str
 
 
@@ -76,7 +85,7 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
 
     order: ReleaseOrder
     uuid: str
-    """Of the dataflow in the daemon; it stays the same."""
+    """Of the dataflow in the daemon, if it runs here alone; it stays the same."""
     boot: str
     """The boot id of the machine when `switched`, `busy_since` and `soaks_since` were measured."""
     since: float
@@ -103,6 +112,8 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
     """Whether there was contact to the coordinator in the minute before the switch."""
     healthy_at: float | None = None
     """Since when all checks pass; then a sign of life of the coordinator is needed."""
+    voted: Baseline | None = None
+    """Of a machine of a group on probation, once it was healthy: what its confirmation stores."""
     busy_since: float | None = None
     gave_up: bool = False
     """Whether it gave up waiting for the end of being busy, until another order."""
@@ -139,6 +150,15 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
         return None if self.order.release is None else revision_of(self.order)
 
     @property
+    def run_uuid(self) -> str:
+        """The UUID of the daemon's run of `applied`."""
+        return self.uuid if self.applied is None else self.uuid_of(self.applied.revision)
+
+    def uuid_of(self, revision: Revision) -> str:
+        """Return the UUID of the daemon's run of a revision."""
+        return self.uuid if revision.group is None else revision.group.uuid
+
+    @property
     def in_use(self) -> set[str]:
         """The releases that run, or that a return needs."""
         return set().union(*(each.releases for each in (self.applied, self.confirmed) if each))
@@ -167,8 +187,14 @@ class ReleaseRecord(msgspec.Struct, frozen=True):
 
     def is_rejected(self, revision: Revision) -> bool:
         """Return True for a revision that has failed here, or that an operator has undone."""
-        names = (revision.digest, revision.release)
-        return any(each.digest in names for each in (*self.failed, *self.rejected))
+        names = revision.names
+        undone = any(each.digest in names for each in self.rejected)
+        return undone or self.failure_of(revision) is not None
+
+    def failure_of(self, revision: Revision) -> Failed | None:
+        """Return the failure of a revision on this robot; None if it has not failed."""
+        digest = revision.digest
+        return next((each for each in self.failed if each.digest == digest), None)
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -242,4 +268,4 @@ class Observation(msgspec.Struct, frozen=True):
 def revision_of(order: ReleaseOrder) -> Revision:
     """Return the revision that an order asks for; it must name a release."""
     assert order.release is not None
-    return Revision(order.release, order.params)
+    return Revision(order.release, order.params, order.group)

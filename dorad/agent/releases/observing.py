@@ -122,7 +122,7 @@ class Observations:
                 return replace(before, health=await self._judge(record, tasks))
             if runs and record.phase in ("confirmed", "reverted"):
                 client = await self._daemon.client()
-                seen = await queries.measure(client, name, record.uuid)
+                seen = await queries.measure(client, name, record.run_uuid)
                 learned = self._learn(record, seen)
                 down = self._down(record, seen.nodes)
                 failed = down is not None and down.failed and record.soaks_since is not None
@@ -139,7 +139,7 @@ class Observations:
         self, record: ReleaseRecord, seen: Observation, tasks: asyncio.TaskGroup
     ) -> Observation:
         client = await self._daemon.client()
-        notices = await queries.notices(client, record.order.dataflow, record.uuid)
+        notices = await queries.notices(client, record.order.dataflow, record.run_uuid)
         leases = await queries.leases(client)
         busy: str | None = _in_words(leases) or self._unsafe(record, tasks)
         seen = replace(seen, notices=notices, leases=leases, busy=busy)
@@ -180,21 +180,24 @@ class Observations:
         said = self._questions.outcome(name)
         if said is not None and queries.clock() - said.at < ASK_AGAIN_S:
             return "" if said.ok else f"safe_to_update {said.evidence[0].text}"
-        self._questions.start(tasks, name, record.uuid, {"safe_to_update": words}, bundle)
+        self._questions.start(tasks, name, record.run_uuid, {"safe_to_update": words}, bundle)
         # Until it has answered, the last refusal counts.
         return None if said is None or said.ok else f"safe_to_update {said.evidence[0].text}"
 
     async def _judge(self, record: ReleaseRecord, tasks: asyncio.TaskGroup) -> Health:
-        name, rules = record.order.dataflow, record.order.rules
+        name, group = record.order.dataflow, record.order.group
+        rules = compose.rules_here(record.order.rules, group)
         client = await self._daemon.client()
-        seen = await queries.measure(client, name, record.uuid)
+        seen = await queries.measure(client, name, record.run_uuid)
         found = health.watch(self._watches.get(name), seen, record.baseline)
         self._watches[name] = found
         probes = None
         if rules.probes:
             due = health.is_due(found, rules, record.baseline)
             probes = self._probe(record, tasks, due=due)
-        verdict = health.judge(found, rules, record.baseline, probes)
+        share = self._shares.states.get(name)
+        links = {} if group is None or share is None else share.links
+        verdict = health.judge(found, rules, record.baseline, probes, links)
         for each in verdict.evidence:
             if not each.ok:
                 _log.debug("health of %s: %s %s", name, each.check, each.text)
@@ -214,7 +217,7 @@ class Observations:
                 f"probe {number}": words
                 for number, words in enumerate(record.order.rules.probes, start=1)
             }
-            self._probes.start(tasks, name, record.uuid, commands, bundle)
+            self._probes.start(tasks, name, record.run_uuid, commands, bundle)
         # The last outcome stays in the evidence, even while another check fails.
         if last is not None:
             return last.evidence
@@ -223,13 +226,13 @@ class Observations:
 
     async def _ask_down(self, record: ReleaseRecord) -> Down | None:
         client = await self._daemon.client()
-        return self._down(record, await queries.nodes(client, record.uuid))
+        return self._down(record, await queries.nodes(client, record.run_uuid))
 
     def _down(self, record: ReleaseRecord, nodes: list[NodeInfo]) -> Down | None:
         """Return the nodes that do not run although they ran when the revision was confirmed."""
         if record.applied is None or record.confirmed is None:
             return None
-        name, key = record.order.dataflow, (record.applied, record.uuid)
+        name, key = record.order.dataflow, (record.applied, record.run_uuid)
         known = self._sources.get(name)
         if known is None or known[0] != key:
             try:
@@ -258,22 +261,24 @@ class Observations:
         known = self._plans.get(name)
         if known is not None and known[:2] == (applied, target):
             return known[2]
+        # Nothing of another run is kept.
+        kept = applied if record.uuid_of(target) == record.run_uuid else None
         library = self._library
         bundle = library.bundle(target.release)
         if bundle.name != name:
             raise ControlError(
                 "refused", f"it is a release of the dataflow {bundle.name}, not of {name}"
             )
-        olds = set() if applied is None else set(applied.nodes.values())
+        olds = set() if kept is None else set(kept.nodes.values())
         try:
             changed = {old: library.changed(old, target.release) for old in olds}
-            before = None if applied is None else self.content(record.uuid, name, applied)
+            before = None if kept is None else self.content(record.uuid, name, kept)
         except ControlError as error:
             # Its damage must not keep the robot from another release.
             _log.warning("all nodes of %s are replaced: what runs is not readable: %s", name, error)
             changed = {old: set(compose.node_ids(bundle.descriptor)) for old in olds}
             before = None
-        after = compose.applied_after(applied, target, bundle, changed)
+        after = compose.applied_after(kept, target, bundle, changed)
         content = self.content(record.uuid, name, after)
         compose.check(content)
         plan = Plan(after.nodes, compose.replaced(before, content), bundle.sequence)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from dorad.agent.releases.model import ReleaseRecord
-    from dorad.control.messages.releases import ReleaseOrder
+    from dorad.control.messages.releases import Group, ReleaseOrder
 
 
 def take_order(
@@ -48,12 +48,18 @@ def _take(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecord:
             raise ControlError(
                 "conflict",
                 f"generation {order.generation} of {order.dataflow} has another release, other "
-                "parameters, or the opposite `enabled` here",
+                "parameters, other machines, or the opposite `enabled` here",
             )
         return take_new(record, order)
+    if order.generation == present.generation and present.committed:
+        order = replace(order, committed=True)  # that is decided once
     again = order.retry and not present.retry
     if record.next is not None:
         return replace(record, next=order)
+    if _goes_forward(record, order):
+        if record.phase == "reverting":
+            return replace(record, order=order, next=order)
+        return take_new(record, order)
     if order.generation != present.generation or (again and record.phase in ("reverted", "stuck")):
         return take_new(record, order)
     if order.switch and not present.switch:
@@ -87,14 +93,25 @@ def take_new(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecord:
     )  # fmt: skip
 
 
+def _goes_forward(record: ReleaseRecord, order: ReleaseOrder) -> bool:
+    """Return True if the group runs the revision of an order, and this machine has left it.
+
+    It has not failed here: this machine has left it only because it heard nothing of the others.
+    """
+    left = record.phase in ("reverting", "reverted", "stuck")
+    same = order.generation == record.order.generation
+    return left and same and order.committed and record.failure_of(revision_of(order)) is None
+
+
 def _with_rejections(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecord:
     """Return the record that remembers what was undone, until it is ordered again."""
     found = {each.digest: each for each in record.rejected}
     for each in order.rejects:
-        digest = each.release if each.whole else Revision(each.release, each.params).digest
+        revision = Revision(each.release, each.params, each.group)
+        digest = each.release if each.whole else revision.digest
         found[digest] = Failed(digest, each.reason[:MAX_REASON] or "undone")
     if order.release is not None and not order.stay:
-        for name in (order.release, revision_of(order).digest):
+        for name in revision_of(order).names:
             found.pop(name, None)
     rejected = [*found.values()][-MAX_FAILED:]
     return record if rejected == record.rejected else replace(record, rejected=rejected)
@@ -106,5 +123,5 @@ def forget_epoch(record: ReleaseRecord) -> ReleaseRecord:
     return replace(record, order=replace(record.order, epoch=0), next=following)
 
 
-def _content(order: ReleaseOrder) -> tuple[str | None, dict[str, Any], bool]:
-    return order.release, order.params, order.enabled
+def _content(order: ReleaseOrder) -> tuple[str | None, dict[str, Any], Group | None, bool]:
+    return order.release, order.params, order.group, order.enabled

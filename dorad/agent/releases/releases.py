@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from dorad.agent.decide import HOLD_S
 from dorad.agent.releases import decide as rules
 from dorad.agent.releases import orders
 from dorad.agent.releases.damage import DamageCheck
 from dorad.agent.releases.model import ReleaseRecord
 from dorad.agent.releases.observing import ASK_AGAIN_S
+from dorad.agent.shareactions import links_missing
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import ShareRef, ShareSet
 
@@ -232,6 +234,7 @@ class Releases:
             else:
                 return
             enabled = record.applied is not None and not record.halting
+            in_group = record.applied is not None and record.applied.revision.group is not None
             self._shares.put(
                 ShareSet(
                     epoch=0,
@@ -240,7 +243,9 @@ class Releases:
                     enabled=enabled,
                     content=content,
                     alive=record.alive,
-                )
+                    hold=HOLD_S if in_group else None,
+                ),
+                opens=in_group,
             )
             self._synced[name] = record.step
         except ControlError as error:
@@ -286,12 +291,21 @@ class Releases:
             known.pop(name, None)
         _log.info("the releases of %s are forgotten", name)
 
+    def _runs_without(self, record: ReleaseRecord) -> str:
+        """Return which machines of its group a dataflow runs without; empty if none is missing."""
+        share = self._shares.states.get(record.order.dataflow)
+        in_group = record.applied is not None and record.applied.revision.group is not None
+        if share is None or not in_group or share.status != "running":
+            return ""
+        missing = links_missing(share.links)
+        return missing and f"it runs without {missing}"
+
     def _update_states(self) -> None:
         before = self.states
         self.states = {
             name: _noted(
                 rules.state_of(record, self._seen.get(name), self._damage.lost),
-                self._store.note(name),
+                *(self._runs_without(record), self._store.note(name)),
             )
             for name, record in self._store.releases.items()
         }
@@ -299,8 +313,6 @@ class Releases:
             self._on_change()
 
 
-def _noted(state: ReleaseState, note: str) -> ReleaseState:
-    """Return a state with a note about the storing of its order."""
-    if not note:
-        return state
-    return replace(state, reason=f"{state.reason}; {note}" if state.reason else note)
+def _noted(state: ReleaseState, *notes: str) -> ReleaseState:
+    """Return a state with what else an operator should know of it."""
+    return replace(state, reason="; ".join(filter(None, [state.reason, *notes])))

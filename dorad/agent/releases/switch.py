@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from dorad.agent.decide import BARRIER_S
+from dorad.agent.releases.health import is_about_links
 from dorad.agent.releases.model import MAX_FAILED, Baseline, Failed
 from dorad.agent.releases.steps import ENDED, apply, end_of, enter, is_stopping
 
@@ -29,7 +31,7 @@ def switching(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     if record.boot != seen.boot:
         if record.tries >= MAX_SWITCH_BOOTS:
             why = f"the machine was restarted {record.tries + 1} times during the switch"
-            return _fail(record, seen, why)
+            return _fail(record, seen, why, blame=record.order.group is None)
         record = replace(record, boot=seen.boot, switched=seen.now, tries=record.tries + 1)
     if record.halting:
         if is_stopping(record, seen):
@@ -49,10 +51,14 @@ def switching(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
 
 def probation(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record while the health of the new revision is checked."""
-    rules = record.order.rules
+    rules, group, committed = record.order.rules, record.order.group, record.order.committed
+    if group is not None and committed and record.voted is not None:
+        # What fails from now on fails after the confirmation, as on the other machines.
+        return _confirm(record, seen, record.voted)
     if record.boot != seen.boot:
         if record.tries >= MAX_PROBATION_BOOTS:
-            return _fail(record, seen, "the machine was restarted twice before it was confirmed")
+            why = "the machine was restarted twice before it was confirmed"
+            return _fail(record, seen, why, blame=group is None)
         return replace(
             record, boot=seen.boot, switched=seen.now, tries=record.tries + 1, healthy_at=None
         )
@@ -62,23 +68,39 @@ def probation(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     if health is not None:
         since = seen.now if record.healthy_at is None else record.healthy_at
         record = replace(record, evidence=health.evidence, healthy_at=since if healthy else None)
-    contact = not record.contact or _is_heard(record, seen)
+    contact = group is not None or not record.contact or _is_heard(record, seen)
     if share is not None and share.generation == record.step and share.status in ENDED:
         return _fail(record, seen, end_of(share))
     if health is not None and health.fatal:
         return _fail(record, seen, health.fatal)
     if healthy and contact:
         assert health is not None
-        return _confirm(record, seen, health)
+        baseline = _baseline_of(health)
+        if group is None or committed:
+            return _confirm(record, seen, baseline)
+        record = replace(record, voted=record.voted or baseline)
+    if group is not None and not committed and elapsed >= rules.confirm_deadline:
+        why = f"no word about the other machines of {group.instance}"
+        return _fail(record, seen, f"{why} for {rules.confirm_deadline:g} s", blame=False)
     if not contact and elapsed >= rules.confirm_deadline:
         why = f"no contact to the coordinator for {rules.confirm_deadline:g} s"
         return _fail(record, seen, why, blame=False)
     if not healthy and elapsed >= rules.healthy_deadline:
-        bad = [f"{each.check}: {each.text}" for each in record.evidence if not each.ok]
-        why = "; ".join(bad[:3]) or "it did not stay healthy for long enough"
-        return _fail(record, seen, f"not healthy after {rules.healthy_deadline:g} s: {why}")
-    reason = "it waits for contact to the coordinator" if healthy else ""
-    return record if record.reason == reason else replace(record, reason=reason)
+        bad = [each for each in record.evidence if not each.ok]
+        if committed and all(is_about_links(each, record.applied) for each in bad):
+            # The other machines have confirmed it, and may be away now: to leave it heals nothing.
+            names = ", ".join(each.check for each in bad[:3])
+            return _because(record, f"every machine was healthy with it; it waits for: {names}")
+        texts = "; ".join(f"{each.check}: {each.text}" for each in bad[:3])
+        why = texts or "it did not stay healthy for long enough"
+        why = f"not healthy after {rules.healthy_deadline:g} s: {why}"
+        # Other machines may be the cause; once all were healthy, it is this one.
+        return _fail(record, seen, why, blame=group is None or committed)
+    if not healthy:
+        return _because(record, "")
+    if group is not None:
+        return _because(record, f"it waits for the other machines of {group.instance}")
+    return _because(record, "it waits for contact to the coordinator")
 
 
 def soaking(record: ReleaseRecord, seen: Observation, failed: str) -> ReleaseRecord:
@@ -144,8 +166,9 @@ def go_back(record: ReleaseRecord, seen: Observation, reason: str) -> ReleaseRec
     robot stays with what it has, and asks.
     """
     record = replace(
-        record, boot=seen.boot, switched=seen.now, tries=0, retry_at=0.0, soaks_since=None
-    )
+        record, boot=seen.boot, switched=seen.now, tries=0, retry_at=0.0, soaks_since=None,
+        voted=None,
+    )  # fmt: skip
     confirmed, former = record.confirmed, record.former
     if confirmed is None or not record.is_rejected(confirmed.revision):
         return enter(apply(record, confirmed, seen), "reverting", reason)
@@ -181,15 +204,18 @@ def _is_heard(record: ReleaseRecord, seen: Observation) -> bool:
     return seen.contact >= record.healthy_at
 
 
-def _confirm(record: ReleaseRecord, seen: Observation, health: Health) -> ReleaseRecord:
+def _baseline_of(health: Health) -> Baseline:
+    return Baseline(
+        rates=health.rates, nodes=health.nodes, misses=health.misses, settled=health.settled
+    )
+
+
+def _confirm(record: ReleaseRecord, seen: Observation, baseline: Baseline) -> ReleaseRecord:
     assert record.applied is not None
     before = record.confirmed
     previous, former = record.previous, record.former
     if before is not None and before.revision != record.applied.revision:
         previous, former = before.revision, before
-    baseline = Baseline(
-        rates=health.rates, nodes=health.nodes, misses=health.misses, settled=health.settled
-    )
     record = replace(
         record,
         confirmed=record.applied,
@@ -198,6 +224,7 @@ def _confirm(record: ReleaseRecord, seen: Observation, health: Health) -> Releas
         first=before is None,
         soaks_since=seen.now if record.order.soak_time > 0 else None,
         healthy_at=None,
+        voted=None,
         baseline=baseline,
         sequence=max(record.sequence, record.switched_sequence),
     )
@@ -220,10 +247,23 @@ def _fail(
 
 def _in_time(record: ReleaseRecord, seen: Observation, reason: str) -> ReleaseRecord:
     """Wait for a switch, or revert if it takes too long."""
-    deadline = record.order.rules.healthy_deadline
+    deadline = _start_deadline(record)
     if seen.now - record.switched < deadline:
-        return record if record.reason == reason else replace(record, reason=reason)
-    return _fail(record, seen, f"not running after {deadline:g} s: {reason}")
+        return _because(record, reason)
+    why = f"not running after {deadline:g} s: {reason}"
+    return _fail(record, seen, why, blame=record.order.group is None)
+
+
+def _start_deadline(record: ReleaseRecord) -> float:
+    """Return the seconds from the switch until the dataflow must run."""
+    group = None if record.applied is None else record.applied.revision.group
+    # It may wait that long for the links to other machines.
+    return record.order.rules.healthy_deadline + (0.0 if group is None else BARRIER_S)
+
+
+def _because(record: ReleaseRecord, reason: str) -> ReleaseRecord:
+    """Return the record in the same phase, with the reason for it."""
+    return record if record.reason == reason else replace(record, reason=reason)
 
 
 def _reverted(record: ReleaseRecord) -> ReleaseRecord:
@@ -235,6 +275,6 @@ def _reverted(record: ReleaseRecord) -> ReleaseRecord:
 
 
 def _stuck_in_time(record: ReleaseRecord, seen: Observation, reason: str) -> ReleaseRecord:
-    if record.phase == "stuck" or seen.now - record.switched < record.order.rules.healthy_deadline:
+    if record.phase == "stuck" or seen.now - record.switched < _start_deadline(record):
         return record
     return enter(record, "stuck", f"cannot go back: {reason}; before that: {record.reason}")

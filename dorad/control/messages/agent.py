@@ -159,7 +159,8 @@ class Attached(Struct):
     machine_id: str = ""
     """Of its installation; empty if the agent does not report it, or if each boot has another."""
     groups: bool = False
-    """Whether it can run a release together with other machines."""
+    """Whether the agent obeys the group of an order for a release. Versions before ignore it: they
+    would run the whole release alone."""
 
 
 class Remember(Struct):

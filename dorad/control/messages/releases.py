@@ -38,16 +38,6 @@ class HealthRules(Struct):
     """Commands, run in the release's folder, that must exit with 0."""
 
 
-class Rejection(Struct):
-    """A release with its parameters that a robot must not go back to by itself."""
-
-    release: ReleaseId
-    params: dict[str, Any] = {}
-    reason: str = ""
-    whole: bool = False
-    """Whether the release is meant with any parameters."""
-
-
 class Group(Struct):
     """The machines that run one instance of a release together. They change as one."""
 
@@ -57,6 +47,18 @@ class Group(Struct):
     """Of the dataflow, the same on all its machines."""
     share: Share
     """What this machine runs of it, and how it reaches the others; without `tls`."""
+
+
+class Rejection(Struct):
+    """A release with its parameters that a robot must not go back to by itself."""
+
+    release: ReleaseId
+    params: dict[str, Any] = {}
+    reason: str = ""
+    whole: bool = False
+    """Whether the release is meant with any parameters."""
+    group: Group | None = None
+    """The machines that ran it together here; None: it is meant alone and in any group."""
 
 
 class ReleaseOrder(Struct):

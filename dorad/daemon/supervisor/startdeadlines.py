@@ -87,6 +87,8 @@ class StartDeadlines:
         lifecycle = self._state.lifecycle
         if lifecycle.barrier.phase is not Phase.WAITING or lifecycle.stopping:
             return
+        if self.hold_until is None:
+            return  # it was opened, and only waits for nodes
         missing = [f"it waits for Node() in: {names}" if (names := self._pending()) else ""]
         missing += self._links.missing()
         why = "; ".join(filter(None, missing)) or "the other machines were not ready"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dorad.agent.releases.model import Health, Observation, Plan, ReleaseRecord
+from dorad.control.messages import Share
 from dorad.control.messages.agent import ShareState
-from dorad.control.messages.releases import Evidence, HealthRules, ReleaseOrder
+from dorad.control.messages.releases import Evidence, Group, HealthRules, ReleaseOrder
 
 A, B, C = "a" * 64, "b" * 64, "c" * 64
 SEQUENCES = {A: 1, B: 2, C: 3}
 UUID = "00000000-0000-4000-8000-000000000009"
+OTHER_UUID = "00000000-0000-4000-8000-000000000007"
 RULES = HealthRules(min_healthy_time=30, healthy_deadline=300, confirm_deadline=600)
 
 
@@ -60,3 +62,9 @@ def health(*, healthy=True, fatal="", rates=None):
         {"camera/image": 30.0} if rates is None else rates,
         ["camera"],
     )
+
+
+def group(uuid=OTHER_UUID, *, machine="r1", placement=None, **more):
+    """Return the machines `r1` and `r2` of the instance `cell1`: `camera` runs on the first."""
+    placed = {"camera": "r1", "arm": "r2"} if placement is None else placement
+    return Group(instance="cell1", uuid=uuid, share=Share(machine, placed, **more))

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.agent.releases import compose
 from dorad.agent.releases.library import Bundle
 from dorad.agent.releases.model import Applied, Revision
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import HealthRules
-from tests.agent.releases.orders import UUID, A, B, C
+from tests.agent.releases.orders import UUID, A, B, C, group
 
 RECORDINGS = Path("/var/recordings/flow")
+CELL = group(listen=["tls/0.0.0.0:5456"], connect=["tls/r2:5456"], connect_to=["r2"])
 
 
 def bundle(name, *nodes, environments=None, **more):
@@ -37,6 +39,53 @@ def composed(first, *others, nodes=None, params=None, **more):
 
 def nodes_of(content):
     return {each["id"]: each for each in content.descriptor["nodes"]}
+
+
+def test_a_machine_of_a_group_runs_its_own_nodes_and_reaches_the_others():
+    release = bundle(B, node("camera"), node("arm"), node("nowhere"))
+    applied = compose.applied_after(None, Revision(B, group=CELL), release, {})
+    assert applied.nodes == {"camera": B}
+    rules = HealthRules(
+        rates={"camera/image": 5.0, "arm/angle": 9.0, "other/x": 1.0}, quiet=["arm/x", "camera/x"]
+    )
+    content = compose.content_of(
+        applied, UUID, "r1", Path("/flow.yml"), {B: release}.__getitem__, RECORDINGS, rules
+    )
+    assert content.uuid == CELL.uuid
+    assert [*nodes_of(content)] == ["camera", "arm", "nowhere"]
+    wanted = replace(
+        CELL.share, min_rates={"camera/image": 5.0, "other/x": 1.0, "camera/x": 0.0}, tls=None
+    )
+    assert content.share == wanted
+    assert (content.share.listen, content.share.connect) == (CELL.share.listen, CELL.share.connect)
+
+
+def test_a_share_of_another_machine_is_refused():
+    release = bundle(B, node("camera"), node("arm"))
+    applied = compose.applied_after(None, Revision(B, group=CELL), release, {})
+    with pytest.raises(ControlError, match="its share is that of r1, this robot is r9"):
+        compose.content_of(
+            applied, UUID, "r9", Path("/flow.yml"), {B: release}.__getitem__, RECORDINGS
+        )
+
+
+def test_only_nodes_of_this_machine_are_replaced_and_those_that_come_here():
+    release = bundle(B, node("camera"), node("arm"), node("tool"))
+
+    def content(**placement):
+        share = group(placement=placement)
+        applied = Applied(
+            Revision(B, group=share),
+            dict.fromkeys(compose.nodes_here(release.descriptor, share), B),
+        )
+        return compose.content_of(
+            applied, UUID, "r1", Path("/f.yml"), {B: release}.__getitem__, RECORDINGS
+        )
+
+    before = content(camera="r1", arm="r2", tool="r1")
+    assert compose.replaced(before, before) == []
+    assert compose.replaced(None, before) == ["camera", "tool"]
+    assert compose.replaced(before, content(camera="r1", arm="r1", tool="r2")) == ["arm"]
 
 
 def test_a_node_keeps_its_files_while_it_does_not_differ_from_the_new_release():

@@ -7,8 +7,9 @@ import pytest
 from dorad.agent.releases.health import Measurement, down_of, is_due, judge, learn, watch
 from dorad.agent.releases.model import Baseline
 from dorad.agent.releases.steps import MAX_CAUSE, MAX_DOWN
-from dorad.control.messages import NodeInfo, NodeMetrics
+from dorad.control.messages import LinkPeer, NodeInfo, NodeMetrics
 from dorad.control.messages.releases import Evidence, HealthRules
+from dorad.dataflow.model import LINK
 
 RULES = HealthRules(min_healthy_time=10)
 NONE = Baseline()
@@ -346,3 +347,20 @@ def test_with_probes_a_release_is_healthy_once_they_have_passed(probes, healthy)
         healthy
     )
     assert judge(found, RULES, NONE, None).healthy
+
+
+def judged(links, *nodes):
+    found = watch(watch(None, at(0, *nodes), NONE), at(10, *nodes), NONE)
+    return judge(found, RULES, NONE, None, links)
+
+
+def test_a_machine_is_healthy_only_while_it_is_linked_to_the_others():
+    up, away = LinkPeer(state="up"), LinkPeer(state="absent", reason="nobody answers at r2:5456")
+    assert judged({"r2": up}).healthy
+    health = judged({"r2": away, "r3": up})
+    assert (health.healthy, health.fatal) == (False, "")
+    assert bad(health) == ["link to r2 is not up: nobody answers at r2:5456"]
+
+
+def test_the_link_is_no_node_that_must_run_on():
+    assert judged({}, node(), node(LINK, pid=2)).nodes == ["camera"]
