@@ -61,6 +61,8 @@ class FakeAgent:
         self.name = robot
         """What it says that it is."""
         self.python = "3.13"
+        self.groups = True
+        """Whether it can run a release together with other machines."""
         self.port = port
         self.boot_id = boot_id
         self.memory = Memory()
@@ -208,6 +210,7 @@ class FakeAgent:
             python=self.python,
             glibc="2.41",
             machine_id=self.machine_id,
+            groups=self.groups,
         )
 
     async def _remember(self, _call: Call, params: Remember) -> Remembered:

@@ -98,6 +98,15 @@ class FakeReleases:
                 generation=order.generation, waiting="",
             )  # fmt: skip
             return
+        if state is not None and state.phase == "probation":
+            if order.committed and order.release == running:
+                self._change(order.dataflow, "probation", generation=order.generation)
+                self._end(order, "confirmed")
+                return
+            if order.release == state.confirmed:
+                # In the middle of its switch it turns round.
+                running = order.release
+                self._change(order.dataflow, "reverting", running=running)
         phase = "confirmed" if order.release == running else "pending"
         self._change(
             order.dataflow, phase, release=order.release, generation=order.generation,
@@ -133,10 +142,13 @@ class FakeReleases:
     def _end(self, order: ReleaseOrder, fate: str) -> None:
         state = self.states[order.dataflow]
         release = order.release or ""
+        if fate == "confirmed" and order.group is not None and not order.committed:
+            self._change(order.dataflow, "probation", healthy=True)
+            return
         if fate == "confirmed":
             self._change(
                 order.dataflow, "confirmed", confirmed=release, previous=state.confirmed,
-                restarted=["grip"],
+                restarted=["grip"], healthy=False, group=order.group, previous_group=state.group,
             )  # fmt: skip
             return
         evidence = [Evidence(check="node grip", ok=False, text="3 restarts in 20 s")]
@@ -145,6 +157,7 @@ class FakeReleases:
             fate,
             running=state.confirmed if fate == "reverted" else "",
             evidence=evidence,
+            healthy=False,
             reason="node grip failed",
         )
 

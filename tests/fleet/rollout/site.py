@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import zlib
 from contextlib import asynccontextmanager
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.messages.releases import HealthRules
@@ -181,7 +182,12 @@ def machines(
 ) -> tuple[Machine, ...]:
     """Return robots r1, r2, ... with labels."""
     return tuple(
-        Machine(f"r{each}", f"10.0.0.{each}", labels=(labels or {}).get(f"r{each}", {}))
+        Machine(
+            f"r{each}",
+            f"10.0.0.{each}",
+            labels=(labels or {}).get(f"r{each}", {}),
+            zenoh_addr=ip_address(f"10.0.0.{each}"),
+        )
         for each in range(1, number + 1)
     )
 

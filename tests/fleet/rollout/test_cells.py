@@ -1,0 +1,236 @@
+"""Releases over several machines, with the real protocol: a cell changes as one."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+
+from dorad.control.errors import ControlError
+from dorad.release.manifest import Place, encode, id_of
+from dorafleet.rollout.strategy import Budget
+from tests.fleet.control.serving import DEADLINE_S
+
+from .site import RULES, manifest, site, strategy
+
+LABELS = {
+    "r1": {"cell": "a", "role": "arm"},
+    "r2": {"cell": "a", "role": "cam"},
+    "r3": {"cell": "b", "role": "arm"},
+    "r4": {"cell": "b", "role": "cam"},
+}
+PLACES = {"camera": Place(labels={"role": "cam"}), "grip": Place(labels={"role": "arm"})}
+
+
+def cell_release(sequence, **places):
+    """Return a release whose camera and gripper run on different machines."""
+    found = manifest(sequence)
+    wanted = {**PLACES, **places}
+    nodes = {
+        name: msgspec.structs.replace(node, place=wanted.get(name))
+        for name, node in found.nodes.items()
+    }
+    return msgspec.structs.replace(found, nodes=nodes)
+
+
+ONE, TWO = cell_release(1), cell_release(2)
+ID1, ID2 = (id_of(encode(each)) for each in (ONE, TWO))
+CELLS = "each:cell"
+
+
+@asynccontextmanager
+async def cells(folder, robots=4, **keys):
+    async with site(folder, robots, LABELS, register=False, **keys) as one:
+        await one.register(ONE, TWO)
+        yield one
+
+
+async def run_first(one):
+    number = await one.start(scope=CELLS, strategy=strategy(max_parallel=2))
+    await one.until(number, "succeeded", over=True)
+
+
+def orders(one, robot):
+    return one.agents[robot].releases.orders
+
+
+async def test_the_canary_is_a_cell_and_its_machines_are_committed_together(tmp_path):
+    async with cells(tmp_path) as one:
+        number = await one.start(scope=CELLS, strategy=strategy(canary=1, max_parallel=1))
+        detail = await one.until(number, "succeeded", over=True)
+        steps = await one.journal(number)
+        assert {row.robot: row.instance for row in detail.robots} == {
+            "r1": "a", "r2": "a", "r3": "b", "r4": "b",
+        }  # fmt: skip
+        groups = {robot: orders(one, robot)[-1].group for robot in LABELS}
+    changes = [each for each in steps if "switch" in each or "commit" in each]
+    assert changes == [
+        "order switch r1 r2", "order commit r1 r2", "order switch r3 r4", "order commit r3 r4",
+    ]  # fmt: skip
+    assert groups["r1"].share.placement == {"camera": "r2", "grip": "r1"}
+    assert groups["r3"].share.placement == {"camera": "r4", "grip": "r3"}
+    assert groups["r1"].uuid == groups["r2"].uuid != groups["r3"].uuid
+    # Of two machines the later one connects to the earlier one.
+    assert groups["r2"].share.connect == ["tls/10.0.0.1:5456"]
+
+
+async def test_placement_ports_and_run_stay_from_release_to_release(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        before = {robot: orders(one, robot)[-1].group for robot in LABELS}
+        number = await one.start("pick@2", scope=CELLS, strategy=strategy(max_parallel=2))
+        await one.until(number, "succeeded", over=True)
+        assert {robot: orders(one, robot)[-1].group for robot in LABELS} == before
+        with pytest.raises(ControlError, match="all 4 robots have it already"):
+            await one.plan("pick@2", scope=CELLS)
+
+
+async def test_one_machine_that_refuses_keeps_its_cell_from_switching(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        one.agents["r2"].releases.refusal = "no room on its disk"
+        number = await one.start("pick@2", scope=CELLS)
+        await one.until(number, "refused", over=True)
+        assert set(one.running().values()) == {ID1}
+        assert one.switches()["r1"] == [ID1]
+        assert not any(order.switch and order.release == ID2 for order in orders(one, "r1"))
+
+
+async def test_one_machine_that_reverts_takes_its_cell_back_and_the_others_are_not_touched(
+    tmp_path,
+):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        one.agents["r2"].releases.fate = "switching"
+        one.agents["r2"].releases.bad = {ID2}
+        number = await one.start("pick@2", scope=CELLS)
+        await one.until_state(number, r1="probation", r2="switching")
+        assert "order commit r1 r2" not in await one.journal(number)
+        one.agents["r2"].releases.finish("reverted")
+        detail = await one.until(number, "reverted", over=True)
+        assert set(one.running().values()) == {ID1}
+        assert {robot: len(found) for robot, found in one.switches().items()} == {
+            "r1": 2, "r2": 2, "r3": 1, "r4": 1,
+        }  # fmt: skip
+        row = next(each for each in detail.robots if each.robot == "r1")
+        assert row.state == "back"
+        assert "`r2`" in detail.summary.reason
+
+
+async def test_one_machine_that_fails_after_the_commit_takes_its_cell_back(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        keys = strategy(soak_time=60.0, auto_promote=False)
+        number = await one.start("pick@2", scope=CELLS, strategy=keys)
+        await one.until(number, "awaiting_promotion")
+        releases = one.agents["r2"].releases
+        releases.report("pick", "confirmed", failed={"camera": "has failed"})
+        await one.until(number, "reverted", over=True)
+        assert set(one.running().values()) == {ID1}
+        assert one.switches()["r3"] == [ID1]
+
+
+async def test_a_cell_that_fails_within_the_threshold_goes_back_whole_and_the_others_stay(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        keys = strategy(soak_time=60.0, canary=0, max_parallel=2, failure_threshold=1)
+        number = await one.start("pick@2", scope=CELLS, strategy=keys)
+        await one.until(number, "soaking")
+        releases = one.agents["r2"].releases
+        releases.report("pick", "confirmed", failed={"camera": "has failed"})
+        async with asyncio.timeout(DEADLINE_S):
+            while not all(orders(one, robot)[-1].withdraw for robot in ("r1", "r2")):
+                await asyncio.sleep(0.05)
+        assert not any(order.withdraw for order in orders(one, "r3"))
+
+
+async def test_nothing_is_switched_while_a_machine_of_the_cell_is_off(tmp_path):
+    async with cells(tmp_path, connect=False) as one:
+        await one.connect("r1", "r3", "r4")
+        number = await one.start(scope=CELLS, robots=["r1", "r2"])
+        detail = await one.until_waiting(number, r1="machines", r2="unreachable")
+        assert detail.summary.state == "canary, waiting (machines)"
+        await one.connect("r2")
+        await one.until(number, "succeeded", over=True)
+        assert one.running() == {"r1": ID1, "r2": ID1, "r3": "", "r4": ""}
+
+
+async def test_a_busy_machine_keeps_the_whole_cell(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        one.agents["r2"].releases.lease()
+        number = await one.start("pick@2", scope=CELLS, robots=["r1", "r2"])
+        await one.until_waiting(number, r1="busy", r2="busy")
+        assert one.running()["r1"] == ID1
+        one.agents["r2"].releases.lease(reason=None)
+        await one.until(number, "succeeded", over=True)
+        assert {one.running()[robot] for robot in ("r1", "r2")} == {ID2}
+
+
+async def test_an_undo_of_two_cells_brings_all_machines_back(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        number = await one.start("pick@2", scope=CELLS, strategy=strategy(max_parallel=2))
+        await one.until(number, "succeeded", over=True)
+        await one.act("undo", number)
+        await one.until(number, "reverted", over=True)
+        assert set(one.running().values()) == {ID1}
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"scope": "each:zone"}, "no robot has a label `zone`"),
+        (
+            {"scope": CELLS, "robots": ["r1", "r3", "r4"]},
+            "no machine of `a` takes the node `camera`",
+        ),
+        (
+            {
+                "scope": CELLS,
+                "strategy": strategy(disruption_budget=Budget(group_by="cell", max_unavailable=1)),
+            },
+            "max_unavailable 1 is less than the 2 machines of `",
+        ),
+    ],
+)
+async def test_what_cannot_be_is_refused_with_the_reason(tmp_path, keys, words):
+    async with cells(tmp_path) as one:
+        with pytest.raises(ControlError) as caught:
+            await one.plan(**keys)
+        assert words in caught.value.message
+        assert set(one.running().values()) == {""}
+
+
+async def test_a_machine_that_runs_it_with_others_is_not_torn_from_them(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        with pytest.raises(ControlError, match="`r1` runs it together with `r2`"):
+            await one.plan("pick@2", robots=["r1"])
+
+
+async def test_software_that_knows_no_groups_is_named_with_the_way_out(tmp_path):
+    async with cells(tmp_path, connect=False) as one:
+        agent = await one.fleet.agent("r1")
+        await agent.stop()
+        agent.groups = False
+        await agent.start()
+        robot = one.control.robots.get("r1")
+        await one.fleet.until(lambda: robot.attached is not None and not robot.attached.groups)
+        with pytest.raises(
+            ControlError, match="the software of `r1` cannot switch together"
+        ) as error:
+            await one.plan(scope=CELLS)
+        assert error.value.hint == "`dorafleet upgrade r1`"
+
+
+async def test_a_plan_shows_instances_and_where_each_node_goes(tmp_path):
+    async with cells(tmp_path) as one:
+        plan = await one.plan(scope="one", strategy=strategy(rules=RULES))
+        found = {row.robot: (row.instance, row.nodes) for row in plan.robots}
+    # One instance over all machines; its two nodes need two of them.
+    assert found["r1"] == ("pick", ["grip"])
+    assert found["r2"] == ("pick", ["camera"])
+    assert [row.note for row in plan.robots if row.batch is None] == ["no node is placed on it"] * 2
