@@ -1,0 +1,100 @@
+"""A release over two machines with real daemons, agents and links: it changes as one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+
+from dorad.control import messages as m
+from dorad.release.manifest import Place, encode, parse
+from dorafleet.rollout import messages as r
+from tests.fleet.control.machines import TALKER, fleet_of_two
+from tests.release import samples
+
+from .test_real import FLOW, end_of, receive, release_of, roll_out
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(300)
+
+FLOW_LOSSLESS = FLOW.replace(
+    b"inputs: {in: talker/out}",
+    b"inputs: {in: {source: talker/out, queue_policy: backpressure}}",
+)
+COUNTS = """\
+# revision {revision}
+from dora import Node
+node = Node()
+with open({path!r}, "a") as file:
+    for event in node:
+        if event["type"] == "INPUT":
+            print({revision}, event["value"][0].as_py(), file=file, flush=True)
+            {after}
+"""
+ENDED = ("succeeded", "reverted", "revert_incomplete", "failed", "refused")
+
+
+def cell_release(sequence: int, path: Path, after: str = "pass") -> samples.Release:
+    """Return a release: its talker runs on arm1, its listener, which differs, on arm2."""
+    listener = COUNTS.format(revision=sequence, path=str(path), after=after).encode()
+    programs = {"talker": TALKER.encode(), "listener": listener}
+    found = release_of(sequence, FLOW_LOSSLESS, programs)
+    manifest = parse(found.content)
+    places = {"talker": Place(machine="arm1"), "listener": Place(machine="arm2")}
+    nodes = {
+        name: msgspec.structs.replace(node, place=places[name])
+        for name, node in manifest.nodes.items()
+    }
+    content = encode(msgspec.structs.replace(manifest, nodes=nodes))
+    return samples.Release(content, samples.sign(content), found.objects)
+
+
+def received(path: Path) -> list[tuple[int, int]]:
+    """Return the revision of the listener, and the number, of each message."""
+    if not path.exists():
+        return []
+    return [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
+
+
+async def until(holds) -> None:
+    end = time.monotonic() + 120
+    while not holds():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.1)
+
+
+async def test_a_release_over_two_machines_changes_as_one(tmp_path):
+    seen = tmp_path / "seen"
+    first = cell_release(1, seen)
+    second = cell_release(2, seen)
+    bad = cell_release(3, seen, after="raise SystemExit('it is broken')")
+    async with fleet_of_two(tmp_path / "fleet") as fleet, fleet.client() as client:
+        for robot in fleet.robots.values():
+            for each in (first, second, bad):
+                receive(robot.folder / "agent", each)
+
+        detail = await end_of(client, await roll_out(client, first, scope="one"), *ENDED)
+        assert detail.summary.phase == "succeeded", detail
+        await until(lambda: len(received(seen)) > 20)
+
+        detail = await end_of(client, await roll_out(client, second, scope="one"), *ENDED)
+        assert detail.summary.phase == "succeeded", detail
+        await until(lambda: received(seen)[-1][0] == 2)
+        await until(lambda: sum(revision == 2 for revision, _ in received(seen)) > 20)
+        # The talker ran on: it has counted on, and nothing is missing from its numbers.
+        numbers = [number for _, number in received(seen)]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+        detail = await end_of(client, await roll_out(client, bad, scope="one"), *ENDED)
+        assert detail.summary.phase == "reverted", detail
+        count = len(received(seen))
+        await until(lambda: len(received(seen)) > count + 20)
+        found = received(seen)
+        assert found[-1][0] == 2
+        drift = await client.call("drift.list", m.Nothing(), r.DriftList)
+        assert [row for row in drift.rows if row.what != "package"] == []
