@@ -130,6 +130,25 @@ def test_a_start_that_is_never_opened_fails_and_says_what_was_missing(
     assert "link to beta" in headline
 
 
+def test_a_start_that_was_opened_early_waits_for_its_nodes_beyond_the_hold(
+    two: Machines, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
+    slow = f"""
+    import os, time
+    while not os.path.exists({str(go)!r}):
+        time.sleep(0.05)
+    {SOURCE.strip()}"""
+    two.start("alpha", tmp_path, counting(tmp_path, source=slow), PLACEMENT, hold=2)
+    with two.daemons["alpha"].client() as client:
+        client.open_barrier(two.uuid)
+        with pytest.raises(ControlError) as caught:
+            client.wait(two.uuid, until="running", timeout=3)
+        assert caught.value.code == "deadline"
+        go.touch()
+        assert client.wait(two.uuid, until="running", timeout=30).status == "running"
+
+
 def test_a_machine_alone_starts_at_once_without_a_hold(two: Machines, tmp_path: Path) -> None:
     nodes = counting(tmp_path)
     two.start("alpha", tmp_path, nodes, PLACEMENT, hold=None)

@@ -25,6 +25,7 @@ from tests.harness.waiting import until
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from dorad.control.messages import LinkTls
     from tests.harness.daemon import Daemon as Dorad
 
 QUICK = HealthRules(min_healthy_time=0.5, healthy_deadline=120, confirm_deadline=120, min_rate=0.1)
@@ -44,6 +45,12 @@ class Identities:
     """An identity that never changes."""
 
     version = "one"
+
+    def __init__(self, links: LinkTls | None) -> None:
+        self.links = links
+
+    def load(self) -> Identities:
+        return self
 
 
 class Library:
@@ -96,7 +103,12 @@ class Library:
 class Robot:
     """An agent without a coordinator. It can be killed, and started again in another boot."""
 
-    def __init__(self, folder: Path, dorad: Dorad) -> None:
+    def __init__(
+        self, folder: Path, dorad: Dorad, name: str = "arm1", links: LinkTls | None = None
+    ) -> None:
+        self.name = name
+        self.links = links
+        """The files for links to other robots."""
         self.folder = folder / "agent"
         self.folder.mkdir()
         self.dorad = dorad
@@ -112,10 +124,10 @@ class Robot:
         self.store.remember(Memory(fleet="fleet", epoch=1))
         self.daemon = Daemon(self.dorad.paths.control, "test agent")
         boot = f"boot-{self.boot}"
-        self.shares = Shares(self.store, self.daemon, Identities(), boot, self._changed)
+        self.shares = Shares(self.store, self.daemon, Identities(self.links), boot, self._changed)
         contact = Contact(self._answers)
         observations = Observations(
-            self.shares, self.daemon, self.library, "arm1", boot, self.folder, contact
+            self.shares, self.daemon, self.library, self.name, boot, self.folder, contact
         )
         self.releases = Releases(
             self.store, self.shares, self.library, observations, boot, contact, self._changed
