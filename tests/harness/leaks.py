@@ -130,8 +130,11 @@ def _is_robot(pid: int) -> bool:
 
 def mappings(pid: int) -> Counter[str]:
     """Return how often a process maps each piece of the data plane's memory."""
-    text = Path(f"/proc/{pid}/maps").read_text()
+    content = Path(f"/proc/{pid}/maps").read_bytes()
+    if b"dorad-" not in content:  # as of most processes: it saves a third of the check's time
+        return Counter()
     # By inode: pieces of one kind have one name.
+    text = content.decode(errors="replace")
     lines = (line.split(maxsplit=5) for line in text.splitlines() if "dorad-" in line)
     return Counter(
         f"{match[1]} (inode {line[4]})"
