@@ -16,7 +16,7 @@ from dorad.shm import native
 from tests.harness.chance import chance
 from tests.harness.commands import command_server
 from tests.harness.daemon import Daemon, daemon, emptied
-from tests.harness.leaks import nothing_leaks
+from tests.harness.leaks import collect_garbage, nothing_leaks
 from tests.harness.ports import reserved_ports
 
 if TYPE_CHECKING:
@@ -51,6 +51,11 @@ settings.register_profile(
 settings.load_profile(
     "mutant" if "MUTATION_TEST" in os.environ else "explore" if examples else "same"
 )
+
+
+def pytest_collection_finish() -> None:
+    """Leave out what was imported until now when a test collects garbage."""
+    collect_garbage(also_frozen=True)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

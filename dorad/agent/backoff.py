@@ -1,4 +1,4 @@
-"""Delays between attempts: random, with an upper bound that doubles each time."""
+"""How long to wait between attempts, and in one: both double each time, up to a bound."""
 
 from __future__ import annotations
 
@@ -9,6 +9,12 @@ FIRST_S, LONGEST_S = 0.2, 5.0
 
 MAX_PAUSE_S = 120.0
 """Maximum of what a coordinator can ask for, in seconds."""
+
+
+HANDSHAKE_S, MAX_HANDSHAKE_S = 10.0, 80.0
+"""The first and the longest time for the handshake on an open connection, in seconds."""
+MAX_HANDSHAKE_OF_SEVERAL_S = 20.0
+"""The longest one if there are other coordinators to try: this one may hang."""
 
 
 class Backoff:
@@ -40,3 +46,31 @@ def fleet_backoff(pause: float) -> Backoff:
     lets some wait.
     """
     return Backoff(first=max(FIRST_S, bounded(pause) / 4), longest=max(LONGEST_S, bounded(pause)))
+
+
+class HandshakeTimeout:
+    """The time for handshakes with one coordinator, which doubles when it was too short.
+
+    A coordinator under load, with thousands of robots that connect at once, lets them wait for
+    their turn. A robot that gives up begins again at the end of the line, and its handshake may be
+    thrown away half done.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = HANDSHAKE_S
+
+    def seconds(self, pause: float, *, alone: bool = True) -> float:
+        """Return the time for the next handshake. `pause` is what the coordinator asked for.
+
+        `alone`: there is no other coordinator to try.
+        """
+        longest = MAX_HANDSHAKE_S if alone else MAX_HANDSHAKE_OF_SEVERAL_S
+        return max(min(self._seconds, longest), bounded(pause))
+
+    def expired(self) -> None:
+        """Record that the time was too short."""
+        self._seconds = min(2 * self._seconds, MAX_HANDSHAKE_S)
+
+    def answered(self) -> None:
+        """Record that the coordinator has answered."""
+        self._seconds = HANDSHAKE_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from http import HTTPStatus
 from pathlib import Path
@@ -19,7 +20,7 @@ from websockets.exceptions import (
 from websockets.frames import CloseCode
 
 from dorad import __version__
-from dorad.agent.backoff import Backoff, bounded, fleet_backoff
+from dorad.agent.backoff import Backoff, HandshakeTimeout, bounded, fleet_backoff
 from dorad.agent.model import ConnectionStatus
 from dorad.control import codec
 from dorad.control.errors import ControlError
@@ -49,7 +50,7 @@ URI = "wss://coordinator/agent"
 IDENTITY_S = 2.0
 """Seconds between two checks whether the identity has changed."""
 CONNECT_S = 10.0
-"""From the first packet to the end of the handshake."""
+"""Seconds for a connection of TCP; see `HandshakeTimeout` for the handshake."""
 PING_S = 5.0
 """Seconds between two pings, and for the answer."""
 CHECK_S = 2.0
@@ -89,6 +90,8 @@ class Dialer:
         self._retry_after = 0.0
         """Minimum seconds until the next try, for a coordinator that is too busy."""
         self._last: tuple[str, int] | None = None
+        self._timeouts: dict[tuple[str, int], HandshakeTimeout] = {}
+        """By the address of a coordinator."""
         self._address = ""
         self._version = ""
         """Of the identity that is in use."""
@@ -112,6 +115,10 @@ class Dialer:
             except ControlError as error:
                 return error
             refused = False
+            self._timeouts = {
+                each: self._timeouts.get(each) or HandshakeTimeout()
+                for each in identity.coordinators
+            }
             # Try the coordinator that attached last first: a timeout of another one takes long.
             for address in sorted(identity.coordinators, key=lambda each: each != self._last):
                 refuses = await self._try(identity, *address)
@@ -189,16 +196,17 @@ class Dialer:
             ControlError: it cannot be reached, or refuses this robot, or must not be obeyed.
         """
         context = await asyncio.to_thread(_context, identity.tls)
-        # A coordinator of many robots lets them wait for their handshakes.
-        timeout = max(CONNECT_S, self._pause)
+        allowed = self._timeouts[host, port]
+        timeout = allowed.seconds(self._pause, alone=len(self._timeouts) == 1)
         _log.debug("connecting to %s as %s", self._address, identity.robot)
+        sock = await _open(host, port)
         try:
             async with connect(
                 URI,
-                host=host,
-                port=port,
+                sock=sock,
                 ssl=context,
                 open_timeout=timeout,
+                ssl_handshake_timeout=timeout + 1,
                 ping_interval=PING_S,
                 ping_timeout=PING_S,
                 close_timeout=1.0,
@@ -209,11 +217,14 @@ class Dialer:
                 logger=_websockets_log,
                 user_agent_header=None,
             ) as connection:
+                allowed.answered()
                 await self._serve(connection)
         except InvalidStatus as error:
+            allowed.answered()
             self._retry_after = max(self._retry_after, retry_after(error.response.headers))
             raise _refusal(error) from None
         except TimeoutError:
+            allowed.expired()
             raise ControlError("deadline", f"no answer within {timeout:g} s") from None
         except (OSError, InvalidHandshake) as error:
             raise ControlError("unavailable", _reason(error)) from None
@@ -262,6 +273,38 @@ def _context(files: LinkTls) -> ssl.SSLContext:
     # dorad, which has the key's group, reads it for the links of dataflows.
     check_private(key, group_reads=True)
     return client_context(Path(files.ca), Path(files.certificate), key)
+
+
+async def _open(host: str, port: int) -> socket.socket:
+    """Return a connection of TCP to the first address of `host` that accepts it.
+
+    Raises:
+        ControlError: there is none, or none accepts within `CONNECT_S`.
+    """
+    loop = asyncio.get_running_loop()
+    reason = "it has no address"
+    try:
+        async with asyncio.timeout(CONNECT_S):
+            for family, kind, protocol, _, address in await loop.getaddrinfo(
+                host, port, type=socket.SOCK_STREAM
+            ):
+                sock = socket.socket(family, kind, protocol)
+                try:
+                    sock.setblocking(False)
+                    await loop.sock_connect(sock, address)
+                except OSError as error:
+                    reason = _reason(error)
+                    sock.close()
+                except BaseException:
+                    sock.close()
+                    raise
+                else:
+                    return sock
+    except TimeoutError:
+        raise ControlError("deadline", f"no connection within {CONNECT_S:g} s") from None
+    except OSError as error:
+        raise ControlError("unavailable", _reason(error)) from None
+    raise ControlError("unavailable", reason)
 
 
 async def _check(connection: ClientConnection) -> None:

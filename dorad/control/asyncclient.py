@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
 
 from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as connect_websocket
@@ -19,7 +19,15 @@ from dorad.control.arrays import to_message
 from dorad.control.asyncmethods import AsyncMethods
 from dorad.control.asyncstream import AsyncArrays, AsyncFrames, AsyncStream
 from dorad.control.client import targets_of
-from dorad.control.connecting import OPTIONS, Attempts, Deadline, Opened, Opening, open_failed
+from dorad.control.connecting import (
+    OPTIONS,
+    Attempts,
+    Deadline,
+    Opened,
+    Opening,
+    open_failed,
+    open_socket,
+)
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import time_allowed
 from dorad.control.messages import METHODS, Struct
@@ -36,7 +44,7 @@ if TYPE_CHECKING:
     from dorad.control.faults import Server
     from dorad.control.messages import Method, TopicHeader, TopicSubscribe
     from dorad.control.pending import PendingRequest
-    from dorad.control.target import Targets, Tcp, UnixSocket
+    from dorad.control.target import Targets, Tcp, Timing, UnixSocket
 
 __all__ = ["AsyncArrays", "AsyncClient", "AsyncStream", "ControlError", "NoDaemonError"]
 
@@ -109,42 +117,14 @@ class AsyncClient(AsyncMethods):
                 `refused`, `busy` or `version`.
         """
         if isinstance(self._target, Accepted):
-            self.server, self._timing = faults.agent_of(self._target.robot), ROBOT
-            self._connection = self._target.connection
-            await self._shake_hands(Deadline(self.server, self._timing.connect))
-            return self
-        targets = await asyncio.to_thread(targets_of, self._target)
-        attempts = Attempts(targets)
-        with closing(Opening(targets)) as opening:
-            while (outcome := await asyncio.to_thread(next, opening, None)) is not None:
-                target, opened = outcome
-                if not isinstance(opened, Opened):
-                    attempts.failed(target, opened)
-                    continue
-                try:
-                    self.server, self._timing = opened.server, opened.timing
-                    deadline = Deadline(self.server, self._timing.connect)
-                    self._connection = await _open(opened, deadline)
-                    await self._shake_hands(deadline)
-                except ControlError as error:
-                    attempts.failed(target, error)
-                else:
-                    return self
-        raise await asyncio.to_thread(attempts.error)
-
-    async def _shake_hands(self, deadline: Deadline) -> None:
-        try:
-            await self._connection.send(hello(self._name), text=True)
-            frame = await _within(deadline, self._connection.recv())
-            welcome = check_welcome(frame, self.server)
-            self.daemon, self.role = welcome.welcome, welcome.role
-        except BaseException as error:
-            await self.close()
-            if isinstance(error, TimeoutError):
-                raise faults.not_responding(self.server, self._timing.connect) from None
-            if isinstance(error, ConnectionClosed):
-                raise faults.connection_closed(self.server, _code(error)) from None
-            raise
+            server = faults.agent_of(self._target.robot)
+            deadline = Deadline(server, ROBOT.connect)
+            greeted = await _greet(self._target.connection, server, ROBOT, deadline, self._name)
+        else:
+            targets = await asyncio.to_thread(targets_of, self._target)
+            greeted = await _first_greeted(targets, self._name)
+        self.server, self._timing, self._connection, self.daemon, self.role = greeted
+        return self
 
     @property
     def connected(self) -> bool:
@@ -287,6 +267,86 @@ class AsyncClient(AsyncMethods):
 
     def _mark_alive(self) -> None:
         self._ping, self._last_sign = None, time.monotonic()
+
+
+class _Greeted(NamedTuple):
+    """A server that has answered the hello."""
+
+    server: Server
+    timing: Timing
+    connection: Connection
+    daemon: str
+    role: str
+
+
+async def _first_greeted(targets: Targets, name: str) -> _Greeted:
+    """Return the first of these servers that answers the hello. Raises ControlError."""
+    loop = asyncio.get_running_loop()
+    greetings: set[asyncio.Task[_Greeted]] = set()
+
+    async def greet(opened: Opened) -> _Greeted:
+        if over:
+            opened.sock.close()
+            raise ControlError("cancelled", "another server has answered")
+        greeting = asyncio.create_task(_open_and_greet(opened, name))
+        greetings.add(greeting)
+        return await greeting
+
+    def attempt(target: UnixSocket | Tcp) -> _Greeted | None:
+        opened = open_socket(target)
+        if opened is None:
+            return None
+        if loop.is_closed():
+            opened.sock.close()
+            return None
+        return asyncio.run_coroutine_threadsafe(greet(opened), loop).result()
+
+    def discard(greeted: _Greeted) -> None:
+        loop.call_soon_threadsafe(greeted.connection.transport.abort)
+
+    attempts, over = Attempts(targets), False
+    opening = Opening(targets, attempt, discard)
+    try:
+        while (outcome := await asyncio.to_thread(next, opening, None)) is not None:
+            target, greeted = outcome
+            if isinstance(greeted, _Greeted):
+                return greeted
+            attempts.failed(target, greeted)
+        raise await asyncio.to_thread(attempts.error)
+    finally:
+        over = True
+        opening.close()
+        for greeting in greetings:
+            greeting.cancel()
+        if greetings:
+            await asyncio.wait(greetings)
+
+
+async def _open_and_greet(opened: Opened, name: str) -> _Greeted:
+    deadline = Deadline(opened.server, opened.timing.connect)
+    connection = await _open(opened, deadline)
+    return await _greet(connection, opened.server, opened.timing, deadline, name)
+
+
+async def _greet(
+    connection: Connection, server: Server, timing: Timing, deadline: Deadline, name: str
+) -> _Greeted:
+    """Say hello on a connection; close it if there is no welcome. Raises ControlError."""
+    try:
+        await connection.send(hello(name), text=True)
+        frame = await _within(deadline, connection.recv())
+        welcome = check_welcome(frame, server)
+    except asyncio.CancelledError:
+        connection.transport.abort()
+        raise
+    except BaseException as error:
+        await connection.close()
+        if isinstance(error, TimeoutError):
+            raise faults.not_responding(server, timing.connect) from None
+        if isinstance(error, ConnectionClosed):
+            raise faults.connection_closed(server, _code(error)) from None
+        raise
+    return _Greeted(server, timing, connection, welcome.welcome, welcome.role)
 
 
 def _undecoded(event: Any) -> tuple[TopicHeader, memoryview]:

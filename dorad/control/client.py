@@ -5,13 +5,21 @@ from __future__ import annotations
 import threading
 import time
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
 
 from dorad import __version__
 from dorad.control import faults
 from dorad.control.arrays import to_message
-from dorad.control.connecting import Attempts, Deadline, Opened, Opening, open_failed
+from dorad.control.connecting import (
+    Attempts,
+    Deadline,
+    Opened,
+    Opening,
+    open_failed,
+    open_socket,
+)
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY, time_allowed
 from dorad.control.messages import METHODS, Struct
@@ -135,34 +143,14 @@ class Client(Methods):
     def _connect(self, targets: Targets, name: str) -> tuple[UnixSocket | Tcp, tuple[str, ...]]:
         """Connect to the first of these servers that answers. Raises ControlError."""
         attempts = Attempts(targets)
-        with closing(Opening(targets)) as opening:
-            for target, opened in opening:
-                if not isinstance(opened, Opened):
-                    attempts.failed(target, opened)
-                    continue
-                try:
-                    self.server, self._timing = opened.server, opened.timing
-                    deadline = Deadline(self.server, self._timing.connect)
-                    self._connection = _open(opened, deadline)
-                    self.daemon = self._shake_hands(name, deadline)
-                except ControlError as error:
-                    attempts.failed(target, error)
-                else:
+        greeting = Opening(targets, partial(_greet, name), _Greeted.close)
+        with closing(greeting):
+            for target, greeted in greeting:
+                if isinstance(greeted, _Greeted):
+                    self.server, self._timing, self._connection, self.daemon = greeted
                     return target, attempts.skipped(target)
+                attempts.failed(target, greeted)
         raise attempts.error()
-
-    def _shake_hands(self, name: str, deadline: Deadline) -> str:
-        try:
-            self._connection.send(hello(name), text=True)
-            frame = _within(deadline, self._connection.receive)
-            return check_welcome(frame, self.server).welcome
-        except BaseException as error:
-            self.close()
-            if isinstance(error, TimeoutError):
-                raise faults.not_responding(self.server, self._timing.connect) from None
-            if isinstance(error, ClosedError):
-                raise faults.connection_closed(self.server, error.code) from None
-            raise
 
     def _send_request(self, method: str, params: Struct) -> PendingRequest:
         with self._condition:
@@ -264,6 +252,40 @@ class Client(Methods):
             self._pinged_at = now
             self._answer_by = Deadline(self.server, self._timing.answer)
             self._connection.ping()
+
+
+class _Greeted(NamedTuple):
+    """A server that has answered the hello."""
+
+    server: Server
+    timing: Timing
+    connection: WebSocket
+    daemon: str
+    """Its name and version."""
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def _greet(name: str, target: UnixSocket | Tcp) -> _Greeted | None:
+    """Say hello to a server; return None if nothing listens there. Raises ControlError."""
+    opened = open_socket(target)
+    if opened is None:
+        return None
+    server, timing = opened.server, opened.timing
+    deadline = Deadline(server, timing.connect)
+    connection = _open(opened, deadline)
+    try:
+        connection.send(hello(name), text=True)
+        frame = _within(deadline, connection.receive)
+        return _Greeted(server, timing, connection, check_welcome(frame, server).welcome)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, TimeoutError):
+            raise faults.not_responding(server, timing.connect) from None
+        if isinstance(error, ClosedError):
+            raise faults.connection_closed(server, error.code) from None
+        raise
 
 
 def targets_of(

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
 from dorad import procinfo
 from dorad.control import faults
@@ -24,7 +24,7 @@ from dorad.control.target import FAR, NEAR, Tcp, Timing, UnixSocket, is_here, is
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Self
 
     from dorad.control.faults import Server
@@ -38,7 +38,7 @@ _SILENCE: Final = frozenset({"unavailable", "deadline"})
 """Codes of errors of a server that did not answer."""
 
 STAGGER_S: Final = 0.3
-"""How long a coordinator may take to connect before the next one is tried, too."""
+"""How long a coordinator may take to answer before the next one is tried, too."""
 _MORE_S: Final = 0.5
 """By how much its deadline is postponed each time."""
 
@@ -94,7 +94,7 @@ class Deadline:
         return True
 
 
-_Outcome: TypeAlias = "tuple[UnixSocket | Tcp, Opened | ControlError | None]"
+T = TypeVar("T")
 
 
 class Attempts:
@@ -155,31 +155,44 @@ class Attempts:
         return f"{faults.coordinator_at(target).name} has not answered yet"
 
 
-class Opening:
-    """Connects to several servers: yields each with what became of it, as soon as that is known.
+class Opening(Generic[T]):
+    """Tries several servers: yields each with what became of it, as soon as that is known.
 
-    That is a socket, an error, or None if nothing listens there. A server is tried when the one
-    before it has failed, or has not connected for a moment: one whose network drops everything
-    does not hold up the others. Close it in the end.
+    That is what `attempt` returned, an error, or None if nothing listens there. A server is tried
+    when the one before it has failed, or has not answered for a moment: one whose network drops
+    everything, or that hangs, does not hold up the others. Close it in the end.
     """
 
-    def __init__(self, targets: Sequence[UnixSocket | Tcp]) -> None:
-        """`targets` are in the order in which they are tried."""
+    def __init__(
+        self,
+        targets: Sequence[UnixSocket | Tcp],
+        attempt: Callable[[UnixSocket | Tcp], T | None],
+        discard: Callable[[T], object],
+    ) -> None:
+        """`targets` are in the order in which they are tried.
+
+        `attempt` tries one, in any thread, and `discard` closes what it returned too late.
+        """
         self._left = deque(targets)
+        self._attempt = attempt
+        self._discard = discard
+        self._only_one = len(targets) == 1
         self._pending = 0
         self._lock = threading.Lock()
         self._closed = False
-        self._outcomes: SimpleQueue[_Outcome | None] = SimpleQueue()
+        self._outcomes: SimpleQueue[tuple[UnixSocket | Tcp, T | ControlError | None] | None] = (
+            SimpleQueue()
+        )
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> _Outcome:
+    def __next__(self) -> tuple[UnixSocket | Tcp, T | ControlError | None]:
         while not self._closed and (self._left or self._pending):
             if self._left:
                 target = self._left.popleft()
-                if isinstance(target, UnixSocket) or not (self._left or self._pending):
-                    return target, _outcome(target)
+                if isinstance(target, UnixSocket) or self._only_one:
+                    return target, self._outcome(target)
                 name = f"connect to {target}"
                 threading.Thread(target=self._try, args=(target,), name=name, daemon=True).start()
                 self._pending += 1
@@ -198,30 +211,29 @@ class Opening:
         with self._lock:
             self._closed = True
             while not self._outcomes.empty():
-                _drop(self._outcomes.get())
+                outcome = self._outcomes.get()
+                self._drop(None if outcome is None else outcome[1])
             self._outcomes.put(None)  # wakes a thread that waits
 
     def _try(self, target: Tcp) -> None:
-        outcome = target, _outcome(target)
+        outcome = self._outcome(target)
         with self._lock:
-            if self._closed:
-                _drop(outcome)
-            else:
-                self._outcomes.put(outcome)
+            if not self._closed:
+                self._outcomes.put((target, outcome))
+                return
+        self._drop(outcome)
 
+    def _outcome(self, target: UnixSocket | Tcp) -> T | ControlError | None:
+        try:
+            return self._attempt(target)
+        except ControlError as error:
+            return error
+        except Exception as error:  # noqa: BLE001  # it is told where it is waited for
+            return ControlError("internal", f"{target} cannot be connected to: {error!r}")
 
-def _outcome(target: UnixSocket | Tcp) -> Opened | ControlError | None:
-    try:
-        return open_socket(target)
-    except ControlError as error:
-        return error
-    except Exception as error:  # noqa: BLE001  # it is told where it is waited for
-        return ControlError("internal", f"{target} cannot be connected to: {error!r}")
-
-
-def _drop(outcome: _Outcome | None) -> None:
-    if outcome is not None and isinstance(outcome[1], Opened):
-        outcome[1].sock.close()
+    def _drop(self, outcome: T | ControlError | None) -> None:
+        if outcome is not None and not isinstance(outcome, ControlError):
+            self._discard(outcome)
 
 
 def open_socket(target: UnixSocket | Tcp) -> Opened | None:

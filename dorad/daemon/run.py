@@ -214,7 +214,7 @@ class DataflowRun:
     @property
     def opened(self) -> bool:
         """Whether the start barrier has opened."""
-        return self.supervisor.opened_at is not None
+        return self.supervisor.opened
 
     @property
     def channels(self) -> list[LinkChannel]:

@@ -10,10 +10,10 @@ from dorad.int64 import Int64
 from dorad.release.machine import environment_for, needed_objects
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from dorad.release.machine import Machine
-    from dorad.release.manifest import Manifest
+    from dorad.release.manifest import Manifest, NodeContent
 
 
 class Changes(msgspec.Struct, frozen=True):
@@ -28,7 +28,7 @@ class Changes(msgspec.Struct, frozen=True):
     untouched: list[str] = []
     """Nodes that run on, with the same inputs."""
     uncompared: list[str] = []
-    """Nodes that run on, perhaps with other inputs; see `uncompared_why`."""
+    """Nodes that run on, perhaps with other inputs: their manifest does not have them."""
     uncompared_why: str = ""
     files_added: list[str] = []
     files_removed: list[str] = []
@@ -38,9 +38,8 @@ class Changes(msgspec.Struct, frozen=True):
     params: list[str] = []
     """`camera/exposure: 10 → 20`."""
     inputs: list[str] = []
-    """`camera/tick: dora/timer/hz/10 → dora/timer/hz/20`, of nodes that run on with other inputs.
-    Such nodes are not in `untouched`. Manifests do not have inputs: they are compared where the
-    files of both dataflows are."""
+    """`camera/tick: dora/timer/hz/10 → dora/timer/hz/20`. Such nodes are replaced, or run on with
+    other inputs, and are not in `untouched`."""
     size: Int64 = 0
     """Bytes of the objects that the new one needs and the old one does not have."""
 
@@ -63,23 +62,30 @@ def changed_nodes(old: Manifest | None, new: Manifest, machine: Machine) -> Chan
 
     def differs(node: str) -> bool:
         one, two = before[node], new.nodes[node]
-        return one != two or (two.python and not same_environment)
+        if (one.digest, one.python) != (two.digest, two.python):
+            return True
+        return two.python and not same_environment
 
     both = [node for node in new.nodes if node in before]
     old_files = {} if old is None else {file.path: file.object for file in old.files}
     new_files = {file.path: file.object for file in new.files}
     present = set() if old is None else set(needed_objects(old, machine))
     same = sorted(node for node in both if not differs(node))
-    rewritten = old is not None and (
-        old.entry != new.entry or _has_other_flow(old_files, new_files)
-    )
+    inputs = [
+        line for node in sorted(both) for line in _inputs(node, before[node], new.nodes[node])
+    ]
+    rewired = {line.partition("/")[0] for line in inputs}
+    unknown = set()
+    if old is not None and (old.entry != new.entry or _has_other_flow(old_files, new_files)):
+        unknown = {node for node in same if None in (before[node].inputs, new.nodes[node].inputs)}
     return Changes(
         added=sorted(set(new.nodes) - set(before)),
         removed=sorted(set(before) - set(new.nodes)),
         replaced=sorted(node for node in both if differs(node)),
-        untouched=[] if rewritten else same,
-        uncompared=same if rewritten else [],
-        uncompared_why="the files of both dataflows are needed" if rewritten and same else "",
+        untouched=[node for node in same if node not in unknown | rewired],
+        uncompared=sorted(unknown),
+        uncompared_why=_WITHOUT_INPUTS if unknown else "",
+        inputs=inputs,
         files_added=sorted(new_files.keys() - old_files.keys()),
         files_removed=sorted(old_files.keys() - new_files.keys()),
         files_changed=sorted(
@@ -90,6 +96,19 @@ def changed_nodes(old: Manifest | None, new: Manifest, machine: Machine) -> Chan
         packages=_packages(old, new, machine),
         size=sum(each.size for each in needed_objects(new, machine) if each not in present),
     )
+
+
+_WITHOUT_INPUTS = "one of the two manifests was built for dorad before 0.2.0, and has no inputs"
+
+
+def _inputs(name: str, old: NodeContent, new: NodeContent) -> Iterator[str]:
+    """Yield the inputs of a node that differ, if both manifests have them."""
+    if old.inputs is None or new.inputs is None:
+        return
+    for each in sorted({*old.inputs, *new.inputs}):
+        before, after = old.inputs.get(each, "none"), new.inputs.get(each, "none")
+        if before != after:
+            yield f"{name}/{each}: {before} → {after}"
 
 
 def _has_other_flow(old: Mapping[str, object], new: Mapping[str, object]) -> bool:

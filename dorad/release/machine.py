@@ -50,7 +50,7 @@ def fits(target: Target, machine: Machine) -> bool:
     return (
         target.arch == machine.arch
         and target.python in ("", machine.python)
-        and (not target.glibc or _numbers(machine.glibc) >= _numbers(target.glibc))
+        and (not target.glibc or numbers(machine.glibc) >= numbers(target.glibc))
     )
 
 
@@ -60,7 +60,7 @@ def check_machine(manifest: Manifest, machine: Machine) -> None:
     Raises:
         ReleaseError: code `machine`, with what does not fit.
     """
-    if _numbers(machine.dorad) < _numbers(manifest.min_dorad):
+    if numbers(machine.dorad) < numbers(manifest.min_dorad):
         raise ReleaseError(
             "machine",
             f"it needs dorad {manifest.min_dorad} or newer, this is {machine.dorad}",
@@ -78,7 +78,7 @@ def check_machine(manifest: Manifest, machine: Machine) -> None:
 def environment_for(manifest: Manifest, machine: Machine) -> Environment | None:
     """Return the environment for a machine, the newest C library first; None without one."""
     fitting = [each for each in manifest.environments if fits(each.target, machine)]
-    return max(fitting, key=lambda each: _numbers(each.target.glibc), default=None)
+    return max(fitting, key=lambda each: numbers(each.target.glibc), default=None)
 
 
 def needed_files(manifest: Manifest, machine: Machine) -> Iterator[File]:
@@ -94,7 +94,7 @@ def needed_objects(manifest: Manifest, machine: Machine) -> list[Object]:
     return sorted({file.object for file in needed_files(manifest, machine)})
 
 
-def _numbers(version: str) -> tuple[int, ...]:
+def numbers(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a version."""
     found = []
     for part in version.split("."):

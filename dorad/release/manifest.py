@@ -17,7 +17,10 @@ from dorad.release.errors import ReleaseError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Since 2 nodes have their inputs, and the machines that they may run on."""
+INPUTS_SINCE: Final = (0, 2)
+"""The first version of dorad that reads format 2. For older ones releases have format 1."""
 MAX_MANIFEST = 4 << 20
 """Bytes of a manifest; about 30,000 files."""
 MAX_SIGNATURE = 16 << 10
@@ -28,6 +31,8 @@ MAX_NAME = 255
 """Bytes of one name in a path."""
 MAX_DEPTH = 64
 MAX_TARGETS = 16
+MAX_INPUT = 500
+"""Characters of an input, and of its name."""
 MAX_PLACED = 150_000
 """Files of all environments together: each environment is checked with all files of its packages.
 """
@@ -115,21 +120,26 @@ class Place(_Struct, frozen=True, omit_defaults=True):
     """Ids of nodes."""
 
 
+InputText = Annotated[str, msgspec.Meta(max_length=MAX_INPUT, pattern=r"^[^\x00-\x1f\x7f]+$(?!\n)")]
+
+
 class NodeContent(_Struct, frozen=True, omit_defaults=True):
     """What a node depends on, to decide whether a new release replaces it."""
 
     digest: Sha256
-    """Of its description and of its files."""
+    """Of its description without its inputs, and of its files."""
     python: bool
     """Whether it runs in the environment."""
     place: Place | None = None
     """None: on any machine."""
+    inputs: dict[InputText, InputText] | None = None
+    """Sources and options by input: a node runs on with others. None in manifests of format 1."""
 
 
 class Manifest(_Struct, frozen=True):
     """A release. Its id is the SHA-256 of `encode`."""
 
-    format: Literal[1]
+    format: Literal[1, 2]
     name: Name
     """Of the dataflow."""
     sequence: Annotated[int, msgspec.Meta(ge=1, lt=1 << 53)]
@@ -174,8 +184,8 @@ def parse(content: bytes) -> Manifest:
         raise _error(f"it has {len(content)} bytes, more than {MAX_MANIFEST}")
     try:
         found = msgspec.json.decode(content, type=_Format).format
-        if found != FORMAT:
-            raise _error(f"its format is {found}, this program reads {FORMAT}", "upgrade dorad")
+        if not 1 <= found <= FORMAT:
+            raise _error(f"its format is {found}, this program reads 1-{FORMAT}", "upgrade dorad")
         manifest = msgspec.json.decode(content, type=Manifest)
     # RecursionError: of nested lists in a value that is skipped.
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -213,6 +223,11 @@ def _check(manifest: Manifest) -> None:
         _check_environment(manifest, environment)
     if len(manifest.nodes) > MAX_NODES:
         raise _error(f"it has more than {MAX_NODES} nodes")
+    for name, node in manifest.nodes.items():
+        if (node.inputs is None) != (manifest.format == 1) or (
+            node.place is not None and manifest.format == 1
+        ):
+            raise _error(f"format {manifest.format}, and what it says of node {name[:100]!r}")
     _check_sizes(manifest)
 
 

@@ -242,7 +242,7 @@ def _print_built(built: Built, store: Store) -> None:
     for line in lines_of(bundle):
         click.echo(visible(line))
     if built.before is not None:
-        for line in difference(built.before, bundle, store):
+        for line in difference(built.before, bundle):
             click.echo(visible(line))
 
 
@@ -338,9 +338,9 @@ def diff(old: str, new: str, *, target: str | None, store: Path | None, as_json:
     before, after = found.find(old), found.find(new)
     wanted = None if target is None else _target(target, "")
     if as_json:
-        changes = changes_of(before, after, found, wanted)
+        changes = changes_of(before, after, wanted)
         print_object({"old": before.id, "new": after.id} | plain(changes))
         return
     click.echo(f"{before} → {after}")
-    for line in difference(before, after, found, wanted):
+    for line in difference(before, after, wanted):
         click.echo(visible(line))

@@ -14,37 +14,31 @@ if TYPE_CHECKING:
 
     from dorad.release.changes import Changes
     from dorad.release.manifest import Target
-    from dorafleet.release.store import Bundle, Store
+    from dorafleet.release.store import Bundle
 
 MAX_SHOWN = 20
 """Names in a list for humans."""
 
 
-def changes_of(
-    before: Bundle, after: Bundle, store: Store, target: Target | None = None
-) -> Changes:
-    """Return what a machine that runs `before` changes for `after`; `store` has their files.
+def changes_of(before: Bundle, after: Bundle, target: Target | None = None) -> Changes:
+    """Return what a machine that runs `before` changes for `after`.
 
     If `target` names no C library it is the newest one, which runs what was made for any other.
     """
     from dorad.release.changes import changed_nodes
     from dorad.release.machine import NEWEST, Machine, this_machine
     from dorad.release.manifest import Target
-    from dorafleet.release.inputs import with_inputs
 
     targets = after.manifest.targets
     made = targets[0] if targets and targets[0].python else this_machine().target
     chosen = target or Target(made.arch, made.python)
     machine = Machine(chosen.arch, chosen.python, chosen.glibc or NEWEST)
-    changes = changed_nodes(before.manifest, after.manifest, machine)
-    return with_inputs(changes, before, after, store)
+    return changed_nodes(before.manifest, after.manifest, machine)
 
 
-def difference(
-    before: Bundle, after: Bundle, store: Store, target: Target | None = None
-) -> list[str]:
+def difference(before: Bundle, after: Bundle, target: Target | None = None) -> list[str]:
     """Return the lines that say what changes."""
-    changes = changes_of(before, after, store, target)
+    changes = changes_of(before, after, target)
     if changes.empty:
         return ["  no difference"]
     parts = [

@@ -273,36 +273,12 @@ def _plan(client: Client, request: RolloutNew, store: Path | None) -> RolloutPla
     if registered is not None:
         request = msgspec.structs.replace(request, release=registered)
     try:
-        planned = client.call("rollout.plan", request, RolloutPlan)
-        return _with_inputs(planned, store)
+        return client.call("rollout.plan", request, RolloutPlan)
     except ControlError as error:
         if error.code != "exists":
             raise
         click.echo(visible(error.message), err=True)
         return None
-
-
-def _with_inputs(planned: RolloutPlan, store: Path | None) -> RolloutPlan:
-    """Return a plan with changes of inputs, where this machine has the files of both releases."""
-    import msgspec
-
-    from dorafleet.cli.releaseoptions import open_store
-    from dorafleet.release.errors import BuildError
-    from dorafleet.release.inputs import with_inputs
-
-    releases = open_store(store)
-    changes = list(planned.changes)
-    for place, before in {row.changes: row.before for row in planned.robots if row.before}.items():
-        if place is None:
-            continue
-        try:
-            old, new = releases.find(before), releases.find(planned.release.id)
-        except BuildError as error:
-            why = f"{error.message}; run this on a machine with both releases"
-            changes[place] = msgspec.structs.replace(changes[place], uncompared_why=why)
-            continue
-        changes[place] = with_inputs(changes[place], old, new, releases)
-    return msgspec.structs.replace(planned, changes=changes)
 
 
 def _register(client: Client, wanted: str, store: Path | None) -> str | None:

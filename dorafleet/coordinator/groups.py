@@ -73,6 +73,13 @@ class Groups:
                 dataflow now together with others would be torn from them.
         """
         _check_whole(chosen, self._robots.machines)
+        if scope != EACH and manifest.format == 1:
+            raise ControlError(
+                "refused",
+                "its manifest does not say where its nodes may run: it was built for dorad before "
+                "0.2.0",
+                "build it again, without --min-dorad",
+            )
         found: dict[str, Group] = {}
         for name, unit in units_for(scope, manifest.name, chosen).items():
             found |= self._place(name, unit, manifest)

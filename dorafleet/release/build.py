@@ -15,9 +15,10 @@ import msgspec
 
 from dorad import __version__
 from dorad.dataflow.load import load
-from dorad.release.machine import this_machine
+from dorad.release.machine import numbers, this_machine
 from dorad.release.manifest import (
     FORMAT,
+    INPUTS_SINCE,
     MAX_MANIFEST,
     Environment,
     File,
@@ -39,7 +40,7 @@ from dorafleet.release.nodes import node_contents
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from dorad.release.manifest import Package
+    from dorad.release.manifest import NodeContent, Package
     from dorafleet.release.signing import SigningKey
     from dorafleet.release.store import Bundle, Store
 
@@ -111,8 +112,9 @@ def build(
     files = [_add(store, name, source) for name, source in found.files.items()]
     contents = node_contents(dataflow, root, files)
     before = store.newest(name := _name(options, path))
+    with_inputs = numbers(options.min_dorad) >= INPUTS_SINCE
     manifest = Manifest(
-        format=FORMAT,
+        format=FORMAT if with_inputs else 1,
         name=name,
         sequence=options.sequence or (1 if before is None else before.manifest.sequence + 1),
         created=int(os.environ.get("SOURCE_DATE_EPOCH") or time.time()),
@@ -122,7 +124,7 @@ def build(
         files=files,
         packages=packages,
         environments=environments,
-        nodes=contents.nodes,
+        nodes=contents.nodes if with_inputs else _in_format_1(contents.nodes),
     )
     rest = (notes, contents.shared, found.ignored)
     if before is not None and options.sequence is None and _same(before.manifest, manifest):
@@ -211,8 +213,19 @@ def _add(store: Store, name: str, source: Path) -> File:
 
 
 def _same(one: Manifest, two: Manifest) -> bool:
-    """Return True if two manifests differ in nothing but sequence and date."""
+    """Return True if two manifests differ in nothing but sequence, date, and inputs in the first.
+
+    The dataflow's files have the inputs, too.
+    """
+    if one.format == 1:
+        two = msgspec.structs.replace(two, format=1, nodes=_in_format_1(two.nodes))
     return msgspec.structs.replace(two, sequence=one.sequence, created=one.created) == one
+
+
+def _in_format_1(nodes: Mapping[str, NodeContent]) -> dict[str, NodeContent]:
+    return {
+        name: msgspec.structs.replace(node, inputs=None, place=None) for name, node in nodes.items()
+    }
 
 
 def _check_size(content: bytes, manifest: Manifest) -> None:

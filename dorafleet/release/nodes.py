@@ -10,15 +10,15 @@ from __future__ import annotations
 import ast
 import hashlib
 import shlex
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from dorad.boundedfile import read_bounded
-from dorad.dataflow.model import NodeKind
-from dorad.release.manifest import NodeContent, Place
+from dorad.dataflow.model import Input, NodeKind
+from dorad.release.manifest import MAX_INPUT, NodeContent, Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -64,7 +64,10 @@ def node_contents(dataflow: Dataflow, root: Path, files: Sequence[File]) -> Cont
             entry = entry | {"deploy": place}
         description = [_without_inputs(entry), whole, [by_path[each] for each in needed]]
         digest = hashlib.sha256(msgspec.json.encode(description, order="deterministic"))
-        found[node.id] = NodeContent(digest.hexdigest(), _is_python(node), _place(node, dataflow))
+        inputs = {_bounded(each.id): _bounded(_input_text(each)) for each in node.all_inputs}
+        found[node.id] = NodeContent(
+            digest.hexdigest(), _is_python(node), inputs, _place(node, dataflow)
+        )
     return Contents(found, sorted(shared))
 
 
@@ -99,13 +102,34 @@ def _is_python(node: NodeSpec) -> bool:
     return node.kind in (NodeKind.PATH, NodeKind.OPERATORS, NodeKind.SHELL, NodeKind.URL)
 
 
-def _without_inputs(node: Any) -> Any:
-    """Return a node without its inputs, which are changed while it runs."""
-    if isinstance(node, dict):
-        return {key: _without_inputs(value) for key, value in node.items() if key != "inputs"}
-    if isinstance(node, list):
-        return [_without_inputs(each) for each in node]
-    return node
+def _without_inputs(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a node and its operators without inputs, which are changed while it runs."""
+    plain = {key: value for key, value in node.items() if key != "inputs"}
+    if operator := plain.get("operator"):
+        plain["operator"] = _without_inputs(operator)
+    if operators := plain.get("operators"):
+        plain["operators"] = [_without_inputs(each) for each in operators]
+    return plain
+
+
+def _input_text(entry: Input) -> str:
+    """Return the source of an input and its options that are not the default."""
+    words = [entry.source.text]
+    plain = Input(entry.id, entry.source)
+    for option in fields(Input):
+        value = getattr(entry, option.name)
+        if option.name not in ("id", "source", "long_form") and value != getattr(
+            plain, option.name
+        ):
+            words.append(f"{option.name}={value}")
+    return " ".join(words)
+
+
+def _bounded(text: str) -> str:
+    """Return a text, or its beginning with a digest of the whole."""
+    if len(text) <= MAX_INPUT:
+        return text
+    return f"{text[: MAX_INPUT - 100]}… sha256 {hashlib.sha256(text.encode()).hexdigest()[:32]}"
 
 
 def _named_files(node: NodeSpec, dataflow: Dataflow, root: Path, files: Iterable[str]) -> set[str]:

@@ -42,7 +42,10 @@ def plan_row(plan: RolloutPlan, robot: PlannedRobot) -> tuple[str, ...]:
             (changes.added, "added"),
             (changes.replaced, "replaced"),
             (changes.removed, "removed"),
-            ({line.partition("/")[0] for line in changes.inputs}, "with other inputs"),
+            (
+                {line.partition("/")[0] for line in changes.inputs}.difference(changes.replaced),
+                "with other inputs",
+            ),
             (changes.untouched, "untouched"),
             (changes.uncompared, "not compared"),
         )

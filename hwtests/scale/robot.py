@@ -19,8 +19,7 @@ from msgspec import structs
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
-from dorad.agent.backoff import fleet_backoff
-from dorad.agent.dial import CONNECT_S
+from dorad.agent.backoff import HandshakeTimeout, fleet_backoff
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST, Limits
 from dorad.control.messages import Nothing
@@ -102,6 +101,7 @@ class Robot:
         self._connection: ClientConnection | None = None
         self._epoch = 0
         self._pause = 0.0
+        self._allowed = HandshakeTimeout()
         self._was_attached = False
         self._audit = ""
         self._shares: dict[str, ShareState] = {}
@@ -162,12 +162,17 @@ class Robot:
                 reason = "closed"
             except InvalidStatus as error:
                 reason = f"HTTP {error.response.status_code}"
-            except (OSError, WebSocketException, TimeoutError) as error:
+            except TimeoutError:
+                reason = "TimeoutError"
+                self._allowed.expired()
+            except (OSError, WebSocketException) as error:
                 reason = type(error).__name__
             finally:
                 self.attached = False
                 self._connection = None
             self.refusals[reason] += 1
+            if self._was_attached:
+                self._allowed.answered()
             if self._was_attached or time.monotonic() - began > STABLE_S + self._timeout:
                 backoff = fleet_backoff(self._pause)
             self._was_attached = False
@@ -178,7 +183,7 @@ class Robot:
     @property
     def _timeout(self) -> float:
         """Seconds for a handshake, as an agent has them."""
-        return max(CONNECT_S, self._pause)
+        return self._allowed.seconds(self._pause)
 
     async def _connect_once(self) -> None:
         self.tries += 1
@@ -189,6 +194,7 @@ class Robot:
             compression=None,
             max_size=MAX_REQUEST,
             open_timeout=self._timeout,
+            ssl_handshake_timeout=self._timeout + 1,
             close_timeout=1,
             ping_interval=None,
             user_agent_header=None,

@@ -9,7 +9,9 @@ from contextlib import suppress
 class Cable:
     """Forwards TCP connections; those that are open when it is cut stay open, and silent."""
 
-    def __init__(self) -> None:
+    def __init__(self, delay: float = 0.0) -> None:
+        """`delay` is how many seconds nothing passes through a new connection."""
+        self._delay = delay
         self.port = 0
         self._target = 0
         self._cut = asyncio.Event()
@@ -32,6 +34,7 @@ class Cable:
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         cut = self._cut
+        await asyncio.sleep(self._delay)
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._target)
             ways = [

@@ -7,11 +7,14 @@ import json
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from websockets.datastructures import Headers
 
-from dorad.agent import handlers
-from dorad.agent.backoff import MAX_PAUSE_S, bounded, fleet_backoff
-from dorad.agent.dial import retry_after
+from dorad.agent import backoff, handlers
+from dorad.agent.backoff import MAX_PAUSE_S, HandshakeTimeout, bounded, fleet_backoff
+from dorad.agent.dial import Dialer, retry_after
+from dorad.agent.identity import IdentityStore
 from dorad.control import messages as m
 from dorad.control.codec import encode
 from dorad.control.messages.agent import Certificates, Csr
@@ -81,8 +84,8 @@ async def test_the_agent_tries_no_earlier_than_a_busy_coordinator_says(folder):
 )
 def test_a_coordinator_can_ask_for_a_bounded_pause_only(asked, obeyed):
     assert bounded(asked) == obeyed
-    backoff = fleet_backoff(asked)
-    delays = [backoff.next() for _ in range(20)]
+    spread = fleet_backoff(asked)
+    delays = [spread.next() for _ in range(20)]
     assert 0 < delays[0] <= max(0.2, obeyed / 4)
     assert max(delays) <= max(5.0, obeyed)
 
@@ -94,6 +97,42 @@ def test_a_coordinator_can_ask_for_a_bounded_pause_only(asked, obeyed):
 def test_only_a_number_of_seconds_is_obeyed(text, seconds):
     assert retry_after(Headers({"Retry-After": text})) == seconds
     assert retry_after(Headers()) == 0.0
+
+
+@given(st.lists(st.sampled_from(["expired", "answered"])), st.floats(), st.booleans())
+def test_the_time_for_a_handshake_is_bounded_and_starts_again_after_an_answer(acts, pause, alone):
+    allowed, expired = HandshakeTimeout(), 0
+    for act in acts:
+        getattr(allowed, act)()
+        expired = expired + 1 if act == "expired" else 0
+    expected = min(10.0 * 2**expired, 80.0 if alone else 20.0)
+    assert allowed.seconds(0.0, alone=alone) == expected
+    assert allowed.seconds(pause, alone=alone) == max(expected, bounded(pause))
+
+
+async def test_a_coordinator_that_lets_its_fleet_wait_for_handshakes_is_given_more_time(
+    folder, monkeypatch
+):
+    """Each try would end before its turn if all had the same time."""
+    monkeypatch.setattr(backoff, "HANDSHAKE_S", 0.2)
+    coordinator, line = Coordinator(folder, open_authority(folder / "ca")), Cable(delay=1.0)
+    await coordinator.start()
+    await line.start(coordinator.port)
+    agent = Agent(folder, folder / "dorad.sock")
+    await asyncio.to_thread(agent.enrol, coordinator.authority, line.port)
+    reasons = []
+    dialer = Dialer(
+        IdentityStore(folder / "agent"), {}, lambda: reasons.append(dialer.status.reason)
+    )
+    dialing = asyncio.create_task(dialer.run())
+    try:
+        await coordinator.accepted()
+    finally:
+        dialing.cancel()
+        await asyncio.wait({dialing})
+        await line.stop()
+        await coordinator.stop()
+    assert reasons[:2] == ["no answer within 0.2 s", "no answer within 0.4 s"]
 
 
 async def test_the_agent_tries_at_once_when_the_network_changes(folder):

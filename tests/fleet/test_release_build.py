@@ -14,20 +14,20 @@ import zipfile
 from contextlib import nullcontext
 
 import asyncssh
+import msgspec
 import pytest
 
 from dorad.release.machine import this_machine
-from dorad.release.manifest import encode
+from dorad.release.manifest import encode, id_of
 from dorad.release.signature import Signers
 from dorad.release.trees import Trees
 from dorafleet.cli.main import run_command
 from dorafleet.coordinator.messages import Robot
 from dorafleet.release.errors import BuildError
-from dorafleet.release.inputs import inputs_of
 from dorafleet.release.signing import choose
 from dorafleet.release.store import Store
 from tests.fleet.sites import UNSET
-from tests.release.samples import public
+from tests.release.samples import public, sign
 
 FLOW = """\
 nodes:
@@ -221,54 +221,127 @@ def test_rewiring_replaces_no_node(operator):
     assert found["inputs"] == ["arm/image: camera/image → none", "arm/picture: none → camera/image"]
 
 
-def test_a_changed_timer_is_said(operator):
-    operator.write("dataflow.yml", FLOW.replace("{image: camera/image}", "{t: dora/timer/hz/10}"))
-    operator.build()
-    operator.write("dataflow.yml", FLOW.replace("{image: camera/image}", "{t: dora/timer/hz/20}"))
-    operator.build()
-    _, out, _ = operator.run("diff", "arm@1", "arm@2")
-    assert "inputs changed: arm/t: dora/timer/hz/10 → dora/timer/hz/20" in out
-    assert "nodes untouched: camera\n" in out
+def build_two(operator, one, two):
+    for text in (one, two):
+        operator.write("dataflow.yml", text)
+        operator.build()
 
 
 @pytest.mark.parametrize(
-    ("text", "inputs"),
+    ("before", "after", "line"),
     [
-        (b"nodes: [{id: a, inputs: {x: b/y, z: {source: b/y, queue_size: 2}}}]",
-         {"a": {"x": "b/y", "z": '{"queue_size":2,"source":"b/y"}'}}),
-        (b"nodes: [{id: a, operator: {python: x.py, inputs: {x: b/y}}}]", {"a": {"op/x": "b/y"}}),
-        (b"nodes: [{id: a, operators: [{id: o, inputs: {x: b/y}}, 3]}]", {"a": {"o/x": "b/y"}}),
-        (b"nodes: [{id: a, inputs: [x]}, 7, {path: y}]", {"a": {}}),
-        (b"nodes: 3", {}),
-        (b"- a", {}),
+        ("dora/timer/hz/10", "dora/timer/hz/20", "dora/timer/hz/10 → dora/timer/hz/20"),
+        (
+            "{source: camera/image, queue_size: 3}",
+            "{source: camera/image, queue_size: 4, queue_policy: backpressure}",
+            "camera/image queue_size=3 → camera/image queue_size=4 queue_policy=backpressure",
+        ),
+        (
+            "camera/image",
+            "{source: camera/image, input_timeout: 2}",
+            "camera/image → camera/image input_timeout=2.0",
+        ),
     ],
-)  # fmt: skip
-def test_the_inputs_of_a_file_are_found_in_any_file(text, inputs):
-    assert inputs_of(text) == inputs
+)
+def test_changed_inputs_are_said_from_the_manifests_alone(operator, before, after, line):
+    one, two = (FLOW.replace("{image: camera/image}", f"{{t: {each}}}") for each in (before, after))
+    build_two(operator, one, two)
+    for file in (operator.store.folder / "objects").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    code, out, err = operator.run("diff", "arm@1", "arm@2")
+    assert code == 0, err
+    assert f"inputs changed: arm/t: {line}\n" in out
+    assert "nodes untouched: camera\n" in out
+    assert "cannot compare" not in out
 
 
-@pytest.mark.parametrize("text", [b"{", b"\xff", b"[" * 5000])
-def test_a_file_that_is_not_readable_has_no_inputs_to_be_compared(text):
-    with pytest.raises(ValueError):
-        inputs_of(text)
+def test_another_spelling_of_the_same_input_changes_nothing(operator):
+    flow = FLOW.replace("camera/image", "{source: camera/image, queue_size: 10}")
+    build_two(operator, FLOW, flow)
+    _, out, _ = operator.run("diff", "arm@1", "arm@2", "--json")
+    found = json.loads(out)
+    assert (found["inputs"], found["untouched"]) == ([], ["arm", "camera"])
 
 
-@pytest.mark.parametrize("lost", [1, 2])
-def test_inputs_that_cannot_be_compared_are_not_called_untouched(operator, lost):
-    for hertz in (10, 20):
-        inputs = f"{{t: dora/timer/hz/{hertz}}}"
-        operator.write("dataflow.yml", FLOW.replace("{image: camera/image}", inputs))
-        operator.build()
-    bundle = operator.store.find(f"arm@{lost}")
-    entry = next(each for each in bundle.manifest.files if each.path == bundle.manifest.entry)
-    operator.store.objects.path(entry.object).unlink()
+def test_a_changed_timer_of_a_replaced_node_is_said(operator):
+    one, two = (
+        FLOW.replace("{image: camera/image}", f"{{t: dora/timer/hz/{hertz}}}") for hertz in (10, 20)
+    )
+    build_two(operator, one, two.replace("path: arm.py", "path: arm.py\n    args: --fast"))
+    _, out, _ = operator.run("diff", "arm@1", "arm@2")
+    assert "nodes replaced: arm\n" in out
+    assert "inputs changed: arm/t: dora/timer/hz/10 → dora/timer/hz/20\n" in out
+
+
+OPERATORS = """\
+nodes:
+  - id: pair
+    operators:
+      - {id: one, python: arm.py, inputs: {t: dora/timer/hz/HZ}, outputs: [x]}
+      - {id: two, python: arm.py, inputs: {x: pair/one/x}}
+"""
+MODULE = """\
+module: {name: eyes}
+nodes:
+  - id: eye
+    path: camera.py
+    inputs: {t: dora/timer/hz/HZ}
+"""
+
+
+def test_inputs_of_operators_are_compared(operator):
+    build_two(operator, OPERATORS.replace("HZ", "10"), OPERATORS.replace("HZ", "20"))
+    _, out, _ = operator.run("diff", "arm@1", "arm@2", "--json")
+    found = json.loads(out)
+    assert found["inputs"] == ["pair/one/t: dora/timer/hz/10 → dora/timer/hz/20"]
+    assert (found["replaced"], found["untouched"]) == ([], [])
+
+
+def test_inputs_of_nodes_that_a_module_describes_are_compared(operator):
+    flow = FLOW + "  - id: head\n    module: eyes.yml\n"
+    operator.write("eyes.yml", MODULE.replace("HZ", "10"))
+    operator.write("dataflow.yml", flow)
+    operator.build()
+    operator.write("eyes.yml", MODULE.replace("HZ", "20"))
+    operator.build()
+    _, out, _ = operator.run("diff", "arm@1", "arm@2", "--json")
+    found = json.loads(out)
+    assert found["inputs"] == ["head.eye/t: dora/timer/hz/10 → dora/timer/hz/20"]
+    assert found["untouched"] == ["arm", "camera"]
+
+
+def test_a_variable_called_inputs_belongs_to_what_a_node_depends_on(operator):
+    one, two = (FLOW.replace("env: {", f"env: {{inputs: {word}, ") for word in ("left", "right"))
+    build_two(operator, one, two)
+    _, out, _ = operator.run("diff", "arm@1", "arm@2", "--json")
+    assert json.loads(out)["replaced"] == ["camera"]
+
+
+def test_a_release_for_robots_before_inputs_has_the_former_manifest(operator):
+    operator.build("--min-dorad", "0.1.9")
+    old = operator.store.find("arm").manifest
+    assert (old.format, {node.inputs for node in old.nodes.values()}) == (1, {None})
+    operator.write("dataflow.yml", FLOW.replace("{image: camera/image}", "{t: dora/timer/hz/1}"))
+    operator.build("--min-dorad", "0.2.0")
+    assert operator.store.find("arm").manifest.format == 2
     code, out, _ = operator.run("diff", "arm@1", "arm@2")
     assert code == 0
     assert "untouched" not in out
-    assert f"cannot compare inputs of arm, camera: the file of arm@{lost}" in out
-    _, out, _ = operator.run("diff", "arm@1", "arm@2", "--json")
-    found = json.loads(out)
-    assert (found["untouched"], found["uncompared"]) == ([], ["arm", "camera"])
+    assert (
+        "cannot compare inputs of arm, camera: one of the two manifests was built for dorad before "
+        "0.2.0" in out
+    )
+
+
+def test_a_release_that_was_built_before_manifests_had_inputs_is_not_built_again(operator):
+    operator.build("--min-dorad", "0.1.9")
+    kept = operator.store.find("arm")
+    manifest = msgspec.structs.replace(kept.manifest, min_dorad="0.2.0", sequence=2)
+    content = encode(manifest)
+    operator.store.add(content, sign(content, operator.key))
+    again = operator.build("--min-dorad", "0.2.0")
+    assert (again["new"], again["release"]) == (False, id_of(content))
 
 
 def test_a_key_of_the_ssh_agent_signs_and_ssh_keygen_agrees(operator, agent):

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 DEADLINE_S = 60.0
+MAX_PAUSE_S = 0.015
+"""Between two looks at a condition. The first are nearer together: most conditions hold soon."""
 
 
 async def until(holds: Callable[[], object]) -> None:
@@ -18,7 +20,8 @@ async def until(holds: Callable[[], object]) -> None:
     Raises:
         AssertionError: it does not hold in time.
     """
-    end = time.monotonic() + DEADLINE_S
+    end, pause = time.monotonic() + DEADLINE_S, 0.001
     while not holds():
         assert time.monotonic() < end, "the condition did not hold in time"
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(pause)
+        pause = min(1.2 * pause, MAX_PAUSE_S)

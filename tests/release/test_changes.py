@@ -64,12 +64,44 @@ def test_any_change_makes_it_not_empty():
         assert not Changes(**{name: ["x"]}).empty
 
 
-def test_with_another_file_of_the_dataflow_a_manifest_calls_no_node_untouched():
+def test_a_manifest_of_the_former_format_calls_no_node_untouched_if_the_dataflow_differs():
     old = manifest({"a": ONE, "b": TWO}, {"dataflow.yml": FLOW, "arm.yml": b"1"})
     new = manifest({"a": ONE, "b": ONE}, {"dataflow.yml": FLOW, "arm.yml": b"2"})
     found = changed_nodes(old, new, MACHINE)
     assert (found.untouched, found.uncompared) == ([], ["a"])
-    assert "the files of both dataflows are needed" in found.uncompared_why
+    assert "has no inputs" in found.uncompared_why
+    # The format alone replaces no node.
+    nodes = {name: with_inputs(node) for name, node in old.nodes.items()}
+    later = msgspec.structs.replace(old, format=2, nodes=nodes)
+    found = changed_nodes(old, later, MACHINE)
+    assert (found.untouched, found.uncompared, found.replaced) == (["a", "b"], [], [])
+
+
+def with_inputs(node, **inputs):
+    return msgspec.structs.replace(node, inputs=inputs)
+
+
+def test_other_inputs_are_named_from_the_manifests():
+    old, new = (
+        msgspec.structs.replace(
+            manifest({}, {"dataflow.yml": FLOW, "arm.yml": text}),
+            format=2,
+            nodes={"a": with_inputs(ONE, **a), "b": with_inputs(ONE, x="a/y"),
+                   "c": with_inputs(two, t=timer)},
+        )
+        for text, a, two, timer in (
+            (b"1", {"t": "dora/timer/hz/1", "u": "b/u"}, ONE, "dora/timer/hz/5"),
+            (b"2", {"t": "dora/timer/hz/2", "v": "b/v"}, TWO, "dora/timer/hz/6"),
+        )
+    )  # fmt: skip
+    found = changed_nodes(old, new, MACHINE)
+    assert found.inputs == [
+        "a/t: dora/timer/hz/1 → dora/timer/hz/2",
+        "a/u: b/u → none",
+        "a/v: none → b/v",
+        "c/t: dora/timer/hz/5 → dora/timer/hz/6",
+    ]
+    assert (found.replaced, found.untouched, found.uncompared) == (["c"], ["b"], [])
 
 
 def test_packages_that_come_go_or_change_are_named_with_their_versions():

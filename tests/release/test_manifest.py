@@ -34,6 +34,7 @@ from dorad.release.manifest import (
 )
 from tests.release.samples import DIGEST, MACHINE, release
 
+A_NODE = NodeContent("0" * 64, python=False)
 NODES = {f"n{n}": NodeContent("0" * 64, python=False) for n in range(10_000)}
 GOOD = parse(release(packages={"numpy": {"site/numpy/__init__.py": b"1"}}).content)
 
@@ -53,6 +54,18 @@ def test_the_bytes_of_a_manifest_are_always_the_same():
     content = encode(GOOD)
     assert encode(parse(content)) == content
     assert id_of(content) == id_of(encode(parse(content)))
+
+
+def test_inputs_belong_to_the_second_format_and_to_each_node_of_it():
+    with_inputs = NodeContent("0" * 64, python=False, inputs={"t": "dora/timer/hz/10"})
+    content = changed(format=2, nodes={"a": with_inputs, "b": with_inputs})
+    assert encode(parse(content)) == content
+    assert "inputs of node 'b'" in reason(changed(format=2, nodes={"a": with_inputs, "b": A_NODE}))
+    assert "inputs of node 'a'" in reason(changed(format=1, nodes={"a": with_inputs}))
+    for bad in ("", "x" * 501, "a\nb", "a\x1b[1m"):
+        for inputs in ({bad: "a/b"}, {"t": bad}):
+            node = NodeContent("0" * 64, python=False, inputs=inputs)
+            assert reason(changed(format=2, nodes={"a": node}))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +201,7 @@ def test_a_field_with_a_wrong_value_is_refused(name, value):
 
 
 def test_another_format_is_refused_with_the_next_step():
-    assert "upgrade dorad" in reason(encode(GOOD).replace(b'"format":1', b'"format":2'))
+    assert "upgrade dorad" in reason(encode(GOOD).replace(b'"format":1', b'"format":3'))
 
 
 def test_the_same_content_in_other_bytes_is_refused():

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MAX_THREADS = 32
 """Maximum number of closing threads. Hostile nodes may block some; the others continue."""
 
+IDLE_S = 1.0
+"""How long a closing thread waits for the next descriptor."""
+
 _NULL = os.makedev(1, 3)
 
 _log = logging.getLogger(__name__)
@@ -50,7 +53,7 @@ class _Closer:
     def _work(self) -> None:
         while True:
             try:
-                descriptor = self._descriptors.get(timeout=1)
+                descriptor = self._descriptors.get(timeout=IDLE_S)
             except queue.Empty:
                 with self._lock:
                     if self._descriptors.empty():

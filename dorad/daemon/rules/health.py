@@ -68,20 +68,26 @@ class Presence:
     """When a node without a health check last used the node API, as far as is known."""
 
     called_at: float
-    asked: bool
-    """Whether it was not asleep since, so that a ping shows whether it makes calls."""
+    asked: bool = False
+    """Whether a ping was sent since, which its next call reads."""
+
+    def silent_for(self, now: float) -> float:
+        """Return the seconds since it last used the API."""
+        return now - self.called_at
 
 
-def presence_after(before: Presence | None, vitals: Vitals, now: float) -> Presence:
+def presence_after(
+    before: Presence | None, vitals: Vitals, now: float, *, ask_after: float
+) -> Presence:
     """Return the presence after a check of a node that has called `Node()`.
 
-    A node that waits for events is present. So is one that has read its packets since it was
-    `asked`: each call does. The caller sends a ping when `asked` becomes true.
+    A node at rest is present. So is one that has read its packets since it was `asked`: each call
+    does. Another one is asked after `ask_after` seconds: the caller sends a ping when `asked`
+    becomes true.
     """
-    waits = vitals.asleep and not vitals.unread
-    if before is None or waits or (before.asked and not vitals.unread):
-        return Presence(now, asked=False)
-    return Presence(before.called_at, asked=True)
+    if before is None or at_rest(vitals) or (before.asked and not vitals.unread):
+        return Presence(now)
+    return Presence(before.called_at, before.asked or before.silent_for(now) >= ask_after)
 
 
 def at_rest(vitals: Vitals) -> bool:

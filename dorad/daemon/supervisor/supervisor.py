@@ -16,7 +16,6 @@ from dorad.daemon.supervisor.commands import Commands
 from dorad.daemon.supervisor.idlewatch import IdleWatch
 from dorad.daemon.supervisor.noderun import NodeRun, NodeView, adopted_process
 from dorad.daemon.supervisor.noderunner import NodeRunner
-from dorad.daemon.supervisor.silencewatch import SilenceWatch
 from dorad.daemon.supervisor.startdeadlines import StartDeadlines
 from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.stopladder import StopLadder
@@ -75,8 +74,8 @@ class Supervisor:
         dataflow when a command has changed it, and `on_change` when `snapshot()` would differ.
         """
         self.broker = make_broker(self)
-        self.opened_at: float | None = None
-        """When the start barrier opened, on the loop's clock."""
+        self.opened = False
+        """Whether the start barrier has opened."""
         self.start_failure = ""
         """Why the start failed for a reason outside the nodes; empty if it did not."""
         self.links = Links() if links is None else links
@@ -161,7 +160,8 @@ class Supervisor:
         """
         return {
             "life": self._lifecycle.snapshot(),
-            "opened_at": self.opened_at,
+            # Daemons before 0.2.0 store, and expect, a time; None if it has not opened.
+            "opened_at": 0.0 if self.opened else None,
             "hold_until": self._deadlines.hold_until,
             "start_failure": self.start_failure,
             "killing": self._state.kill_reason,
@@ -174,7 +174,7 @@ class Supervisor:
 
     def _restore(self, snapshot: dict[str, Any]) -> None:
         self._lifecycle.restore(snapshot["life"])
-        self.opened_at = snapshot["opened_at"]
+        self.opened = snapshot["opened_at"] is not None
         self._deadlines.hold_until = snapshot.get("hold_until")
         self.start_failure = snapshot.get("start_failure", "")
         self._state.kill_reason = snapshot["killing"]
@@ -223,7 +223,6 @@ class Supervisor:
                         name="straggler rule",
                     ),
                     tasks.create_task(Watchdogs(self._state).run(), name="watchdogs"),
-                    tasks.create_task(SilenceWatch(self._state).run(), name="silence watch"),
                 )
                 if adopted is None:
                     self._carry_out(self._lifecycle.begin())
@@ -363,7 +362,7 @@ class Supervisor:
             _log.debug("decided: %r", action)
             match action:
                 case actions.OpenBarrier():
-                    self.opened_at = asyncio.get_running_loop().time()
+                    self.opened = True
                     broker.notifications.open_barrier()
                 case actions.AbortStart(reason):
                     self._state.report("error", None, reason)

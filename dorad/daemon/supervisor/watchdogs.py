@@ -1,4 +1,4 @@
-"""The watchdogs: startup timeouts, health checks and circuit breakers, on one clock.
+"""The watchdogs: startup timeouts, health checks, silent nodes and circuit breakers, on one clock.
 
 They sleep while nothing is due and nothing has to be sampled.
 """
@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from dorad.daemon.rules.barrier import Phase
 from dorad.daemon.rules.breaker import Breaker
-from dorad.daemon.rules.health import at_rest, health_after
-from dorad.dataflow.model import NodeOutput
+from dorad.daemon.rules.health import at_rest, health_after, presence_after
+from dorad.dataflow.model import LINK, NodeOutput
 from dorad.procinfo import is_sigstopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dorad.daemon.rules.health import Health
+    from dorad.daemon.rules.health import Health, Presence
     from dorad.daemon.supervisor.noderun import NodeRun
     from dorad.daemon.supervisor.state import SupervisorState
     from dorad.dataflow.model import Input
@@ -37,11 +37,22 @@ STALL_S = 0.5
 """If a check comes late by more than this, this process was not running, and the nodes may not have
 run either. The time does not count as their silence."""
 
+SILENCE_S = 10.0
+"""Seconds without a call after which a node without a health check is reported. It is asked after
+half of that, so that a busy node gets a ping every ten seconds at most."""
+
+SILENCE_CHECK_S = 5.0
+"""Seconds between two samples of such nodes, for all dataflows at the same time: a process that
+sleeps is woken once for all."""
+
 _log = logging.getLogger(__name__)
 
 
 class Watchdogs:
-    """Kills nodes that are overdue and breaks inputs that are silent. Belongs to one event loop."""
+    """Kills nodes that are overdue, reports silent ones, and breaks inputs that are silent.
+
+    Belongs to one event loop.
+    """
 
     def __init__(
         self, state: SupervisorState, *, is_sigstopped: Callable[[int], bool] = is_sigstopped
@@ -52,6 +63,8 @@ class Watchdogs:
         """Node to the number of its starts and when the last one was."""
         self._health: dict[str, Health] = {}
         self._pinged: dict[str, float] = {}
+        self._present: dict[str, tuple[int, Presence]] = {}
+        """Node to the number of its starts, and when it last used the API."""
         self._breakers: dict[tuple[str, str], Breaker] = {}
         self._started_at = -math.inf
         """When `run` was called."""
@@ -86,6 +99,7 @@ class Watchdogs:
             for at in (
                 *self._check_startup(run, now),
                 *self._check_health(run, now),
+                *self._check_silence(run, now),
                 *self._check_inputs(run, now),
             )
         ]
@@ -139,6 +153,42 @@ class Watchdogs:
             self._pinged[name] = now
             self._state.broker.notifications.ping(name)
         yield min(health.healthy_at + timeout, now + SAMPLE_S)
+
+    def _check_silence(self, run: NodeRun, now: float) -> Iterator[float]:
+        """Report a node without a health check that makes no call; yield when to check again.
+
+        It may compute for as long as it likes, so it is only reported, once.
+        """
+        state, name = self._state, run.node.id
+        opened = state.lifecycle.barrier.phase is Phase.OPEN
+        if run.process is None or not run.connected or not opened or _is_ending(run):
+            self._present.pop(name, None)
+            return
+        if run.node.health_check_timeout is not None or name == LINK or run.silence_reported:
+            return
+        yield (now // SILENCE_CHECK_S + 1) * SILENCE_CHECK_S
+        vitals = state.broker.stats.vitals(name)
+        if not vitals.connected:  # it has dropped its `Node`
+            self._present.pop(name, None)
+            return
+        starts, before = self._present.get(name, (0, None))
+        if before is not None and starts == run.starts:
+            after = presence_after(before, vitals, now, ask_after=SILENCE_S / 2)
+        else:
+            before, after = None, presence_after(None, vitals, now, ask_after=SILENCE_S / 2)
+        self._present[name] = run.starts, after
+        if after.asked and not (before is not None and before.asked):
+            _log.debug("node %s made no call for %.3g s: asking", name, after.silent_for(now))
+            state.broker.notifications.ping(name)
+        elif after.asked and after.silent_for(now) >= SILENCE_S:
+            _log.debug("node %s has not answered since %.3f", name, after.called_at)
+            run.silence_reported = True
+            text = (
+                f"has not called dora for {SILENCE_S:g} s: it computes, or hangs; "
+                "`health_check_timeout` in the dataflow ends a node that hangs"
+            )
+            state.report("warn", name, text)
+            state.on_change()
 
     def _kill(self, run: NodeRun, reason: str) -> None:
         if run.process is None:

@@ -29,7 +29,7 @@ from dorad.node.runtime.inprocess import InProcessInput
 from dorad.node.runtime.operatorevents import OperatorEvents, own_item, split
 from dorad.node.runtime.outbox import OperatorSender, Outbox
 from dorad.node.runtime.program import OperatorError, Program
-from dorad.node.runtime.pulse import Pulse
+from dorad.node.runtime.pulse import Calls, Pulse
 from dorad.node.runtime.scheduler import OperatorScheduler
 from dorad.node.runtime.status import DoraStatus
 from dorad.shm.layout import RING_LATCHED
@@ -51,6 +51,14 @@ STOP_TIMEOUT_S = 2.0
 
 SWITCH_INTERVAL_S = 0.001
 """How long an operator that computes in Python keeps the interpreter while others wait."""
+
+SILENCE_S = 10.0
+"""Seconds without a call after which an operator beside others is reported."""
+
+SILENCE_CHECKS = 2
+"""Checks within that time. One that comes late does not count: the process may have stood still."""
+
+LATE_S = 0.5
 
 _HERE = str(Path(__file__).parent)
 _PLAIN_KEYS = frozenset({"id", "ring", "interval_ns", "source", "origin", "blocking"})
@@ -136,7 +144,8 @@ class Runtime:
         self._types = type_checks(config)
         inputs.warm_up(config)
         self._epoch_ns = connection.wait_for_start()
-        self._pulse = Pulse(connection) if connection.watched else None
+        self._calls = Calls(names) if len(names) > 1 and not connection.watched else None
+        self._pulse = Pulse(connection) if connection.watched else self._calls
         self._inprocess: dict[int, InProcessInput] = {}
         self._ending = threading.Lock()
         self._alive = set(names)
@@ -237,10 +246,31 @@ class Runtime:
         ]
         for thread in threads:
             thread.start()
-        self._over.wait()
+        self._wait_until_over()
         deadline = time.monotonic() + STOP_TIMEOUT_S
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _wait_until_over(self) -> None:
+        """Wait; report operators that make no call. The daemon sees that others wait for events."""
+        if self._calls is None:
+            self._over.wait()
+            return
+        reported: set[str] = set()
+        period, begun = SILENCE_S / SILENCE_CHECKS, time.monotonic()
+        while not self._over.wait(period):
+            late = time.monotonic() - begun - period
+            begun = time.monotonic()
+            if late > LATE_S:
+                continue
+            silent = set(self._calls.check(SILENCE_CHECKS)) - reported
+            reported |= silent
+            for name in sorted(silent):
+                self._log(
+                    "warn",
+                    f"operator {name!r} has not called dora for {SILENCE_S:g} s: it computes, or "
+                    "hangs; `health_check_timeout` in the dataflow ends a node that hangs",
+                )
 
     def _serve(self, parts: _OperatorParts) -> None:
         """Run one operator until it ends."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import LinkTls
     from tests.harness.daemon import Daemon as Dorad
 
+NEW_SINK = textwrap.dedent(SINK) + "# changed\n"
 QUICK = HealthRules(min_healthy_time=0.5, healthy_deadline=120, confirm_deadline=120, min_rate=0.1)
 """For a release that is to be confirmed, also on a busy machine: a rate that is measured for half a
 second, just after a pause, can be twice the usual one."""
@@ -215,4 +216,4 @@ def flow(folder: Path, hz: int = 25, **more) -> list[dict]:
     ]
 
 
-__all__ = ["QUICK", "SINK", "SOURCE", "Library", "Robot", "eventually", "flow"]
+__all__ = ["NEW_SINK", "QUICK", "SINK", "SOURCE", "Library", "Robot", "eventually", "flow"]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from textwrap import dedent
-
 import pytest
 
 from dorad.control.messages.releases import Rejection
-from tests.agent.releases.robot import QUICK, SINK, SOURCE, Robot, eventually
-from tests.agent.releases.test_switching import running
-from tests.harness.daemon import daemon
+from tests.agent.releases.robot import NEW_SINK, QUICK, SINK, SOURCE, Robot, eventually
 from tests.harness.flows import seen
 
 pytestmark = pytest.mark.timeout(240)
@@ -40,18 +36,6 @@ ONCE = """
     for event in node:
         break
 """
-
-
-@pytest.fixture(scope="module")
-def dorad():
-    with daemon() as found:
-        yield found
-
-
-@pytest.fixture
-async def robot(folder, dorad, monkeypatch):
-    async with running(folder, dorad, monkeypatch) as made:
-        yield made
 
 
 def chain(folder, *, sink="idle", **con):
@@ -118,7 +102,7 @@ async def broken(robot: Robot, folder, *, sink="idle", changed_sink=SINK):
 
 
 @pytest.mark.parametrize("sink", ["idle", "after"])
-@pytest.mark.parametrize("changed_sink", [SINK, dedent(SINK) + "# changed\n"])
+@pytest.mark.parametrize("changed_sink", [SINK, NEW_SINK])
 async def test_an_undo_brings_a_node_to_life_whose_inputs_had_closed(
     robot, folder, sink, changed_sink
 ):

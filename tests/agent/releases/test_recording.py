@@ -12,10 +12,8 @@ from dorad.record import ring
 from dorad.record.incidents import Mark, incidents
 from dorad.record.outcome import MARK_PARAM
 from dorad.record.reader import RecordingReader, merged
-from tests.agent.releases.robot import SINK, SOURCE, Robot, eventually, flow
-from tests.agent.releases.test_switching import NEW_SINK, dorad, robot
+from tests.agent.releases.robot import NEW_SINK, SINK, SOURCE, Robot, eventually, flow
 
-__all__ = ["dorad", "robot"]
 pytestmark = pytest.mark.timeout(240)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import socket
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import click
@@ -314,3 +316,96 @@ async def test_addresses_that_never_answer_hold_up_no_client(black_hole, monkeyp
         async with AsyncClient() as client:
             assert client.server.address == f"{LEADER} port {leader.port}"
     assert not black_hole.is_set()
+
+
+@pytest.fixture
+def silent(addresses, monkeypatch):
+    """Give a coordinator at FIRST that accepts and stays silent a minute to answer."""
+    monkeypatch.setattr("tests.fleet.coordinator.test_addresses.HANGS_S", 60.0)
+
+
+@contextmanager
+def accepts(port: int) -> Iterator[None]:
+    """Accept connections at FIRST and stay silent; each must be closed by its client in the end."""
+    accepted: list[socket.socket] = []
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                accepted.append(sock.accept()[0])
+
+    with socket.socket() as sock:
+        sock.bind((FIRST, port))
+        sock.listen(100)
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield
+        sock.shutdown(socket.SHUT_RDWR)
+        thread.join(60)
+    assert accepted
+    for each in accepted:
+        each.close()
+
+
+@pytest.mark.parametrize("words", [["robots"], ["status"], ["labels", "arm1", "place=hall"]])
+@pytest.mark.parametrize("tls", [True, False])
+def test_an_address_that_accepts_and_stays_silent_holds_up_no_command(
+    silent, monkeypatch, tmp_path, capsys, words, tls
+):
+    folder, more = tmp_path / "dorafleet", ["--tls"] if tls else []
+    with (
+        coordinator(folder, "--listen", LEADER, *more) as leader,
+        accepts(leader.port),
+    ):
+        monkeypatch.setenv("DORA_COORDINATOR_PORT", str(leader.port))
+        run_command(words)
+        err = capsys.readouterr().err
+        assert f"{LEADER} port {leader.port} leads: " in err
+        assert f"{FIRST} port {leader.port} has not answered yet" in err
+
+
+async def test_an_address_that_accepts_and_stays_silent_holds_up_no_client(
+    silent, monkeypatch, tmp_path
+):
+    folder = tmp_path / "dorafleet"
+    with coordinator(folder, "--listen", LEADER, "--tls") as leader:
+        monkeypatch.setenv("DORA_COORDINATOR_PORT", str(leader.port))
+        ended = asyncio.Event()
+
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while await reader.read(1 << 16):
+                pass
+            writer.close()
+            ended.set()
+
+        async with await asyncio.start_server(listen, FIRST, leader.port):
+            async with AsyncClient() as client:
+                assert client.server.address == f"{LEADER} port {leader.port}"
+                # The greeting of the other one is over: nothing is left behind.
+                async with asyncio.timeout(60):
+                    await ended.wait()
+                greetings = [each for each in asyncio.all_tasks() if "greet" in repr(each)]
+                assert not greetings
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_only_one_server_is_used_and_late_ones_are_closed(answers):
+    """A command goes to the server whose hello was answered first, and to no other."""
+    late, discarded = threading.Event(), SimpleQueue()
+
+    def attempt(target):
+        if target.host == FIRST:
+            assert late.wait(120)
+            if not answers:
+                raise ControlError("deadline", "it hangs")
+        return target.host
+
+    opening = connecting.Opening([Tcp(FIRST, 1), Tcp(SECOND, 1)], attempt, discarded.put)
+    assert next(opening) == (Tcp(SECOND, 1), SECOND)
+    opening.close()
+    assert next(opening, None) is None
+    late.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("connect to"):
+            thread.join(60)
+    assert discarded.qsize() == answers

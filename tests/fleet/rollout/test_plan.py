@@ -7,6 +7,7 @@ import zlib
 from dataclasses import replace
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,7 +17,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.agent import ShareState
 from dorad.control.messages.releases import ReleaseState
 from dorad.release.changes import Changes
-from dorad.release.manifest import encode
+from dorad.release.manifest import encode, id_of
 from dorafleet.coordinator.drift import Compared, drift_of
 from dorafleet.coordinator.records import Wanted
 from dorafleet.rollout import messages as r
@@ -240,6 +241,29 @@ async def test_a_plan_shows_the_difference_of_each_robot(tmp_path):
         assert plan.robots[0].room is None
         assert not one.control.rollouts.heads
         assert one.agents["r1"].releases.orders == []
+
+
+async def test_a_plan_names_a_changed_timer_without_the_files_of_a_release(tmp_path):
+    async with site(tmp_path, 1) as one:
+        releases = []
+        for sequence, timer in ((4, "dora/timer/hz/10"), (5, "dora/timer/hz/20")):
+            plain = manifest(sequence, camera="1", grip="2")
+            nodes = {
+                name: msgspec.structs.replace(
+                    node, inputs={"tick": timer} if name == "grip" else {}
+                )
+                for name, node in plain.nodes.items()
+            }
+            flow, *others = plain.files
+            files = [msgspec.structs.replace(flow, sha256=str(sequence) * 64), *others]
+            releases.append(msgspec.structs.replace(plain, format=2, nodes=nodes, files=files))
+        await one.register(*releases)
+        await one.runs(id_of(encode(releases[0])), 4)
+        plan = await one.plan("pick@5")
+        (changes,) = plan.changes
+        assert changes.inputs == ["grip/tick: dora/timer/hz/10 → dora/timer/hz/20"]
+        assert (changes.replaced, changes.untouched, changes.uncompared) == ([], ["camera"], [])
+        assert plan_row(plan, plan.robots[0])[4] == "1 with other inputs, 1 untouched"
 
 
 async def test_a_plan_names_robots_whose_disk_is_too_full(tmp_path):

@@ -1,5 +1,6 @@
 """Operators in a running dataflow: real processes, each with one operator or several."""
 
+import signal
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.cli.running import dora
 from tests.harness.dataflow import PROBE, dora_run, json_lines
 from tests.harness.process import Outcome
 
@@ -552,3 +554,54 @@ def test_operators_may_have_latched_and_limited_inputs(tmp_path: Path) -> None:
     fast = [number for name, number in seen if name == "fast"]
     assert 0 < len(fast) < 20
     assert fast[-1] == 20
+
+
+LOOPS = """
+    import time
+    from pathlib import Path
+    from dora import DoraStatus
+
+    class Operator:
+        def on_event(self, dora_event, send_output):
+            if dora_event["type"] == "INPUT":
+                while not Path("stop").exists():
+                    sum(range(1000))
+            return DoraStatus.CONTINUE
+"""
+WORKS = """
+    import time
+    import pyarrow as pa
+    from dora import DoraStatus
+
+    class Operator:
+        def on_event(self, dora_event, send_output):
+            while dora_event["type"] == "INPUT" and NAME == "sends" and not stopped():
+                send_output("out", pa.array([1]))
+                time.sleep(0.2)
+            return DoraStatus.CONTINUE
+"""
+
+
+def test_an_operator_that_loops_beside_others_is_named(tmp_path: Path) -> None:
+    head = "    from pathlib import Path\n    stopped = Path('stop').exists\n"
+    operators = [
+        operator("loops", inputs=TICK),
+        operator("waits", inputs={**TICK, "x": "ops/sends/out"}),
+        operator("sends", inputs=TICK, outputs=["out"]),
+    ]
+    write(
+        tmp_path,
+        {"id": "ops", "operators": operators},
+        loops=LOOPS,
+        waits=head + "    NAME = 'waits'" + WORKS,
+        sends=head + "    NAME = 'sends'" + WORKS,
+    )
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.until_prints("has not called dora for 10 s")
+        (tmp_path / "stop").touch()
+        run.signal(signal.SIGINT)
+        run.end()
+        (line,) = [each for each in run.out.splitlines() if "has not called dora" in each]
+    assert "WARN" in line
+    assert "operator 'loops' has not called dora" in line
+    assert "`health_check_timeout`" in line
