@@ -130,10 +130,10 @@ class NodeContent(_Struct, frozen=True, omit_defaults=True):
     """Of its description without its inputs, and of its files."""
     python: bool
     """Whether it runs in the environment."""
-    place: Place | None = None
-    """None: on any machine."""
     inputs: dict[InputText, InputText] | None = None
     """Sources and options by input: a node runs on with others. None in manifests of format 1."""
+    place: Place | None = None
+    """None: on any machine."""
 
 
 class Manifest(_Struct, frozen=True):
@@ -227,7 +227,7 @@ def _check(manifest: Manifest) -> None:
         if (node.inputs is None) != (manifest.format == 1) or (
             node.place is not None and manifest.format == 1
         ):
-            raise _error(f"format {manifest.format}, and what it says of node {name[:100]!r}")
+            raise _error(f"format {manifest.format}, and the inputs of node {name[:100]!r}")
     _check_sizes(manifest)
 
 

@@ -27,10 +27,10 @@ def cell_release(sequence, **places):
     found = manifest(sequence)
     wanted = {**PLACES, **places}
     nodes = {
-        name: msgspec.structs.replace(node, place=wanted.get(name))
+        name: msgspec.structs.replace(node, place=wanted.get(name), inputs={})
         for name, node in found.nodes.items()
     }
-    return msgspec.structs.replace(found, nodes=nodes)
+    return msgspec.structs.replace(found, format=2, nodes=nodes)
 
 
 ONE, TWO = cell_release(1), cell_release(2)
@@ -232,3 +232,10 @@ async def test_a_plan_shows_instances_and_where_each_node_goes(tmp_path):
     assert found["r1"] == ("pick", ["grip"])
     assert found["r2"] == ("pick", ["camera"])
     assert [row.note for row in plan.robots if row.batch is None] == ["no node is placed on it"] * 2
+
+
+async def test_a_manifest_that_does_not_say_where_nodes_run_is_refused(tmp_path):
+    async with site(tmp_path, 4, LABELS) as one:
+        with pytest.raises(ControlError, match="was built for dorad before") as caught:
+            await one.plan(scope=CELLS)
+        assert caught.value.hint == "build it again, without --min-dorad"

@@ -47,10 +47,10 @@ def cell_release(sequence: int, path: Path, after: str = "pass") -> samples.Rele
     manifest = parse(found.content)
     places = {"talker": Place(machine="arm1"), "listener": Place(machine="arm2")}
     nodes = {
-        name: msgspec.structs.replace(node, place=places[name])
+        name: msgspec.structs.replace(node, place=places[name], inputs={})
         for name, node in manifest.nodes.items()
     }
-    content = encode(msgspec.structs.replace(manifest, nodes=nodes))
+    content = encode(msgspec.structs.replace(manifest, format=2, nodes=nodes))
     return samples.Release(content, samples.sign(content), found.objects)
 
 
@@ -68,12 +68,12 @@ async def until(holds) -> None:
         await asyncio.sleep(0.1)
 
 
-async def test_a_release_over_two_machines_changes_as_one(tmp_path):
+async def test_a_cell_changes_as_one(tmp_path):
     seen = tmp_path / "seen"
     first = cell_release(1, seen)
     second = cell_release(2, seen)
     bad = cell_release(3, seen, after="raise SystemExit('it is broken')")
-    async with fleet_of_two(tmp_path / "fleet") as fleet, fleet.client() as client:
+    async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
         for robot in fleet.robots.values():
             for each in (first, second, bad):
                 receive(robot.folder / "agent", each)
