@@ -107,6 +107,8 @@ class PureSystem:
         self.failed: dict[str, set[str]] = {robot: set() for robot in self.robots}
         self.told: dict[str, set[str]] = {robot: set() for robot in self.robots}
         self.switched: list[str] = []
+        self.committed: set[tuple[str, str]] = set()
+        """Robots and releases that were committed for their instance, or that they go back to."""
         self.strategy = STRATEGY
 
     # -- operators
@@ -298,6 +300,8 @@ class PureSystem:
             before[id_] = member
             if isinstance(step, Orders):
                 undone = rejected_of(self.heads.values())
-                self.wanted[id_] = wanted_of(head, member, undone)
+                wanted = self.wanted[id_] = wanted_of(head, member, undone)
+                if wanted.committed:
+                    self.committed.add((id_, wanted.release))
                 if member.order == "switch":
                     self.switched.append(id_)
