@@ -123,15 +123,12 @@ def withdrawn_with(view: View, failing: Iterable[str]) -> tuple[str, ...]:
     return tuple(robot for robot in view.members if robot in wanted)
 
 
-def is_split(members: Iterable[Member]) -> bool:
-    """Return True if machines of an instance have the release that it committed, and others not."""
-    found = {member.verdict == "confirmed" for member in members if member.committed}
-    return len(found) > 1
-
-
-def named(members: Iterable[Member]) -> str:
-    """Return the machines of an instance, the first few of them."""
-    return first_of((f"`{member.robot}`" for member in members), 3)
+def why_split(view: View, member: Member) -> str:
+    """Return that other machines have what was committed and one not yet; empty if it is not so."""
+    if member.verdict or not member.committed:
+        return ""
+    have_it = [each.robot for each in view.unit_of(member) if each.verdict == "confirmed"]
+    return f"split: {first_of(have_it, 3)} confirmed it, this machine follows" if have_it else ""
 
 
 def _ids(members: Iterable[Member]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorad.control.messages.releases import PREPARING
 from dorafleet.rollout.decide import goes_back
+from dorafleet.rollout.instances import why_split
 from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, State, Wave
 from dorafleet.rollout.model import BACK, FAILURES, FORWARD, MOVING, Seen
 from dorafleet.rollout.phases import NO_WAY_BACK, soaks_until
@@ -122,6 +123,8 @@ def row(view: View, member: Member, gate: Gate | None, files: str = "") -> Rollo
         found.reason = seen.undelivered or found.reason
     if not seen.reachable and not member.verdict:
         found.waiting, found.reason = "unreachable", found.reason or seen.trouble
+    if split := why_split(view, member):
+        found.reason = f"{split}; {found.reason}" if found.reason else split
     return found
 
 

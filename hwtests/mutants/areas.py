@@ -71,6 +71,8 @@ AREAS = (
             "tests/fleet/rollout/test_shown.py",
             "tests/fleet/rollout/test_rollouts.py",
             "tests/fleet/rollout/test_gates.py",
+            "tests/fleet/rollout/test_instances_model.py",
+            "tests/fleet/rollout/test_cells.py",
         ),
     ),
     Area(

@@ -9,6 +9,7 @@ from dorad.natural import natural
 from dorafleet.console.view import words
 from dorafleet.console.view.rows import Cell, Column, Row
 from dorafleet.console.view.words import clean, width
+from dorafleet.rollout.plantext import robot_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,7 +51,12 @@ _ORDER = (
 )
 
 
-_GATES = {"parallel": "their turn", "budget": "the budget", "window": "the window"}
+_GATES = {
+    "parallel": "their turn",
+    "budget": "the budget",
+    "machines": "other machines",
+    "window": "the window",
+}
 """What robots wait for, in other words than those of the server."""
 
 
@@ -168,7 +174,7 @@ def cells(robot: RolloutRobot, now: float) -> dict[str, Value]:
     """Return the cells by which robots of a rollout are filtered."""
     return {
         "state": robot.state,
-        "robot": robot.robot,
+        "robot": robot_name(robot.robot, robot.instance),
         "wave": robot.batch,
         "why": why(robot),
         "since": max(0.0, now - robot.since) if robot.since else None,
@@ -190,7 +196,7 @@ def row(robot: RolloutRobot, now: float) -> Row:
         robot.robot,
         (
             Cell(robot.state, _STYLES.get(robot.state, "")),
-            Cell(robot.robot, "name"),
+            Cell(robot_name(robot.robot, robot.instance), "name"),
             Cell("canary" if robot.batch == 0 else str(robot.batch)),
             Cell(why(robot) or "-"),
             Cell(words.age(now - robot.since if robot.since else None)),

@@ -239,3 +239,18 @@ async def test_a_manifest_that_does_not_say_where_nodes_run_is_refused(tmp_path)
         with pytest.raises(ControlError, match="was built for dorad before") as caught:
             await one.plan(scope=CELLS)
         assert caught.value.hint == "build it again, without --min-dorad"
+
+
+async def test_a_machine_that_was_away_at_the_commit_is_shown_as_split(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        one.agents["r2"].releases.fate = "switching"
+        number = await one.start("pick@2", scope=CELLS, strategy=strategy(canary=0, max_parallel=2))
+        await one.until_state(number, r1="probation", r2="switching")
+        releases = one.agents["r2"].releases
+        releases.finish("confirmed")  # it is healthy, and says so
+        releases.trouble = ControlError("unavailable", "its disk is full")
+        row = await one.until_reason(number, "r2", "split")
+        assert row.reason.startswith("split: r1 confirmed it, this machine follows")
+        releases.trouble = None
+        await one.until(number, "succeeded", over=True)
