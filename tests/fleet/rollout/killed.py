@@ -1,7 +1,8 @@
 """A coordinator that SIGKILL ends at each step of a rollout: one fork for each of its runs.
 
-`python -m tests.fleet.rollout.killed FOLDER PORT` prints the steps in the journal after each run,
-as the store has them, and ends when the rollout is over.
+`python -m tests.fleet.rollout.killed FOLDER PORT SCOPE` prints the steps in the journal after each
+run, as the store has them, and ends when the rollout is over. With the scope `each:cell` the robots
+are the machines of one instance.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dorafleet.rollout.model import Rollout
 from dorafleet.store.sqlite import SqliteStore
 
 from .site import site, strategy
+from .test_cells import LABELS, ONE, TWO
 
 if TYPE_CHECKING:
     from dorafleet.store.model import Store, Transaction
@@ -51,13 +53,15 @@ def die_at_a_step(store: Store, *, before: bool) -> None:
     vars(store)["commit"] = commit_and_die
 
 
-async def lead(folder: Path, port: int, number: int) -> None:
+async def lead(folder: Path, port: int, scope: str, number: int) -> None:
     """Lead until killed, or until the rollout is over."""
     store = await SqliteStore.open(folder / "coordinator.db")
     die_at_a_step(store, before=bool(number % 2))
-    async with site(folder, ROBOTS, connect=False, store=store, port=port) as one:
+    settings: Any = {"connect": False, "register": False, "store": store, "port": port}
+    async with site(folder, ROBOTS, LABELS, **settings) as one:
         if not one.control.rollouts.heads:
-            await one.start("pick@2", strategy=STRATEGY)
+            await one.register(ONE, TWO)
+            await one.start("pick@2", strategy=STRATEGY, scope=scope)
         await one.until(1, "succeeded", over=True)
     await store.close()
 
@@ -78,11 +82,11 @@ async def read(folder: Path) -> list[str]:
     return [f"{entry.what} {' '.join(entry.robots)}".strip() for entry in entries]
 
 
-def main(folder: Path, port: int) -> int:
+def main(folder: Path, port: int, scope: str) -> int:
     for number in range(MAX_RUNS):
         child = os.fork()
         if not child:
-            asyncio.run(lead(folder, port, number))
+            asyncio.run(lead(folder, port, scope, number))
             os._exit(0)
         _, status = os.waitpid(child, 0)
         print(msgspec.json.encode(asyncio.run(read(folder))).decode(), flush=True)
@@ -92,4 +96,4 @@ def main(folder: Path, port: int) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]))

@@ -16,7 +16,7 @@ from websockets.exceptions import WebSocketException
 from tests.fleet.control.agents import FakeAgent
 
 from .killed import ROBOTS
-from .site import ID1, ID2
+from .test_cells import ID1, ID2
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -34,13 +34,16 @@ async def stay_connected(agent: FakeAgent) -> None:
         await asyncio.sleep(0.05)
 
 
-async def test_after_each_step_the_next_coordinator_continues_and_no_robot_switches_twice(tmp_path):
+@pytest.mark.parametrize("scope", ["each", "each:cell"])
+async def test_after_each_step_the_next_coordinator_continues_and_no_robot_switches_twice(
+    tmp_path, scope
+):
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     agents = [FakeAgent(f"r{number}", port) for number in range(1, ROBOTS + 1)]
     for agent in agents:
         agent.releases.runs("pick", ID1)
-    words = ("-m", "tests.fleet.rollout.killed", str(tmp_path), str(port))
+    words = ("-m", "tests.fleet.rollout.killed", str(tmp_path), str(port), scope)
     process = await asyncio.create_subprocess_exec(sys.executable, *words, stdout=PIPE)
     staying = [asyncio.create_task(stay_connected(agent)) for agent in agents]
     try:
@@ -63,6 +66,8 @@ async def test_after_each_step_the_next_coordinator_continues_and_no_robot_switc
         assert later[: len(earlier)] == earlier
     last = journals[-1]
     assert last[-2:] == ["enter succeeded", "end"]
+    assert last.count("order commit r1 r2") == (scope != "each")
     for agent in agents:
-        assert last.count(f"order switch {agent.robot}") == 1
+        switches = [step for step in last if step.startswith("order switch")]
+        assert sum(agent.robot in step.split() for step in switches) == 1
         assert agent.releases.switches == [ID2]
