@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -98,3 +99,42 @@ async def test_a_cell_changes_as_one(tmp_path):
         assert found[-1][0] == 2
         drift = await client.call("drift.list", m.Nothing(), r.DriftList)
         assert [row for row in drift.rows if row.what != "package"] == []
+
+
+async def state_of(client, number: int, robot: str) -> str:
+    ref = r.RolloutRef(rollout=number)
+    detail = await client.call("rollout.status", ref, r.RolloutDetail)
+    return next(row.state for row in detail.robots if row.robot == robot)
+
+
+@pytest.mark.parametrize("when", ["staged", "switching", "probation"])
+async def test_a_cell_ends_as_one_whatever_is_killed_meanwhile(tmp_path, when):
+    """SIGKILL for an agent and for the coordinator, in the middle of the same change."""
+    seen = tmp_path / "seen"
+    first, second = cell_release(1, seen), cell_release(2, seen)
+    async with fleet_of_two(tmp_path) as fleet:
+        async with fleet.client() as client:
+            for robot in fleet.robots.values():
+                for each in (first, second):
+                    receive(robot.folder / "agent", each)
+            detail = await end_of(client, await roll_out(client, first, scope="one"), *ENDED)
+            assert detail.summary.phase == "succeeded", detail
+            await until(lambda: len(received(seen)) > 20)
+            number = await roll_out(client, second, scope="one")
+            end = time.monotonic() + 60
+            while await state_of(client, number, "arm2") not in (when, "confirmed"):
+                assert time.monotonic() < end
+                await asyncio.sleep(0.02)
+        fleet.robots["arm2"].agent.end(signal.SIGKILL)
+        fleet.coordinator.end(signal.SIGKILL)
+        fleet.coordinator.start()
+        fleet.robots["arm2"].agent.start()
+        client = await fleet.again()
+        async with client:
+            detail = await end_of(client, number, *ENDED)
+            assert detail.summary.phase == "succeeded", detail
+            count = len(received(seen))
+            await until(lambda: len(received(seen)) > count + 20)
+    found = received(seen)
+    assert found[-1][0] == 2
+    assert [number for _, number in found] == list(range(1, len(found) + 1))
