@@ -76,12 +76,14 @@ def content_of(
 
     Raises:
         ControlError: a release is not here, parameters are for a node that does not exist, or the
-            share is that of another machine.
+            share is that of another machine or has no node.
     """
     revision, group = applied.revision, applied.revision.group
     if group is not None and group.share.machine != machine:
         other = group.share.machine
         raise ControlError("refused", f"its share is that of {other}, this robot is {machine}")
+    if not applied.nodes:
+        raise ControlError("refused", f"none of its nodes is placed on {machine}")
     descriptor = dict(bundle(revision.release).descriptor)
     default = descriptor.pop("deploy", None) or {}
     # The daemon takes the variables of the dataflow only at its start, those of nodes always.

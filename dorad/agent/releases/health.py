@@ -155,8 +155,11 @@ def down_of(
 ) -> Down:
     """Return the nodes of the baseline that do not run; `sources` are the nodes that feed each.
 
-    A node whose inputs have closed has finished if all its sources have.
+    A node whose inputs have closed has finished if all its sources have. Why a source on another
+    machine has ended is not known here. It is assumed that it runs again: the nodes that it fed are
+    reported as ended, and run again with it. The coordinator can tell by that machine's report.
     """
+    nodes = list(nodes)
     failed: dict[str, str] = {}
     ended: dict[str, str] = {}
     drained: list[str] = []
@@ -177,15 +180,43 @@ def down_of(
                 drained.append(node.node)
             case "stopped":
                 ended[node.node] = "was stopped by a command"
-    while more := [
-        name
-        for name in drained
-        if name not in finished and (fed := sources.get(name)) and set(fed) <= {*finished}
-    ]:
-        finished += more
-    ended |= {name: "has ended: its inputs closed" for name in drained if name not in finished}
+    finished += _ended_with(drained, sources, finished)
+    elsewhere = drained_elsewhere(nodes, sources)
+    for name in drained:
+        if name not in finished:
+            inputs = "inputs from other machines" if name in elsewhere else "inputs"
+            ended[name] = f"has ended: its {inputs} closed"
     ran = set(baseline.nodes)
     return Down(_first(failed, ran), _first(ended, ran), finished)
+
+
+def drained_elsewhere(
+    nodes: Iterable[NodeInfo], sources: Mapping[str, Collection[str]]
+) -> set[str]:
+    """Return the nodes that have ended because nodes of other machines have.
+
+    They are no failure of this machine, which cannot start them again before those send again.
+    """
+    known = {each.node: each for each in nodes}
+    ended = {name: each.ended_by for name, each in known.items() if each.status == "stopped"}
+    drained = [name for name, by in ended.items() if by == "inputs"]
+    done = [name for name, by in ended.items() if by is None and not known[name].dynamic]
+    away = {name for fed in sources.values() for name in fed} - known.keys()
+    finished = _ended_with(drained, sources, done)
+    return {*_ended_with(drained, sources, {*done, *away})} - {*finished}
+
+
+def _ended_with(
+    drained: Iterable[str], sources: Mapping[str, Collection[str]], ended: Iterable[str]
+) -> list[str]:
+    """Return the drained nodes all of whose sources have ended, or have ended with such ones."""
+    found: list[str] = []
+    known, left = {*ended}, [name for name in drained if sources.get(name)]
+    while more := [name for name in left if set(sources[name]) <= known]:
+        found += more
+        known.update(more)
+        left = [name for name in left if name not in known]
+    return found
 
 
 def _first(texts: Mapping[str, str], ran: Collection[str]) -> dict[str, str]:

@@ -189,15 +189,21 @@ class Observations:
         rules = compose.rules_here(record.order.rules, group)
         client = await self._daemon.client()
         seen = await queries.measure(client, name, record.run_uuid)
-        found = health.watch(self._watches.get(name), seen, record.baseline)
+        baseline = record.baseline
+        if group is not None:
+            drained = health.drained_elsewhere(seen.nodes, self._sources_of(record))
+            baseline = replace(
+                baseline, nodes=[node for node in baseline.nodes if node not in drained]
+            )
+        found = health.watch(self._watches.get(name), seen, baseline)
         self._watches[name] = found
         probes = None
         if rules.probes:
-            due = health.is_due(found, rules, record.baseline)
+            due = health.is_due(found, rules, baseline)
             probes = self._probe(record, tasks, due=due)
         share = self._shares.states.get(name)
         links = {} if group is None or share is None else share.links
-        verdict = health.judge(found, rules, record.baseline, probes, links)
+        verdict = health.judge(found, rules, baseline, probes, links)
         for each in verdict.evidence:
             if not each.ok:
                 _log.debug("health of %s: %s %s", name, each.check, each.text)
@@ -232,6 +238,11 @@ class Observations:
         """Return the nodes that do not run although they ran when the revision was confirmed."""
         if record.applied is None or record.confirmed is None:
             return None
+        return health.down_of(nodes, record.baseline, self._sources_of(record))
+
+    def _sources_of(self, record: ReleaseRecord) -> dict[str, set[str]]:
+        """Return the nodes that feed each node of what runs."""
+        assert record.applied is not None
         name, key = record.order.dataflow, (record.applied, record.run_uuid)
         known = self._sources.get(name)
         if known is None or known[0] != key:
@@ -242,7 +253,7 @@ class Observations:
                 _log.debug("sources of the nodes of %s: %s", name, error)
                 feeding = {}
             known = self._sources[name] = (key, feeding)
-        return health.down_of(nodes, record.baseline, known[1])
+        return known[1]
 
     def _learn(self, record: ReleaseRecord, seen: Measurement) -> dict[str, float]:
         """Return rates of the confirmed revision; none before it was steady for long enough."""

@@ -69,6 +69,16 @@ def test_a_share_of_another_machine_is_refused():
         )
 
 
+def test_a_share_without_nodes_is_refused():
+    release = bundle(B, node("camera"))
+    revision = Revision(B, group=group(placement={"camera": "r2"}))
+    applied = compose.applied_after(None, revision, release, {})
+    with pytest.raises(ControlError, match="none of its nodes is placed on r1"):
+        compose.content_of(
+            applied, UUID, "r1", Path("/flow.yml"), {B: release}.__getitem__, RECORDINGS
+        )
+
+
 def test_only_nodes_of_this_machine_are_replaced_and_those_that_come_here():
     release = bundle(B, node("camera"), node("arm"), node("tool"))
 

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from dorad.agent.releases.health import Measurement, down_of, is_due, judge, learn, watch
+from dorad.agent.releases.health import (
+    Measurement,
+    down_of,
+    drained_elsewhere,
+    is_due,
+    judge,
+    learn,
+    watch,
+)
 from dorad.agent.releases.model import Baseline
 from dorad.agent.releases.steps import MAX_CAUSE, MAX_DOWN
 from dorad.control.messages import LinkPeer, NodeInfo, NodeMetrics
@@ -175,6 +183,24 @@ def test_nodes_that_do_not_run_are_told_from_those_that_have_finished():
     assert down.ended == {"idle": "has ended: its inputs closed"}
     # `after` has ended with a source that had finished by itself.
     assert down.finished == ["once", "after"]
+
+
+def test_nodes_that_have_ended_with_nodes_of_other_machines_are_told_from_others():
+    sources = {
+        "view": {"camera"}, "both": {"camera", "once"}, "late": {"view"},
+        "mixed": {"camera", "con"}, "after": {"once"}, "idle": {"con"},
+    }  # fmt: skip
+    names = [*sources, "con", "once"]
+    nodes = [stopped(name, "inputs") for name in sources]
+    nodes += [node("con", status="failed", pid=None), stopped("once"), node(LINK)]
+    elsewhere = {"view", "both", "late"}
+    assert drained_elsewhere(nodes, sources) == elsewhere
+    down = down_of(nodes, Baseline(nodes=names), sources)
+    text = "has ended: its inputs from other machines closed"
+    assert {name for name, why in down.ended.items() if why == text} == elsewhere
+    assert (down.ended.keys() - elsewhere, down.finished) == ({"mixed", "idle"}, ["once", "after"])
+    # A dataflow of one machine has no such nodes.
+    assert drained_elsewhere([*nodes, node("camera")], sources) == set()
 
 
 def test_only_nodes_that_ran_when_the_release_was_confirmed_are_missed():
