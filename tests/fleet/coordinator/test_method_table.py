@@ -11,20 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from dorad.agent.handlers import OF_COORDINATOR
-from dorad.control.limits import time_allowed
 from dorad.control.messages import METHODS as DAEMON_METHODS
 from dorad.control.messages.agent import AGENT_METHODS
 from dorafleet.coordinator.messages import METHODS
-from dorafleet.coordinator.onerobot import PARAM_CHANGES, PASSED_ON, STOPPED_BY_ROLLOUTS
-from dorafleet.coordinator.recorded import RECORDED
-from dorafleet.coordinator.robot import REPORTS
-from dorafleet.coordinator.roles import ROLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dorad.control.messages import Method
+    from dorad.control.messages import AnyMethod
 
 FILE = Path(__file__).with_name("methods.txt")
 HEADER = ("method", "servers", "role", "answer", "time", "scope", "record", "report", "types")
@@ -37,12 +31,12 @@ def rows() -> Iterator[tuple[str, ...]]:
         yield (
             name,
             servers_of(name),
-            role_of(name),
+            method.role,
             "frames" if method.binary else "stream" if method.stream else "result",
             times_of(method),
-            scope_of(name),
-            record_of(name),
-            report_of(name),
+            method.scope,
+            method.record or "-",
+            "report" if method.report else "-",
             f"{method.params.__name__} {method.result.__name__}",
         )
 
@@ -52,11 +46,7 @@ def servers_of(name: str) -> str:
     return "+".join(server for server, table in tables.items() if name in table)
 
 
-def role_of(name: str) -> str:
-    return "coordinator" if name in AGENT_METHODS else ROLES[name]
-
-
-def times_of(method: Method) -> str:
+def times_of(method: AnyMethod) -> str:
     """Return the seconds beyond the usual, by parameters."""
     fields = msgspec.structs.fields(method.params)
     known = {field.name for field in fields}
@@ -64,23 +54,10 @@ def times_of(method: Method) -> str:
     times = []
     for sample in SAMPLES:
         if sample.keys() <= known:
-            seconds = time_allowed(method.params(**needed | sample), 0.0)
+            seconds = method.time_allowed(method.params(**needed | sample), 0.0)
             given = "".join(f"{key}={value}:" for key, value in sample.items())
             times.append(given + ("unlimited" if seconds is None else f"{seconds:g}"))
     return ",".join(times)
-
-
-def scope_of(name: str) -> str:
-    return "any" if name in PASSED_ON else "placed" if name in STOPPED_BY_ROLLOUTS else "server"
-
-
-def record_of(name: str) -> str:
-    return "names" if name in RECORDED else "values" if name in PARAM_CHANGES else "-"
-
-
-def report_of(name: str) -> str:
-    assert name != OF_COORDINATOR or name in REPORTS
-    return "report" if name in REPORTS else "-"
 
 
 def table() -> str:
@@ -91,6 +68,20 @@ def table() -> str:
 
 def test_the_table_of_all_methods_is_as_reviewed() -> None:
     assert table() == FILE.read_text(encoding="utf-8")
+
+
+def test_what_a_method_declares_is_possible_with_its_parameters() -> None:
+    """A dataflow of a robot needs a name, and a record what it names."""
+    fields = {
+        "placed": {"dataflow"},
+        "any": {"dataflow"},
+        "names": {"dataflow", "node"},
+        "values": {"dataflow", "node", "key"},
+    }
+    for method in METHODS.values():
+        needed = fields.get(method.scope, set()) | fields.get(method.record, set())
+        assert needed <= {*method.params.__struct_fields__}, method.name
+        assert method.record != "values" or method.scope == "any", method.name
 
 
 if __name__ == "__main__":
