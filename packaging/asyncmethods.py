@@ -18,7 +18,13 @@ _WORDS = {
         "Generated from `methods.py` by `make generate`; do not edit."
     ),
     "import annotations\n\n": "import annotations\n\nimport asyncio\n",
-    "control.stream import Arrays, Stream": "control.asyncstream import AsyncArrays, AsyncStream",
+    (
+        "    from dorad.control.messages.method import P, R\n"
+        "    from dorad.control.stream import Arrays, Stream\n"
+    ): (
+        "    from dorad.control.asyncstream import AsyncArrays, AsyncStream\n"
+        "    from dorad.control.messages.method import P, R\n"
+    ),
     "class Methods(": "class AsyncMethods(",
     "-> Stream[": "-> AsyncStream[",
     "-> Arrays:": "-> AsyncArrays:",

@@ -21,12 +21,13 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages import METHODS, Nothing
 from dorad.control.messages import agent as a
+from dorad.control.session import HandlerTable
 from dorad.control.shortening import short_release, short_share
 from dorad.jitter import between
 from dorad.release.machine import this_machine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from dorad.agent.daemon import Daemon
     from dorad.agent.identity import IdentityStore
@@ -210,50 +211,50 @@ class AgentMethods:
         return Nothing()
 
 
-OF_COORDINATOR = "fleet.watch"
-"""The only stream that the coordinator asks for itself. Its clients ask for the others, as many as
-they like."""
-
-
 def handlers(
     methods: AgentMethods, daemon: Daemon, streaming: Daemon
-) -> dict[str, Handler | StreamHandler]:
+) -> Mapping[str, Handler | StreamHandler]:
     """Return the handler of each method: the agent's own, and all of the daemon's.
 
     The streams of clients go over the connection `streaming`: however many there are, the
     coordinator still follows this robot.
     """
-    own: dict[str, Handler | StreamHandler] = {
-        "agent.attach": methods.attach,
-        "agent.remember": methods.remember,
-        "agent.watch": methods.watch,
-        "agent.renew": methods.renew,
-        "agent.certify": methods.certify,
-        "share.set": methods.set,
-        "share.open": methods.open,
-        "share.remove": methods.remove,
-        "release.order": methods.order_release,
-    }
+    own = HandlerTable()
+    own.call(a.AGENT_ATTACH, methods.attach)
+    own.call(a.AGENT_REMEMBER, methods.remember)
+    own.stream(a.AGENT_WATCH, methods.watch)
+    own.call(a.AGENT_RENEW, methods.renew)
+    own.call(a.AGENT_CERTIFY, methods.certify)
+    own.call(a.SHARE_SET, methods.set)
+    own.call(a.SHARE_OPEN, methods.open)
+    own.call(a.SHARE_REMOVE, methods.remove)
+    own.call(a.RELEASE_ORDER, methods.order_release)
     passed_on = {
-        name: _passing(name, streaming if method.stream and name != OF_COORDINATOR else daemon)
+        name: _passing(method, streaming if method.stream and not method.report else daemon)
         for name, method in METHODS.items()
     }
     return passed_on | own
 
 
-def _passing(name: str, daemon: Daemon) -> Handler | StreamHandler:
+def _passing(method: m.AnyMethod, daemon: Daemon) -> Handler | StreamHandler:
     """Return a handler that lets the daemon answer a method."""
-    method = METHODS[name]
+    if isinstance(method, m.StreamMethod):
 
-    async def call(_call: Call, params: m.Struct) -> m.Struct:
-        client = await daemon.client()
-        return await client.call(name, params, method.result)
+        async def stream(_call: Call, params: m.Struct) -> AsyncIterator[m.Struct]:
+            client = await daemon.client()
+            async with client.stream(method, params) as events:
+                async for event in events:
+                    yield event
 
-    async def stream(_call: Call, params: m.Struct) -> AsyncIterator[m.Struct]:
-        client = await daemon.client()
-        async with client.stream(name, params, method.result) as events:
-            async for event in events:
-                yield event
+        return stream
+    if isinstance(method, m.CallMethod):
+
+        async def call(_call: Call, params: m.Struct) -> m.Struct:
+            client = await daemon.client()
+            result: m.Struct = await client.call(method, params)
+            return result
+
+        return call
 
     async def frames(call: Call, params: m.Struct) -> AsyncIterator[tuple[TopicHeader, memoryview]]:
         assert isinstance(params, m.TopicSubscribe)
@@ -262,6 +263,4 @@ def _passing(name: str, daemon: Daemon) -> Handler | StreamHandler:
             async for header, data in events:
                 yield msgspec.structs.replace(header, stream=call.id), data
 
-    if not method.stream:
-        return call
-    return frames if method.binary else stream
+    return frames

@@ -13,8 +13,7 @@ from dorad import __version__
 from dorad.agent.identity import Enrolment, checked
 from dorad.control.client import Client
 from dorad.control.errors import ControlError
-from dorad.control.messages.agent import Certificates, EnrolSign
-from dorad.control.messages.table import Method
+from dorad.control.messages.enrolment import ENROL_SIGN, EnrolSign
 from dorad.control.target import Tcp, TlsFiles
 from dorad.control.token import is_token
 
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dorad.agent.identity import Identity, IdentityStore
+    from dorad.control.messages.agent import Certificates
 
-_METHODS = {"enrol.sign": Method(EnrolSign, Certificates, "Sign the certificate of a robot.")}
 
 _LOST = ("unavailable", "deadline", "busy")
 """Codes of errors after which another coordinator is asked; this one may have signed, too."""
@@ -103,8 +102,8 @@ def _sign(
         for host, port in addresses:
             target = Tcp(host, port, token=secret, tls=TlsFiles(ca))
             try:
-                with Client(target, name=f"dorad-agent {__version__}", methods=_METHODS) as client:
-                    return client.call("enrol.sign", request, Certificates)
+                with Client(target, name=f"dorad-agent {__version__}") as client:
+                    return client.call(ENROL_SIGN, request)
             except ControlError as error:
                 if error.code == "refused":
                     # The hint is for clients that have a token in a file.

@@ -12,12 +12,12 @@ from dorad.agent import decide as rules
 from dorad.agent.model import EndStatus, Present
 from dorad.control.errors import ControlError
 from dorad.control.messages import (
-    Changed,
-    DataflowState,
-    Nothing,
+    DATAFLOW_OPEN,
+    DATAFLOW_START,
+    DATAFLOW_STOP,
+    DATAFLOW_UPDATE,
     Ref,
     Start,
-    Started,
     Stop,
     Update,
 )
@@ -102,7 +102,7 @@ class ShareActions:
         )
         client = await self._daemon.client()
         try:
-            await client.call("dataflow.start", start, Started)
+            await client.call(DATAFLOW_START, start)
         except ControlError as error:
             # A share that has run before can run again: after a boot, a service may not be up yet.
             if error.code in rules.RETRIED or rules.has_run(record):
@@ -127,7 +127,7 @@ class ShareActions:
         )
         client = await self._daemon.client()
         try:
-            await client.call("dataflow.update", update, Changed)
+            await client.call(DATAFLOW_UPDATE, update)
             _log.info("changed the share of %s to generation %d", name, record.order.generation)
         except ControlError as error:
             if error.code in rules.RETRIED:
@@ -149,7 +149,7 @@ class ShareActions:
         stop = Stop(dataflow=uuid, grace=order.grace, force=order.force)
         client = await self._daemon.client()
         try:
-            await client.call("dataflow.stop", stop, DataflowState)
+            await client.call(DATAFLOW_STOP, stop)
         except ControlError as error:
             if error.code != "not-found":
                 raise

@@ -20,7 +20,7 @@ from dorad.agent.backoff import Backoff
 from dorad.agent.model import Run
 from dorad.agent.shareactions import ShareActions
 from dorad.control.errors import ControlError
-from dorad.control.messages import DataflowState, Wait
+from dorad.control.messages import DATAFLOW_WAIT, DataflowState, Wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -322,7 +322,7 @@ async def _state(client: AsyncClient, uuid: str) -> DataflowState | None:
     """Return the state of a run; None if not every node has a process yet, or it is forgotten."""
     try:
         now = Wait(dataflow=uuid, until="spawned", timeout=0)
-        return await client.call("dataflow.wait", now, DataflowState)
+        return await client.call(DATAFLOW_WAIT, now)
     except ControlError as error:
         if error.code in ("deadline", "not-found"):
             return None

@@ -182,15 +182,15 @@ def check_uv(program: str | None) -> Check:
 def check_daemon() -> Iterator[Check]:
     """Check the daemon, or the coordinator, and everything that runs under it."""
     from dorad.control.errors import ControlError
-    from dorad.control.messages import DataflowList, NodeList, Nothing, Ref
+    from dorad.control.messages import DATAFLOW_LIST, NODE_LIST, Nothing, Ref
     from dorad.daemon.paths import system_paths
     from dorad.launch import landlock
 
     try:
         with connect() as client:
             found = client.status()
-            dataflows = client.call("dataflow.list", Nothing(), DataflowList)
-            nodes = client.call("node.list", Ref(), NodeList)
+            dataflows = client.call(DATAFLOW_LIST, Nothing())
+            nodes = client.call(NODE_LIST, Ref())
     except ControlError as error:
         yield Check("FAIL", "daemon", error.message, error.hint)
         return

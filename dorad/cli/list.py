@@ -52,10 +52,10 @@ def list_dataflows(
     *, style: str, status: str | None, name: str | None, sort_by: str | None, quiet: bool
 ) -> None:
     """List running dataflows, and those that have ended."""
-    from dorad.control.messages import DataflowList, Nothing
+    from dorad.control.messages import DATAFLOW_LIST, Nothing
 
     with connect() as client:
-        answer = client.call("dataflow.list", Nothing(), DataflowList)
+        answer = client.call(DATAFLOW_LIST, Nothing())
     warn_missing(answer.missing)
     found = chosen(answer.dataflows, status=status, name=name, sort_by=sort_by)
     if quiet:

@@ -65,10 +65,10 @@ Examples:
 @click.option("-q", "--quiet", is_flag=True, help="Print only the ids of the nodes.")
 def list_nodes(*, dataflow: str | None, style: str, machine: str | None, quiet: bool) -> None:
     """List the nodes of one dataflow, or of all running dataflows."""
-    from dorad.control.messages import NodeList, Ref
+    from dorad.control.messages import NODE_LIST, Ref
 
     with connect() as client:
-        answer = client.call("node.list", Ref(dataflow=dataflow), NodeList)
+        answer = client.call(NODE_LIST, Ref(dataflow=dataflow))
     warn_missing(answer.missing)
     nodes = [info for info in answer.nodes if machine in (None, info.machine)]
     columns = columns_for(nodes, of_all=dataflow is None)

@@ -110,9 +110,9 @@ def _ask(client: Client) -> DaemonStatus | Fleet:
     status = client.status()
     if client.server.path is not None:
         return status
-    from dorad.control.messages import DataflowList, Nothing
+    from dorad.control.messages import DATAFLOW_LIST, Nothing
 
-    return Fleet(status, client.call("dataflow.list", Nothing(), DataflowList).missing)
+    return Fleet(status, client.call(DATAFLOW_LIST, Nothing()).missing)
 
 
 def _show_fleet(found: Fleet, address: str | None) -> None:

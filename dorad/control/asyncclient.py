@@ -29,26 +29,32 @@ from dorad.control.connecting import (
     open_socket,
 )
 from dorad.control.errors import ControlError, NoDaemonError
-from dorad.control.limits import time_allowed
-from dorad.control.messages import METHODS, Struct
+from dorad.control.messages import TOPIC_SUBSCRIBE
 from dorad.control.pending import PendingRequests, check_welcome, checked_as, hello
 from dorad.control.target import NEAR, ROBOT, Accepted
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
     from types import TracebackType
 
     from websockets.asyncio.connection import Connection
 
     from dorad.control.faults import Server
-    from dorad.control.messages import Method, TopicHeader, TopicSubscribe
+    from dorad.control.messages import (
+        AnyMethod,
+        CallMethod,
+        StreamMethod,
+        Struct,
+        TopicHeader,
+        TopicSubscribe,
+    )
+    from dorad.control.messages.method import P, R
     from dorad.control.pending import PendingRequest
     from dorad.control.target import Targets, Tcp, Timing, UnixSocket
 
 __all__ = ["AsyncArrays", "AsyncClient", "AsyncStream", "ControlError", "NoDaemonError"]
 
-R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
 
 NAME = f"dorad-client {__version__}"
@@ -67,20 +73,18 @@ class AsyncClient(AsyncMethods):
         *,
         name: str = NAME,
         timeout: float | None = None,
-        methods: Mapping[str, Method] = METHODS,
     ) -> None:
         """Prepare a connection: a daemon's socket, a coordinator, or by default as `chosen` says.
 
         A robot that has connected itself is a server, too. `name` identifies this client to the
-        server; `timeout` limits calls whose parameters do not request more. `methods` are those of
-        the server.
+        server; `timeout` limits calls whose parameters do not request more.
         """
         self._target = target
         self._name = name
         self._timeout = timeout
         self._timing = NEAR
         self._pace = target.pace if isinstance(target, Accepted) else None
-        self._requests = PendingRequests(methods, self._pace)
+        self._requests = PendingRequests(self._pace)
         self._reading = False
         self._arrival = asyncio.Event()
         self._broken: ControlError | None = None
@@ -144,46 +148,46 @@ class AsyncClient(AsyncMethods):
         """End the connection, and with it all calls and streams."""
         await self._connection.close()
 
-    async def call(self, method: str, params: Struct, kind: type[R]) -> R:
-        """Call a method and return its result, which is of this type.
+    async def call(self, method: CallMethod[P, R], params: P) -> R:
+        """Call a method and return its result.
 
         Raises:
             ControlError: the server's own error, `deadline` if it does not answer in time, or
                 `unavailable` if the connection ends.
         """
         usual = self._timing.call if self._timeout is None else self._timeout
-        seconds = time_allowed(params, usual)
+        seconds = method.time_allowed(params, usual)
         request = await self._send_request(method, params)
         try:
             async with asyncio.timeout(seconds):
                 await self._wait_for(request)
             result = request.take()
         except TimeoutError:
-            raise faults.call_timed_out(self.server, method, seconds or 0) from None
+            raise faults.call_timed_out(self.server, method.name, seconds or 0) from None
         finally:
             await self._cancel(request)
-        assert isinstance(result, kind)
+        assert isinstance(result, method.result)
         return result
 
-    def stream(self, method: str, params: Struct, kind: type[R]) -> AsyncStream[R]:
-        """Return a stream of events of this type; see `AsyncStream`."""
-        return self._open_stream(method, params, checked_as(kind))
+    def stream(self, method: StreamMethod[P, R], params: P) -> AsyncStream[R]:
+        """Return a stream of the events of a method; see `AsyncStream`."""
+        return self._open_stream(method, params, checked_as(method.result))
 
     def arrays(self, params: TopicSubscribe) -> AsyncArrays:
         """Return the messages of `topic.subscribe` as a stream; see `AsyncStream`."""
-        return self._open_stream("topic.subscribe", params, to_message)
+        return self._open_stream(TOPIC_SUBSCRIBE, params, to_message)
 
     def frames(self, params: TopicSubscribe) -> AsyncFrames:
         """Request the messages of `topic.subscribe`, and return them without decoding the data."""
-        return self._open_stream("topic.subscribe", params, _undecoded)
+        return self._open_stream(TOPIC_SUBSCRIBE, params, _undecoded)
 
     def _open_stream(
-        self, method: str, params: Struct, convert: Callable[[Any], T]
+        self, method: AnyMethod, params: Struct, convert: Callable[[Any], T]
     ) -> AsyncStream[T]:
         send = partial(self._send_request, method, params)
         return AsyncStream(send, self._wait_for, self._cancel, convert)
 
-    async def _send_request(self, method: str, params: Struct) -> PendingRequest:
+    async def _send_request(self, method: AnyMethod, params: Struct) -> PendingRequest:
         if self._broken is not None:
             raise self._broken
         request, frame = self._requests.add(method, params)

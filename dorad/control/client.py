@@ -21,8 +21,8 @@ from dorad.control.connecting import (
     open_socket,
 )
 from dorad.control.errors import ControlError, NoDaemonError
-from dorad.control.limits import MAX_REPLY, time_allowed
-from dorad.control.messages import METHODS, Struct
+from dorad.control.limits import MAX_REPLY
+from dorad.control.messages import TOPIC_SUBSCRIBE
 from dorad.control.methods import Methods
 from dorad.control.pending import PendingRequests, check_welcome, checked_as, hello
 from dorad.control.stream import Arrays, Stream
@@ -32,18 +32,18 @@ from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import TracebackType
 
     from dorad.control.faults import Server
-    from dorad.control.messages import Method, TopicSubscribe
+    from dorad.control.messages import AnyMethod, CallMethod, StreamMethod, Struct, TopicSubscribe
+    from dorad.control.messages.method import P, R
     from dorad.control.pending import PendingRequest
     from dorad.control.target import Timing
     from dorad.control.transport import Transport
 
 __all__ = ["Arrays", "Client", "ControlError", "NoDaemonError", "Stream"]
 
-R = TypeVar("R", bound=Struct)
 T = TypeVar("T")
 
 NAME = f"dorad-client {__version__}"
@@ -62,21 +62,20 @@ class Client(Methods):
         *,
         name: str = NAME,
         timeout: float | None = None,
-        methods: Mapping[str, Method] = METHODS,
     ) -> None:
         """Connect to a server: a daemon's socket, a coordinator, or by default as `chosen` says.
 
         Of several, the first that answers is used.
 
         `name` identifies this client to the server; `timeout` limits calls whose parameters do not
-        request more. `methods` are those of the server.
+        request more.
 
         Raises:
             NoDaemonError: no daemon is running.
             ControlError: with code `deadline` (it does not answer), `unavailable` (it is ending),
                 `refused`, `busy` or `version`.
         """
-        self._requests = PendingRequests(methods)
+        self._requests = PendingRequests()
         self._condition = threading.Condition()
         self._reading = False
         self._broken: ControlError | None = None
@@ -109,34 +108,36 @@ class Client(Methods):
         """End the connection, and with it all calls and streams."""
         self._connection.close()
 
-    def call(self, method: str, params: Struct, kind: type[R]) -> R:
-        """Call a method and return its result, which is of this type.
+    def call(self, method: CallMethod[P, R], params: P) -> R:
+        """Call a method and return its result.
 
         Raises:
             ControlError: the server's own error, `deadline` if it does not answer in time, or
                 `unavailable` if the connection ends.
         """
-        seconds = time_allowed(params, self._timeout)
+        seconds = method.time_allowed(params, self._timeout)
         request = self._send_request(method, params)
         try:
             self._wait_for(request, seconds)
             result = request.take()
         except TimeoutError:
-            raise faults.call_timed_out(self.server, method, seconds or 0) from None
+            raise faults.call_timed_out(self.server, method.name, seconds or 0) from None
         finally:
             self._cancel(request)
-        assert isinstance(result, kind)
+        assert isinstance(result, method.result)
         return result
 
-    def stream(self, method: str, params: Struct, kind: type[R]) -> Stream[R]:
-        """Request a stream of events of this type at once, and return it."""
-        return self._open_stream(method, params, checked_as(kind))
+    def stream(self, method: StreamMethod[P, R], params: P) -> Stream[R]:
+        """Request a stream of the events of a method at once, and return it."""
+        return self._open_stream(method, params, checked_as(method.result))
 
     def arrays(self, params: TopicSubscribe) -> Arrays:
         """Request the messages of `topic.subscribe` at once, and return them as a stream."""
-        return self._open_stream("topic.subscribe", params, to_message)
+        return self._open_stream(TOPIC_SUBSCRIBE, params, to_message)
 
-    def _open_stream(self, method: str, params: Struct, convert: Callable[[Any], T]) -> Stream[T]:
+    def _open_stream(
+        self, method: AnyMethod, params: Struct, convert: Callable[[Any], T]
+    ) -> Stream[T]:
         request = self._send_request(method, params)
         return Stream(request, self._wait_for, self._cancel, convert)
 
@@ -152,7 +153,7 @@ class Client(Methods):
                 attempts.failed(target, greeted)
         raise attempts.error()
 
-    def _send_request(self, method: str, params: Struct) -> PendingRequest:
+    def _send_request(self, method: AnyMethod, params: Struct) -> PendingRequest:
         with self._condition:
             if self._broken is not None:
                 raise self._broken

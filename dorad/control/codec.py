@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Cancel, Error, Method, Nothing, Request, TopicHeader
+from dorad.control.messages import CallMethod, Cancel, Error, Nothing, Request, TopicHeader
 from dorad.int64 import Int64
 from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorad.control.messages import Reply, Struct
+    from dorad.control.messages import Method, Reply, Struct
+    from dorad.control.messages.method import P, R
 
 T = TypeVar("T")
 
-CANCEL = Method(Cancel, Nothing, "End a running call or stream.")
+CANCEL = CallMethod("cancel", "viewer", Cancel, Nothing, "End a running call or stream.")
 """The only method without a handler."""
 
 _PLACE = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
@@ -176,7 +177,7 @@ def id_of(frame: str) -> int | None:
         return None
 
 
-def decode_params(name: str, method: Method, params: msgspec.Raw) -> Struct:
+def decode_params(method: Method[P, R], params: msgspec.Raw) -> P:
     """Return the parameters of a request.
 
     An unknown field is refused: a client that misspells one, or is newer than the daemon, must
@@ -185,13 +186,14 @@ def decode_params(name: str, method: Method, params: msgspec.Raw) -> Struct:
     Raises:
         ControlError: with code `bad-request`.
     """
+    name = method.name
     known = [field.encode_name for field in msgspec.structs.fields(method.params)]
     for key in decode(params, dict[str, msgspec.Raw], f"`params` of `{name}`"):
         if key not in known:
             raise ControlError(
                 "bad-request", f"`{name}` has no parameter `{key}`", _suggestion(key, known)
             )
-    decoded: Struct = decode(params, method.params, f"`params` of `{name}`")
+    decoded = decode(params, method.params, f"`params` of `{name}`")
     for key in _SECONDS:
         seconds = getattr(decoded, key, None)
         if seconds is not None and seconds < 0:

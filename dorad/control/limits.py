@@ -7,18 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import (
-    EdgeNew,
-    EdgeRef,
-    NodeAdd,
-    NodeReplace,
-    NodeStop,
-    Stop,
-    Wait,
-)
 
 if TYPE_CHECKING:
-    from dorad.control.messages import Struct
     from dorad.control.peer import Peer
 
 MAX_REQUEST = 4 << 20
@@ -27,14 +17,8 @@ MAX_REQUEST = 4 << 20
 MAX_REPLY = 64 << 20
 """Maximum bytes of a frame from the daemon."""
 
-MAX_START_WAIT_S = 30.0
-"""Maximum seconds that a change of a dataflow waits until the dataflow has started."""
-
 _RESERVES = {"viewer": 2, "enrolling": 2, "operator": 1}
 """How many of the reserves are not for a role."""
-
-_DEFAULT_GRACE = 10.0
-"""Seconds from a stop's beginning to SIGTERM when a request gives none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,28 +103,3 @@ def check_client(limits: Limits, server: str, peer: Peer, usage: Usage) -> None:
             f"{server} has {total} clients, the maximum{others}",
             "try again when some of them have disconnected",
         )
-
-
-def time_allowed(params: Struct, usual: float) -> float | None:
-    """Return the seconds that a call with these parameters may take; None means no limit.
-
-    This is `usual` plus the time that the call requests: the `timeout` of a wait; for a stop, the
-    time until SIGKILL, which is one and a half times its grace; for a change of a dataflow, the
-    time that the dataflow's start may still take.
-    """
-    match params:
-        case Wait():
-            return None if params.timeout is None else usual + params.timeout
-        case Stop(force=True):
-            return usual
-        case Stop():
-            return usual + _until_kill(params.grace)
-        case NodeStop() | NodeReplace():
-            return usual + _until_kill(params.grace) + MAX_START_WAIT_S
-        case NodeAdd() | EdgeNew() | EdgeRef():
-            return usual + MAX_START_WAIT_S
-    return usual
-
-
-def _until_kill(grace: float | None) -> float:
-    return 1.5 * (_DEFAULT_GRACE if grace is None else grace)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from dorad.control import messages as m
 from dorad.control.loading import start_request
@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from dorad.control.messages.method import P, R
     from dorad.control.stream import Arrays, Stream
     from dorad.dataflow.model import Dataflow
-
-R = TypeVar("R", bound=m.Struct)
 
 
 class Methods(ABC):
@@ -33,12 +32,12 @@ class Methods(ABC):
     """
 
     @abstractmethod
-    def call(self, method: str, params: m.Struct, kind: type[R]) -> R:
-        """Call a method and return its result, which is of this type."""
+    def call(self, method: m.CallMethod[P, R], params: P) -> R:
+        """Call a method and return its result."""
 
     @abstractmethod
-    def stream(self, method: str, params: m.Struct, kind: type[R]) -> Stream[R]:
-        """Return a stream of events of this type."""
+    def stream(self, method: m.StreamMethod[P, R], params: P) -> Stream[R]:
+        """Return a stream of the events of a method."""
 
     @abstractmethod
     def arrays(self, params: m.TopicSubscribe) -> Arrays:
@@ -46,27 +45,27 @@ class Methods(ABC):
 
     def status(self) -> m.DaemonStatus:
         """Return the state of the daemon."""
-        return self.call("daemon.status", m.Nothing(), m.DaemonStatus)
+        return self.call(m.DAEMON_STATUS, m.Nothing())
 
     def leases(self) -> builtins.list[m.Lease]:
         """Return what must not be interrupted, the oldest first."""
-        return self.call("lease.list", m.Nothing(), m.LeaseList).leases
+        return self.call(m.LEASE_LIST, m.Nothing()).leases
 
     def take_lease(self, reason: str, ttl: float) -> m.Lease:
         """Take a lease for `ttl` seconds, at most a day."""
-        return self.call("lease.take", m.LeaseTake(reason=reason, ttl=ttl), m.Lease)
+        return self.call(m.LEASE_TAKE, m.LeaseTake(reason=reason, ttl=ttl))
 
     def hold_lease(self, reason: str) -> Stream[m.Lease]:
         """Hold a lease as long as the stream is open. Its one event says that it holds."""
-        return self.stream("lease.hold", m.LeaseTake(reason=reason), m.Lease)
+        return self.stream(m.LEASE_HOLD, m.LeaseTake(reason=reason))
 
     def end_lease(self, lease_id: str) -> None:
         """End a lease that was taken for some time."""
-        self.call("lease.end", m.LeaseRef(id=lease_id), m.Nothing)
+        self.call(m.LEASE_END, m.LeaseRef(id=lease_id))
 
     def shutdown(self, *, force: bool = False) -> None:
         """Stop the daemon. Without `force` it is refused while dataflows run."""
-        self.call("daemon.shutdown", m.Shutdown(force=force), m.Nothing)
+        self.call(m.DAEMON_SHUTDOWN, m.Shutdown(force=force))
 
     def start(
         self,
@@ -95,7 +94,7 @@ class Methods(ABC):
             exit_when_nodes_finish=exit_when_nodes_finish,
             hot_reload=hot_reload,
         )
-        return self.call("dataflow.start", params, m.Started)
+        return self.call(m.DATAFLOW_START, params)
 
     def wait(
         self, dataflow: str, *, until: m.Until = "ended", timeout: float | None = None
@@ -106,11 +105,11 @@ class Methods(ABC):
             ControlError: with code `deadline` after `timeout` seconds.
         """
         params = m.Wait(dataflow=dataflow, until=until, timeout=timeout)
-        return self.call("dataflow.wait", params, m.DataflowState)
+        return self.call(m.DATAFLOW_WAIT, params)
 
     def open_barrier(self, dataflow: str) -> None:
         """Open the start barrier of a dataflow that was started with `hold`."""
-        self.call("dataflow.open", m.Ref(dataflow=dataflow), m.Nothing)
+        self.call(m.DATAFLOW_OPEN, m.Ref(dataflow=dataflow))
 
     def update(
         self,
@@ -123,59 +122,59 @@ class Methods(ABC):
         update = m.Update(
             dataflow=dataflow, descriptor=descriptor, share=share, params=params or {}
         )
-        return self.call("dataflow.update", update, m.Changed)
+        return self.call(m.DATAFLOW_UPDATE, update)
 
     def stop(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False
     ) -> m.DataflowState:
         """Stop a dataflow and wait until it has ended; `force` kills its nodes at once."""
         params = m.Stop(dataflow=dataflow, grace=grace, force=force)
-        return self.call("dataflow.stop", params, m.DataflowState)
+        return self.call(m.DATAFLOW_STOP, params)
 
     def enable(self, dataflow: str | None = None, *, enabled: bool = True) -> m.DataflowInfo:
         """Choose whether a dataflow, running or ended, is started at boot."""
         params = m.Enable(dataflow=dataflow, enabled=enabled)
-        return self.call("dataflow.enable", params, m.DataflowInfo)
+        return self.call(m.DATAFLOW_ENABLE, params)
 
     def restart(
         self, dataflow: str | None = None, *, grace: float | None = None, force: bool = False
     ) -> m.Restarted:
         """Stop a dataflow and start it again, including its changes since the start."""
         params = m.Stop(dataflow=dataflow, grace=grace, force=force)
-        return self.call("dataflow.restart", params, m.Restarted)
+        return self.call(m.DATAFLOW_RESTART, params)
 
     def list(self) -> builtins.list[m.DataflowInfo]:
         """Return all running dataflows, and those that have ended and were not cleaned."""
-        return self.call("dataflow.list", m.Nothing(), m.DataflowList).dataflows
+        return self.call(m.DATAFLOW_LIST, m.Nothing()).dataflows
 
     def info(self, dataflow: str | None = None) -> m.DataflowDetail:
         """Return one dataflow with its descriptor and paths."""
-        return self.call("dataflow.info", m.Ref(dataflow=dataflow), m.DataflowDetail)
+        return self.call(m.DATAFLOW_INFO, m.Ref(dataflow=dataflow))
 
     def clean(self) -> builtins.list[m.DataflowInfo]:
         """Remove dataflows that have ended from the list, and return them."""
-        return self.call("dataflow.clean", m.Nothing(), m.DataflowList).dataflows
+        return self.call(m.DATAFLOW_CLEAN, m.Nothing()).dataflows
 
     def nodes(self, dataflow: str | None = None) -> builtins.list[m.NodeInfo]:
         """Return the nodes of one dataflow, or of all running dataflows."""
-        return self.call("node.list", m.Ref(dataflow=dataflow), m.NodeList).nodes
+        return self.call(m.NODE_LIST, m.Ref(dataflow=dataflow)).nodes
 
     def node_info(self, node: str, *, dataflow: str | None = None) -> m.NodeDetail:
         """Return one node with its inputs, its outputs and its policies."""
         params = m.NodeRef(node=node, dataflow=dataflow)
-        return self.call("node.info", params, m.NodeDetail)
+        return self.call(m.NODE_INFO, params)
 
     def add_node(self, definition: Mapping[str, Any], *, dataflow: str | None = None) -> m.Changed:
         """Add a node to a running dataflow; `definition` is an entry of `nodes`."""
         params = m.NodeAdd(definition=dict(definition), dataflow=dataflow)
-        return self.call("node.add", params, m.Changed)
+        return self.call(m.NODE_ADD, params)
 
     def remove_node(
         self, node: str, *, dataflow: str | None = None, grace: float | None = None
     ) -> m.Changed:
         """Stop a node and remove it and its edges from its dataflow."""
         params = m.NodeStop(node=node, dataflow=dataflow, grace=grace)
-        return self.call("node.remove", params, m.Changed)
+        return self.call(m.NODE_REMOVE, params)
 
     def replace_node(
         self,
@@ -189,7 +188,7 @@ class Methods(ABC):
         params = m.NodeReplace(
             node=node, definition=dict(definition), dataflow=dataflow, grace=grace
         )
-        return self.call("node.replace", params, m.Changed)
+        return self.call(m.NODE_REPLACE, params)
 
     def connect(
         self,
@@ -206,30 +205,30 @@ class Methods(ABC):
         params = m.EdgeNew(
             source=source, target=target, options=dict(options or {}), dataflow=dataflow
         )
-        return self.call("node.connect", params, m.Changed)
+        return self.call(m.NODE_CONNECT, params)
 
     def disconnect(self, source: str, target: str, *, dataflow: str | None = None) -> m.Changed:
         """Remove the edge from `node/output` to `node/input`."""
         params = m.EdgeRef(source=source, target=target, dataflow=dataflow)
-        return self.call("node.disconnect", params, m.Changed)
+        return self.call(m.NODE_DISCONNECT, params)
 
     def restart_node(
         self, node: str, *, dataflow: str | None = None, grace: float | None = None
     ) -> None:
         """Restart a node, regardless of its restart policy."""
         params = m.NodeStop(node=node, dataflow=dataflow, grace=grace)
-        self.call("node.restart", params, m.Nothing)
+        self.call(m.NODE_RESTART, params)
 
     def stop_node(
         self, node: str, *, dataflow: str | None = None, grace: float | None = None
     ) -> None:
         """Stop a node without restarting it."""
         params = m.NodeStop(node=node, dataflow=dataflow, grace=grace)
-        self.call("node.stop", params, m.Nothing)
+        self.call(m.NODE_STOP, params)
 
     def top(self) -> m.Top:
         """Return the resource use of all nodes and the counters of all edges."""
-        return self.call("top", m.Nothing(), m.Top)
+        return self.call(m.TOP, m.Nothing())
 
     def watch_top(
         self,
@@ -250,41 +249,41 @@ class Methods(ABC):
             dataflow=dataflow,
             machine=machine,
         )
-        return self.stream("top.watch", params, m.TopPart)
+        return self.stream(m.TOP_WATCH, params)
 
     def watch_fleet(self, *, interval: float = 1.0) -> Stream[m.FleetRows]:
         """Follow the robots in brief: first all rows, then every `interval` seconds the changed."""
-        return self.stream("fleet.watch", m.FleetWatch(interval=interval), m.FleetRows)
+        return self.stream(m.FLEET_WATCH, m.FleetWatch(interval=interval))
 
     def watch_alerts(self, *, interval: float = 1.0) -> Stream[m.Alerts]:
         """Follow the alerts, checked every `interval` seconds."""
-        return self.stream("alerts.watch", m.AlertWatch(interval=interval), m.Alerts)
+        return self.stream(m.ALERTS_WATCH, m.AlertWatch(interval=interval))
 
     def past_alerts(self, *, limit: int = 100) -> m.PastAlerts:
         """Return the last alerts that are over, at most `limit`."""
-        return self.call("alerts.past", m.PastAlertsRead(limit=limit), m.PastAlerts)
+        return self.call(m.ALERTS_PAST, m.PastAlertsRead(limit=limit))
 
     def ack_alert(self, id_: str, *, undo: bool = False) -> m.Alert:
         """Acknowledge an alert, or withdraw the acknowledgement."""
-        return self.call("alerts.ack", m.AlertAck(id=id_, undo=undo), m.Alert)
+        return self.call(m.ALERTS_ACK, m.AlertAck(id=id_, undo=undo))
 
     def incidents(self, dataflow: str | None = None) -> m.IncidentList:
         """Return the incidents that the black boxes of one dataflow, or of all, have kept.
 
         The dataflow may have ended.
         """
-        return self.call("incident.list", m.Ref(dataflow=dataflow), m.IncidentList)
+        return self.call(m.INCIDENT_LIST, m.Ref(dataflow=dataflow))
 
     def topics(self, dataflow: str | None = None) -> m.TopicList:
         """Return the outputs of a dataflow and their subscribers."""
-        return self.call("topic.list", m.Ref(dataflow=dataflow), m.TopicList)
+        return self.call(m.TOPIC_LIST, m.Ref(dataflow=dataflow))
 
     def watch_topics(
         self, topics: Sequence[str] = (), *, dataflow: str | None = None, window: int = 10
     ) -> Stream[m.TopicRates]:
         """Measure outputs once a second, over `window` seconds. No topics means all of them."""
         params = m.TopicWatch(dataflow=dataflow, topics=[*topics], window=window)
-        return self.stream("topic.watch", params, m.TopicRates)
+        return self.stream(m.TOPIC_WATCH, params)
 
     def echo(
         self,
@@ -322,27 +321,27 @@ class Methods(ABC):
         params = m.TopicPublish(
             topic=topic, data=[*data], dataflow=dataflow, metadata=dict(metadata or {})
         )
-        return self.call("topic.publish", params, m.Published)
+        return self.call(m.TOPIC_PUBLISH, params)
 
     def params(self, node: str, *, dataflow: str | None = None) -> builtins.list[m.Param]:
         """Return the parameters of a node."""
         params = m.NodeRef(node=node, dataflow=dataflow)
-        return self.call("param.list", params, m.ParamList).params
+        return self.call(m.PARAM_LIST, params).params
 
     def get_param(self, node: str, key: str, *, dataflow: str | None = None) -> m.Param:
         """Return one parameter of a node."""
         params = m.ParamRef(node=node, key=key, dataflow=dataflow)
-        return self.call("param.get", params, m.Param)
+        return self.call(m.PARAM_GET, params)
 
     def set_param(self, node: str, key: str, value: Any, *, dataflow: str | None = None) -> m.Param:
         """Set a parameter to a JSON value and notify the node."""
         params = m.ParamSet(node=node, key=key, value=value, dataflow=dataflow)
-        return self.call("param.set", params, m.Param)
+        return self.call(m.PARAM_SET, params)
 
     def delete_param(self, node: str, key: str, *, dataflow: str | None = None) -> None:
         """Delete a parameter and notify the node."""
         params = m.ParamRef(node=node, key=key, dataflow=dataflow)
-        self.call("param.delete", params, m.Nothing)
+        self.call(m.PARAM_DELETE, params)
 
     def logs(
         self,
@@ -375,8 +374,8 @@ class Methods(ABC):
             follow=follow,
             machine=machine,
         )
-        return self.stream("logs.read", params, m.LogLines)
+        return self.stream(m.LOGS_READ, params)
 
     def watch(self, dataflow: str | None = None) -> Stream[m.Event]:
         """Follow the events of one dataflow, or of all of them."""
-        return self.stream("watch", m.Watch(dataflow=dataflow), m.Event)
+        return self.stream(m.WATCH, m.Watch(dataflow=dataflow))

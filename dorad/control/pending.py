@@ -10,15 +10,15 @@ from dorad.control import codec
 from dorad.control.errors import ControlError
 from dorad.control.faults import connect_failed
 from dorad.control.limits import MAX_REQUEST
-from dorad.control.messages import METHODS, PROTOCOL, Cancel, Hello, Welcome
+from dorad.control.messages import PROTOCOL, Cancel, Hello, Welcome
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     import msgspec
 
     from dorad.control.faults import Server
-    from dorad.control.messages import Method, Struct, TopicHeader
+    from dorad.control.messages import AnyMethod, Struct, TopicHeader
     from dorad.control.pace import Pace
 
 MAX_WAITING = 1024
@@ -47,9 +47,8 @@ Arrival: TypeAlias = "Struct | tuple[TopicHeader, memoryview] | End | ControlErr
 class PendingRequest:
     """One request, with its queue of results and events that were not taken yet."""
 
-    def __init__(self, id_: int, method: Method, name: str) -> None:
+    def __init__(self, id_: int, method: AnyMethod) -> None:
         self.id = id_
-        self.name = name
         self.method = method
         self._arrived: deque[tuple[Arrival, int]] = deque()
         self._size = 0
@@ -83,33 +82,25 @@ class PendingRequest:
 class PendingRequests:
     """The requests of one connection by their ids."""
 
-    def __init__(self, methods: Mapping[str, Method] = METHODS, pace: Pace | None = None) -> None:
-        """`methods` are those of the server; `pace` counts its frames."""
-        self._methods = methods
+    def __init__(self, pace: Pace | None = None) -> None:
+        """`pace` counts the frames of the server."""
         self._pace = pace
         self._ids = count(1)
         self._requests: dict[int, PendingRequest] = {}
 
-    def add(self, name: str, params: Struct) -> tuple[PendingRequest, bytes]:
+    def add(self, method: AnyMethod, params: Struct) -> tuple[PendingRequest, bytes]:
         """Register a new request; return it and the frame to send for it.
 
         Raises:
-            ControlError: the method is unknown, has other parameters, or the request is too large.
+            ControlError: the request is too large.
         """
-        method = self._methods.get(name)
-        if method is None:
-            raise codec.unknown_method(name, self._methods)
-        if type(params) is not method.params:
-            raise ControlError(
-                "bad-request",
-                f"`{name}` takes {method.params.__name__}, not {type(params).__name__}",
-            )
-        request = PendingRequest(next(self._ids), method, name)
-        frame = codec.encode_request(request.id, name, params)
+        request = PendingRequest(next(self._ids), method)
+        frame = codec.encode_request(request.id, method.name, params)
         if len(frame) > MAX_REQUEST:
             raise ControlError(
                 "too-large",
-                f"a `{name}` with {len(frame)} bytes is too large; {MAX_REQUEST} are allowed",
+                f"a `{method.name}` with {len(frame)} bytes is too large; "
+                f"{MAX_REQUEST} are allowed",
             )
         self._requests[request.id] = request
         return request, frame
@@ -160,13 +151,13 @@ class PendingRequests:
 
     def _count(self, request: PendingRequest | None, frame: str | bytes) -> None:
         if self._pace is not None:
-            self._pace.took("" if request is None else request.name, len(frame))
+            self._pace.took("" if request is None else request.method.name, len(frame))
 
     def _event(self, request: PendingRequest, event: Arrival, size: int) -> bytes | None:
         if request.full:
             event = ControlError(
                 "too-slow",
-                f"{len(request)} events of `{request.name}` were waiting to be read",
+                f"{len(request)} events of `{request.method.name}` were waiting to be read",
                 "read faster, or request less",
             )
         request.put(event, size)
@@ -179,16 +170,19 @@ class PendingRequests:
 def _misplaced(request: PendingRequest) -> ControlError:
     """Return the error that ends a request which got the answer of one of another kind."""
     return ControlError(
-        "bad-request", f"the answer to `{request.name}` is of another kind than was asked for"
+        "bad-request",
+        f"the answer to `{request.method.name}` is of another kind than was asked for",
     )
 
 
 def _decode(content: msgspec.Raw, request: PendingRequest, what: str) -> Struct | ControlError:
     """Return a result or an event, or the error that ends this request if it cannot be read."""
+    method = request.method
     try:
-        return codec.decode(content, request.method.result, f"{what} of `{request.name}`")
+        decoded: Struct = codec.decode(content, method.result, f"{what} of `{method.name}`")
     except ControlError as error:
         return error
+    return decoded
 
 
 def hello(name: str) -> bytes:

@@ -115,11 +115,11 @@ def _request(name: str, params: type[m.Struct], summary: str) -> dict[str, Any]:
     return _message(summary, _object(fields, required))
 
 
-def _answer_name(name: str, method: m.Method) -> str:
+def _answer_name(name: str, method: m.AnyMethod) -> str:
     return f"{name}.{'data' if method.binary else 'event' if method.stream else 'result'}"
 
 
-def _answer(method: m.Method) -> dict[str, Any]:
+def _answer(method: m.AnyMethod) -> dict[str, Any]:
     if method.binary:
         return {
             "summary": "A binary frame: 4 bytes with the length of the header, least significant "

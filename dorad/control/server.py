@@ -16,7 +16,7 @@ from dorad.control.errors import ControlError, as_message
 from dorad.control.limits import MAX_REQUEST, Held, Limits, Usage, check_client
 from dorad.control.messages import METHODS
 from dorad.control.peer import Peer, may_command, peer_of
-from dorad.control.session import Call, ClientSession, Handler, StreamHandler
+from dorad.control.session import Call, ClientSession, Handler, HandlerTable, StreamHandler
 
 if TYPE_CHECKING:
     import socket
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from websockets.http11 import Request as HttpRequest
     from websockets.http11 import Response
 
-    from dorad.control.messages import Method
+    from dorad.control.messages import MethodTable
 
 Authenticate: TypeAlias = "Callable[[ServerConnection, HttpRequest], Peer]"
 """Returns who connects. Raises ControlError to refuse the client."""
@@ -35,7 +35,15 @@ Authenticate: TypeAlias = "Callable[[ServerConnection, HttpRequest], Peer]"
 Accept: TypeAlias = "Callable[[ServerConnection, Peer], Awaitable[None]]"
 """Uses a connection whose peer is the server of the control API. It is closed at the end."""
 
-__all__ = ["Accept", "Authenticate", "Call", "ControlServer", "Handler", "StreamHandler"]
+__all__ = [
+    "Accept",
+    "Authenticate",
+    "Call",
+    "ControlServer",
+    "Handler",
+    "HandlerTable",
+    "StreamHandler",
+]
 
 _CLOSE_TIMEOUT_S = 1.0
 _ACCEPTED_AT_ONCE = 32
@@ -62,7 +70,7 @@ class ControlServer:
         version: str,
         limits: Limits | None = None,
         credentials: Callable[[socket.socket], Peer] = peer_of,
-        methods: Mapping[str, Method] = METHODS,
+        methods: MethodTable = METHODS,
         name: str = "dorad",
         accept: Mapping[str, Accept] | None = None,
     ) -> None:

@@ -14,17 +14,8 @@ from websockets.exceptions import ConnectionClosed
 
 from dorad.control import codec
 from dorad.control.errors import ControlError, as_message
-from dorad.control.limits import MAX_REPLY, Held, Usage, time_allowed
-from dorad.control.messages import (
-    PROTOCOL,
-    Cancel,
-    Hello,
-    Nothing,
-    Reply,
-    Struct,
-    TopicHeader,
-    Welcome,
-)
+from dorad.control.limits import MAX_REPLY, Held, Usage
+from dorad.control.messages import PROTOCOL, Hello, Nothing, Reply, Struct, TopicHeader, Welcome
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
@@ -33,7 +24,15 @@ if TYPE_CHECKING:
     from websockets.asyncio.connection import Connection
 
     from dorad.control.limits import Limits
-    from dorad.control.messages import Method, Request
+    from dorad.control.messages import (
+        AnyMethod,
+        CallMethod,
+        FrameMethod,
+        MethodTable,
+        Request,
+        StreamMethod,
+    )
+    from dorad.control.messages.method import P, R
     from dorad.control.peer import Peer
 
 _log = logging.getLogger(__name__)
@@ -59,6 +58,39 @@ StreamHandler: TypeAlias = Callable[[Call, Any], AsyncIterator[Event]]
 client cancels, disconnects or is too slow."""
 
 
+class HandlerTable(dict[str, "Handler | StreamHandler"]):
+    """The handlers of methods, by name. Each takes and returns what its method declares."""
+
+    def call(self, method: CallMethod[P, R], handler: Callable[[Call, P], Awaitable[R]]) -> None:
+        """Let a function answer a method."""
+        self._put(method.name, handler)
+
+    def stream(
+        self, method: StreamMethod[P, R], handler: Callable[[Call, P], AsyncIterator[R]]
+    ) -> None:
+        """Let an async generator function answer a method with events."""
+        self._put(method.name, handler)
+
+    def frames(
+        self,
+        method: FrameMethod[P, R],
+        handler: Callable[[Call, P], AsyncIterator[tuple[R, bytes | memoryview]]],
+    ) -> None:
+        """Let an async generator function answer a method with headers and Arrow data."""
+        self._put(method.name, handler)
+
+    def include(self, *tables: Mapping[str, Handler | StreamHandler]) -> None:
+        """Add the handlers of other tables."""
+        for table in tables:
+            for name, handler in table.items():
+                self._put(name, handler)
+
+    def _put(self, name: str, handler: Any) -> None:
+        if name in self:
+            raise ValueError(f"there are two handlers of `{name}`")
+        self[name] = handler
+
+
 class _DisconnectedError(Exception):
     """The client has disconnected."""
 
@@ -71,7 +103,7 @@ class ClientSession:
         connection: Connection,
         peer: Peer,
         handlers: Mapping[str, Handler | StreamHandler],
-        methods: Mapping[str, Method],
+        methods: MethodTable,
         program: str,
         limits: Limits,
         usage: Usage | None = None,
@@ -155,8 +187,7 @@ class ClientSession:
             await self._finish(Reply(id=answered, error=as_message(error)))
 
     async def _cancel(self, request: Request) -> None:
-        params = codec.decode_params("cancel", codec.CANCEL, request.params)
-        id_ = cast("Cancel", params).id
+        id_ = codec.decode_params(codec.CANCEL, request.params).id
         task = self._running.get(id_)
         # A request that has ended meanwhile is not an error: the client could not know.
         _log.debug("%s cancels %d", self._peer, id_)
@@ -174,7 +205,7 @@ class ClientSession:
             raise ControlError(
                 "unsupported", f"this {self._name} does not support `{request.method}`"
             )
-        params = codec.decode_params(request.method, method, request.params)
+        params = codec.decode_params(method, request.params)
         self._check_room(stream=method.stream)
         call = Call(request.id, request.method, self._peer, self._client)
         _log.debug("%s starts request %d: %s", self._peer, call.id, call.method)
@@ -182,7 +213,7 @@ class ClientSession:
             self._streams.add(request.id)
             work = self._run_stream(call, cast("StreamHandler", handler), params)
         else:
-            work = self._run_call(call, cast("Handler", handler), params)
+            work = self._run_call(call, method, cast("Handler", handler), params)
         counts = self._usage.streams if method.stream else self._usage.calls
         held = Held(counts, self._peer.owner)
         task = self._running[request.id] = tasks.create_task(self._run(call, work, held))
@@ -240,8 +271,10 @@ class ClientSession:
             return Reply(id=id_, end=True)
         return Reply(id=id_, error=as_message(ControlError("cancelled", "the client cancelled it")))
 
-    async def _run_call(self, call: Call, handler: Handler, params: Struct) -> Reply:
-        seconds = time_allowed(params, self._limits.call)
+    async def _run_call(
+        self, call: Call, method: AnyMethod, handler: Handler, params: Struct
+    ) -> Reply:
+        seconds = method.time_allowed(params, self._limits.call)
         try:
             async with asyncio.timeout(seconds) as clock:
                 return Reply(id=call.id, result=await handler(call, params))

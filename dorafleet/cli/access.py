@@ -65,10 +65,10 @@ A client sends the token as `Authorization: Bearer TOKEN`. The coordinator keeps
 def access(*, as_json: bool, state: Path, port: int) -> None:
     """List the robots, operators and tokens that may connect to the coordinator."""
     from dorad.control.messages import Nothing
-    from dorafleet.coordinator.accessmessages import GrantList
+    from dorafleet.coordinator.accessmessages import ACCESS_LIST
 
     with connect(state, port) as client:
-        grants = client.call("access.list", Nothing(), GrantList).grants
+        grants = client.call(ACCESS_LIST, Nothing()).grants
     if as_json:
         print_lines(plain(grant) for grant in grants)
     else:
@@ -91,10 +91,10 @@ def access(*, as_json: bool, state: Path, port: int) -> None:
 @port_option
 def revoke(name: str, *, kind: Kind, as_json: bool, state: Path, port: int) -> None:
     """Revoke the robot NAME, or an operator or a token, and close its connections."""
-    from dorafleet.coordinator.accessmessages import Revoke, Revoked
+    from dorafleet.coordinator.accessmessages import ACCESS_REVOKE, Revoke
 
     with connect(state, port) as client:
-        done = client.call("access.revoke", Revoke(kind=kind, name=name), Revoked)
+        done = client.call(ACCESS_REVOKE, Revoke(kind=kind, name=name))
     if as_json:
         print_object({"kind": kind, "name": name, **plain(done)})
         return
@@ -124,12 +124,12 @@ def operator() -> None:
 @port_option
 def add(name: str, *, role: Role, days: int, output: Path | None, state: Path, port: int) -> None:
     """Write a key and a certificate for the operator NAME to a file."""
-    from dorafleet.coordinator.accessmessages import Bundle, OperatorAdd
+    from dorafleet.coordinator.accessmessages import OPERATOR_ADD, OperatorAdd
 
     params = OperatorAdd(name=name, role=role, days=days)
     if output is not None and str(output) == "-":
         with connect(state, port) as client:
-            click.echo(visible_lines(client.call("operator.add", params, Bundle).pem), nl=False)
+            click.echo(visible_lines(client.call(OPERATOR_ADD, params).pem), nl=False)
         return
     path = output or Path(f"{name}.pem")
     # Open the file before the certificate is created: otherwise the certificate could be lost.
@@ -139,7 +139,7 @@ def add(name: str, *, role: Role, days: int, output: Path | None, state: Path, p
         raise click.ClickException(f"{path} cannot be written: {error.strerror}") from None
     try:
         with os.fdopen(number, "w") as file, connect(state, port) as client:
-            bundle = client.call("operator.add", params, Bundle)
+            bundle = client.call(OPERATOR_ADD, params)
             file.write(bundle.pem)
     except BaseException:
         path.unlink(missing_ok=True)
@@ -160,11 +160,11 @@ def token() -> None:
 @port_option
 def create(name: str, *, role: Role, days: int, state: Path, port: int) -> None:
     """Print a new token with the name NAME."""
-    from dorafleet.coordinator.accessmessages import Token, TokenCreate
+    from dorafleet.coordinator.accessmessages import TOKEN_CREATE, TokenCreate
 
     with connect(state, port) as client:
         params = TokenCreate(name=name, role=role, days=days)
-        click.echo(visible(client.call("token.create", params, Token).token))
+        click.echo(visible(client.call(TOKEN_CREATE, params).token))
 
 
 def _as_row(grant: Grant) -> tuple[str, str, str, str]:

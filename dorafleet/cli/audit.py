@@ -104,10 +104,10 @@ def _acknowledge(client: Client, machines: Sequence[str], *, as_json: bool) -> N
     Raises:
         click.ClickException: some of them differ still.
     """
-    from dorafleet.coordinator.messages import AuditAcknowledge, AuditAcknowledged
+    from dorafleet.coordinator.messages import AUDIT_ACKNOWLEDGE, AuditAcknowledge
 
     names = [name for word in machines for name in word.split(",") if name]
-    done = client.call("audit.acknowledge", AuditAcknowledge(robots=names), AuditAcknowledged)
+    done = client.call(AUDIT_ACKNOWLEDGE, AuditAcknowledge(robots=names))
     if as_json:
         print_object(plain(done))
     else:
@@ -121,10 +121,10 @@ def _acknowledge(client: Client, machines: Sequence[str], *, as_json: bool) -> N
 
 
 def _read(client: Client, after: int) -> Iterator[AuditRecord]:
-    from dorafleet.coordinator.messages import AuditPage, AuditRead
+    from dorafleet.coordinator.messages import AUDIT_READ, AuditRead
 
     while True:
-        page = client.call("audit.read", AuditRead(after=after, limit=PAGE), AuditPage)
+        page = client.call(AUDIT_READ, AuditRead(after=after, limit=PAGE))
         yield from page.records
         if len(page.records) < PAGE:
             return
@@ -143,9 +143,9 @@ def _check_head(text: str) -> None:
 def _verify(client: Client, known: str | None) -> Head:
     """Return the head that the coordinator has verified. Raises ControlError."""
     from dorafleet.coordinator.audit import Head
-    from dorafleet.coordinator.messages import AuditHead, AuditVerify
+    from dorafleet.coordinator.messages import AUDIT_VERIFY, AuditVerify
 
-    found = client.call("audit.verify", AuditVerify(known=known), AuditHead).head
+    found = client.call(AUDIT_VERIFY, AuditVerify(known=known)).head
     try:
         return Head.parse(found)
     except ValueError as error:

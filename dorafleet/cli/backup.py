@@ -61,11 +61,11 @@ What was decided after the backup is missing, also revocations. Rollouts that we
 def backup(file: Path, *, as_json: bool, state: Path, port: int) -> None:
     """Write everything that the coordinator keeps to FILE."""
     from dorad.control.errors import ControlError
-    from dorafleet.coordinator.messages import BackedUp, Backup
+    from dorafleet.coordinator.messages import COORDINATOR_BACKUP, Backup
 
     with connect(state, port) as client:
         try:
-            done = client.call("coordinator.backup", Backup(path=str(file.absolute())), BackedUp)
+            done = client.call(COORDINATOR_BACKUP, Backup(path=str(file.absolute())))
         except ControlError as error:
             if error.code != "refused":
                 raise

@@ -76,9 +76,8 @@ def connect_briefly() -> Client:
     from dorad.control.choosing import chosen, coordinator_folder, encrypts, in_folder
     from dorad.control.client import Client
     from dorad.control.target import COORDINATOR_PORT, Tcp
-    from dorafleet.coordinator.messages import METHODS
 
     folder = coordinator_folder()
     own = in_folder(folder, COORDINATOR_PORT, encrypts=encrypts(folder))
     targets = tuple(each for each in chosen() if isinstance(each, Tcp)) or (own,)
-    return Client(targets, methods=METHODS, timeout=DEADLINE_S)
+    return Client(targets, timeout=DEADLINE_S)

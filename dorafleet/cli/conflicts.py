@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.client import Client
-    from dorafleet.coordinator.messages import Robot
+    from dorad.control.messages import CallMethod
+    from dorafleet.coordinator.messages import Robot, RobotRef
 
 _EXIT_CODES = """\
 --label selects those of the machines with this label that wait for a decision.
@@ -58,7 +59,9 @@ machines_argument = click.argument("machine", nargs=-1, shell_complete=robot_ids
 @port_option
 def adopt(**given: Any) -> None:
     """Make what MACHINE runs the state of the store, after a restore."""
-    _decide("robot.adopt", **given)
+    from dorafleet.coordinator.messages import ROBOT_ADOPT
+
+    _decide(ROBOT_ADOPT, **given)
 
 
 @click.command(epilog=RESUME_EPILOG)
@@ -69,11 +72,13 @@ def adopt(**given: Any) -> None:
 @port_option
 def resume(**given: Any) -> None:
     """After a restore, make MACHINE run the state of the store."""
-    _decide("robot.resume", **given)
+    from dorafleet.coordinator.messages import ROBOT_RESUME
+
+    _decide(ROBOT_RESUME, **given)
 
 
 def _decide(
-    method: str,
+    method: CallMethod[RobotRef, Robot],
     machine: Sequence[str],
     labels: Sequence[str],
     *,
@@ -119,17 +124,17 @@ def select(robots: Sequence[Robot], names: Sequence[str], labels: Mapping[str, s
     return [robot for robot in having if (robot.id in chosen if names else robot.conflicts)]
 
 
-def decide(client: Client, method: str, robot: Robot) -> dict[str, Any]:
+def decide(client: Client, method: CallMethod[RobotRef, Robot], robot: Robot) -> dict[str, Any]:
     """Decide about one robot, and return its object for `--json`.
 
     Raises:
         ControlError: the coordinator cannot be asked any longer.
     """
     from dorad.control.errors import ControlError
-    from dorafleet.coordinator.messages import Robot, RobotRef
+    from dorafleet.coordinator.messages import RobotRef
 
     try:
-        robot = client.call(method, RobotRef(robot=robot.id), Robot)
+        robot = client.call(method, RobotRef(robot=robot.id))
     except ControlError as error:
         now = find_robot(list_robots(client), robot.id)
         # The decision about another robot of the same dataflow may have ended this conflict, too.

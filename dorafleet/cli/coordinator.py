@@ -66,9 +66,8 @@ def connect_to(targets: Targets | None = None) -> Client:
         ControlError: none answers, or one refuses this client.
     """
     from dorad.control.client import Client
-    from dorafleet.coordinator.messages import METHODS
 
-    client = Client(targets, methods=METHODS)
+    client = Client(targets)
     print_leader(client)
     return client
 
@@ -76,19 +75,19 @@ def connect_to(targets: Targets | None = None) -> Client:
 def list_robots(client: Client) -> list[Robot]:
     """Return all machines that the coordinator knows."""
     from dorad.control.messages import Nothing
-    from dorafleet.coordinator.messages import RobotList
+    from dorafleet.coordinator.messages import ROBOT_LIST
 
-    return client.call("robot.list", Nothing(), RobotList).robots
+    return client.call(ROBOT_LIST, Nothing()).robots
 
 
 def list_receivers(client: Client) -> AlertReceivers:
     """Return where the server sends alerts; none if it is a daemon, or of an older version."""
     from dorad.control.errors import ControlError
     from dorad.control.messages import Nothing
-    from dorafleet.coordinator.messages import AlertReceivers
+    from dorafleet.coordinator.messages import ALERTS_RECEIVERS, AlertReceivers
 
     try:
-        return client.call("alerts.receivers", Nothing(), AlertReceivers)
+        return client.call(ALERTS_RECEIVERS, Nothing())
     except ControlError as error:
         if error.code not in ("unknown-method", "unsupported"):
             raise

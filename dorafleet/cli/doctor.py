@@ -95,13 +95,13 @@ def doctor(
 def check_fleet(client: Client, now: float) -> Iterator[Check]:
     """Check everything that the coordinator knows."""
     from dorad.control.errors import ControlError
-    from dorad.control.messages import NodeList, Nothing, Ref
+    from dorad.control.messages import NODE_LIST, Nothing, Ref
     from dorafleet.cli import checks
     from dorafleet.cli.coordinator import list_receivers, list_robots
-    from dorafleet.coordinator.accessmessages import GrantList
-    from dorafleet.coordinator.messages import CoordinatorStatus
+    from dorafleet.coordinator.accessmessages import ACCESS_LIST
+    from dorafleet.coordinator.messages import COORDINATOR_STATUS
 
-    status = client.call("coordinator.status", Nothing(), CoordinatorStatus)
+    status = client.call(COORDINATOR_STATUS, Nothing())
     where = f"{status.version} at {client.server.address}, epoch {status.epoch}"
     yield checks.Check("PASS", "coordinator", where)
     yield from checks.check_questions(status.questions)
@@ -109,11 +109,11 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     yield from checks.check_robots(robots)
     yield from checks.check_versions(robots, status.version)
     yield from checks.check_shares(robots, now)
-    nodes = client.call("node.list", Ref(), NodeList)
+    nodes = client.call(NODE_LIST, Ref())
     yield from checks.check_nodes(nodes.nodes)
     yield from checks.check_receivers(list_receivers(client), now)
     try:
-        grants = client.call("access.list", Nothing(), GrantList).grants
+        grants = client.call(ACCESS_LIST, Nothing()).grants
     except ControlError as error:
         hint = "an admin may see them"
         yield checks.Check("WARN", "certificates", f"not checked: {error.message}", hint)

@@ -49,6 +49,7 @@ def down(*, force: bool, keep_dataflows: bool, as_json: bool, state: Path, port:
     """Stop all dataflows on all machines, then the coordinator."""
     from dorad.control.errors import ControlError
     from dorad.control.messages import Nothing
+    from dorafleet.coordinator.messages import COORDINATOR_SHUTDOWN
 
     if force and keep_dataflows:
         raise click.UsageError("--force does not go with --keep-dataflows")
@@ -59,7 +60,7 @@ def down(*, force: bool, keep_dataflows: bool, as_json: bool, state: Path, port:
             _report(problems)
         ended = force or not any(isinstance(end, ControlError) for end in ends.values())
         if ended:
-            client.call("coordinator.shutdown", Nothing(), Nothing)
+            client.call(COORDINATOR_SHUTDOWN, Nothing())
         where, target = client.server.name, client.target
     if ended:
         _wait_for_end(target, where)

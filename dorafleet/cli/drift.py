@@ -33,10 +33,10 @@ Exit code: 0 without differences, 1 with differences.
 def drift(*, as_json: bool, state: Path, port: int) -> int:
     """Show where robots differ from their desired state, with the command that fixes it."""
     from dorad.control.messages import Nothing
-    from dorafleet.rollout.messages import DriftList
+    from dorafleet.rollout.messages import DRIFT_LIST
 
     with connect(state, port) as client:
-        found = client.call("drift.list", Nothing(), DriftList)
+        found = client.call(DRIFT_LIST, Nothing())
     if as_json:
         print_lines(map(plain, found.rows))
     elif found.rows:

@@ -215,34 +215,34 @@ class Enroller:
 def _known(client: Client) -> dict[str, Known]:
     """Return the robots that have been enrolled, by id."""
     from dorad.control.messages import Nothing
-    from dorafleet.coordinator.accessmessages import GrantList
+    from dorafleet.coordinator.accessmessages import ACCESS_LIST
 
     return {
         grant.name: "revoked" if grant.revoked else "enrolled"
-        for grant in client.call("access.list", Nothing(), GrantList).grants
+        for grant in client.call(ACCESS_LIST, Nothing()).grants
         if grant.kind == "robot"
     }
 
 
 def _sign(client: Client, robot: str, csr: str, *, again: bool) -> Certificates:
-    from dorad.control.messages.agent import Certificates, EnrolSign
+    from dorad.control.messages.enrolment import ENROL_SIGN, EnrolSign
 
     params = EnrolSign(robot=robot, csr=csr, again=again)
-    return client.call("enrol.sign", params, Certificates)
+    return client.call(ENROL_SIGN, params)
 
 
 def _is_connected(client: Client, id_: str) -> bool:
     from dorad.control.messages import Nothing
-    from dorafleet.coordinator.messages import RobotList
+    from dorafleet.coordinator.messages import ROBOT_LIST
 
-    listed = client.call("robot.list", Nothing(), RobotList)
+    listed = client.call(ROBOT_LIST, Nothing())
     return any(
         each.id == id_ and each.state in {"connected", "conflict-paused"} for each in listed.robots
     )
 
 
 def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> None:
-    from dorafleet.coordinator.accessmessages import EnrolRef, EnrolToken
+    from dorafleet.coordinator.accessmessages import ENROL_TOKEN, EnrolRef
     from dorafleet.robot.commands import ENABLE_AGENT
 
     known = _known(client).get(robot, "never")
@@ -251,7 +251,7 @@ def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> Non
             f"robot `{robot}` is enrolled already, and a token enrols only one that is not "
             f"(`dorafleet revoke {robot}` first)"
         )
-    made = client.call("enrol.token", EnrolRef(robot=robot), EnrolToken)
+    made = client.call(ENROL_TOKEN, EnrolRef(robot=robot))
     try:
         authority = base64.b64encode(ssl.PEM_cert_to_DER_cert(made.authority)).decode()
     except ValueError:

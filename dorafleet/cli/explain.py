@@ -109,7 +109,7 @@ def _ask(file: Path, state: Path, port: int) -> Explained:
     """Let the coordinator decide. Raises ControlError or DataflowError."""
     from dorad.control.errors import ControlError
     from dorad.dataflow.load import load
-    from dorafleet.coordinator.messages import Explain, Explained
+    from dorafleet.coordinator.messages import DATAFLOW_EXPLAIN, Explain
 
     if _is_name(file):
         params = Explain(dataflow=str(file))
@@ -117,7 +117,7 @@ def _ask(file: Path, state: Path, port: int) -> Explained:
         params = Explain(descriptor=dict(load(file).descriptor), path=str(file.absolute()))
     try:
         with connect(state, port) as client:
-            return client.call("dataflow.explain", params, Explained)
+            return client.call(DATAFLOW_EXPLAIN, params)
     except ControlError as error:
         if error.code != "unavailable" or params.descriptor is None:
             raise

@@ -37,12 +37,12 @@ pending nodes are placed at once.
 @port_option
 def labels(machine: str, changes: Sequence[str], *, as_json: bool, state: Path, port: int) -> None:
     """Show the labels of MACHINE, or change some of them."""
-    from dorafleet.coordinator.messages import Robot, RobotLabel
+    from dorafleet.coordinator.messages import ROBOT_LABEL, RobotLabel
 
     wanted = parse_changes(changes)
     with connect(state, port) as client:
         if wanted:
-            found = client.call("robot.label", RobotLabel(robot=machine, labels=wanted), Robot)
+            found = client.call(ROBOT_LABEL, RobotLabel(robot=machine, labels=wanted))
         else:
             found = find_robot(list_robots(client), machine)
     if as_json:

@@ -143,9 +143,9 @@ def _releases(client: Client, robot: str, store: Store) -> list[Bundle]:
     Raises:
         BuildError: the store lacks one, or a part of it.
     """
-    from dorafleet.coordinator.messages import DesiredList, DesiredRef
+    from dorafleet.coordinator.messages import DESIRED_GET, DesiredRef
 
-    wanted = client.call("desired.get", DesiredRef(robot=robot), DesiredList).desired
+    wanted = client.call(DESIRED_GET, DesiredRef(robot=robot)).desired
     ids = sorted({each.release for each in wanted if each.release})
     bundles = [store.find(id_) for id_ in ids]
     for bundle in bundles:
@@ -276,7 +276,7 @@ def _has_failed(release: ReleaseState) -> bool:
 
 def _drift(client: Client, robot: str) -> list[DriftRow]:
     from dorad.control.messages import Nothing
-    from dorafleet.rollout.messages import DriftList
+    from dorafleet.rollout.messages import DRIFT_LIST
 
-    found = client.call("drift.list", Nothing(), DriftList).rows
+    found = client.call(DRIFT_LIST, Nothing()).rows
     return [row for row in found if row.robot == robot and row.what != "package"]

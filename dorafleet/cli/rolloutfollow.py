@@ -64,12 +64,11 @@ async def _follow_once(
 ) -> RolloutSummary:
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.errors import ControlError
-    from dorafleet.coordinator.messages import METHODS
-    from dorafleet.rollout.messages import RolloutUpdate, RolloutWatch
+    from dorafleet.rollout.messages import ROLLOUT_WATCH, RolloutWatch
 
-    async with AsyncClient(targets, methods=METHODS) as client:
+    async with AsyncClient(targets) as client:
         watch = RolloutWatch(rollout=number, sends=sender.can_send)
-        async with client.stream("rollout.watch", watch, RolloutUpdate) as stream:
+        async with client.stream(ROLLOUT_WATCH, watch) as stream:
             coming = asyncio.ensure_future(anext(stream, None))
             try:
                 while True:
@@ -102,12 +101,12 @@ async def _report_refusals(
 ) -> None:
     """Report robots that do not take the files to the coordinator, which judges them."""
     from dorad.control.errors import ControlError
-    from dorafleet.rollout.messages import RolloutRefusal, RolloutSummary
+    from dorafleet.rollout.messages import ROLLOUT_REFUSE, RolloutRefusal
 
     for robot, reason in list(sender.refusals.items()):
         refusal = RolloutRefusal(rollout=number, robot=robot, reason=reason)
         try:
-            await client.call("rollout.refuse", refusal, RolloutSummary)
+            await client.call(ROLLOUT_REFUSE, refusal)
         except ControlError as error:
             if error.code not in ("refused", "not-found"):
                 raise
@@ -127,12 +126,11 @@ async def _until_back(targets: Targets, display: Display) -> None:
     """Wait until a coordinator answers again, and report which one."""
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.errors import ControlError
-    from dorafleet.coordinator.messages import METHODS
 
     while True:
         await asyncio.sleep(RECONNECT_S)
         try:
-            async with AsyncClient(targets, methods=METHODS) as client:
+            async with AsyncClient(targets) as client:
                 display.report(f"{client.server.name} answers")
                 return
         except ControlError as error:

@@ -125,7 +125,7 @@ def start(
 
     from dorafleet.cli.rolloutfollow import run
     from dorafleet.cli.rolloutsend import sender_for
-    from dorafleet.rollout.messages import RolloutSummary
+    from dorafleet.rollout.messages import ROLLOUT_START
 
     request = request_of(release, given)
     with connect(state, port) as client:
@@ -140,7 +140,7 @@ def start(
         wanted = msgspec.structs.replace(
             request, release=found.release.id, if_version=found.version
         )
-        summary = client.call("rollout.start", wanted, RolloutSummary)
+        summary = client.call(ROLLOUT_START, wanted)
     if left_out := plantext.left_out_line(found):
         click.echo(visible(left_out), err=True)
     if not as_json:
@@ -267,13 +267,13 @@ def _plan(client: Client, request: RolloutNew, store: Path | None) -> RolloutPla
     import msgspec
 
     from dorad.control.errors import ControlError
-    from dorafleet.rollout.messages import RolloutPlan
+    from dorafleet.rollout.messages import ROLLOUT_PLAN
 
     registered = _register(client, request.release, store)
     if registered is not None:
         request = msgspec.structs.replace(request, release=registered)
     try:
-        return client.call("rollout.plan", request, RolloutPlan)
+        return client.call(ROLLOUT_PLAN, request)
     except ControlError as error:
         if error.code != "exists":
             raise
@@ -287,7 +287,7 @@ def _register(client: Client, wanted: str, store: Path | None) -> str | None:
 
     from dorafleet.cli.releaseoptions import open_store
     from dorafleet.release.errors import BuildError
-    from dorafleet.rollout.messages import ReleaseInfo, ReleasePut
+    from dorafleet.rollout.messages import RELEASE_PUT, ReleasePut
 
     try:
         bundle = open_store(store).find(wanted)
@@ -298,7 +298,7 @@ def _register(client: Client, wanted: str, store: Path | None) -> str | None:
     put = ReleasePut(
         content=zlib.compress(bundle.content), signature=bundle.signature.decode("ascii", "replace")
     )
-    return client.call("release.put", put, ReleaseInfo).id
+    return client.call(RELEASE_PUT, put).id
 
 
 def _is_undone(summary: RolloutSummary) -> bool:

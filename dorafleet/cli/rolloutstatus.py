@@ -180,25 +180,25 @@ def abort(number: int | None, *, reason: str, as_json: bool, state: Path, port: 
 
 def read_status(client: Client, number: int | None) -> RolloutDetail:
     """Return a rollout with its robots, by default the newest. Raises ControlError."""
-    from dorafleet.rollout.messages import RolloutDetail, RolloutRef
+    from dorafleet.rollout.messages import ROLLOUT_STATUS, RolloutRef
 
-    return client.call("rollout.status", RolloutRef(rollout=number), RolloutDetail)
+    return client.call(ROLLOUT_STATUS, RolloutRef(rollout=number))
 
 
 def _list(client: Client, dataflow: str | None) -> Sequence[RolloutSummary]:
-    from dorafleet.rollout.messages import RolloutList, RolloutRef
+    from dorafleet.rollout.messages import ROLLOUT_LIST, RolloutRef
 
-    return client.call("rollout.list", RolloutRef(dataflow=dataflow), RolloutList).rollouts
+    return client.call(ROLLOUT_LIST, RolloutRef(dataflow=dataflow)).rollouts
 
 
 def _journal(client: Client, number: int) -> list[JournalEntry]:
-    from dorafleet.rollout.messages import Journal, JournalRead
+    from dorafleet.rollout.messages import ROLLOUT_JOURNAL, JournalRead
 
     entries: list[JournalEntry] = []
     while True:
         after = entries[-1].step if entries else 0
         params = JournalRead(rollout=number, after=after, limit=PAGE)
-        page = client.call("rollout.journal", params, Journal).entries
+        page = client.call(ROLLOUT_JOURNAL, params).entries
         entries += page
         if len(page) < PAGE:
             return entries
@@ -217,7 +217,7 @@ def act_on(
     all_at_once: bool = False,
 ) -> RolloutSummary:
     """Do something to a rollout, by default the newest, and print it. Raises ControlError."""
-    from dorafleet.rollout.messages import RolloutAct, RolloutSummary
+    from dorafleet.rollout.messages import ROLLOUT_ACTS, RolloutAct
 
     with connect(state, port) as client:
         if number is None:
@@ -225,7 +225,7 @@ def act_on(
         params = RolloutAct(
             rollout=number, reason=reason, max_parallel=max_parallel, all_at_once=all_at_once
         )
-        found = client.call(f"rollout.{act}", params, RolloutSummary)
+        found = client.call(ROLLOUT_ACTS[act], params)
     if as_json:
         print_object(plain(found))
     elif not quiet:

@@ -38,14 +38,14 @@ it again, and restart the router, when a machine was added, removed, revoked or 
 def router(*, state: Path, port: int) -> None:
     """Print the configuration of the Zenoh router at `zenoh_peer`, for the robots of the fleet."""
     from dorad.control.messages import Nothing
-    from dorafleet.coordinator.accessmessages import GrantList
-    from dorafleet.coordinator.messages import CoordinatorStatus
+    from dorafleet.coordinator.accessmessages import ACCESS_LIST
+    from dorafleet.coordinator.messages import COORDINATOR_STATUS
     from dorafleet.coordinator.shares import check_router
 
     with connect(state, port) as client:
-        peer = client.call("coordinator.status", Nothing(), CoordinatorStatus).zenoh_peer
+        peer = client.call(COORDINATOR_STATUS, Nothing()).zenoh_peer
         robots = [robot.id for robot in list_robots(client)]
-        grants = client.call("access.list", Nothing(), GrantList).grants
+        grants = client.call(ACCESS_LIST, Nothing()).grants
     if peer is None:
         raise click.ClickException(
             "the fleet has no router: links connect robots directly (give the cluster file a "

@@ -129,10 +129,10 @@ def alerts(
 
 def _send_test(*, as_json: bool) -> int:
     from dorad.control.messages import Nothing
-    from dorafleet.coordinator.messages import AlertTest
+    from dorafleet.coordinator.messages import ALERTS_TEST
 
     with connect_to() as client:
-        errors = client.call("alerts.test", Nothing(), AlertTest).errors
+        errors = client.call(ALERTS_TEST, Nothing()).errors
         if as_json:
             print_object(errors)
         else:

@@ -133,7 +133,7 @@ def _show_fleet(
     """Show the machines of these ids, or all, as the coordinator knows them."""
     from dorad.control.messages import Nothing
     from dorafleet.cli import robots
-    from dorafleet.coordinator.messages import CoordinatorStatus
+    from dorafleet.coordinator.messages import COORDINATOR_STATUS
 
     def read() -> list[Robot]:
         found = list_robots(client)
@@ -154,7 +154,7 @@ def _show_fleet(
         else:
             for line in lines:
                 click.echo(line)
-    questions = client.call("coordinator.status", Nothing(), CoordinatorStatus).questions
+    questions = client.call(COORDINATOR_STATUS, Nothing()).questions
     for question in questions:
         click.echo(f"question: {visible(question)}", err=True)
     return 0 if all(map(robots.is_well, found)) and not questions else 1

@@ -46,7 +46,7 @@ Exit code 0: all of them are connected. 1: some are not.
 def takeover(machine: Sequence[str], *, everyone: bool, state: Path, port: int) -> None:
     """Let MACHINE obey this coordinator, whatever term it has obeyed before."""
     from dorad.control.errors import ControlError
-    from dorafleet.coordinator.messages import Robot, RobotRef
+    from dorafleet.coordinator.messages import ROBOT_TAKEOVER, RobotRef
 
     if bool(machine) == everyone:
         raise click.UsageError("give the names of machines, or --all")
@@ -59,7 +59,7 @@ def takeover(machine: Sequence[str], *, everyone: bool, state: Path, port: int) 
         failed, waiting = [], []
         for name in chosen:
             try:
-                client.call("robot.takeover", RobotRef(robot=name), Robot)
+                client.call(ROBOT_TAKEOVER, RobotRef(robot=name))
                 waiting.append(name)
             except ControlError as error:
                 failed.append(name)

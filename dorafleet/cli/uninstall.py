@@ -64,10 +64,10 @@ class _Remover:
     async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[str]]:
         """Take out up to `parallel` machines at once; return the outcomes in order."""
         from dorad.control.messages import Nothing
-        from dorafleet.coordinator.accessmessages import GrantList
+        from dorafleet.coordinator.accessmessages import ACCESS_LIST
         from dorafleet.ssh.fanout import run_on_each
 
-        listed = await asyncio.to_thread(self._client.call, "access.list", Nothing(), GrantList)
+        listed = await asyncio.to_thread(self._client.call, ACCESS_LIST, Nothing())
         self._enrolled = frozenset(
             grant.name for grant in listed.grants if grant.kind == "robot" and not grant.revoked
         )
@@ -77,7 +77,7 @@ class _Remover:
 
     async def _remove(self, machine: Machine) -> str:
         from dorad.control.errors import ControlError
-        from dorafleet.coordinator.accessmessages import Revoke, Revoked
+        from dorafleet.coordinator.accessmessages import ACCESS_REVOKE, Revoke
         from dorafleet.robot.enrol import as_ssh_error
         from dorafleet.robot.units import disable_agent
         from dorafleet.ssh.connection import connect as connect_ssh
@@ -90,7 +90,7 @@ class _Remover:
         self._reporter.step(machine.id, "revoking its certificate")
         params = Revoke(kind="robot", name=machine.id)
         try:
-            await asyncio.to_thread(self._client.call, "access.revoke", params, Revoked)
+            await asyncio.to_thread(self._client.call, ACCESS_REVOKE, params)
         except ControlError as error:
             raise as_ssh_error(error) from error
         return "its agent is stopped, its certificate revoked; its dataflows keep running"

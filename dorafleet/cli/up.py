@@ -159,9 +159,9 @@ def _start(file: Path, listen: str, port: int, state: Path) -> None:
 
 def _status(client: Client) -> CoordinatorStatus:
     from dorad.control.messages import Nothing
-    from dorafleet.coordinator.messages import CoordinatorStatus
+    from dorafleet.coordinator.messages import COORDINATOR_STATUS
 
-    return client.call("coordinator.status", Nothing(), CoordinatorStatus)
+    return client.call(COORDINATOR_STATUS, Nothing())
 
 
 def _check_tls(client: Client) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from dorad.control.errors import ControlError
 from dorad.control.paramtext import allowed_text, json_text
 from dorad.phrases import first_of
-from dorafleet.console.model.commands import METHODS, actions_for, why_no_action
+from dorafleet.console.model.commands import actions_for, why_no_action
 from dorafleet.console.model.outcome import Outcome
 from dorafleet.console.model.params import with_value
 from dorafleet.console.model.targets import in_common, with_release
@@ -184,11 +184,10 @@ class Acting:
 
     async def _try(self, action: Action, target: Target, found: Outcome) -> None:
         """Do it to one target, and record what came of it."""
-        _log.debug("%s: %s", action.method, target)
+        _log.debug("%s: %s", action.method.name, target)
         server, name = self._app.server, str(target)
-        kind = METHODS[action.method].result
         try:
-            result = await server.call(action.method, action.params(target), kind)
+            result = await server.call(action.method, action.params(target))
         except ControlError as error:
             found.fail(name, error.message + (f" ({error.hint})" if error.hint else ""))
         else:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from dorad.control.messages import Method, Nothing, Struct
-from dorad.control.messages.agent import Certificates, EnrolSign
+from dorad.control.messages import CallMethod, Nothing, Struct
 from dorad.control.tls import Role
 from dorad.int64 import Int64
 
@@ -95,11 +94,14 @@ class GrantList(Struct):
     grants: list[Grant]
 
 
-ACCESS_METHODS: dict[str, Method] = {
-    "enrol.sign": Method(EnrolSign, Certificates, "Sign the certificate of a robot."),
-    "enrol.token": Method(EnrolRef, EnrolToken, "Make a token for the enrolment of one robot."),
-    "token.create": Method(TokenCreate, Token, "Make a token for a client."),
-    "operator.add": Method(OperatorAdd, Bundle, "Make a certificate for an operator."),
-    "access.revoke": Method(Revoke, Revoked, "Refuse a robot, an operator or a token."),
-    "access.list": Method(Nothing, GrantList, "List who may connect."),
-}
+ENROL_TOKEN = CallMethod(
+    "enrol.token", "admin", EnrolRef, EnrolToken, "Make a token for the enrolment of one robot."
+)
+TOKEN_CREATE = CallMethod("token.create", "admin", TokenCreate, Token, "Make a token for a client.")
+OPERATOR_ADD = CallMethod(
+    "operator.add", "admin", OperatorAdd, Bundle, "Make a certificate for an operator."
+)
+ACCESS_REVOKE = CallMethod(
+    "access.revoke", "admin", Revoke, Revoked, "Refuse a robot, an operator or a token."
+)
+ACCESS_LIST = CallMethod("access.list", "admin", Nothing, GrantList, "List who may connect.")

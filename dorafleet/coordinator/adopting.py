@@ -10,6 +10,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.messages.agent import SHARE_SET
 from dorad.control.naming import check_name, check_uuid
 from dorafleet.coordinator.asking import ask_one
 from dorafleet.coordinator.fleet import checked
@@ -59,7 +60,7 @@ class Conflicts:
                     uuid = robot.shares[name].uuid
                     epoch = self._fleet.writer.epoch
                     request = end_of(name, uuid, robot.id, epoch=epoch, generation=generation)
-                    await self._robots.command(robot, "share.set", name, request)
+                    await self._robots.command(robot, SHARE_SET, name, request)
         return touched
 
     async def adopt(self, robot: Robot, actor: Mapping[str, Any]) -> set[str]:
@@ -75,10 +76,10 @@ class Conflicts:
             if name != share.uuid:
                 check_name(name, ())
             ref = m.Ref(dataflow=share.uuid)
-            detail = await ask_one(self._robots, robot.id, "dataflow.info", ref, m.DataflowDetail)
+            detail = await ask_one(self._robots, robot.id, m.DATAFLOW_INFO, ref)
             nodes = set()
             if share.status not in FINAL:
-                listed = await ask_one(self._robots, robot.id, "node.list", ref, m.NodeList)
+                listed = await ask_one(self._robots, robot.id, m.NODE_LIST, ref)
                 nodes = {node.node for node in listed.nodes}
             async with self._fleet.writer.changing:
                 before = self._fleet.get(name)
@@ -111,7 +112,7 @@ class Conflicts:
                 record.key, record.uuid, robot.id, epoch=epoch, generation=record.generation
             )
         _log.debug("robot `%s`: `%s` gets a lower generation", robot.id, record.key)
-        await self._robots.command(robot, "share.set", record.key, request)
+        await self._robots.command(robot, SHARE_SET, record.key, request)
 
     def _check_over(self, before: Record, robot: Robot) -> None:
         """Raise ControlError if another run of a dataflow, which the store has, runs somewhere.

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
+    from dorad.control.messages import CallMethod
+    from dorad.control.messages.method import P, R
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robots import Robots
@@ -25,17 +26,14 @@ BEGUN_S = 5.0
 _SILENT = ("deadline", "unavailable")
 """Codes of errors that are about a server on the robot, and not about what it was asked."""
 
-R = TypeVar("R", bound=Struct)
-
 _log = logging.getLogger(__name__)
 
 
 async def ask(
     robots: Robots,
     ids: Iterable[str],
-    method: str,
-    params: Struct,
-    kind: type[R],
+    method: CallMethod[P, R],
+    params: P,
     *,
     unknown: R | None = None,
 ) -> tuple[dict[str, R], dict[str, str]]:
@@ -49,7 +47,7 @@ async def ask(
     async def one(id_: str) -> None:
         try:
             async with asyncio.timeout(ANSWER_S):
-                answers[id_] = await robots.call(id_, method, params, kind)
+                answers[id_] = await robots.call(id_, method, params)
         except TimeoutError:
             missing[id_] = f"it did not answer within {ANSWER_S:g} s"
         except ControlError as error:
@@ -63,11 +61,11 @@ async def ask(
         for id_ in order:
             tasks.create_task(one(id_))
     for id_, reason in missing.items():
-        _log.debug("robot `%s` did not answer `%s`: %s", id_, method, reason)
+        _log.debug("robot `%s` did not answer `%s`: %s", id_, method.name, reason)
     return {id_: answers[id_] for id_ in order if id_ in answers}, missing
 
 
-async def ask_one(robots: Robots, id_: str, method: str, params: Struct, kind: type[R]) -> R:
+async def ask_one(robots: Robots, id_: str, method: CallMethod[P, R], params: P) -> R:
     """Call a method of one robot, and return its answer.
 
     Raises:
@@ -75,7 +73,7 @@ async def ask_one(robots: Robots, id_: str, method: str, params: Struct, kind: t
     """
     client = robots.client(id_)
     try:
-        return await client.call(method, params, kind)
+        return await client.call(method, params)
     except ControlError as error:
         raise (named(id_, error) if error.code in _SILENT else error) from None
 

@@ -14,9 +14,9 @@ from msgspec.structs import replace
 from dorad import __version__
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
-from dorad.control.messages import METHODS
 from dorad.control.messages.agent import (
-    AGENT_METHODS,
+    AGENT_ATTACH,
+    AGENT_WATCH,
     AgentReport,
     AgentWatch,
     Attach,
@@ -143,7 +143,6 @@ class Connections:
         client = AsyncClient(
             Accepted(connection, robot.id, robot.pace),
             name=f"dorafleet {__version__}",
-            methods=METHODS | AGENT_METHODS,
         )
         renewal = Renewal(client, peer, self._sign)
         before = self._attaching.get(robot.id)
@@ -201,7 +200,7 @@ class Connections:
     async def _ask(self, robot: Robot, client: AsyncClient, attach: Attach) -> Attached:
         """Return a robot's answer. Raises ControlError, and notes whether another term is why."""
         try:
-            attached = await client.call("agent.attach", attach, Attached)
+            attached = await client.call(AGENT_ATTACH, attach)
         except ControlError as error:
             robot.outranked = robot.outranked or error.code == "conflict"
             raise
@@ -294,7 +293,7 @@ class Connections:
         if self._memories.is_behind(robot):
             probe.soon()
         try:
-            async with client.stream("agent.watch", watch, AgentReport) as reports:
+            async with client.stream(AGENT_WATCH, watch) as reports:
                 while True:
                     async with asyncio.timeout(silence):
                         report = await anext(reports, None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
 from dorad.control.messages.agent import Attach
+from dorad.control.session import HandlerTable
 from dorafleet.coordinator.alertstore import AlertStore
 from dorafleet.coordinator.connections import Connections, pause_of
 from dorafleet.coordinator.daemon import DaemonMethods
@@ -128,17 +129,18 @@ class FleetControl:
         nodes = NodeMethods(
             self.fleet, self.robots, self._planner, self._reconciler, self._event_bus
         )
-        table = {
-            **dataflows.table,
-            **views.table,
-            **DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
-            **nodes.table,
-            **TopicMethods(self.fleet, self.robots, self._streams).table,
-            **LogMethods(self.fleet, self.robots, self._event_bus, self._streams).table,
-            **IncidentMethods(self.fleet, self.robots).table,
-            **self.watching.table,
-            **self.notifications.table,
-            **RobotMethods(
+        table = HandlerTable()
+        table.include(
+            dataflows.table,
+            views.table,
+            DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
+            nodes.table,
+            TopicMethods(self.fleet, self.robots, self._streams).table,
+            LogMethods(self.fleet, self.robots, self._event_bus, self._streams).table,
+            IncidentMethods(self.fleet, self.robots).table,
+            self.watching.table,
+            self.notifications.table,
+            RobotMethods(
                 self.fleet,
                 self.robots,
                 self._planner,
@@ -146,7 +148,7 @@ class FleetControl:
                 self._memories,
                 self._peer,
             ).table,
-            **RolloutMethods(
+            RolloutMethods(
                 self.fleet,
                 self.robots,
                 self.releases,
@@ -156,7 +158,7 @@ class FleetControl:
                 self._planner,
                 self.watching.rows,
             ).table,
-        }
+        )
         passed_on = with_robots(table, self.fleet, self.robots, self._streams)
         return recorded(passed_on, self.fleet.writer)
 

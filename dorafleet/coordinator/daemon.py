@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
-    from dorad.control.server import Call, Handler
+    from dorad.control.server import Call
     from dorafleet.coordinator.dataflows import DataflowMethods
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.robots import Robots
@@ -37,9 +38,12 @@ class DaemonMethods:
         self._started_at = time.time()
 
     @property
-    def table(self) -> Mapping[str, Handler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {"daemon.status": self.status, "daemon.shutdown": self.shutdown}
+        table = HandlerTable()
+        table.call(m.DAEMON_STATUS, self.status)
+        table.call(m.DAEMON_SHUTDOWN, self.shutdown)
+        return table
 
     async def status(self, _call: Call, _params: m.Nothing) -> m.DaemonStatus:
         """Return the state of the coordinator; `nodes` are those that have a machine."""

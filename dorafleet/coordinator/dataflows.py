@@ -10,6 +10,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 from dorad.natural import natural
 from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.checking import check_names, check_runnable, check_start
@@ -21,9 +22,7 @@ from dorafleet.coordinator.starting import AGAIN_S, Start
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.control.server import Call, Handler
+    from dorad.control.server import Call
     from dorafleet.coordinator.dataflowviews import DataflowViews
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
@@ -62,15 +61,15 @@ class DataflowMethods:
         self._views = views
 
     @property
-    def table(self) -> Mapping[str, Handler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {
-            "dataflow.start": self.start,
-            "dataflow.wait": self.wait,
-            "dataflow.stop": self.stop,
-            "dataflow.restart": self.restart,
-            "dataflow.clean": self.clean,
-        }
+        table = HandlerTable()
+        table.call(m.DATAFLOW_START, self.start)
+        table.call(m.DATAFLOW_WAIT, self.wait)
+        table.call(m.DATAFLOW_STOP, self.stop)
+        table.call(m.DATAFLOW_RESTART, self.restart)
+        table.call(m.DATAFLOW_CLEAN, self.clean)
+        return table
 
     async def start(self, call: Call, params: m.Start) -> m.Started:
         """Place the nodes of a dataflow and store it; its machines get it in the background."""
@@ -273,9 +272,8 @@ class DataflowMethods:
         found, missing = await ask(
             self._robots,
             record.robots,
-            "dataflow.info",
+            m.DATAFLOW_INFO,
             m.Ref(dataflow=record.uuid),
-            m.DataflowDetail,
             unknown=m.DataflowDetail(info=info_of(record, ()), descriptor={}, path="", log_dir=""),
         )
         for id_, reason in missing.items():

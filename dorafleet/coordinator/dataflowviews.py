@@ -6,17 +6,18 @@ from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 from dorad.natural import natural
 from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.fleet import checked
 from dorafleet.coordinator.folding import info_of
-from dorafleet.coordinator.messages import Explained
+from dorafleet.coordinator.messages import DATAFLOW_EXPLAIN, Explained
 from dorafleet.coordinator.requirements import problems_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
-    from dorad.control.server import Call, Handler
+    from dorad.control.server import Call
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.messages import Explain
     from dorafleet.coordinator.planning import Planner
@@ -33,14 +34,14 @@ class DataflowViews:
         self._planner = planner
 
     @property
-    def table(self) -> Mapping[str, Handler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {
-            "dataflow.list": self.list_all,
-            "dataflow.info": self.info,
-            "dataflow.enable": self.enable,
-            "dataflow.explain": self.explain,
-        }
+        table = HandlerTable()
+        table.call(m.DATAFLOW_LIST, self.list_all)
+        table.call(m.DATAFLOW_INFO, self.info)
+        table.call(m.DATAFLOW_ENABLE, self.enable)
+        table.call(DATAFLOW_EXPLAIN, self.explain)
+        return table
 
     async def list_all(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
         """List all dataflows, the oldest first."""
@@ -51,7 +52,7 @@ class DataflowViews:
         records = list(records)
         robots = {id_ for record in records if record.running for id_ in record.robots}
         found, missing = await ask(
-            self._robots, sorted(robots, key=natural), "dataflow.list", m.Nothing(), m.DataflowList
+            self._robots, sorted(robots, key=natural), m.DATAFLOW_LIST, m.Nothing()
         )
         parts = [info for each in found.values() for info in each.dataflows]
         return m.DataflowList(

@@ -10,21 +10,31 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Certificates
+from dorad.control.messages.enrolment import ENROL_SIGN
+from dorad.control.session import HandlerTable
 from dorad.control.tls import Identity, is_name
 from dorafleet.ca.authority import key_digest
 from dorafleet.coordinator import accessmessages as m
 from dorafleet.coordinator.access import revoked_reason
+from dorafleet.coordinator.accessmessages import (
+    ACCESS_LIST,
+    ACCESS_REVOKE,
+    ENROL_TOKEN,
+    OPERATOR_ADD,
+    TOKEN_CREATE,
+)
 from dorafleet.coordinator.grants import EnrolmentRecord, TokenRecord, digest
 from dorafleet.coordinator.robot import unknown_robot
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection
 
     from dorad.control.messages import Nothing
-    from dorad.control.messages.agent import Csr, EnrolSign
+    from dorad.control.messages.agent import Csr
+    from dorad.control.messages.enrolment import EnrolSign
     from dorad.control.peer import Peer
-    from dorad.control.server import Call, Handler
+    from dorad.control.server import Call
     from dorafleet.ca.authority import Authority, Issued
     from dorafleet.coordinator.access import Access
     from dorafleet.coordinator.grants import Grants
@@ -67,16 +77,16 @@ class Enrolling:
         self._on_enrolled = on_enrolled
 
     @property
-    def table(self) -> Mapping[str, Handler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {
-            "enrol.sign": self._sign,
-            "enrol.token": self._make_enrolment,
-            "token.create": self._create_token,
-            "operator.add": self._add_operator,
-            "access.revoke": self._revoke,
-            "access.list": self._list,
-        }
+        table = HandlerTable()
+        table.call(ENROL_SIGN, self._sign)
+        table.call(ENROL_TOKEN, self._make_enrolment)
+        table.call(TOKEN_CREATE, self._create_token)
+        table.call(OPERATOR_ADD, self._add_operator)
+        table.call(ACCESS_REVOKE, self._revoke)
+        table.call(ACCESS_LIST, self._list)
+        return table
 
     async def renew(self, peer: Peer, csr: Csr) -> Certificates:
         """Return a new certificate for a robot that has connected with an earlier one.

@@ -10,17 +10,30 @@ import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
+from dorad.control.session import HandlerTable
 from dorad.phrases import shorten
 from dorafleet.coordinator.audit import AuditError, Head, read_rows, read_tail, verify
-from dorafleet.coordinator.messages import AuditHead, AuditPage, AuditRecord, BackedUp
+from dorafleet.coordinator.messages import (
+    AUDIT_READ,
+    AUDIT_VERIFY,
+    COORDINATOR_BACKUP,
+    COORDINATOR_SHUTDOWN,
+    COORDINATOR_STATUS,
+    DESIRED_GET,
+    DESIRED_SET,
+    AuditHead,
+    AuditPage,
+    AuditRecord,
+    BackedUp,
+)
 from dorafleet.coordinator.robot import unknown_robot
 from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
 from dorafleet.store.backup import back_up
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping
+    from collections.abc import Awaitable, Callable, Collection
 
-    from dorad.control.server import Call, Handler
+    from dorad.control.server import Call
     from dorafleet.coordinator.audit import Row
     from dorafleet.coordinator.desired import DesiredState
     from dorafleet.coordinator.messages import (
@@ -58,17 +71,17 @@ class Handlers:
         self._end = end
 
     @property
-    def table(self) -> Mapping[str, Handler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {
-            "coordinator.status": self._status,
-            "coordinator.backup": self._back_up,
-            "coordinator.shutdown": self._shut_down,
-            "desired.get": self._get_desired,
-            "desired.set": self._set_desired,
-            "audit.read": self._read_audit,
-            "audit.verify": self._verify_audit,
-        }
+        table = HandlerTable()
+        table.call(COORDINATOR_STATUS, self._status)
+        table.call(COORDINATOR_BACKUP, self._back_up)
+        table.call(COORDINATOR_SHUTDOWN, self._shut_down)
+        table.call(DESIRED_GET, self._get_desired)
+        table.call(DESIRED_SET, self._set_desired)
+        table.call(AUDIT_READ, self._read_audit)
+        table.call(AUDIT_VERIFY, self._verify_audit)
+        return table
 
     async def _status(self, call: Call, params: Nothing) -> CoordinatorStatus:
         return await self._read_status()

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dorad.control import messages as m
+from dorad.control.session import HandlerTable
 from dorad.natural import natural_item
 from dorafleet.coordinator.asking import ask
 from dorafleet.coordinator.onerobot import named_without_robot, owners
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Collection, Iterable
 
-    from dorad.control.server import Call, Handler
+    from dorad.control.server import Call
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.robots import Robots
 
@@ -27,9 +28,11 @@ class IncidentMethods:
         self._robots = robots
 
     @property
-    def table(self) -> Mapping[str, Handler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {"incident.list": self.list_all}
+        table = HandlerTable()
+        table.call(m.INCIDENT_LIST, self.list_all)
+        return table
 
     async def list_all(self, _call: Call, params: m.Ref) -> m.IncidentList:
         """List the incidents of one dataflow or of all, by robot."""
@@ -37,9 +40,8 @@ class IncidentMethods:
         found, missing = await ask(
             self._robots,
             there,
-            "incident.list",
+            m.INCIDENT_LIST,
             m.Ref(dataflow=wanted),
-            m.IncidentList,
             unknown=m.IncidentList(boxes=[]),
         )
         placed = {record.uuid: record.robots for record in self._fleet.records}

@@ -13,6 +13,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 from dorad.dataflow.model import LINK
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.share import share
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from dorad.control.eventbus import EventBus
     from dorad.control.peer import Peer
-    from dorad.control.server import Call, StreamHandler
+    from dorad.control.server import Call
     from dorad.dataflow.model import Dataflow
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.records import Record
@@ -80,9 +81,12 @@ class LogMethods:
         self._event_bus = event_bus
 
     @property
-    def table(self) -> Mapping[str, StreamHandler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {"logs.read": self.read, "watch": self.watch}
+        table = HandlerTable()
+        table.stream(m.LOGS_READ, self.read)
+        table.stream(m.WATCH, self.watch)
+        return table
 
     async def read(self, call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
         """Yield log lines of all machines in the order of their times; follow new ones."""
@@ -272,7 +276,7 @@ class LogMethods:
         self, peer: Peer, robot: str, uuid: str | None, queue: asyncio.Queue[m.Event]
     ) -> None:
         params = m.Watch(dataflow=uuid)
-        async with self._streams.stream(peer, robot, "watch", params, m.Event) as events:
+        async with self._streams.stream(peer, robot, m.WATCH, params) as events:
             async for event in events:
                 if event.what not in _OF_A_SHARE and self._is_of(robot, event.dataflow, uuid):
                     await queue.put(msgspec.structs.replace(event, machine=robot))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
 
     OpenStream = Callable[
-        [str, str, m.Struct, type[m.LogLines]],
+        [str, m.StreamMethod[m.LogRead, m.LogLines], m.LogRead],
         AbstractAsyncContextManager[AsyncIterator[m.LogLines]],
     ]
     """Opens a stream on a robot, with a method and its parameters."""
@@ -93,7 +93,7 @@ class RobotLines:
         if since is not None:
             since += robot.skew.seconds
             params = msgspec.structs.replace(params, since=max(0.0, since), tail=None)
-        stream = self._open_stream(robot.id, "logs.read", params, m.LogLines)
+        stream = self._open_stream(robot.id, m.LOGS_READ, params)
         async with stream as events:
             async for event in events:
                 if again:

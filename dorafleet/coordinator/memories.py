@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from dorad.control.messages.agent import Remember, Remembered
+from dorad.control.messages.agent import AGENT_REMEMBER, Remember
 from dorafleet.coordinator.audit import contradiction
 from dorafleet.coordinator.grants import MAX_REVOCATIONS
 
@@ -93,7 +93,7 @@ class Memories:
             await self._fleet.put_orders({}, record)
         _log.info("robot `%s`: its head of the audit, %s, is given up", robot.id, robot.head)
         sent = self._newest(robot.head)
-        await client.call("agent.remember", sent, Remembered)
+        await client.call(AGENT_REMEMBER, sent)
         robot.head, robot.revocations = sent.audit, sent.revocations
         robot.audit = ""
         self._robots.changed(robot)

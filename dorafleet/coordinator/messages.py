@@ -6,18 +6,20 @@ one that it has seen as `if_version`.
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Literal
 
 import msgspec
 
 from dorad.control.messages import METHODS as DORAD_METHODS
-from dorad.control.messages import Method, Nothing, Struct
+from dorad.control.messages import CallMethod, Nothing, Struct, enrolment
 from dorad.control.messages.agent import ShareState
+from dorad.control.messages.method import by_name, defined_in
 from dorad.control.messages.releases import ReleaseState
 from dorad.int64 import Int64
-from dorafleet.coordinator.accessmessages import ACCESS_METHODS
+from dorafleet.coordinator import accessmessages
 from dorafleet.coordinator.placement import Decision
-from dorafleet.rollout.messages import ROLLOUT_METHODS
+from dorafleet.rollout import messages as rolloutmessages
 
 CLOCK_WARNING = "its clock is"
 """How the warning of a wrong clock begins."""
@@ -294,30 +296,71 @@ class AuditHead(Struct):
     head: str
 
 
-METHODS: dict[str, Method] = {
-    **DORAD_METHODS,
-    "coordinator.status": Method(
-        Nothing, CoordinatorStatus, "Return the state of the coordinator."
-    ),
-    "coordinator.backup": Method(Backup, BackedUp, "Write a backup of the store."),
-    "coordinator.shutdown": Method(
-        Nothing, Nothing, "End the coordinator; dataflows run on without it."
-    ),
-    "alerts.receivers": Method(Nothing, AlertReceivers, "Return where alerts are sent."),
-    "alerts.test": Method(Nothing, AlertTest, "Send a test to all receivers of alerts."),
-    "robot.list": Method(Nothing, RobotList, "List the robots."),
-    "robot.label": Method(RobotLabel, Robot, "Change labels of a robot."),
-    "robot.adopt": Method(RobotRef, Robot, "Copy a paused robot's state into the store."),
-    "robot.resume": Method(RobotRef, Robot, "Make a paused robot follow the store."),
-    "robot.takeover": Method(RobotRef, Robot, "Let a robot obey, whatever term it obeyed before."),
-    "dataflow.explain": Method(Explain, Explained, "Return where nodes run or would run, and why."),
-    "desired.get": Method(DesiredRef, DesiredList, "Return the desired state of robots."),
-    "desired.set": Method(DesiredSet, Desired, "Set the desired state of a robot."),
-    "audit.read": Method(AuditRead, AuditPage, "Return records of the audit."),
-    "audit.verify": Method(AuditVerify, AuditHead, "Check the audit and return its head."),
-    "audit.acknowledge": Method(
-        AuditAcknowledge, AuditAcknowledged, "Let robots follow an audit that lacks records."
-    ),
-    **ACCESS_METHODS,
-    **ROLLOUT_METHODS,
-}
+COORDINATOR_STATUS = CallMethod(
+    "coordinator.status",
+    "viewer",
+    Nothing,
+    CoordinatorStatus,
+    "Return the state of the coordinator.",
+)
+COORDINATOR_BACKUP = CallMethod(
+    "coordinator.backup", "admin", Backup, BackedUp, "Write a backup of the store."
+)
+COORDINATOR_SHUTDOWN = CallMethod(
+    "coordinator.shutdown",
+    "admin",
+    Nothing,
+    Nothing,
+    "End the coordinator; dataflows run on without it.",
+)
+ALERTS_RECEIVERS = CallMethod(
+    "alerts.receivers", "viewer", Nothing, AlertReceivers, "Return where alerts are sent."
+)
+ALERTS_TEST = CallMethod(
+    "alerts.test", "operator", Nothing, AlertTest, "Send a test to all receivers of alerts."
+)
+ROBOT_LIST = CallMethod("robot.list", "viewer", Nothing, RobotList, "List the robots.")
+ROBOT_LABEL = CallMethod("robot.label", "operator", RobotLabel, Robot, "Change labels of a robot.")
+ROBOT_ADOPT = CallMethod(
+    "robot.adopt", "admin", RobotRef, Robot, "Copy a paused robot's state into the store."
+)
+ROBOT_RESUME = CallMethod(
+    "robot.resume", "admin", RobotRef, Robot, "Make a paused robot follow the store."
+)
+ROBOT_TAKEOVER = CallMethod(
+    "robot.takeover", "admin", RobotRef, Robot, "Let a robot obey, whatever term it obeyed before."
+)
+DATAFLOW_EXPLAIN = CallMethod(
+    "dataflow.explain",
+    "operator",
+    Explain,
+    Explained,
+    "Return where nodes run or would run, and why.",
+)
+DESIRED_GET = CallMethod(
+    "desired.get", "viewer", DesiredRef, DesiredList, "Return the desired state of robots."
+)
+DESIRED_SET = CallMethod(
+    "desired.set", "operator", DesiredSet, Desired, "Set the desired state of a robot."
+)
+AUDIT_READ = CallMethod(
+    "audit.read", "viewer", AuditRead, AuditPage, "Return records of the audit."
+)
+AUDIT_VERIFY = CallMethod(
+    "audit.verify", "viewer", AuditVerify, AuditHead, "Check the audit and return its head."
+)
+AUDIT_ACKNOWLEDGE = CallMethod(
+    "audit.acknowledge",
+    "admin",
+    AuditAcknowledge,
+    AuditAcknowledged,
+    "Let robots follow an audit that lacks records.",
+)
+
+METHODS = by_name(
+    [
+        *DORAD_METHODS.values(),
+        *defined_in(sys.modules[__name__], accessmessages, enrolment, rolloutmessages),
+    ]
+)
+"""The methods of a coordinator."""

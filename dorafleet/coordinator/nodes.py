@@ -9,9 +9,10 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.limits import MAX_START_WAIT_S, time_allowed
 from dorad.control.messages import METHODS
+from dorad.control.messages.nodes import MAX_START_WAIT_S
 from dorad.control.naming import ended
+from dorad.control.session import HandlerTable
 from dorad.control.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
 from dorad.dataflow.nearest import did_you_mean
@@ -23,10 +24,10 @@ from dorafleet.coordinator.recorded import values_of, write_record
 from dorafleet.coordinator.writing import actor_of, uninterrupted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from dorad.control.eventbus import EventBus
-    from dorad.control.server import Call, Handler
+    from dorad.control.server import Call
     from dorad.dataflow.model import Dataflow, NodeSpec
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
@@ -37,14 +38,6 @@ if TYPE_CHECKING:
 R = TypeVar("R", bound=m.Struct)
 C = TypeVar("C", m.ParamRef, m.ParamSet)
 P = TypeVar("P", m.NodeRef, m.NodeStop, m.ParamRef, m.ParamSet)
-
-_PASSED_ON = (
-    "node.restart",
-    "node.stop",
-    "param.list",
-    "param.get",
-)
-"""Methods that the machine of the node answers."""
 
 CHANGE_S = 30.0
 """Seconds that machines have to carry out a change, in addition to its own time limit."""
@@ -70,20 +63,23 @@ class NodeMethods:
         self._event_bus = event_bus
 
     @property
-    def table(self) -> Mapping[str, Handler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {
-            "node.list": self.list_all,
-            "node.info": self.info,
-            "node.add": self.add,
-            "node.remove": self.remove,
-            "node.replace": self.replace,
-            "node.connect": self.connect,
-            "node.disconnect": self.disconnect,
-            "param.set": self.set_param,
-            "param.delete": self.delete_param,
-            **dict.fromkeys(_PASSED_ON, self._pass_on),
-        }
+        table = HandlerTable()
+        table.call(m.NODE_LIST, self.list_all)
+        table.call(m.NODE_INFO, self.info)
+        table.call(m.NODE_ADD, self.add)
+        table.call(m.NODE_REMOVE, self.remove)
+        table.call(m.NODE_REPLACE, self.replace)
+        table.call(m.NODE_RESTART, self._passing(m.NODE_RESTART))
+        table.call(m.NODE_STOP, self._passing(m.NODE_STOP))
+        table.call(m.NODE_CONNECT, self.connect)
+        table.call(m.NODE_DISCONNECT, self.disconnect)
+        table.call(m.PARAM_LIST, self._passing(m.PARAM_LIST))
+        table.call(m.PARAM_GET, self._passing(m.PARAM_GET))
+        table.call(m.PARAM_SET, self.set_param)
+        table.call(m.PARAM_DELETE, self.delete_param)
+        return table
 
     async def list_all(self, _call: Call, params: m.Ref) -> m.NodeList:
         """List the nodes of one dataflow, or of all running ones, with those that are pending."""
@@ -92,7 +88,7 @@ class NodeMethods:
         else:
             records = [self._fleet.find(params.dataflow)]
         robots = dict.fromkeys(id_ for record in records for id_ in record.robots)
-        found, missing = await ask(self._robots, robots, "node.list", m.Ref(), m.NodeList)
+        found, missing = await ask(self._robots, robots, m.NODE_LIST, m.Ref())
         names = {record.uuid: record.name for record in records}
         nodes = [
             msgspec.structs.replace(node, machine=robot, dataflow_name=names[node.dataflow])
@@ -107,7 +103,7 @@ class NodeMethods:
     async def info(self, _call: Call, params: m.NodeRef) -> m.NodeDetail:
         """Describe one node."""
         record, node, robot = self._find(params.dataflow, params.node)
-        detail = await self._forward(record, robot, "node.info", params, m.NodeDetail)
+        detail = await self._forward(record, robot, m.NODE_INFO, params)
         dataflow = self._fleet.dataflow(record)
         # On its machine, what comes from other machines comes from the link.
         return msgspec.structs.replace(
@@ -117,18 +113,22 @@ class NodeMethods:
             outputs={name: subscribers(dataflow, node.id, name) for name in node.all_outputs},
         )
 
-    async def _pass_on(self, call: Call, params: P) -> m.Struct:
-        """Forward a call to the machine of the node."""
-        record, _, robot = self._find(params.dataflow, params.node)
-        check_going(record, robot, self._robots.shares_of(record.key, (robot,))[robot])
-        return await self._forward(record, robot, call.method, params, METHODS[call.method].result)
+    def _passing(self, method: m.CallMethod[P, R]) -> Callable[[Call, P], Awaitable[R]]:
+        """Return a handler that forwards a call to the machine of the node."""
+
+        async def handler(_call: Call, params: P) -> R:
+            record, _, robot = self._find(params.dataflow, params.node)
+            check_going(record, robot, self._robots.shares_of(record.key, (robot,))[robot])
+            return await self._forward(record, robot, method, params)
+
+        return handler
 
     async def set_param(self, call: Call, params: m.ParamSet) -> m.Param:
         """Set a parameter of a node, and keep it for another machine that runs the node later."""
         # The robot may have done it when the client goes away: that is in the audit, too.
         return await uninterrupted(
             self._change_param(
-                call, params, m.Param, lambda known, param: known | {params.key: param.value}
+                call, m.PARAM_SET, params, lambda known, param: known | {params.key: param.value}
             )
         )
 
@@ -137,8 +137,8 @@ class NodeMethods:
         return await uninterrupted(
             self._change_param(
                 call,
+                m.PARAM_DELETE,
                 params,
-                m.Nothing,
                 lambda known, _: {key: value for key, value in known.items() if key != params.key},
             )
         )
@@ -146,16 +146,14 @@ class NodeMethods:
     async def _change_param(
         self,
         call: Call,
+        method: m.CallMethod[C, R],
         params: C,
-        kind: type[R],
         change: Callable[[dict[str, Any], R], dict[str, Any]],
     ) -> R:
         """Change a parameter on the node's machine, then store it with the node's other ones."""
         found, node, robot = self._find(params.dataflow, params.node)
-        values = await values_of(
-            params, lambda ref: self._forward(found, robot, "param.get", ref, m.Param)
-        )
-        answer = await self._forward(found, robot, call.method, params, kind)
+        values = await values_of(params, lambda ref: self._forward(found, robot, m.PARAM_GET, ref))
+        answer = await self._forward(found, robot, method, params)
         async with self._fleet.writer.changing:
             record = self._fleet.get(found.key)
             if record is None or record.uuid != found.uuid or not record.running:
@@ -217,7 +215,7 @@ class NodeMethods:
         await write_record(self._fleet.writer, call, dataflow=record.key, node=params.node)
         robot = record.placement[params.node]
         same = msgspec.structs.replace(params, dataflow=record.uuid, definition={})
-        await ask_one(self._robots, robot, call.method, same, m.Changed)
+        await ask_one(self._robots, robot, m.NODE_REPLACE, same)
         text = f"replaced node {params.node}"
         _log.info("dataflow `%s`: %s, with the same definition", record.key, text)
         self._event_bus.publish(record.uuid, "topology-changed", params.node, text)
@@ -264,11 +262,11 @@ class NodeMethods:
         return record, node, robot
 
     async def _forward(
-        self, record: Record, robot: str, method: str, params: P, kind: type[R]
+        self, record: Record, robot: str, method: m.CallMethod[P, R], params: P
     ) -> R:
         await until_begun(self._fleet, self._robots, record, (robot,))
         own = msgspec.structs.replace(params, dataflow=record.uuid)
-        return await ask_one(self._robots, robot, method, own, kind)
+        return await ask_one(self._robots, robot, method, own)
 
     async def _change(
         self,
@@ -312,8 +310,10 @@ class NodeMethods:
             await self._fleet.put(record, actor_of(call), call.method, change=text)
         _log.info("dataflow `%s`: %s", record.key, text)
         self._reconciler.mark(*record.robots)
-        seconds = (time_allowed(params, CHANGE_S) or CHANGE_S) - MAX_START_WAIT_S
-        await self._until_carried_out(call, before, record, max(CHANGE_S, seconds))
+        seconds = METHODS[call.method].time_allowed(params, CHANGE_S) or CHANGE_S
+        await self._until_carried_out(
+            call, before, record, max(CHANGE_S, seconds - MAX_START_WAIT_S)
+        )
         self._event_bus.publish(record.uuid, "topology-changed", node, text)
         return m.Changed(uuid=record.uuid, changes=self._fleet.changes(record))
 

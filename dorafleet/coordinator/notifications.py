@@ -18,8 +18,15 @@ import msgspec
 
 from dorad.bell import Bell
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 from dorad.problems import ProblemError
-from dorafleet.coordinator.messages import AlertReceiver, AlertReceivers, AlertTest
+from dorafleet.coordinator.messages import (
+    ALERTS_RECEIVERS,
+    ALERTS_TEST,
+    AlertReceiver,
+    AlertReceivers,
+    AlertTest,
+)
 from dorafleet.coordinator.stored import read
 from dorafleet.notify.delivery import Delivery, DeliveryError
 from dorafleet.notify.notification import Notification
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
 
     from dorad.control.alertbook import StoredAlert
     from dorad.control.messages import Nothing
-    from dorad.control.server import Call, Handler
+    from dorad.control.server import Call
     from dorafleet.coordinator.writing import Writer
     from dorafleet.notify.settings import NotifySettings
     from dorafleet.store.model import Store
@@ -88,9 +95,12 @@ class Notifications:
         self._queue = DeliveryQueue(self._receivers)
 
     @property
-    def table(self) -> Mapping[str, Handler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {"alerts.receivers": self._list, "alerts.test": self._test}
+        table = HandlerTable()
+        table.call(ALERTS_RECEIVERS, self._list)
+        table.call(ALERTS_TEST, self._test)
+        return table
 
     async def load(self) -> None:
         """Take over from the coordinator before. Raises StoreError."""

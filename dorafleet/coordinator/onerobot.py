@@ -14,6 +14,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorafleet.coordinator.asking import ask_one
+from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.recorded import values_of, write_record
 
 if TYPE_CHECKING:
@@ -24,29 +25,6 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.robotstreams import RobotStreams
 
-PASSED_ON = (
-    "dataflow.info",
-    "node.info",
-    "node.list",
-    "node.restart",
-    "node.stop",
-    "param.delete",
-    "param.get",
-    "param.list",
-    "param.set",
-    "top.watch",
-    "topic.list",
-    "topic.publish",
-    "topic.subscribe",
-    "topic.watch",
-    "watch",
-)
-"""Methods that a robot's daemon answers about its own dataflow. `logs.read` does it itself."""
-
-STOPPED_BY_ROLLOUTS = ("dataflow.stop", "dataflow.restart")
-"""Methods that are refused for what a release has brought to a robot."""
-PARAM_CHANGES = ("param.set", "param.delete")
-"""Methods that get a record here; of what the coordinator has placed, it records the change."""
 MAX_NAMED = 5
 """Robots that an error names."""
 
@@ -132,20 +110,22 @@ def with_robots(
 ) -> dict[str, Handler | StreamHandler]:
     """Return handlers that let a robot answer about a dataflow named `ROBOT/NAME`."""
     found = dict(table)
-    for name in PASSED_ON:
-        method, inner = m.METHODS[name], table[name]
-        if method.binary:
+    for name, inner in table.items():
+        method = METHODS[name]
+        if method.scope == "placed":
+            found[name] = _unless_on_one(inner, fleet, robots)
+        elif method.scope == "server":
+            continue
+        elif isinstance(method, m.FrameMethod):
             found[name] = _frames(inner, fleet, robots, streams)
-        elif method.stream:
-            found[name] = _stream(name, inner, fleet, robots, streams)
-        else:
-            found[name] = _call(name, inner, fleet, robots)
-    for name in STOPPED_BY_ROLLOUTS:
-        found[name] = _unless_on_one(table[name], fleet, robots)
+        elif isinstance(method, m.StreamMethod):
+            found[name] = _stream(method, inner, fleet, robots, streams)
+        elif isinstance(method, m.CallMethod):
+            found[name] = _call(method, inner, fleet, robots)
     return found
 
 
-def _call(name: str, inner: Any, fleet: Fleet, robots: Robots) -> Handler:
+def _call(method: m.CallMethod[Any, Any], inner: Any, fleet: Fleet, robots: Robots) -> Handler:
     async def handler(call: Call, params: Any) -> m.Struct:
         single = on_one_robot(params.dataflow, fleet, robots)
         if single is None:
@@ -155,15 +135,15 @@ def _call(name: str, inner: Any, fleet: Fleet, robots: Robots) -> Handler:
 
         async def get(ref: m.ParamRef) -> m.Param:
             ref.dataflow = dataflow
-            return await ask_one(robots, robot, "param.get", ref, m.Param)
+            return await ask_one(robots, robot, m.PARAM_GET, ref)
 
-        if name in PARAM_CHANGES:
+        if method.record == "values":
             names = {"dataflow": f"{robot}/{dataflow}", "node": params.node, "key": params.key}
             values = await values_of(params, get)
             await write_record(fleet.writer, call, **names, **values)
-        _log.debug("`%s` about `%s` goes to robot `%s`", name, dataflow, robot)
+        _log.debug("`%s` about `%s` goes to robot `%s`", method.name, dataflow, robot)
         own = msgspec.structs.replace(params, dataflow=dataflow)
-        return _of(robot, await ask_one(robots, robot, name, own, m.METHODS[name].result))
+        return _of(robot, await ask_one(robots, robot, method, own))
 
     return handler
 
@@ -191,7 +171,11 @@ def _unless_on_one(inner: Any, fleet: Fleet, robots: Robots) -> Handler:
 
 
 def _stream(
-    name: str, inner: Any, fleet: Fleet, robots: Robots, streams: RobotStreams
+    method: m.StreamMethod[Any, Any],
+    inner: Any,
+    fleet: Fleet,
+    robots: Robots,
+    streams: RobotStreams,
 ) -> StreamHandler:
     async def handler(call: Call, params: Any) -> AsyncIterator[m.Struct]:
         single = on_one_robot(params.dataflow, fleet, robots)
@@ -203,7 +187,7 @@ def _stream(
         own = msgspec.structs.replace(params, dataflow=dataflow)
         if isinstance(own, m.TopWatch):
             own.machine = None
-        stream = streams.stream(call.peer, robot, name, own, m.METHODS[name].result)
+        stream = streams.stream(call.peer, robot, method, own)
         async with stream as events:
             async for event in events:
                 yield _of(robot, event)

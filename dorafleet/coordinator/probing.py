@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.control.messages.agent import Remember, Remembered
+from dorad.control.messages.agent import AGENT_REMEMBER, Remember
 from dorad.jitter import between
 from dorad.problems import ProblemError
 from dorafleet.coordinator.reports import MAX_NAME, MAX_SECONDS
@@ -84,7 +84,7 @@ class Probe:
             return None
         asked_at = time.time()
         try:
-            remembered = await self._client.call("agent.remember", sent, Remembered)
+            remembered = await self._client.call(AGENT_REMEMBER, sent)
         except ControlError as error:
             _log.debug("robot `%s` does not report its clock: %s", self._robot, error)
             self._answers = error.code != "unknown-method"

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Failure, Nothing
-from dorad.control.messages.agent import ShareRef
+from dorad.control.messages import Failure
+from dorad.control.messages.agent import SHARE_OPEN, SHARE_REMOVE, SHARE_SET, ShareRef
 from dorad.problems import ProblemError
 from dorafleet.coordinator.folding import outcome_of
 from dorafleet.coordinator.reconcile import (
@@ -185,12 +185,12 @@ class Reconciler:
                     ref = ShareRef(
                         epoch=self._fleet.writer.epoch, generation=record.generation, dataflow=name
                     )
-                    await self._robots.command(robot, "share.open", name, ref)
+                    await self._robots.command(robot, SHARE_OPEN, name, ref)
             case RemoveShare(name):
                 _log.debug("robot `%s`: removing the share of `%s`", robot.id, name)
                 generation = robot.shares[name].generation
                 ref = ShareRef(epoch=self._fleet.writer.epoch, generation=generation, dataflow=name)
-                await self._robots.call(robot.id, "share.remove", ref, Nothing)
+                await self._robots.call(robot.id, SHARE_REMOVE, ref)
                 self._robots.keep_undelivered(robot, name, None)
                 robot.shares.pop(name, None)
                 robot.stored.pop(name, None)
@@ -215,7 +215,7 @@ class Reconciler:
         _log.debug("robot `%s`: generation %d of `%s`", robot.id, request.generation, name)
         robot.sending.add(name)
         try:
-            await self._robots.command(robot, "share.set", name, request)
+            await self._robots.command(robot, SHARE_SET, name, request)
         except ControlError as error:
             if error.code == "conflict":
                 robot.newer[name] = (request.generation, error.message)

@@ -8,6 +8,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages import Param, ParamRef, ParamSet
 from dorad.control.paramtext import json_text
 from dorad.phrases import shorten
+from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from dorad.control.server import Call, Handler, StreamHandler
     from dorafleet.coordinator.writing import Writer
 
-RECORDED = ("node.restart", "node.stop")
-"""Methods that get a record before they are passed on."""
 MAX_NAME = 300
 """Characters of a name in the audit."""
 MAX_VALUE = 200
@@ -29,7 +28,8 @@ def recorded(
     table: Mapping[str, Handler | StreamHandler], writer: Writer
 ) -> dict[str, Handler | StreamHandler]:
     """Return handlers that write a record before a node is changed."""
-    return {**table, **{name: _recorded(table[name], writer) for name in RECORDED}}
+    names = [name for name in table if METHODS[name].record == "names"]
+    return {**table, **{name: _recorded(table[name], writer) for name in names}}
 
 
 async def write_record(writer: Writer, call: Call, **names: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
-from dorad.control.messages.agent import Certificates, Csr
+from dorad.control.messages.agent import AGENT_CERTIFY, AGENT_RENEW, Certificates, Csr
 from dorad.control.tls import judge
 from dorad.jitter import between
 from dorad.problems import ProblemError
@@ -68,8 +68,8 @@ class Renewal:
     async def _renew(self) -> None:
         if self._sign is None:
             raise ControlError("refused", "no authority renews certificates here")
-        csr = await self._client.call("agent.renew", Nothing(), Csr)
+        csr = await self._client.call(AGENT_RENEW, Nothing())
         certificates = await self._sign(self._peer, csr)
-        await self._client.call("agent.certify", certificates, Nothing)
+        await self._client.call(AGENT_CERTIFY, certificates)
         self._renewed = True
         _log.info("renewed the certificate of robot `%s`", self._peer.name)

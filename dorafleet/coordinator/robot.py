@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Literal
 from msgspec.structs import replace
 
 from dorad.control.errors import ControlError
+from dorad.control.messages import METHODS
+from dorad.control.messages.agent import AGENT_METHODS
 from dorad.control.pace import Pace
 from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.messages import CLOCK_WARNING
@@ -36,7 +38,10 @@ RATE = 8 << 20
 REPORT_WEIGHT = 16
 """A byte of a report counts as so many: each is checked, kept and compared."""
 
-REPORTS = ("agent.attach", "agent.watch", "fleet.watch")
+_WEIGHTS = {
+    name: REPORT_WEIGHT for name, method in (METHODS | AGENT_METHODS).items() if method.report
+}
+"""Of what a robot reports, by method."""
 
 BURST = REPORT_WEIGHT * MAX_STATES
 """Bytes that are read at once: all that a robot may report when it connects."""
@@ -125,8 +130,7 @@ class Robot:
     """Whether an operator has said that it shall obey nevertheless."""
 
     def __post_init__(self) -> None:
-        weights = dict.fromkeys(REPORTS, REPORT_WEIGHT)
-        self.pace = Pace(f"robot `{self.id}`", RATE, BURST, weights)
+        self.pace = Pace(f"robot `{self.id}`", RATE, BURST, _WEIGHTS)
 
     @property
     def id(self) -> str:

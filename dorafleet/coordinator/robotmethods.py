@@ -7,18 +7,26 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 from dorad.dataflow.errors import TextError
 from dorafleet.coordinator.adopting import Conflicts
-from dorafleet.coordinator.messages import AuditAcknowledged, RobotList
+from dorafleet.coordinator.messages import (
+    AUDIT_ACKNOWLEDGE,
+    ROBOT_ADOPT,
+    ROBOT_LABEL,
+    ROBOT_LIST,
+    ROBOT_RESUME,
+    ROBOT_TAKEOVER,
+    AuditAcknowledged,
+    RobotList,
+)
 from dorafleet.coordinator.messages import Robot as RobotMessage
 from dorafleet.coordinator.writing import actor_of
 from dorafleet.inventory import syntax
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from dorad.control.messages import Nothing
-    from dorad.control.server import Call, Handler
+    from dorad.control.server import Call
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.memories import Memories
     from dorafleet.coordinator.messages import AuditAcknowledge, RobotLabel, RobotRef
@@ -53,16 +61,16 @@ class RobotMethods:
         self._conflicts = Conflicts(fleet, robots, peer)
 
     @property
-    def table(self) -> Mapping[str, Handler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {
-            "robot.list": self.list_all,
-            "robot.label": self.label,
-            "robot.adopt": self.adopt,
-            "robot.resume": self.resume,
-            "robot.takeover": self.take_over,
-            "audit.acknowledge": self.acknowledge,
-        }
+        table = HandlerTable()
+        table.call(ROBOT_LIST, self.list_all)
+        table.call(ROBOT_LABEL, self.label)
+        table.call(ROBOT_ADOPT, self.adopt)
+        table.call(ROBOT_RESUME, self.resume)
+        table.call(ROBOT_TAKEOVER, self.take_over)
+        table.call(AUDIT_ACKNOWLEDGE, self.acknowledge)
+        return table
 
     async def list_all(self, _call: Call, _params: Nothing) -> RobotList:
         """List all robots, in the order of the cluster file."""

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Struct
-from dorad.control.messages.agent import ShareState
-from dorad.control.messages.releases import ReleaseOrder, ReleaseState
+from dorad.control.messages.agent import RELEASE_ORDER
 from dorad.control.shortening import short_release, short_share
 from dorafleet.coordinator.reports import MAX_USUAL, check_releases, check_shares, sizes_after
 from dorafleet.coordinator.robot import MAX_REASON, Robot, unknown_robot
@@ -17,9 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from dorad.control.asyncclient import AsyncClient
+    from dorad.control.messages import CallMethod
+    from dorad.control.messages.agent import ShareState
+    from dorad.control.messages.method import P, R
+    from dorad.control.messages.releases import ReleaseOrder
     from dorafleet.inventory.model import Machine
-
-R = TypeVar("R", bound=Struct)
 
 
 class Robots:
@@ -100,9 +100,9 @@ class Robots:
             if robot.away_since is not None and now - robot.away_since >= seconds
         }
 
-    async def call(self, id_: str, method: str, params: Struct, kind: type[R]) -> R:
+    async def call(self, id_: str, method: CallMethod[P, R], params: P) -> R:
         """Call a method of a robot. Raises ControlError, for instance if it is not connected."""
-        return await self.client(id_).call(method, params, kind)
+        return await self.client(id_).call(method, params)
 
     def client(self, id_: str) -> AsyncClient:
         """Return the connection to a robot. Raises ControlError if there is none."""
@@ -130,7 +130,9 @@ class Robots:
             robot.clones.clear()
             self.changed(robot)
 
-    async def command(self, robot: Robot, method: str, dataflow: str, params: Struct) -> None:
+    async def command(
+        self, robot: Robot, method: CallMethod[P, ShareState], dataflow: str, params: P
+    ) -> None:
         """Call a method of an agent that returns the state of a share, and take that state.
 
         A report of the same generation that arrives before the answer is the newer one.
@@ -139,7 +141,7 @@ class Robots:
             ControlError: the robot refuses, or cannot be reached.
         """
         before = robot.shares.get(dataflow)
-        state = await self.call(robot.id, method, params, ShareState)
+        state = await self.call(robot.id, method, params)
         check_shares([state])
         state = short_share(state, MAX_USUAL)
         robot.sizes = sizes_after(robot.sizes, [state], ())
@@ -158,7 +160,7 @@ class Robots:
             ControlError: the robot refuses, or cannot be reached.
         """
         before = robot.releases.get(order.dataflow)
-        state = await self.call(robot.id, "release.order", order, ReleaseState)
+        state = await self.call(robot.id, RELEASE_ORDER, order)
         check_releases([state])
         state = short_release(state, MAX_USUAL)
         robot.sizes = sizes_after(robot.sizes, (), [state])

@@ -7,20 +7,18 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.control.errors import ControlError
 from dorad.control.limits import Held
-from dorad.control.messages import Struct
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-    from dorad.control.messages import TopicHeader, TopicSubscribe
+    from dorad.control.messages import StreamMethod, TopicHeader, TopicSubscribe
+    from dorad.control.messages.method import P, R
     from dorad.control.peer import Peer
     from dorafleet.coordinator.robots import Robots
-
-R = TypeVar("R", bound=Struct)
 
 
 class Quota(NamedTuple):
@@ -52,11 +50,11 @@ class RobotStreams:
 
     @asynccontextmanager
     async def stream(
-        self, peer: Peer, robot: str, method: str, params: Struct, kind: type[R]
+        self, peer: Peer, robot: str, method: StreamMethod[P, R], params: P
     ) -> AsyncIterator[AsyncIterator[R]]:
         """Open a stream on a robot for a client. Raises ControlError."""
         with self._place(peer, robot, STREAMS):
-            async with self._robots.client(robot).stream(method, params, kind) as events:
+            async with self._robots.client(robot).stream(method, params) as events:
                 yield events
 
     @asynccontextmanager

@@ -5,14 +5,34 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 from dorafleet.coordinator.drift import Compared, Late, drift_of
 from dorafleet.coordinator.rolloutplans import RolloutPlans
 from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.decide import Decision, decide
+from dorafleet.rollout.messages import (
+    DRIFT_LIST,
+    RELEASE_GET,
+    RELEASE_LIST,
+    RELEASE_PUT,
+    ROLLOUT_ABORT,
+    ROLLOUT_JOURNAL,
+    ROLLOUT_LIST,
+    ROLLOUT_PAUSE,
+    ROLLOUT_PLAN,
+    ROLLOUT_PROMOTE,
+    ROLLOUT_REFUSE,
+    ROLLOUT_RESUME,
+    ROLLOUT_START,
+    ROLLOUT_STATUS,
+    ROLLOUT_UNDO,
+    ROLLOUT_WATCH,
+)
 from dorafleet.rollout.model import Rollout
 from dorafleet.rollout.operate import Pace, operate
 from dorafleet.rollout.summary import row, summarise
@@ -21,7 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
     from dorad.control.messages import FleetRow, Nothing
-    from dorad.control.server import Call, Handler, StreamHandler
+    from dorad.control.server import Call
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.releases import Releases
@@ -37,13 +57,6 @@ UPDATE_S = 0.5
 """Minimum seconds between two events of `rollout.watch`."""
 
 MAX_ENTRIES = 1000
-_ACTS: dict[str, Act] = {
-    "rollout.pause": "pause",
-    "rollout.resume": "resume",
-    "rollout.promote": "promote",
-    "rollout.abort": "abort",
-    "rollout.undo": "undo",
-}
 MAX_REASON = 500
 MAX_REFUSAL = 2000
 
@@ -73,26 +86,26 @@ class RolloutMethods:
         self._plans = RolloutPlans(fleet, robots, releases, rollouts, planner)
 
     @property
-    def table(self) -> Mapping[str, Handler | StreamHandler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {
-            "release.put": self.put_release,
-            "release.get": self.get_release,
-            "release.list": self.list_releases,
-            "rollout.plan": self.plan,
-            "rollout.start": self.start,
-            "rollout.status": self.status,
-            "rollout.list": self.list_all,
-            "rollout.journal": self.journal,
-            "rollout.watch": self.watch,
-            "rollout.refuse": self.refuse,
-            "rollout.pause": self.act,
-            "rollout.resume": self.act,
-            "rollout.promote": self.act,
-            "rollout.abort": self.act,
-            "rollout.undo": self.act,
-            "drift.list": self.drift,
-        }
+        table = HandlerTable()
+        table.call(RELEASE_PUT, self.put_release)
+        table.call(RELEASE_GET, self.get_release)
+        table.call(RELEASE_LIST, self.list_releases)
+        table.call(ROLLOUT_PLAN, self.plan)
+        table.call(ROLLOUT_START, self.start)
+        table.call(ROLLOUT_STATUS, self.status)
+        table.call(ROLLOUT_LIST, self.list_all)
+        table.call(ROLLOUT_JOURNAL, self.journal)
+        table.stream(ROLLOUT_WATCH, self.watch)
+        table.call(ROLLOUT_REFUSE, self.refuse)
+        table.call(ROLLOUT_PAUSE, partial(self.act, "pause"))
+        table.call(ROLLOUT_RESUME, partial(self.act, "resume"))
+        table.call(ROLLOUT_PROMOTE, partial(self.act, "promote"))
+        table.call(ROLLOUT_ABORT, partial(self.act, "abort"))
+        table.call(ROLLOUT_UNDO, partial(self.act, "undo"))
+        table.call(DRIFT_LIST, self.drift)
+        return table
 
     async def put_release(self, call: Call, params: r.ReleasePut) -> r.ReleaseInfo:
         """Register a release."""
@@ -219,9 +232,8 @@ class RolloutMethods:
                 found.append(self._detail(head, await self._rollouts.members(each)))
         return found
 
-    async def act(self, call: Call, params: r.RolloutAct) -> r.RolloutSummary:
+    async def act(self, act: Act, call: Call, params: r.RolloutAct) -> r.RolloutSummary:
         """Pause, resume, promote, abort or undo a rollout."""
-        act = _ACTS[call.method]
         if len(params.reason) > MAX_REASON:
             raise ControlError("bad-request", f"a reason has at most {MAX_REASON} characters")
         async with self._fleet.writer.changing:

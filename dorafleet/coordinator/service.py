@@ -17,7 +17,7 @@ from dorad import __version__
 from dorad.control.choosing import AUTHORITY, token_file
 from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
-from dorad.control.server import ControlServer
+from dorad.control.server import ControlServer, HandlerTable
 from dorad.control.standby import reporting
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorafleet.coordinator.access import AGENT_PATH, Access
@@ -252,8 +252,10 @@ class Coordinator:
         await control.load()
         desired = DesiredState(store, writer, control.on_desired)
         handlers = Handlers(store, desired, ids, status, self._ending.set)
+        table = HandlerTable()
+        table.include(handlers.table, enrolling.table, control.table)
         server = ControlServer(
-            with_role_check({**handlers.table, **enrolling.table, **control.table}),
+            with_role_check(table, METHODS),
             version=__version__,
             methods=METHODS,
             name="dorafleet",

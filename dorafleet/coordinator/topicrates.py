@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
 
     OpenStream = Callable[
-        [str, str, m.Struct, type[m.TopicRates]],
+        [str, m.StreamMethod[m.TopicWatch, m.TopicRates], m.TopicWatch],
         AbstractAsyncContextManager[AsyncIterator[m.TopicRates]],
     ]
     """Opens a stream on a robot, with a method and its parameters."""
@@ -109,7 +109,7 @@ async def watch_rates(
         own = msgspec.structs.replace(params, topics=chosen[robot])
         while True:
             try:
-                async with open_stream(robot, "topic.watch", own, m.TopicRates) as events:
+                async with open_stream(robot, m.TOPIC_WATCH, own) as events:
                     async for event in events:
                         board.take(robot, event, time.monotonic())
                     board.end(robot)

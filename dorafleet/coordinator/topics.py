@@ -13,6 +13,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.naming import ended
+from dorad.control.session import HandlerTable
 from dorad.control.topparts import interval, reduction
 from dorad.control.wiring import one_topic, topics, topics_named
 from dorafleet.coordinator.asking import ask, ask_one, until_begun
@@ -21,9 +22,9 @@ from dorafleet.coordinator.streams import merged
 from dorafleet.coordinator.topicrates import watch_rates
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
-    from dorad.control.server import Call, Handler, StreamHandler
+    from dorad.control.server import Call
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robots import Robots
@@ -42,16 +43,16 @@ class TopicMethods:
         self._streams = streams
 
     @property
-    def table(self) -> Mapping[str, Handler | StreamHandler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {
-            "top": self.top,
-            "top.watch": self.watch_top,
-            "topic.list": self.list_all,
-            "topic.watch": self.watch,
-            "topic.subscribe": self.subscribe,
-            "topic.publish": self.publish,
-        }
+        table = HandlerTable()
+        table.call(m.TOP, self.top)
+        table.stream(m.TOP_WATCH, self.watch_top)
+        table.call(m.TOPIC_LIST, self.list_all)
+        table.stream(m.TOPIC_WATCH, self.watch)
+        table.frames(m.TOPIC_SUBSCRIBE, self.subscribe)
+        table.call(m.TOPIC_PUBLISH, self.publish)
+        return table
 
     async def top(self, _call: Call, _params: m.Nothing) -> m.Top:
         """Measure all running nodes and their edges, on all machines that have some."""
@@ -88,7 +89,7 @@ class TopicMethods:
 
     async def _measure(self, records: Sequence[Record], robots: Sequence[str]) -> m.Top:
         """Return what runs on these robots, with the pending nodes of these dataflows."""
-        found, missing = await ask(self._robots, robots, "top", m.Nothing(), m.Top)
+        found, missing = await ask(self._robots, robots, m.TOP, m.Nothing())
         placed = {record.uuid: record.robots for record in self._fleet.records}
         names = {record.uuid: record.name for record in records}
         replace = msgspec.structs.replace
@@ -125,7 +126,7 @@ class TopicMethods:
         record = self._fleet.find(params.dataflow, ended_too=True)
         robots = record.robots if record.running else ()
         ref = m.Ref(dataflow=record.uuid)
-        found, _ = await ask(self._robots, robots, "topic.list", ref, m.TopicList)
+        found, _ = await ask(self._robots, robots, m.TOPIC_LIST, ref)
         links = [
             msgspec.structs.replace(link, reporter=robot)
             for robot, each in found.items()
@@ -175,7 +176,7 @@ class TopicMethods:
         name = str(one_topic(self._fleet.dataflow(record), params.topic))
         ((robot, (topic,)),) = (await self._chosen(record, [name])).items()
         own = msgspec.structs.replace(params, dataflow=record.uuid, topic=topic)
-        return await ask_one(self._robots, robot, "topic.publish", own, m.Published)
+        return await ask_one(self._robots, robot, m.TOPIC_PUBLISH, own)
 
     async def _chosen(self, record: Record, wanted: list[str]) -> dict[str, list[str]]:
         """Return the topics with these names, or all without any, by machines that know them."""

@@ -14,17 +14,18 @@ from dorad.control import messages as m
 from dorad.control.alertbook import MAX_PAST, AlertBook, PastAlertBook
 from dorad.control.errors import ControlError
 from dorad.control.rowdeltas import RowDeltas
+from dorad.control.session import HandlerTable
 from dorad.control.topparts import interval
 from dorafleet.coordinator.connections import PACE_S
 from dorafleet.coordinator.rows import Failure, Known, Software, checked, fleet_row, resumed, steady
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Collection, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection
     from typing import NoReturn
 
     from dorad.control.asyncclient import AsyncClient
-    from dorad.control.server import Call, Handler, StreamHandler
+    from dorad.control.server import Call
     from dorafleet.coordinator.alertstore import AlertStore
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.robot import Robot
@@ -108,14 +109,14 @@ class FleetWatching:
         return stored
 
     @property
-    def table(self) -> Mapping[str, Handler | StreamHandler]:
+    def table(self) -> HandlerTable:
         """The handler of each method."""
-        return {
-            "fleet.watch": self.watch,
-            "alerts.watch": self.alerts,
-            "alerts.past": self.past_alerts,
-            "alerts.ack": self.ack,
-        }
+        table = HandlerTable()
+        table.stream(m.FLEET_WATCH, self.watch)
+        table.stream(m.ALERTS_WATCH, self.alerts)
+        table.call(m.ALERTS_PAST, self.past_alerts)
+        table.call(m.ALERTS_ACK, self.ack)
+        return table
 
     def mark(self, robot: Robot) -> None:
         """Record that a robot has changed; follow it if it has just connected."""
@@ -133,7 +134,7 @@ class FleetWatching:
         """Take the rows that a robot sends, until its connection ends."""
         params = m.FleetWatch(interval=ROBOT_S)
         try:
-            async with client.stream("fleet.watch", params, m.FleetRows) as events:
+            async with client.stream(m.FLEET_WATCH, params) as events:
                 async for event in events:
                     if self._following.get(robot.id) is not client:
                         return  # it has connected again, and this row is of before

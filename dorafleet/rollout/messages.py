@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from dorad.control.messages import Method, Nothing, Struct
+from dorad.control.messages import CallMethod, Nothing, StreamMethod, Struct
 from dorad.control.messages.releases import Evidence
 from dorad.int64 import Int64
 from dorad.release.changes import Changes
@@ -348,23 +348,64 @@ class DriftList(Struct):
     """Robots that were compared."""
 
 
-ROLLOUT_METHODS: dict[str, Method] = {
-    "release.put": Method(ReleasePut, ReleaseInfo, "Register a release."),
-    "release.get": Method(ReleaseRef, ReleaseContent, "Return a release."),
-    "release.list": Method(Nothing, ReleaseList, "List the registered releases."),
-    "rollout.plan": Method(RolloutNew, RolloutPlan, "Show what a rollout would change."),
-    "rollout.start": Method(RolloutNew, RolloutSummary, "Start a rollout."),
-    "rollout.status": Method(RolloutRef, RolloutDetail, "Return a rollout with its robots."),
-    "rollout.list": Method(RolloutRef, RolloutList, "List rollouts, the newest first."),
-    "rollout.journal": Method(JournalRead, Journal, "Return the steps of a rollout."),
-    "rollout.watch": Method(RolloutWatch, RolloutUpdate, "Follow rollouts.", stream=True),
-    "rollout.refuse": Method(
-        RolloutRefusal, RolloutSummary, "Report that a robot refuses the files of a release."
-    ),
-    "rollout.pause": Method(RolloutAct, RolloutSummary, "Give robots no further orders."),
-    "rollout.resume": Method(RolloutAct, RolloutSummary, "Continue after a pause."),
-    "rollout.promote": Method(RolloutAct, RolloutSummary, "Continue after the canaries."),
-    "rollout.abort": Method(RolloutAct, RolloutSummary, "End a rollout before further switches."),
-    "rollout.undo": Method(RolloutAct, RolloutSummary, "Bring robots back to what they had."),
-    "drift.list": Method(Nothing, DriftList, "List robots' differences from their desired state."),
+RELEASE_PUT = CallMethod("release.put", "operator", ReleasePut, ReleaseInfo, "Register a release.")
+RELEASE_GET = CallMethod("release.get", "viewer", ReleaseRef, ReleaseContent, "Return a release.")
+RELEASE_LIST = CallMethod(
+    "release.list", "viewer", Nothing, ReleaseList, "List the registered releases."
+)
+ROLLOUT_PLAN = CallMethod(
+    "rollout.plan", "viewer", RolloutNew, RolloutPlan, "Show what a rollout would change."
+)
+ROLLOUT_START = CallMethod(
+    "rollout.start", "operator", RolloutNew, RolloutSummary, "Start a rollout."
+)
+ROLLOUT_STATUS = CallMethod(
+    "rollout.status", "viewer", RolloutRef, RolloutDetail, "Return a rollout with its robots."
+)
+ROLLOUT_LIST = CallMethod(
+    "rollout.list", "viewer", RolloutRef, RolloutList, "List rollouts, the newest first."
+)
+ROLLOUT_JOURNAL = CallMethod(
+    "rollout.journal", "viewer", JournalRead, Journal, "Return the steps of a rollout."
+)
+ROLLOUT_WATCH = StreamMethod(
+    "rollout.watch", "viewer", RolloutWatch, RolloutUpdate, "Follow rollouts."
+)
+ROLLOUT_REFUSE = CallMethod(
+    "rollout.refuse",
+    "operator",
+    RolloutRefusal,
+    RolloutSummary,
+    "Report that a robot refuses the files of a release.",
+)
+ROLLOUT_PAUSE = CallMethod(
+    "rollout.pause", "operator", RolloutAct, RolloutSummary, "Give robots no further orders."
+)
+ROLLOUT_RESUME = CallMethod(
+    "rollout.resume", "operator", RolloutAct, RolloutSummary, "Continue after a pause."
+)
+ROLLOUT_PROMOTE = CallMethod(
+    "rollout.promote", "operator", RolloutAct, RolloutSummary, "Continue after the canaries."
+)
+ROLLOUT_ABORT = CallMethod(
+    "rollout.abort",
+    "operator",
+    RolloutAct,
+    RolloutSummary,
+    "End a rollout before further switches.",
+)
+ROLLOUT_UNDO = CallMethod(
+    "rollout.undo", "operator", RolloutAct, RolloutSummary, "Bring robots back to what they had."
+)
+DRIFT_LIST = CallMethod(
+    "drift.list", "viewer", Nothing, DriftList, "List robots' differences from their desired state."
+)
+
+ROLLOUT_ACTS = {
+    "pause": ROLLOUT_PAUSE,
+    "resume": ROLLOUT_RESUME,
+    "promote": ROLLOUT_PROMOTE,
+    "abort": ROLLOUT_ABORT,
+    "undo": ROLLOUT_UNDO,
 }
+"""What an operator may do to a rollout."""

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control.client import Client
 from dorad.control.errors import ControlError
-from dorad.control.messages import DataflowState, LinkTls, Nothing, Ref, Share, Start, Started, Wait
+from dorad.control.messages import (
+    DATAFLOW_OPEN,
+    DATAFLOW_START,
+    DATAFLOW_WAIT,
+    LinkTls,
+    Ref,
+    Share,
+    Start,
+    Wait,
+)
 from hwtests.bench.process import MeasurementError
 from hwtests.link.cases import parse
 from hwtests.link.certificates import issue
@@ -78,7 +87,7 @@ class Pair:
         """
         with self.running(flow, placement, scheme) as (run_id, clients):
             ended = Wait(dataflow=run_id, until="ended", timeout=DEADLINE_S)
-            clients[placement[until]].call("dataflow.wait", ended, DataflowState)
+            clients[placement[until]].call(DATAFLOW_WAIT, ended)
 
     @contextmanager
     def running(
@@ -112,13 +121,13 @@ class Pair:
                     share=share,
                     hold=READY_S,
                 )
-                client.call("dataflow.start", start, Started)
+                client.call(DATAFLOW_START, start)
                 stack.callback(client.stop, run_id, force=True)
             for client in clients.values():
                 ready = Wait(dataflow=run_id, until="ready", timeout=READY_S)
-                client.call("dataflow.wait", ready, DataflowState)
+                client.call(DATAFLOW_WAIT, ready)
             for client in clients.values():
-                client.call("dataflow.open", Ref(dataflow=run_id), Nothing)
+                client.call(DATAFLOW_OPEN, Ref(dataflow=run_id))
             yield run_id, clients
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.messages import Nothing
 from dorad.control.target import Tcp, TlsFiles
-from dorafleet.coordinator.messages import METHODS, RobotList
+from dorafleet.coordinator.messages import ROBOT_LIST, RobotList
 from hwtests.scale.coordinator import ADDRESS
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def client_of(coordinator: Coordinator) -> AsyncClient:
     """Return a client with the coordinator's token, to be opened."""
     state = coordinator.state
     target = Tcp(ADDRESS, coordinator.port, state / "token", TlsFiles(state / "authority.pem"))
-    return AsyncClient(target, methods=METHODS)
+    return AsyncClient(target)
 
 
 @asynccontextmanager
@@ -30,6 +30,6 @@ async def operator(coordinator: Coordinator) -> AsyncIterator[Callable[[], Await
     async with client_of(coordinator) as client:
 
         async def status() -> RobotList:
-            return await client.call("robot.list", Nothing(), RobotList)
+            return await client.call(ROBOT_LIST, Nothing())
 
         yield status

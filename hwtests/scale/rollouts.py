@@ -16,8 +16,16 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.releases import HealthRules
 from dorad.release.manifest import File, Manifest, NodeContent, encode
 from dorad.release.signature import NAMESPACE
-from dorafleet.coordinator.messages import BackedUp, Backup
+from dorafleet.coordinator.messages import COORDINATOR_BACKUP, Backup
 from dorafleet.rollout import messages as r
+from dorafleet.rollout.messages import (
+    RELEASE_PUT,
+    ROLLOUT_PLAN,
+    ROLLOUT_START,
+    ROLLOUT_STATUS,
+    ROLLOUT_UNDO,
+    ROLLOUT_WATCH,
+)
 from dorafleet.rollout.strategy import Strategy
 from hwtests.bench.process import MeasurementError
 from hwtests.scale.meter import measured
@@ -88,17 +96,17 @@ class Rollouts:
         signature = asyncssh.create_sshsig(self._key, content, namespace=NAMESPACE).decode()
         put = r.ReleasePut(content=zlib.compress(content), signature=signature)
         async with client_of(self._running) as client:
-            info = await client.call("release.put", put, r.ReleaseInfo)
+            info = await client.call(RELEASE_PUT, put)
             new = r.RolloutNew(release=info.id, strategy=STRATEGY)
-            plan = await client.call("rollout.plan", new, r.RolloutPlan)
+            plan = await client.call(ROLLOUT_PLAN, new)
             new.if_version = plan.version
-            return (await client.call("rollout.start", new, r.RolloutSummary)).rollout
+            return (await client.call(ROLLOUT_START, new)).rollout
 
     async def _undo(self) -> int:
         async with client_of(self._running) as client:
-            newest = await client.call("rollout.status", r.RolloutRef(), r.RolloutDetail)
+            newest = await client.call(ROLLOUT_STATUS, r.RolloutRef())
             act = r.RolloutAct(rollout=newest.summary.rollout)
-            return (await client.call("rollout.undo", act, r.RolloutSummary)).rollout
+            return (await client.call(ROLLOUT_UNDO, act)).rollout
 
     async def _end(self, number: int) -> r.RolloutDetail:
         """Wait until a rollout has settled.
@@ -114,7 +122,7 @@ class Rollouts:
         except TimeoutError:
             raise MeasurementError(f"rollout {number} has not settled") from None
         async with client_of(self._running) as client:
-            return await client.call("rollout.status", ref, r.RolloutDetail)
+            return await client.call(ROLLOUT_STATUS, ref)
 
     async def _has_settled(self, number: int) -> bool:
         """Follow a rollout until it has settled; return False if the connection ends before."""
@@ -122,7 +130,7 @@ class Rollouts:
         try:
             async with (
                 client_of(self._running) as client,
-                client.stream("rollout.watch", watch, r.RolloutUpdate) as stream,
+                client.stream(ROLLOUT_WATCH, watch) as stream,
             ):
                 async for news in stream:
                     if any(each.phase in ENDS for each in news.rollouts):
@@ -140,7 +148,7 @@ class Rollouts:
         """Return the steps of a rollout, and the bytes of all its keys, from a backup."""
         path = self._running.state / "measured.backup"
         async with client_of(self._running) as client:
-            await client.call("coordinator.backup", Backup(path=str(path)), BackedUp)
+            await client.call(COORDINATOR_BACKUP, Backup(path=str(path)))
         steps = size = 0
         for line in path.read_text().splitlines():
             entry = json.loads(line)

@@ -19,7 +19,7 @@ import dorafleet
 from dorad.control.choosing import in_folder
 from dorad.control.client import Client
 from dorad.control.messages import Nothing
-from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
+from dorafleet.coordinator.messages import COORDINATOR_STATUS
 
 CLUSTER = "coordinator: {addr: 127.0.0.1}\nmachines: [{id: arm1, host: 127.0.0.1}]\n"
 
@@ -42,8 +42,8 @@ def start_coordinator(folder: Path) -> None:
             else:
                 raise AssertionError(f"the coordinator has ended: {''.join(lines)}")
             target = in_folder(folder / "state", int(ready[1]), encrypts=True)
-            with Client(target, methods=METHODS) as client:
-                status = client.call("coordinator.status", Nothing(), CoordinatorStatus)
+            with Client(target) as client:
+                status = client.call(COORDINATOR_STATUS, Nothing())
             assert status.pid == process.pid
         finally:
             process.kill()

@@ -15,9 +15,10 @@ from dorad.agent.status import read_status
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REPLY
-from dorad.control.messages import METHODS
 from dorad.control.messages.agent import (
-    AGENT_METHODS,
+    AGENT_ATTACH,
+    AGENT_WATCH,
+    SHARE_SET,
     AgentReport,
     AgentWatch,
     Attach,
@@ -116,7 +117,7 @@ class Coordinator:
         """Return a client of the agent that connects next."""
         connection = await self.accepted()
         target = Accepted(connection, ROBOT)
-        return await AsyncClient(target, methods=METHODS | AGENT_METHODS).open()
+        return await AsyncClient(target).open()
 
     async def attach(self, epoch: int = 1, audit: str = "", pause: float = 0.0) -> Control:
         """Return the attached agent that connects next, and stays until it is attached."""
@@ -127,7 +128,7 @@ class Coordinator:
             try:
                 client = await self.client()
                 try:
-                    attached = await client.call("agent.attach", attach, Attached)
+                    attached = await client.call(AGENT_ATTACH, attach)
                 except BaseException:
                     await client.close()
                     raise
@@ -152,7 +153,7 @@ class Control:
     async def _watch(self) -> None:
         try:
             watch = AgentWatch(heartbeat=0.2)
-            async with self.client.stream("agent.watch", watch, AgentReport) as reports:
+            async with self.client.stream(AGENT_WATCH, watch) as reports:
                 async for report in reports:
                     self.reports.append(report)
                     self.shares |= {share.dataflow: share for share in report.shares}
@@ -296,4 +297,4 @@ async def robot(folder: Path) -> AsyncIterator[tuple[Coordinator, Agent, FakeDor
 
 async def send(control: Control, order: ShareSet) -> ShareState:
     """Send an order; return the answer."""
-    return await control.client.call("share.set", order, ShareState)
+    return await control.client.call(SHARE_SET, order)

@@ -17,7 +17,7 @@ from dorad.agent.dial import Dialer, retry_after
 from dorad.agent.identity import IdentityStore
 from dorad.control import messages as m
 from dorad.control.codec import encode
-from dorad.control.messages.agent import Certificates, Csr
+from dorad.control.messages.agent import AGENT_CERTIFY, AGENT_RENEW, Certificates
 from dorad.control.tls import Identity
 from dorafleet.ca.authority import open_authority
 from tests.agent.cable import Cable
@@ -262,10 +262,10 @@ async def test_a_renewed_certificate_is_used_and_stops_nothing(folder):
         await send(control, order(connect=["tls/192.0.2.9:5456"]))
         await control.reaches("running")
         before = (agent.folder / "identity/key.pem").read_text()
-        asked = await control.client.call("agent.renew", m.Nothing(), Csr)
+        asked = await control.client.call(AGENT_RENEW, m.Nothing())
         issued = coordinator.authority.issue(asked.csr, Identity("robot", "arm1"))
         answer = Certificates(chain=issued.chain, authority=coordinator.authority.certificate)
-        await control.client.call("agent.certify", answer, m.Nothing)
+        await control.client.call(AGENT_CERTIFY, answer)
         again = await coordinator.attach()
         assert (agent.folder / "identity/key.pem").read_text() != before
         assert (agent.folder / "identity/chain.pem").read_text() == issued.chain

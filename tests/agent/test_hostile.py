@@ -17,8 +17,8 @@ from websockets.exceptions import ConnectionClosed
 from dorad.agent.store import MAX_SHARES
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST
-from dorad.control.messages import METHODS, Nothing
-from dorad.control.messages.agent import AGENT_METHODS, ShareRef
+from dorad.control.messages import METHODS
+from dorad.control.messages.agent import AGENT_METHODS, SHARE_REMOVE, ShareRef
 from tests.agent.fleet import robot, send
 from tests.agent.orders import UUID, order
 
@@ -150,7 +150,7 @@ async def test_one_coordinator_cannot_fill_the_disk_with_shares(folder):
             await send(control, order(dataflow="one-more"))
         await control.reaches("failed", "flow7")
         ref = ShareRef(epoch=1, generation=1, dataflow="flow7")
-        await control.client.call("share.remove", ref, Nothing)
+        await control.client.call(SHARE_REMOVE, ref)
         await send(control, order(dataflow="one-more"))
         await control.close()
 

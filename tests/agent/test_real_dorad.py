@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 import msgspec
 
-from dorad.control.messages.agent import ShareRef, ShareState
+from dorad.control.messages.agent import SHARE_OPEN, ShareRef
 from tests.agent.fleet import fleet, send
 from tests.agent.orders import order
 from tests.harness.daemon import daemon
@@ -70,7 +70,7 @@ async def test_nodes_notice_nothing_of_kills_of_the_agent_and_of_dorad(folder, c
             await control.reaches("ready")
             assert numbers(seen) == []
             ref = ShareRef(epoch=1, generation=1, dataflow="flow")
-            await control.client.call("share.open", ref, ShareState)
+            await control.client.call(SHARE_OPEN, ref)
             await control.reaches("running")
             await growing(seen)
             for _ in range(4):
@@ -136,7 +136,7 @@ async def test_after_a_reboot_without_a_network_the_share_runs_again(folder):
             await send(control, asked)
             await control.reaches("ready")
             ref = ShareRef(epoch=1, generation=1, dataflow="flow")
-            await control.client.call("share.open", ref, ShareState)
+            await control.client.call(SHARE_OPEN, ref)
             await control.reaches("running")
             await growing(seen)
             await control.close()

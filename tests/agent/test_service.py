@@ -12,7 +12,13 @@ import pytest
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.messages.agent import Remember, Remembered, ShareRef, ShareState
+from dorad.control.messages.agent import (
+    AGENT_REMEMBER,
+    SHARE_OPEN,
+    SHARE_REMOVE,
+    Remember,
+    ShareRef,
+)
 from tests.agent.fleet import DEADLINE_S, robot, send
 from tests.agent.orders import NODE, UUID, order
 from tests.harness.waiting import until
@@ -30,7 +36,7 @@ async def test_a_share_is_started_held_opened_and_stopped(folder):
         assert start.descriptor == NODE
         assert start.share.tls.key == str(agent.folder / "identity/key.pem")
         ref = ShareRef(epoch=1, generation=1, dataflow="flow")
-        await control.client.call("share.open", ref, ShareState)
+        await control.client.call(SHARE_OPEN, ref)
         await control.reaches("running")
         assert dorad.opened == [UUID]
         await send(control, order(2, enabled=False, grace=3))
@@ -38,7 +44,7 @@ async def test_a_share_is_started_held_opened_and_stopped(folder):
         assert [(stop.dataflow, stop.grace) for stop in dorad.stops] == [(UUID, 3)]
         assert ended.outcome.status == "finished"
         ref = ShareRef(epoch=1, generation=2, dataflow="flow")
-        await control.client.call("share.remove", ref, m.Nothing)
+        await control.client.call(SHARE_REMOVE, ref)
         await until(lambda: any(report.removed == ["flow"] for report in control.reports))
         await control.close()
 
@@ -238,7 +244,7 @@ async def test_the_head_of_the_audit_is_kept_and_the_one_before_told(folder):
     async with robot(folder) as (coordinator, agent, _dorad):
         control = await coordinator.attach(epoch=5, audit="five")
         begun = time.time()
-        found = await control.client.call("agent.remember", Remember(audit="six"), Remembered)
+        found = await control.client.call(AGENT_REMEMBER, Remember(audit="six"))
         assert found.audit == "five"
         assert begun <= found.time <= time.time()
         await control.close()
@@ -266,7 +272,7 @@ async def test_methods_of_the_daemon_are_passed_on_with_their_errors_and_data(fo
             await until(lambda: dorad.network_changed() or arriving.done())
             assert (await arriving).what == "network-changed"
         with pytest.raises(ControlError) as caught:
-            await client.call("daemon.status", m.Nothing(), m.DaemonStatus)
+            await client.call(m.DAEMON_STATUS, m.Nothing())
         assert caught.value.code == "unsupported"
         await control.close()
 
@@ -277,12 +283,12 @@ async def test_streams_of_clients_leave_room_for_those_of_the_coordinator(folder
         wanted = m.TopicWatch()
         with pytest.raises(ControlError, match="running streams, the maximum"):
             for _ in range(100):
-                rates = client.stream("topic.watch", wanted, m.TopicRates)
+                rates = client.stream(m.TOPIC_WATCH, wanted)
                 await stack.enter_async_context(rates)
                 await anext(rates)
         with pytest.raises(ControlError, match="running streams, the maximum"):
-            await anext(client.stream("watch", m.Watch(), m.Event))
-        async with client.stream("fleet.watch", m.FleetWatch(), m.FleetRows) as rows:
+            await anext(client.stream(m.WATCH, m.Watch()))
+        async with client.stream(m.FLEET_WATCH, m.FleetWatch()) as rows:
             assert (await anext(rows)).whole
         assert await client.list() == []
 

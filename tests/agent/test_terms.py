@@ -17,15 +17,17 @@ from dorad.agent.store import ShareStore
 from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
 from dorad.control.messages.agent import (
+    AGENT_ATTACH,
+    AGENT_CERTIFY,
+    AGENT_REMEMBER,
+    AGENT_RENEW,
+    SHARE_OPEN,
+    SHARE_SET,
     Attach,
-    Attached,
     Certificates,
-    Csr,
     Remember,
-    Remembered,
     Revocation,
     ShareRef,
-    ShareState,
 )
 from dorad.control.tls import Identity
 from dorafleet.ca.authority import open_authority
@@ -148,7 +150,7 @@ async def test_a_hostile_coordinator_cannot_lock_out_the_one_that_repairs_the_fl
         await send(control, order(epoch=4, hold=60))
         ref = ShareRef(epoch=HUGE, generation=1, dataflow="flow")
         with pytest.raises(ControlError, match="of no coordinator that has attached"):
-            await control.client.call("share.open", ref, ShareState)
+            await control.client.call(SHARE_OPEN, ref)
         await send(control, order(2, epoch=4, enabled=False))
         await control.close()
         del agent
@@ -165,10 +167,10 @@ async def test_an_operator_s_yes_lets_an_older_term_take_over_with_all_shares(fo
         await agent.says("is not obeyed")
         client = await coordinator.client()
         taken = attach(2, takes_over=True)
-        found = await client.call("agent.attach", taken, Attached)
+        found = await client.call(AGENT_ATTACH, taken)
         assert (found.epoch, found.shares[0].status) == (50, "running")
         # A lower generation of the store that was restored is followed, too; no node is restarted.
-        state = await client.call("share.set", order(1, epoch=2), ShareState)
+        state = await client.call(SHARE_SET, order(1, epoch=2))
         assert (state.epoch, state.generation) <= (2, 9)
         await client.close()
         control = await coordinator.attach(epoch=3)
@@ -205,16 +207,16 @@ async def test_a_renewal_keeps_the_term_and_the_authority(folder):
         identities = IdentityStore(agent.folder)
         before = identities.load()
         foreign = open_authority(folder / "foreign")
-        csr = (await control.client.call("agent.renew", Nothing(), Csr)).csr
+        csr = (await control.client.call(AGENT_RENEW, Nothing())).csr
         issued = foreign.issue(csr, Identity("robot", "arm1"))
         answer = Certificates(chain=issued.chain, authority=foreign.certificate)
         with pytest.raises(ControlError, match="another authority than the one that this robot"):
-            await control.client.call("agent.certify", answer, Nothing)
+            await control.client.call(AGENT_CERTIFY, answer)
         assert identities.load() == before
         issued = coordinator.authority.issue(csr, Identity("robot", "arm1"))
         answer = Certificates(chain=issued.chain, authority=coordinator.authority.certificate)
         version = identities.version
-        await control.client.call("agent.certify", answer, Nothing)
+        await control.client.call(AGENT_CERTIFY, answer)
         assert identities.version != version
         assert identities.load() == before
         await control.close()
@@ -227,7 +229,7 @@ async def test_the_clock_is_told_though_the_head_stays(folder):
         control = await coordinator.attach(epoch=1, audit=head(3))
         begun = time.time()
         asked = Remember(audit=head(2), known="")
-        found = await control.client.call("agent.remember", asked, Remembered)
+        found = await control.client.call(AGENT_REMEMBER, asked)
         assert found.audit == head(3)
         assert begun <= found.time <= time.time()
         await control.close()

@@ -286,7 +286,8 @@ class FakeFleet:
         }
         self._server = ControlServer(
             with_role_check(
-                {name: each for name, each in handlers.items() if name not in self.without}
+                {name: each for name, each in handlers.items() if name not in self.without},
+                METHODS,
             ),
             version="1.0",
             methods=METHODS,

@@ -74,7 +74,7 @@ async def test_the_command_of_each_action_does_the_same(
         for action in ACTIONS:
             command = shown(action.argv(target))
             assert await asyncio.to_thread(run, command) == 0, command
-            assert made.changes.pop() == (action.method, action.params(target))
+            assert made.changes.pop() == (action.method.name, action.params(target))
             assert made.changes == []
 
 

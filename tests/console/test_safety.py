@@ -307,7 +307,7 @@ async def test_a_server_refuses_what_a_role_may_not_do(tmp_path: Path) -> None:
     async with console(tmp_path, fleet) as driven:
         await driven.until("1 of 1")
         with pytest.raises(Exception, match="needs the role operator"):
-            await driven.app.server.call("node.restart", m.NodeStop(node="x"), m.Nothing)
+            await driven.app.server.call(m.NODE_RESTART, m.NodeStop(node="x"))
     assert fleet.changes == []
 
 

@@ -23,7 +23,18 @@ PAGE = DOCS / "control-api.md"
 ASYNCAPI = DOCS / "control-api.asyncapi.json"
 
 _MADE = re.compile(r"(<!-- made from .*? -->\n).*(<!-- end -->\n)", re.DOTALL)
-_HIDDEN = {"Method", "Request", "Reply", "Hello", "Welcome", "Cancel", "Nothing"}
+_HIDDEN = {
+    "CallMethod",
+    "FrameMethod",
+    "Method",
+    "StreamMethod",
+    "Request",
+    "Reply",
+    "Hello",
+    "Welcome",
+    "Cancel",
+    "Nothing",
+}
 
 
 def asyncapi() -> str:
@@ -56,7 +67,7 @@ def _methods() -> Iterator[str]:
             yield "It takes no parameters."
 
 
-def _summary(method: m.Method) -> str:
+def _summary(method: m.AnyMethod) -> str:
     """Return the summary of a method, and that of its parameters unless methods share them."""
     sharing = [row for row in m.METHODS.values() if row.params is method.params]
     words = summary_of(method.params)

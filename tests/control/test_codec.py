@@ -132,7 +132,7 @@ def test_values_of_any_type_have_no_number_that_is_no_float(number: int) -> None
 
 def test_params_that_are_not_known_are_refused() -> None:
     with pytest.raises(ControlError, match="`daemon\\.status` has no parameter `x`") as caught:
-        codec.decode_params("daemon.status", m.METHODS["daemon.status"], msgspec.Raw(b'{"x":1}'))
+        codec.decode_params(m.DAEMON_STATUS, msgspec.Raw(b'{"x":1}'))
     assert caught.value.hint == "it takes none"
 
 
@@ -146,7 +146,7 @@ def test_params_that_are_not_known_are_refused() -> None:
 )
 def test_negative_times_are_refused(method: str, params: bytes) -> None:
     with pytest.raises(ControlError, match="it must not be negative"):
-        codec.decode_params(method, m.METHODS[method], msgspec.Raw(params))
+        codec.decode_params(m.METHODS[method], msgspec.Raw(params))
 
 
 def test_data_round_trips() -> None:

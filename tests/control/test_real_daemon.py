@@ -151,7 +151,7 @@ def test_a_dataflow_of_too_many_nodes_is_refused_at_once(dorad: Daemon, flow: Pa
     start = m.Start(descriptor={"nodes": nodes}, path=str(flow / "dataflow.yml"))
     with dorad.client() as client:
         with pytest.raises(ControlError, match="20000 nodes are too many"):
-            client.call("dataflow.start", start, m.Started)
+            client.call(m.DATAFLOW_START, start)
         assert client.status().dataflows == 1
 
 

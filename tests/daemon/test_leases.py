@@ -10,7 +10,6 @@ import psutil
 import pytest
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Nothing
 from dorad.control.peer import Peer
 from dorad.daemon.leases import MAX_USER_LEASES, Leases
 from tests.harness.daemon import daemon
@@ -163,15 +162,15 @@ def test_wrong_words_are_refused(dorad, words, code, text):
 
 
 def test_a_client_cannot_hold_one_with_a_time_or_take_one_without(dorad):
-    from dorad.control.messages import Lease, LeaseTake
+    from dorad.control.messages import LEASE_HOLD, LEASE_TAKE, LeaseTake
 
     with dorad.client() as client:
         with pytest.raises(ControlError, match="`ttl` is missing"):
-            client.call("lease.take", LeaseTake(reason="x"), Lease)
-        with client.stream("lease.hold", LeaseTake(reason="x", ttl=5), Lease) as stream:
+            client.call(LEASE_TAKE, LeaseTake(reason="x"))
+        with client.stream(LEASE_HOLD, LeaseTake(reason="x", ttl=5)) as stream:
             with pytest.raises(ControlError, match=r"`lease\.take`"):
                 next(iter(stream))
-        assert client.call("daemon.status", Nothing(), type(client.status())).notices == []
+        assert client.status().notices == []
 
 
 class Clock:

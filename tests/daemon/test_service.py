@@ -229,16 +229,16 @@ def test_a_start_may_bring_parameters_which_a_run_that_is_known_overrides(
     )
     output = tmp_path / "output"
     with dorad.client() as client:
-        client.call("dataflow.start", start, m.Started)
+        client.call(m.DATAFLOW_START, start)
         dorad.until(lambda: output.exists() and "\n" in output.read_text())
         assert output.read_text() == "{'gain': 2.0, 'mode': ['x']}\n"
         client.set_param("arm", "gain", 3.0)
         client.delete_param("arm", "mode")
         client.stop()
-        client.call("dataflow.start", start, m.Started)
+        client.call(m.DATAFLOW_START, start)
         dorad.until(lambda: output.read_text().count("\n") == 2)
         assert output.read_text().splitlines()[1] == "{'gain': 3.0}"
         client.stop()
         bad = msgspec.structs.replace(start, uuid=None, params={"arm": {"": 1}})
         with pytest.raises(ControlError, match="cannot be empty"):
-            client.call("dataflow.start", bad, m.Started)
+            client.call(m.DATAFLOW_START, bad)

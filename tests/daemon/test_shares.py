@@ -331,7 +331,7 @@ def pids(two: Machines) -> dict[str, int | None]:
 def params_of(two: Machines, node: str) -> dict[str, Any]:
     """Return the parameters of a node of beta."""
     with two.daemons["beta"].client() as client:
-        found = client.call("param.list", m.NodeRef(node=node, dataflow=two.uuid), m.ParamList)
+        found = client.call(m.PARAM_LIST, m.NodeRef(node=node, dataflow=two.uuid))
     return {param.key: param.value for param in found.params}
 
 

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dorad.control.client import Client
 from dorad.control.target import Tcp, TlsFiles
 from dorafleet.cli.main import run_command
-from dorafleet.coordinator.messages import METHODS
 from tests.fleet.fakerobot import DEADLINE_S
 from tests.harness.commands import run_command as run_program
 from tests.harness.ports import free_port
@@ -43,7 +42,7 @@ class Site:
     def client(self):
         tls = TlsFiles(self.state / "authority.pem")
         target = Tcp("127.0.0.1", self.port, self.state / "token", tls)
-        return Client(target, methods=METHODS)
+        return Client(target)
 
     def kill(self):
         """End what a test has left."""

@@ -69,7 +69,7 @@ def test_many_exceptions_and_dataflows_are_counted_not_dropped():
 class Coordinator:
     """One without questions to operators."""
 
-    def call(self, method, params, kind):
+    def call(self, method, params):
         return SimpleNamespace(questions=[])
 
 

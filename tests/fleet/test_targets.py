@@ -20,7 +20,13 @@ from dorad.control.asyncclient import AsyncClient
 from dorad.control.client import Client
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REPLY, Limits
-from dorad.control.messages.agent import AGENT_METHODS, AgentReport, AgentWatch
+from dorad.control.messages.agent import (
+    AGENT_METHODS,
+    AGENT_RENEW,
+    AGENT_WATCH,
+    AgentReport,
+    AgentWatch,
+)
 from dorad.control.peer import Peer
 from dorad.control.session import ClientSession
 from dorad.control.target import FAR, Accepted, Tcp, TlsFiles, is_here
@@ -421,17 +427,16 @@ async def test_a_robot_that_has_connected_is_a_server():
         return m.DataflowState(uuid=params.dataflow, name=None, status="finished")
 
     async with robot({"agent.watch": watch, "dataflow.wait": wait}) as connection:
-        methods = AGENT_METHODS | m.METHODS
-        async with AsyncClient(Accepted(connection, "arm1"), methods=methods) as client:
+        async with AsyncClient(Accepted(connection, "arm1")) as client:
             assert client.daemon == "dorad-agent 1"
             assert (await client.wait("x")).uuid == "x"
-            reports = client.stream("agent.watch", AgentWatch(heartbeat=2.0), AgentReport)
+            reports = client.stream(AGENT_WATCH, AgentWatch(heartbeat=2.0))
             assert [each.time async for each in reports] == [0, 2, 4]
 
 
 async def test_a_robot_that_goes_is_named():
     async with robot({}) as connection:
-        client = await AsyncClient(Accepted(connection, "arm1"), methods=AGENT_METHODS).open()
+        client = await AsyncClient(Accepted(connection, "arm1")).open()
         await client.close()
         with pytest.raises(ControlError, match="the connection to the agent of arm1 was lost"):
-            await client.call("agent.renew", m.Nothing(), m.Nothing)
+            await client.call(AGENT_RENEW, m.Nothing())

@@ -48,7 +48,7 @@ class Machines:
             hold=hold,
         )
         with self.daemons[machine].client() as client:
-            client.call("dataflow.start", params, m.Started)
+            client.call(m.DATAFLOW_START, params)
 
     def open(self) -> None:
         """Wait until both are ready, then open both start barriers."""

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.agent.releases import queries
 from dorad.control.errors import ControlError
-from dorad.control.messages import DataflowState, Share, Start, Started, Stop, Wait
+from dorad.control.messages import (
+    DATAFLOW_START,
+    DATAFLOW_STOP,
+    DATAFLOW_WAIT,
+    DataflowState,
+    Share,
+    Start,
+    Stop,
+    Wait,
+)
 from dorad.control.messages.releases import Evidence
 
 if TYPE_CHECKING:
@@ -126,21 +135,21 @@ async def _run_command(
     run = str(uuid.uuid5(uuid.UUID(owner), what))
     stop = Stop(dataflow=run, force=True)
     try:
-        await client.call("dataflow.start", _start(run, owner, words, bundle), Started)
+        await client.call(DATAFLOW_START, _start(run, owner, words, bundle))
     except ControlError as error:
         if error.code == "exists":
             # An agent that has ended meanwhile has left it running.
-            await client.call("dataflow.stop", stop, DataflowState)
+            await client.call(DATAFLOW_STOP, stop)
         if error.code in ("exists", "unavailable", "busy", "deadline"):
             raise
         return f"cannot be started: {'; '.join(error.lines)}"[:MAX_TEXT], False
     try:
         wait = Wait(dataflow=run, timeout=TIMEOUT_S)
-        state = await client.call("dataflow.wait", wait, DataflowState)
+        state = await client.call(DATAFLOW_WAIT, wait)
     except ControlError as error:
         if error.code != "deadline":
             raise
-        await client.call("dataflow.stop", stop, DataflowState)
+        await client.call(DATAFLOW_STOP, stop)
         return f"did not end within {TIMEOUT_S:g} s", False
     except asyncio.CancelledError:
         _log.debug("%s of %s is left running", what, bundle.name)

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 from dorad.agent.releases.health import Measurement
 from dorad.control.errors import ControlError
-from dorad.control.messages import DaemonStatus, LeaseList, NodeList, Nothing, Ref, Top
+from dorad.control.messages import (
+    DAEMON_STATUS,
+    LEASE_LIST,
+    NODE_LIST,
+    TOP,
+    DaemonStatus,
+    Nothing,
+    Ref,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,7 +54,7 @@ class Contact:
 
 async def measure(client: AsyncClient, name: str, uuid: str) -> Measurement:
     """Return the daemon's figures of a dataflow. Raises ControlError."""
-    top = await client.call("top", Nothing(), Top)
+    top = await client.call(TOP, Nothing())
     at = clock()
     sent: dict[str, int] = {}
     for edge in top.edges:
@@ -58,12 +66,12 @@ async def measure(client: AsyncClient, name: str, uuid: str) -> Measurement:
 
 async def nodes(client: AsyncClient, uuid: str) -> list[NodeInfo]:
     """Return the nodes of a running dataflow. Raises ControlError."""
-    return (await client.call("node.list", Ref(dataflow=uuid), NodeList)).nodes
+    return (await client.call(NODE_LIST, Ref(dataflow=uuid))).nodes
 
 
 async def notices(client: AsyncClient, name: str, uuid: str) -> list[str]:
     """Return the warnings of the daemon that concern a dataflow. Raises ControlError."""
-    status = await client.call("daemon.status", Nothing(), DaemonStatus)
+    status = await client.call(DAEMON_STATUS, Nothing())
     return notices_about(status, name, uuid)
 
 
@@ -80,7 +88,7 @@ def notices_about(status: DaemonStatus, name: str, uuid: str) -> list[str]:
 async def leases(client: AsyncClient) -> list[Lease]:
     """Return the leases that make this robot busy. Raises ControlError."""
     try:
-        found = await client.call("lease.list", Nothing(), LeaseList)
+        found = await client.call(LEASE_LIST, Nothing())
     except ControlError as error:
         if error.code != "unknown-method":
             raise

@@ -9,15 +9,16 @@ agent refuses what is older than what it has, and a term that is too far ahead o
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from dorad.control.messages.base import Nothing, Struct
 from dorad.control.messages.dataflows import DataflowState
+from dorad.control.messages.method import CallMethod, StreamMethod, by_name, defined_in
 from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 from dorad.control.messages.shares import LinkPeer, Share
-from dorad.control.messages.table import Method
 from dorad.int64 import Int64
 
 Epoch = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
@@ -218,26 +219,46 @@ class Certificates(Struct):
     authority: str
 
 
-class EnrolSign(Struct):
-    """Sign the certificate of a robot: a method of coordinators."""
+AGENT_ATTACH = CallMethod(
+    "agent.attach",
+    "coordinator",
+    Attach,
+    Attached,
+    "Begin a connection; refused for an old epoch.",
+    report=True,
+)
+AGENT_REMEMBER = CallMethod(
+    "agent.remember",
+    "coordinator",
+    Remember,
+    Remembered,
+    "Keep the head of the audit; tell the time.",
+)
+AGENT_WATCH = StreamMethod(
+    "agent.watch", "coordinator", AgentWatch, AgentReport, "Report what changes.", report=True
+)
+AGENT_RENEW = CallMethod(
+    "agent.renew",
+    "coordinator",
+    Nothing,
+    Csr,
+    "Make a new key, and return a request for a certificate.",
+)
+AGENT_CERTIFY = CallMethod(
+    "agent.certify", "coordinator", Certificates, Nothing, "Use a new certificate."
+)
+SHARE_SET = CallMethod(
+    "share.set", "coordinator", ShareSet, ShareState, "Store a share and carry it out."
+)
+SHARE_OPEN = CallMethod(
+    "share.open", "coordinator", ShareRef, ShareState, "Open the start barrier of a share."
+)
+SHARE_REMOVE = CallMethod(
+    "share.remove", "coordinator", ShareRef, Nothing, "Forget a share that does not run."
+)
+RELEASE_ORDER = CallMethod(
+    "release.order", "coordinator", ReleaseOrder, ReleaseState, "Store the order for a release."
+)
 
-    robot: str
-    """Its id in the cluster file."""
-    csr: str
-    """A request for a certificate (PEM); only its key is used."""
-    again: bool = False
-    """Replace the certificate that the robot has, which is revoked. Not with a token."""
-
-
-AGENT_METHODS: dict[str, Method] = {
-    "agent.attach": Method(Attach, Attached, "Begin a connection; refused for an old epoch."),
-    "agent.remember": Method(Remember, Remembered, "Keep the head of the audit; tell the time."),
-    "agent.watch": Method(AgentWatch, AgentReport, "Report what changes.", stream=True),
-    "agent.renew": Method(Nothing, Csr, "Make a new key, and return a request for a certificate."),
-    "agent.certify": Method(Certificates, Nothing, "Use a new certificate."),
-    "share.set": Method(ShareSet, ShareState, "Store a share and carry it out."),
-    "share.open": Method(ShareRef, ShareState, "Open the start barrier of a share."),
-    "share.remove": Method(ShareRef, Nothing, "Forget a share that does not run."),
-    "release.order": Method(ReleaseOrder, ReleaseState, "Store the order for a release."),
-}
+AGENT_METHODS = by_name(defined_in(sys.modules[__name__]))
 """The methods that an agent answers itself."""

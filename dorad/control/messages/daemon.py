@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dorad.control.messages.base import Struct
+from dorad.control.messages.base import Nothing, Struct
+from dorad.control.messages.method import CallMethod
 from dorad.int64 import Int64
 
 
@@ -55,3 +56,9 @@ class Shutdown(Struct):
     """Stop the daemon. Refused with `busy` while dataflows run, unless `force` stops them first."""
 
     force: bool = False
+
+
+DAEMON_STATUS = CallMethod(
+    "daemon.status", "viewer", Nothing, DaemonStatus, "Return the state of the daemon."
+)
+DAEMON_SHUTDOWN = CallMethod("daemon.shutdown", "admin", Shutdown, Nothing, "Stop the daemon.")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from dorad.control.messages.base import Struct
+from dorad.control.messages.base import Nothing, Struct
+from dorad.control.messages.method import CallMethod
 from dorad.control.messages.shares import LinkPeer, Share
 from dorad.int64 import Int64
 
@@ -184,3 +185,70 @@ class DataflowDetail(Struct):
     """Nodes that no machine takes yet, with the reason; only from a coordinator."""
     params: dict[str, dict[str, Any]] = {}
     """Parameters that were set since the start, by node and key; not from a coordinator."""
+
+
+_DEFAULT_GRACE = 10.0
+"""Seconds from a stop's beginning to SIGTERM when a request gives none."""
+
+
+def until_kill(grace: float | None) -> float:
+    """Return the seconds until SIGKILL of nodes that do not end."""
+    return 1.5 * (_DEFAULT_GRACE if grace is None else grace)
+
+
+def _wait_seconds(params: Wait) -> float | None:
+    return params.timeout
+
+
+def _stop_seconds(params: Stop) -> float:
+    return 0.0 if params.force else until_kill(params.grace)
+
+
+DATAFLOW_START = CallMethod("dataflow.start", "operator", Start, Started, "Start a dataflow.")
+DATAFLOW_OPEN = CallMethod(
+    "dataflow.open", "operator", Ref, Nothing, "Open the start barrier that `hold` keeps closed."
+)
+DATAFLOW_WAIT = CallMethod(
+    "dataflow.wait",
+    "viewer",
+    Wait,
+    DataflowState,
+    "Wait until a dataflow has reached a state.",
+    seconds=_wait_seconds,
+)
+DATAFLOW_STOP = CallMethod(
+    "dataflow.stop",
+    "operator",
+    Stop,
+    DataflowState,
+    "Stop a dataflow and wait for its end.",
+    seconds=_stop_seconds,
+    scope="placed",
+)
+DATAFLOW_RESTART = CallMethod(
+    "dataflow.restart",
+    "operator",
+    Stop,
+    Restarted,
+    "Stop a dataflow and start it again.",
+    seconds=_stop_seconds,
+    scope="placed",
+)
+DATAFLOW_LIST = CallMethod("dataflow.list", "viewer", Nothing, DataflowList, "List dataflows.")
+DATAFLOW_INFO = CallMethod(
+    "dataflow.info", "viewer", Ref, DataflowDetail, "Describe one dataflow.", scope="any"
+)
+DATAFLOW_CLEAN = CallMethod(
+    "dataflow.clean",
+    "operator",
+    Nothing,
+    DataflowList,
+    "Remove dataflows that have ended from the list.",
+)
+DATAFLOW_ENABLE = CallMethod(
+    "dataflow.enable",
+    "operator",
+    Enable,
+    DataflowInfo,
+    "Choose whether a dataflow is started at boot.",
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Literal
 
 from dorad.control.messages.base import Struct
+from dorad.control.messages.method import CallMethod, StreamMethod
 from dorad.control.messages.topics import Top
 from dorad.int64 import Int64
 
@@ -179,3 +180,21 @@ class TopPart(Struct):
     """Number of nodes that match, with those beyond the limit."""
     edges: Int64
     """The same for edges."""
+
+
+TOP_WATCH = StreamMethod(
+    "top.watch",
+    "viewer",
+    TopWatch,
+    TopPart,
+    "Measure nodes and edges again and again.",
+    scope="any",
+)
+FLEET_WATCH = StreamMethod(
+    "fleet.watch", "viewer", FleetWatch, FleetRows, "Follow the robots in brief.", report=True
+)
+ALERTS_WATCH = StreamMethod("alerts.watch", "viewer", AlertWatch, Alerts, "Follow the alerts.")
+ALERTS_PAST = CallMethod(
+    "alerts.past", "viewer", PastAlertsRead, PastAlerts, "Return the alerts that are over."
+)
+ALERTS_ACK = CallMethod("alerts.ack", "operator", AlertAck, Alert, "Acknowledge an alert.")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dorad.control.messages.base import Struct
+from dorad.control.messages.dataflows import Ref
+from dorad.control.messages.method import CallMethod
 from dorad.int64 import Int64
 
 
@@ -45,3 +47,8 @@ class IncidentList(Struct):
     boxes: list[BlackBox]
     missing: dict[str, str] = {}
     """Machines that did not answer, and why; only from a coordinator."""
+
+
+INCIDENT_LIST = CallMethod(
+    "incident.list", "viewer", Ref, IncidentList, "List what black boxes have kept."
+)

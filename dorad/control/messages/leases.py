@@ -6,7 +6,8 @@ from typing import Annotated
 
 import msgspec
 
-from dorad.control.messages.base import Struct
+from dorad.control.messages.base import Nothing, Struct
+from dorad.control.messages.method import CallMethod, StreamMethod
 from dorad.control.messages.releases import Lease
 
 MAX_TTL_S = 24 * 3600.0
@@ -32,3 +33,15 @@ class LeaseList(Struct):
     """All leases, the oldest first."""
 
     leases: list[Lease]
+
+
+LEASE_LIST = CallMethod(
+    "lease.list", "viewer", Nothing, LeaseList, "List what must not be interrupted."
+)
+LEASE_TAKE = CallMethod("lease.take", "operator", LeaseTake, Lease, "Take a lease for some time.")
+LEASE_HOLD = StreamMethod(
+    "lease.hold", "operator", LeaseTake, Lease, "Hold a lease as long as the stream is open."
+)
+LEASE_END = CallMethod(
+    "lease.end", "operator", LeaseRef, Nothing, "End a lease that was taken for some time."
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from dorad.control.messages.base import Struct
+from dorad.control.messages.method import StreamMethod
 from dorad.int64 import Int64
 from dorad.logrecord import LogRecord
 
@@ -64,3 +65,11 @@ class Event(Struct):
     `node-exited`; `after`, in seconds, and `failed` of `node-restarting`; `input` and `source` of
     `input-broken` and `input-recovered`; `key` and `value` of `param-changed`; `change` of
     `topology-changed`."""
+
+
+LOGS_READ = StreamMethod(
+    "logs.read", "viewer", LogRead, LogLines, "Read log lines, and follow new ones."
+)
+WATCH = StreamMethod(
+    "watch", "viewer", Watch, Event, "Follow the events of dataflows.", scope="any"
+)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from dorad.control.messages.base import Struct
+from dorad.control.messages.base import Nothing, Struct
+from dorad.control.messages.dataflows import Ref, until_kill
+from dorad.control.messages.method import CallMethod
+from dorad.control.messages.shares import Update
 from dorad.int64 import Int64
 
 NodeStatus = Literal[
@@ -165,3 +168,76 @@ class Changed(Struct):
     uuid: str
     changes: list[str]
     """How the descriptor now differs from the file it was started from."""
+
+
+MAX_START_WAIT_S = 30.0
+"""Maximum seconds that a change of a dataflow waits until the dataflow has started."""
+
+
+def _change_seconds(params: NodeStop | NodeReplace) -> float:
+    return until_kill(params.grace) + MAX_START_WAIT_S
+
+
+def _start_seconds(_params: Struct) -> float:
+    return MAX_START_WAIT_S
+
+
+DATAFLOW_UPDATE = CallMethod(
+    "dataflow.update", "operator", Update, Changed, "Change a running dataflow to a new descriptor."
+)
+NODE_LIST = CallMethod(
+    "node.list", "viewer", Ref, NodeList, "List the nodes of one or all dataflows.", scope="any"
+)
+NODE_INFO = CallMethod(
+    "node.info", "viewer", NodeRef, NodeDetail, "Describe one node.", scope="any"
+)
+NODE_ADD = CallMethod(
+    "node.add",
+    "operator",
+    NodeAdd,
+    Changed,
+    "Add a node to a running dataflow.",
+    seconds=_start_seconds,
+)
+NODE_REMOVE = CallMethod(
+    "node.remove",
+    "operator",
+    NodeStop,
+    Changed,
+    "Stop a node and remove it from its dataflow.",
+    seconds=_change_seconds,
+)
+NODE_REPLACE = CallMethod(
+    "node.replace",
+    "operator",
+    NodeReplace,
+    Changed,
+    "Replace a node by another one.",
+    seconds=_change_seconds,
+)
+NODE_CONNECT = CallMethod(
+    "node.connect", "operator", EdgeNew, Changed, "Add an edge.", seconds=_start_seconds
+)
+NODE_DISCONNECT = CallMethod(
+    "node.disconnect", "operator", EdgeRef, Changed, "Remove an edge.", seconds=_start_seconds
+)
+NODE_RESTART = CallMethod(
+    "node.restart",
+    "operator",
+    NodeStop,
+    Nothing,
+    "Restart a node, regardless of its restart policy.",
+    seconds=_change_seconds,
+    scope="any",
+    record="names",
+)
+NODE_STOP = CallMethod(
+    "node.stop",
+    "operator",
+    NodeStop,
+    Nothing,
+    "Stop a node without restarting it.",
+    seconds=_change_seconds,
+    scope="any",
+    record="names",
+)

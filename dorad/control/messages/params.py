@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dorad.control.messages.base import Struct
+from dorad.control.messages.base import Nothing, Struct
+from dorad.control.messages.method import CallMethod
+from dorad.control.messages.nodes import NodeRef
 
 
 class ParamRef(Struct):
@@ -44,3 +46,27 @@ class ParamList(Struct):
     """The parameters of a node."""
 
     params: list[Param]
+
+
+PARAM_LIST = CallMethod(
+    "param.list", "viewer", NodeRef, ParamList, "List a node's parameters.", scope="any"
+)
+PARAM_GET = CallMethod("param.get", "viewer", ParamRef, Param, "Return one parameter.", scope="any")
+PARAM_SET = CallMethod(
+    "param.set",
+    "operator",
+    ParamSet,
+    Param,
+    "Set a parameter and notify the node.",
+    scope="any",
+    record="values",
+)
+PARAM_DELETE = CallMethod(
+    "param.delete",
+    "operator",
+    ParamRef,
+    Nothing,
+    "Delete a parameter and notify the node.",
+    scope="any",
+    record="values",
+)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from dorad.control.messages.base import Struct
+from dorad.control.messages.base import Nothing, Struct
+from dorad.control.messages.dataflows import Ref
+from dorad.control.messages.method import CallMethod, FrameMethod, StreamMethod
 from dorad.control.messages.nodes import NodeInfo, Subscriber
 from dorad.control.messages.shares import LinkChannel
 from dorad.int64 import Int64
@@ -189,3 +191,28 @@ class Published(Struct):
 
     messages: Int64
     subscribers: Int64
+
+
+TOP = CallMethod("top", "viewer", Nothing, Top, "Measure all running nodes and their edges.")
+TOPIC_LIST = CallMethod(
+    "topic.list", "viewer", Ref, TopicList, "List outputs and their subscribers.", scope="any"
+)
+TOPIC_WATCH = StreamMethod(
+    "topic.watch", "viewer", TopicWatch, TopicRates, "Measure outputs.", scope="any"
+)
+TOPIC_SUBSCRIBE = FrameMethod(
+    "topic.subscribe",
+    "viewer",
+    TopicSubscribe,
+    TopicHeader,
+    "Receive the messages of outputs.",
+    scope="any",
+)
+TOPIC_PUBLISH = CallMethod(
+    "topic.publish",
+    "operator",
+    TopicPublish,
+    Published,
+    "Send messages on an output as if its node did.",
+    scope="any",
+)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 from dorad.daemon.api.nodes import refuse_share
 from dorad.daemon.logreads import read_logs
 from dorad.daemon.rules.ladder import GRACE_S
@@ -38,6 +39,24 @@ class DataflowMethods:
         self._service = service
         self._registry = registry
         self._measure = measure
+
+    @property
+    def table(self) -> HandlerTable:
+        """The handler of each method."""
+        table = HandlerTable()
+        table.call(m.DAEMON_STATUS, self.status)
+        table.call(m.DAEMON_SHUTDOWN, self.shutdown)
+        table.call(m.DATAFLOW_START, self.start)
+        table.call(m.DATAFLOW_WAIT, self.wait)
+        table.call(m.DATAFLOW_STOP, self.stop)
+        table.call(m.DATAFLOW_RESTART, self.restart)
+        table.call(m.DATAFLOW_LIST, self.list_all)
+        table.call(m.DATAFLOW_INFO, self.info)
+        table.call(m.DATAFLOW_CLEAN, self.clean)
+        table.call(m.DATAFLOW_ENABLE, self.enable)
+        table.stream(m.LOGS_READ, self.read_logs)
+        table.stream(m.WATCH, self.watch)
+        return table
 
     async def status(self, _call: Call, _params: m.Nothing) -> m.DaemonStatus:
         """Return the status of the daemon."""

@@ -10,6 +10,7 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.naming import ended
 from dorad.control.rowdeltas import RowDeltas
+from dorad.control.session import HandlerTable
 from dorad.control.topparts import interval, reduction
 
 if TYPE_CHECKING:
@@ -28,6 +29,17 @@ class FleetMethods:
         self._registry = registry
         self._measure = measure
         self._watch = watch
+
+    @property
+    def table(self) -> HandlerTable:
+        """The handler of each method."""
+        table = HandlerTable()
+        table.stream(m.TOP_WATCH, self.top)
+        table.stream(m.FLEET_WATCH, self.rows)
+        table.stream(m.ALERTS_WATCH, self.alerts)
+        table.call(m.ALERTS_PAST, self.past_alerts)
+        table.call(m.ALERTS_ACK, self.ack)
+        return table
 
     async def rows(self, _call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
         """Yield the row of this machine, whenever it changes."""

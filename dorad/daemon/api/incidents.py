@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
+from dorad.control.session import HandlerTable
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.recording import NODE_ID
 from dorad.launch.programs import folder_of
@@ -27,6 +28,13 @@ class IncidentMethods:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+
+    @property
+    def table(self) -> HandlerTable:
+        """The handler of each method."""
+        table = HandlerTable()
+        table.call(m.INCIDENT_LIST, self.list_all)
+        return table
 
     async def list_all(self, _call: Call, params: m.Ref) -> m.IncidentList:
         """List the incidents of one dataflow or of all, also of those that have ended."""

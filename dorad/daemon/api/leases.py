@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,16 @@ class LeaseMethods:
     def __init__(self, registry: Registry, leases: Leases) -> None:
         self._registry = registry
         self._leases = leases
+
+    @property
+    def table(self) -> HandlerTable:
+        """The handler of each method."""
+        table = HandlerTable()
+        table.call(m.LEASE_LIST, self.list_all)
+        table.call(m.LEASE_TAKE, self.take)
+        table.stream(m.LEASE_HOLD, self.hold)
+        table.call(m.LEASE_END, self.end)
+        return table
 
     async def list_all(self, _call: Call, _params: m.Nothing) -> m.LeaseList:
         """List the leases of nodes and of clients."""

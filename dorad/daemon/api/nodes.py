@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.limits import MAX_START_WAIT_S
+from dorad.control.messages.nodes import MAX_START_WAIT_S
 from dorad.control.naming import ended
+from dorad.control.session import HandlerTable
 from dorad.control.wiring import inputs_of, subscribers
 from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.dataflow import topology
@@ -37,6 +38,21 @@ class NodeMethods:
     def __init__(self, registry: Registry, measure: Measure) -> None:
         self._registry = registry
         self._measure = measure
+
+    @property
+    def table(self) -> HandlerTable:
+        """The handler of each method."""
+        table = HandlerTable()
+        table.call(m.NODE_LIST, self.list_all)
+        table.call(m.NODE_INFO, self.info)
+        table.call(m.NODE_ADD, self.add)
+        table.call(m.NODE_REMOVE, self.remove)
+        table.call(m.NODE_REPLACE, self.replace)
+        table.call(m.NODE_CONNECT, self.connect)
+        table.call(m.NODE_DISCONNECT, self.disconnect)
+        table.call(m.NODE_RESTART, self.restart)
+        table.call(m.NODE_STOP, self.stop)
+        return table
 
     async def list_all(self, _call: Call, params: m.Ref) -> m.NodeList:
         """List the nodes of one dataflow, or of all running ones."""

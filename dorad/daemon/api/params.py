@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 from dorad.daemon.api.nodes import node_of
 from dorad.dataflow import params as rules
 
@@ -21,6 +22,16 @@ class ParamMethods:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+
+    @property
+    def table(self) -> HandlerTable:
+        """The handler of each method."""
+        table = HandlerTable()
+        table.call(m.PARAM_LIST, self.list_all)
+        table.call(m.PARAM_GET, self.get)
+        table.call(m.PARAM_SET, self.set)
+        table.call(m.PARAM_DELETE, self.delete)
+        return table
 
     async def list_all(self, _call: Call, params: m.NodeRef) -> m.ParamList:
         """List a node's parameters: the declared ones first, then the others that were set."""

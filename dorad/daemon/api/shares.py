@@ -9,6 +9,7 @@ import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 from dorad.daemon.api.nodes import until_started
 from dorad.daemon.errors import CommandError
 from dorad.daemon.record import checked_dataflow
@@ -47,6 +48,14 @@ class ShareMethods:
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
+
+    @property
+    def table(self) -> HandlerTable:
+        """The handler of each method."""
+        table = HandlerTable()
+        table.call(m.DATAFLOW_OPEN, self.open)
+        table.call(m.DATAFLOW_UPDATE, self.update)
+        return table
 
     async def open(self, _call: Call, params: m.Ref) -> m.Nothing:
         """Open the start barrier of a dataflow that was started with `hold`."""

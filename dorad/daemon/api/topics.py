@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from dorad.control import messages as m
 from dorad.control import wiring
 from dorad.control.errors import ControlError
+from dorad.control.session import HandlerTable
 from dorad.daemon.measuring import topicrates
 from dorad.daemon.subscription import reducing
 
@@ -28,6 +29,17 @@ class TopicMethods:
         self._registry = registry
         self._measure = measure
         self._observer_numbers = itertools.count(1)
+
+    @property
+    def table(self) -> HandlerTable:
+        """The handler of each method."""
+        table = HandlerTable()
+        table.call(m.TOP, self.top)
+        table.call(m.TOPIC_LIST, self.list_all)
+        table.stream(m.TOPIC_WATCH, self.watch)
+        table.frames(m.TOPIC_SUBSCRIBE, self.subscribe)
+        table.call(m.TOPIC_PUBLISH, self.publish)
+        return table
 
     async def top(self, _call: Call, _params: m.Nothing) -> m.Top:
         """Return resources and rates of all running dataflows."""

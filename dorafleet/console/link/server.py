@@ -7,23 +7,21 @@ import logging
 import time
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from dorad.control import messages as m
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.jitter import between
-from dorafleet.console.model.commands import METHODS
 from dorafleet.console.model.fleet import FleetStore, FleetView
 from dorafleet.console.model.targets import on_robot
-from dorafleet.coordinator.messages import AlertReceivers
+from dorafleet.coordinator.messages import ALERTS_RECEIVERS, AlertReceivers
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from dorad.control.messages.method import P, R
     from dorad.control.target import Targets
-
-R = TypeVar("R", bound=m.Struct)
 
 PROBE_S = 1.0
 """Time between two questions whether the server still answers."""
@@ -116,16 +114,16 @@ class Server:
         if self._close_target is not None:
             await self._close_target()
 
-    async def call(self, method: str, params: m.Struct, kind: type[R]) -> R:
+    async def call(self, method: m.CallMethod[P, R], params: P) -> R:
         """Call a method. Raises ControlError, for instance while there is no connection."""
         if self._client is None:
             raise ControlError("unavailable", "not connected", self.link.error or None)
-        return await self._client.call(method, params, kind)
+        return await self._client.call(method, params)
 
     async def connect(self) -> AsyncClient:
         """Return one more connection, for a stream that may be heavy. Raises ControlError."""
         target = await self._open_target()
-        return await AsyncClient(target, name="dorafleet console", methods=METHODS).open()
+        return await AsyncClient(target, name="dorafleet console").open()
 
     async def run(self) -> None:
         """Connect, again and again, until cancelled."""
@@ -174,7 +172,7 @@ class Server:
     async def _probe(self, client: AsyncClient) -> None:
         while True:
             began = time.monotonic()
-            await client.call("daemon.status", m.Nothing(), m.DaemonStatus)
+            await client.call(m.DAEMON_STATUS, m.Nothing())
             now = time.monotonic()
             trip = steady(self.link.round_trip, now - began)
             # No change to paint: the next one shows it.
@@ -182,7 +180,7 @@ class Server:
             await asyncio.sleep(PROBE_S)
 
     async def _rows(self, client: AsyncClient) -> None:
-        async with client.stream("fleet.watch", m.FleetWatch(interval=0.5), m.FleetRows) as rows:
+        async with client.stream(m.FLEET_WATCH, m.FleetWatch(interval=0.5)) as rows:
             with self._unless_missing("fleet.watch"):
                 async for update in rows:
                     self._fleet.take(update)
@@ -191,7 +189,7 @@ class Server:
                 raise ControlError("unavailable", "the server has ended `fleet.watch`")
 
     async def _alerts(self, client: AsyncClient) -> None:
-        async with client.stream("alerts.watch", m.AlertWatch(interval=0.5), m.Alerts) as updates:
+        async with client.stream(m.ALERTS_WATCH, m.AlertWatch(interval=0.5)) as updates:
             with self._unless_missing("alerts.watch"):
                 async for each in updates:
                     self.alerts = tuple(each.alerts)
@@ -202,7 +200,7 @@ class Server:
     async def _receivers(self, client: AsyncClient) -> None:
         with self._unless_missing("alerts.receivers"):
             while True:
-                told = await client.call("alerts.receivers", m.Nothing(), AlertReceivers)
+                told = await client.call(ALERTS_RECEIVERS, m.Nothing())
                 if told != self.receivers:
                     self.receivers = told
                     self.version += 1

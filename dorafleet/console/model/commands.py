@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Literal
 
 from dorad.control import messages as m
 from dorad.control.paramtext import json_text
-from dorafleet.coordinator.messages import METHODS as COORDINATOR_METHODS
-from dorafleet.rollout.messages import RolloutAct
+from dorafleet.rollout.messages import ROLLOUT_ACTS, ROLLOUT_START, RolloutAct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
+    from dorad.control.messages.method import NeededRole
     from dorafleet.console.model.targets import Target
     from dorafleet.rollout.messages import RolloutNew
     from dorafleet.rollout.operate import Act
 
-Role = Literal["viewer", "operator", "admin"]
 Kind = Literal["node", "dataflow", "param", "alert", "rollout", "plan"]
 
-RANKS: tuple[Role, ...] = ("viewer", "operator", "admin")
+RANKS: tuple[NeededRole, ...] = ("viewer", "operator", "admin")
 
 ENDED = ("failed", "stopped")
 """States of nodes that are not restarted any more."""
@@ -35,9 +34,6 @@ START_DATAFLOW = "start-dataflow"
 ID_SIZE, SHORT_ID = 64, 12
 """Characters of the id of a release, and of its beginning in commands."""
 
-METHODS = COORDINATOR_METHODS
-"""What a coordinator may be asked; a daemon knows a part of it."""
-
 
 @dataclass(frozen=True, slots=True)
 class Action:
@@ -48,8 +44,7 @@ class Action:
     name: str
     title: str
     kind: Kind
-    method: str
-    role: Role
+    method: m.CallMethod[Any, Any]
     params: Callable[[Target], m.Struct]
     argv: Callable[[Target], Sequence[str]]
     """The equivalent command line."""
@@ -61,6 +56,11 @@ class Action:
     """What must be typed first; empty for nothing. Only values of parameters are."""
     remark: Callable[[Any], str] = lambda _: ""
     """Returns what its result says beyond that it is done."""
+
+    @property
+    def role(self) -> NeededRole:
+        """The role that it needs."""
+        return self.method.role
 
 
 def _node(target: Target) -> m.NodeStop:
@@ -100,8 +100,7 @@ def _rollout(key: str, act: Act, title: str, warns: str, *, wide: bool = False) 
         act,
         title,
         "rollout",
-        f"rollout.{act}",
-        "operator",
+        ROLLOUT_ACTS[act],
         lambda t: RolloutAct(rollout=t.rollout),
         lambda t: ("dorafleet", "rollout", act, str(t.rollout)),
         warns,
@@ -115,8 +114,7 @@ ACTIONS: tuple[Action, ...] = (
         "restart-node",
         "Restart the node",
         "node",
-        "node.restart",
-        "operator",
+        m.NODE_RESTART,
         _node,
         lambda t: ("dora", "node", "restart", t.node, "-d", t.dataflow),
         "The node stops, if it runs, and starts again. Messages in its inputs are kept.",
@@ -126,8 +124,7 @@ ACTIONS: tuple[Action, ...] = (
         "stop-node",
         "Stop the node",
         "node",
-        "node.stop",
-        "operator",
+        m.NODE_STOP,
         _node,
         lambda t: ("dora", "node", "stop", t.node, "-d", t.dataflow),
         "The node ends, and its outputs close. A restart starts it again.",
@@ -137,8 +134,7 @@ ACTIONS: tuple[Action, ...] = (
         "restart-dataflow",
         "Restart the dataflow",
         "dataflow",
-        "dataflow.restart",
-        "operator",
+        m.DATAFLOW_RESTART,
         _flow,
         lambda t: ("dora", "restart", t.dataflow),
         "All nodes of the dataflow stop and start again, on all its robots.",
@@ -148,8 +144,7 @@ ACTIONS: tuple[Action, ...] = (
         "stop-dataflow",
         "Stop the dataflow",
         "dataflow",
-        "dataflow.stop",
-        "operator",
+        m.DATAFLOW_STOP,
         _flow,
         lambda t: ("dora", "stop", t.dataflow),
         "All nodes of the dataflow stop, on all its robots.",
@@ -159,8 +154,7 @@ ACTIONS: tuple[Action, ...] = (
         START_DATAFLOW,
         "Begin the ended dataflow again",
         "dataflow",
-        "dataflow.restart",
-        "operator",
+        m.DATAFLOW_RESTART,
         _flow,
         lambda t: ("dora", "restart", t.dataflow),
         "It starts as it was at its end: its file is not read again.",
@@ -170,8 +164,7 @@ ACTIONS: tuple[Action, ...] = (
         "set-param",
         "Set the value of the parameter",
         "param",
-        "param.set",
-        "operator",
+        m.PARAM_SET,
         _param_set,
         lambda t: (
             *("dora", "param", "set", t.node, _known(t).key, json_text(_known(t).value)),
@@ -186,8 +179,7 @@ ACTIONS: tuple[Action, ...] = (
         "delete-param",
         "Delete the value of the parameter",
         "param",
-        "param.delete",
-        "operator",
+        m.PARAM_DELETE,
         _param,
         lambda t: ("dora", "param", "delete", t.node, _known(t).key, "-d", t.dataflow),
         "A declared parameter returns to its default; another one is gone.",
@@ -197,8 +189,7 @@ ACTIONS: tuple[Action, ...] = (
         "acknowledge",
         "Acknowledge: I will handle it",
         "alert",
-        "alerts.ack",
-        "operator",
+        m.ALERTS_ACK,
         lambda t: m.AlertAck(id=t.alert),
         lambda t: ("dorafleet", "alerts", "--ack", t.alert),
     ),
@@ -207,8 +198,7 @@ ACTIONS: tuple[Action, ...] = (
         "unacknowledge",
         "Take the acknowledgement back",
         "alert",
-        "alerts.ack",
-        "operator",
+        m.ALERTS_ACK,
         lambda t: m.AlertAck(id=t.alert, undo=True),
         lambda t: ("dorafleet", "alerts", "--unack", t.alert),
     ),
@@ -217,8 +207,7 @@ ACTIONS: tuple[Action, ...] = (
         "start-rollout",
         "Start the rollout",
         "plan",
-        "rollout.start",
-        "operator",
+        ROLLOUT_START,
         _planned,
         lambda t: ("dorafleet", "rollout", "start", *selecting(_planned(t)), "--detach"),
         "The coordinator drives it as this plan says, and sends the files that it has.",
@@ -255,7 +244,7 @@ ACTIONS: tuple[Action, ...] = (
 )
 
 
-def allowed(role: str, needed: Role) -> bool:
+def allowed(role: str, needed: NeededRole) -> bool:
     """Return True if a role is enough. A server that does not say the role decides itself."""
     if not role:
         return True

@@ -7,7 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import PastAlerts, PastAlertsRead
+from dorad.control.messages import ALERTS_PAST, PastAlertsRead
 from dorad.terminal import local_time
 from dorafleet.console.model.alerts import by_need, new_count, where
 from dorafleet.console.model.targets import Target
@@ -103,9 +103,7 @@ class AlertsScreen(ConsoleScreen):
 
     async def _read_past(self) -> None:
         try:
-            found = await self.server.call(
-                "alerts.past", PastAlertsRead(limit=MAX_OVER), PastAlerts
-            )
+            found = await self.server.call(ALERTS_PAST, PastAlertsRead(limit=MAX_OVER))
         except ControlError as error:
             _log.debug("no alerts that are over: %s", error)
         else:

@@ -14,7 +14,7 @@ from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
 from dorafleet.coordinator.audit import Head
-from dorafleet.coordinator.messages import AuditPage, AuditRead
+from dorafleet.coordinator.messages import AUDIT_READ, AuditPage, AuditRead
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -141,7 +141,7 @@ async def _page(client: AsyncClient, after: int, limit: int) -> tuple[AuditPage,
     Raises:
         ControlError: there is no answer, or it has no valid head.
     """
-    page = await client.call("audit.read", AuditRead(after=after, limit=limit), AuditPage)
+    page = await client.call(AUDIT_READ, AuditRead(after=after, limit=limit))
     try:
         return page, Head.parse(page.head).sequence
     except ValueError as error:

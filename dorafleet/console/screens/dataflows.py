@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dorad.control.messages import DataflowList, Nothing
+from dorad.control.messages import DATAFLOW_LIST, DataflowList, Nothing
 from dorafleet.console.link.streams import Feed, polled
 from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
@@ -55,7 +55,7 @@ class DataflowsScreen(ConsoleScreen):
         return [
             Feed(
                 self.server,
-                lambda c: polled(lambda: c.call("dataflow.list", Nothing(), DataflowList), EVERY_S),
+                lambda c: polled(lambda: c.call(DATAFLOW_LIST, Nothing()), EVERY_S),
                 self._take,
             )
         ]

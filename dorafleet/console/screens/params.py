@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import NodeRef, ParamList
+from dorad.control.messages import PARAM_LIST, NodeRef
 from dorad.natural import natural
 from dorad.phrases import first_of
 from dorafleet.console.link.streams import Feed, polled
@@ -97,7 +97,7 @@ class ParamsScreen(ConsoleScreen):
             ref = NodeRef(node=node.node, dataflow=node.dataflow)
             async with limit:
                 try:
-                    return (await client.call("param.list", ref, ParamList)).params
+                    return (await client.call(PARAM_LIST, ref)).params
                 except ControlError as error:
                     return error
 

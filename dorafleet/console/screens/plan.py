@@ -14,7 +14,7 @@ from dorafleet.console.view import planlines, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
-from dorafleet.rollout.messages import RolloutNew, RolloutPlan
+from dorafleet.rollout.messages import ROLLOUT_PLAN, RolloutNew, RolloutPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -69,9 +69,7 @@ class PlanScreen(ConsoleScreen):
         return [
             Feed(
                 self.server,
-                lambda c: polled(
-                    lambda: c.call("rollout.plan", self._request, RolloutPlan), EVERY_S
-                ),
+                lambda c: polled(lambda: c.call(ROLLOUT_PLAN, self._request), EVERY_S),
                 self._take,
             )
         ]

@@ -10,7 +10,7 @@ from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import releaserows, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
-from dorafleet.rollout.messages import ReleaseList
+from dorafleet.rollout.messages import RELEASE_LIST, ReleaseList
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -52,7 +52,7 @@ class ReleasesScreen(ConsoleScreen):
         return [
             Feed(
                 self.server,
-                lambda c: polled(lambda: c.call("release.list", Nothing(), ReleaseList), EVERY_S),
+                lambda c: polled(lambda: c.call(RELEASE_LIST, Nothing()), EVERY_S),
                 self._take,
             )
         ]

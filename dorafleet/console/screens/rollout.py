@@ -14,7 +14,13 @@ from dorafleet.console.view import rolloutlines, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
-from dorafleet.rollout.messages import RolloutDetail, RolloutRef, RolloutUpdate, RolloutWatch
+from dorafleet.rollout.messages import (
+    ROLLOUT_STATUS,
+    ROLLOUT_WATCH,
+    RolloutRef,
+    RolloutUpdate,
+    RolloutWatch,
+)
 from dorafleet.rollout.operate import possible_acts
 
 if TYPE_CHECKING:
@@ -68,7 +74,7 @@ class RolloutScreen(ConsoleScreen):
 
     def _opened(self, client: AsyncClient) -> AsyncStream[RolloutUpdate]:
         self._is_first = True
-        return client.stream("rollout.watch", RolloutWatch(rollout=self.number), RolloutUpdate)
+        return client.stream(ROLLOUT_WATCH, RolloutWatch(rollout=self.number))
 
     def _take(self, update: RolloutUpdate) -> None:
         if self._is_first:
@@ -91,9 +97,7 @@ class RolloutScreen(ConsoleScreen):
     async def _ask_about(self, number: int | None) -> None:
         """Ask how a rollout ended that is no longer followed; None is the newest."""
         try:
-            detail = await self.server.call(
-                "rollout.status", RolloutRef(rollout=number), RolloutDetail
-            )
+            detail = await self.server.call(ROLLOUT_STATUS, RolloutRef(rollout=number))
         except ControlError as error:
             _log.debug("the end of rollout %s is not known: %s", number, error)
             if number is not None:

@@ -10,7 +10,7 @@ from dorafleet.console.view import rolloutrows, words
 from dorafleet.console.view.bars import Crumbs
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
-from dorafleet.rollout.messages import RolloutList, RolloutRef
+from dorafleet.rollout.messages import ROLLOUT_LIST, RolloutList, RolloutRef
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -53,9 +53,7 @@ class RolloutsScreen(ConsoleScreen):
         return [
             Feed(
                 self.server,
-                lambda c: polled(
-                    lambda: c.call("rollout.list", RolloutRef(), RolloutList), EVERY_S
-                ),
+                lambda c: polled(lambda: c.call(ROLLOUT_LIST, RolloutRef()), EVERY_S),
                 self._take,
             )
         ]

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Preview, Ref, TopicList
+from dorad.control.messages import TOPIC_LIST, Preview, Ref
 from dorafleet.console.link.streams import Feed
 from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
@@ -109,7 +109,7 @@ class TopicsScreen(ConsoleScreen):
 
     async def _list(self) -> None:
         try:
-            found = await self.server.call("topic.list", Ref(dataflow=self.dataflow), TopicList)
+            found = await self.server.call(TOPIC_LIST, Ref(dataflow=self.dataflow))
         except ControlError as error:
             _log.debug("no list of the outputs of %s: %s", self.dataflow, error)
         else:

@@ -11,7 +11,8 @@ import yaml
 from dorad.agent.folder import releases_folder, signers_folder
 from dorad.agent.releases.trees import TreeLibrary
 from dorad.control.errors import ControlError
-from dorad.control.messages.releases import ReleaseOrder, ReleaseState
+from dorad.control.messages.agent import RELEASE_ORDER
+from dorad.control.messages.releases import ReleaseOrder
 from dorad.release.machine import this_machine
 from dorad.release.manifest import NodeContent
 from dorad.release.signature import ALLOWED, Signers
@@ -67,7 +68,7 @@ async def order(control, release, generation, **more):
     asked = ReleaseOrder(
         epoch=1, generation=generation, dataflow="flow", release=release, rules=QUICK, **more
     )
-    return await control.client.call("release.order", asked, ReleaseState)
+    return await control.client.call(RELEASE_ORDER, asked)
 
 
 async def reaches(control, phase, generation, **fields):

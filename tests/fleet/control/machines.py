@@ -15,10 +15,9 @@ from typing import TYPE_CHECKING
 
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
-from dorad.control.messages import METHODS as DORAD_METHODS
 from dorad.control.target import Tcp, TlsFiles
 from dorafleet.coordinator import accessmessages
-from dorafleet.coordinator.messages import METHODS
+from dorafleet.coordinator.accessmessages import ENROL_TOKEN
 from tests.harness.commands import Service, run_command
 from tests.harness.ports import free_port
 
@@ -167,7 +166,7 @@ class Fleet:
         return Tcp("127.0.0.1", self.port, state / "token", TlsFiles(state / "authority.pem"))
 
     def client(self) -> AsyncClient:
-        return AsyncClient(self.target, methods=DORAD_METHODS | METHODS)
+        return AsyncClient(self.target)
 
     async def start(self) -> None:
         self.coordinator.start()
@@ -177,9 +176,7 @@ class Fleet:
         async with self.client() as client:
             for id_, robot in self.robots.items():
                 await robot.dorad.until_logged("ready at")
-                token = await client.call(
-                    "enrol.token", accessmessages.EnrolRef(robot=id_), accessmessages.EnrolToken
-                )
+                token = await client.call(ENROL_TOKEN, accessmessages.EnrolRef(robot=id_))
                 await asyncio.to_thread(robot.join, id_, self.port, token)
                 robot.agent.start()
         for robot in self.robots.values():

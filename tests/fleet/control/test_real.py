@@ -37,7 +37,7 @@ async def fleet(programs):
         for flow in await client.list():
             if flow.ended_at is None:
                 stop = m.Stop(dataflow=flow.uuid, force=True)
-                await client.call("dataflow.stop", stop, m.DataflowState)
+                await client.call(m.DATAFLOW_STOP, stop)
         await client.clean()
     finally:
         await client.close()
@@ -47,7 +47,7 @@ async def numbers(client, count, **options):
     """Return the next numbers that the listener has printed."""
     found = []
     params = m.LogRead(dataflow="talk", nodes=["listener"], follow=True, **options)
-    async with asyncio.timeout(60), client.stream("logs.read", params, m.LogLines) as frames:
+    async with asyncio.timeout(60), client.stream(m.LOGS_READ, params) as frames:
         async for frame in frames:
             for line in frame.lines:
                 assert line.machine == "arm2"
@@ -60,14 +60,14 @@ async def numbers(client, count, **options):
 
 async def start(client, fleet):
     params = m.Start(descriptor=DESCRIPTOR, path=fleet.path, name="talk")
-    started = await client.call("dataflow.start", params, m.Started)
+    started = await client.call(m.DATAFLOW_START, params)
     wait = m.Wait(dataflow="talk", until="running", timeout=60)
-    assert (await client.call("dataflow.wait", wait, m.DataflowState)).status == "running"
+    assert (await client.call(m.DATAFLOW_WAIT, wait)).status == "running"
     return started
 
 
 async def processes(client):
-    nodes = (await client.call("node.list", m.Ref(dataflow="talk"), m.NodeList)).nodes
+    nodes = (await client.call(m.NODE_LIST, m.Ref(dataflow="talk"))).nodes
     return {
         node.node: (node.machine, node.pid) for node in nodes if node.node in ("talker", "listener")
     }
@@ -95,7 +95,7 @@ async def test_data_flows_between_robots_from_the_first_message_to_the_stop(flee
         async with asyncio.timeout(30), client.arrays(params) as messages:
             first, second = [(await anext(messages))[1][0].as_py() for _ in range(2)]
         assert second == first + 1
-        stopped = await client.call("dataflow.stop", m.Stop(dataflow="talk"), m.DataflowState)
+        stopped = await client.call(m.DATAFLOW_STOP, m.Stop(dataflow="talk"))
         assert stopped.status == "finished"
         results = {each.node: each.outcome for each in stopped.results}
         assert (results["talker"], results["listener"]) == ("ok", "ok")
@@ -154,7 +154,7 @@ async def test_nodes_notice_nothing_of_a_killed_coordinator_nor_of_killed_agents
             await until(client, before)
             found = await numbers(client, 40)
             assert found == list(range(1, 41))
-            stopped = await client.call("dataflow.stop", m.Stop(dataflow="talk"), m.DataflowState)
+            stopped = await client.call(m.DATAFLOW_STOP, m.Stop(dataflow="talk"))
             assert stopped.status == "finished"
         finally:
             await client.close()
@@ -167,12 +167,12 @@ async def test_a_node_that_is_never_ready_fails_the_start_by_the_name_of_its_rob
         path = str(tmp_path / "flow.yml")
         # The other robot is ready by then, on a slow machine too.
         params = m.Start(descriptor=DESCRIPTOR, path=path, name="talk", hold=8)
-        await client.call("dataflow.start", params, m.Started)
+        await client.call(m.DATAFLOW_START, params)
         wait = m.Wait(dataflow="talk", until="running", timeout=100)
-        await client.call("dataflow.wait", wait, m.DataflowState)
+        await client.call(m.DATAFLOW_WAIT, wait)
         # The listener ends only when it is killed.
         stop = m.Stop(dataflow="talk", force=True)
-        state = await client.call("dataflow.stop", stop, m.DataflowState)
+        state = await client.call(m.DATAFLOW_STOP, stop)
         assert state.status == "failed"
         assert "`arm2` is not ready after 8 s: it is starting" in state.failures[0].headline
         assert "`arm1`" not in state.failures[0].headline
@@ -185,29 +185,29 @@ async def test_nodes_and_edges_come_and_go_over_both_robots_while_it_runs(fleet)
         await numbers(client, 3)
 
         async def change(method, params):
-            return (await client.call(method, params, m.Changed)).changes
+            return (await client.call(method, params)).changes
 
         spare = {"id": "spare", "path": "listener.py", "inputs": {"in": "talker/out"}}
         spare["deploy"] = {"machine": "arm2"}
         added = m.NodeAdd(definition=spare, dataflow="talk")
-        assert await change("node.add", added) == ["added node spare"]
+        assert await change(m.NODE_ADD, added) == ["added node spare"]
         read = m.LogRead(dataflow="talk", nodes=["spare"], follow=True)
-        async with asyncio.timeout(60), client.stream("logs.read", read, m.LogLines) as frames:
+        async with asyncio.timeout(60), client.stream(m.LOGS_READ, read) as frames:
             frame = await anext(frames)
             assert frame.lines[0].machine == "arm2"
             assert frame.lines[0].message.startswith("got ")
         edge = {"source": "talker/out", "target": "spare/in", "dataflow": "talk"}
         assert "disconnected talker/out -> spare/in" not in await change(
-            "node.disconnect", m.EdgeRef(**edge)
+            m.NODE_DISCONNECT, m.EdgeRef(**edge)
         )
-        await change("node.connect", m.EdgeNew(**edge))
-        assert await change("node.remove", m.NodeStop(node="spare", dataflow="talk")) == []
+        await change(m.NODE_CONNECT, m.EdgeNew(**edge))
+        assert await change(m.NODE_REMOVE, m.NodeStop(node="spare", dataflow="talk")) == []
         assert await processes(client) == before
         # With the same definition only the program may differ: the node is replaced all the same.
         same = m.NodeReplace(
             node="listener", definition=DESCRIPTOR["nodes"][1], dataflow="talk", grace=1
         )
-        assert await change("node.replace", same) == []
+        assert await change(m.NODE_REPLACE, same) == []
         replaced = await processes(client)
         assert replaced["talker"] == before["talker"]
         assert replaced["listener"] != before["listener"]

@@ -11,11 +11,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import METHODS as DORA_METHODS
+from dorad.control.messages.agent import AGENT_METHODS
 from dorad.control.tls import Identity, check_coordinator, client_context, server_context
 from dorafleet.ca.authority import open_authority
 from dorafleet.coordinator.messages import METHODS
-from dorafleet.coordinator.roles import ROLES, may_call
+from dorafleet.coordinator.roles import may_call
 from tests.fleet.ca.keys import csr_of, key_pem, new_key
 from tests.fleet.coordinator.running import (
     RefusedError,
@@ -73,18 +73,19 @@ async def ended(connection):
 # -- roles -----------------------------------------------------------------------------------------
 
 
-def test_every_method_has_a_role():
-    assert ROLES.keys() == METHODS.keys() | DORA_METHODS.keys()
-
-
 def test_a_higher_role_may_do_what_a_lower_one_may():
-    for method in [*ROLES, "no.such.method"]:
+    for method in METHODS.values():
         allowed = [may_call(role, method) for role in ("viewer", "operator", "admin")]
         assert allowed == sorted(allowed)
         assert allowed[-1]
         assert not may_call("robot", method)
-        assert may_call("enrolling", method) == (method == "enrol.sign")
-    assert not may_call("operator", "no.such.method")
+        assert may_call("enrolling", method) == (method.name == "enrol.sign")
+
+
+def test_no_client_may_call_what_an_agent_answers():
+    roles = ("viewer", "operator", "admin", "robot", "enrolling")
+    for method in AGENT_METHODS.values():
+        assert not any(may_call(role, method) for role in roles)
 
 
 async def test_beyond_loopback_there_is_always_tls(tmp_path):

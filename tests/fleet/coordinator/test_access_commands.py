@@ -12,7 +12,8 @@ from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
 from dorad.control.target import Tcp, TlsFiles
 from dorafleet.cli.main import run_command
-from dorafleet.coordinator.messages import METHODS, AuditPage, AuditRead, RobotList
+from dorafleet.coordinator.accessmessages import ACCESS_LIST
+from dorafleet.coordinator.messages import AUDIT_READ, ROBOT_LIST, AuditRead
 from tests.fleet.coordinator.running import coordinator
 
 
@@ -28,7 +29,7 @@ def run(running, *words):
 
 def client(running, bundle=None, token=None):
     files = TlsFiles(bundle or running.folder / "authority.pem", bundle)
-    return Client(Tcp("127.0.0.1", running.port, token, files), methods=METHODS)
+    return Client(Tcp("127.0.0.1", running.port, token, files))
 
 
 def test_one_file_is_all_that_an_operator_needs(running, tmp_path, capsys):
@@ -38,9 +39,9 @@ def test_one_file_is_all_that_an_operator_needs(running, tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"{path}: viewer ann, until 20")
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     with client(running, path) as ann:
-        assert len(ann.call("robot.list", Nothing(), RobotList).robots) == 2
+        assert len(ann.call(ROBOT_LIST, Nothing()).robots) == 2
         with pytest.raises(ControlError, match="needs the role admin"):
-            ann.call("access.list", Nothing(), RobotList)
+            ann.call(ACCESS_LIST, Nothing())
     assert run(running, *words) == 1
     assert "ann.pem cannot be written: File exists" in capsys.readouterr().err
     assert run(running, "revoke", "--operator", "ann", "--json") == 0
@@ -79,7 +80,7 @@ def test_a_token_is_printed_and_its_client_is_named_in_the_audit(running, tmp_pa
     assert "panel" in capsys.readouterr().out
     assert run(running, "revoke", "--token", "panel") == 0
     with client(running, token=running.folder / "token") as admin:
-        page = admin.call("audit.read", AuditRead(limit=1000), AuditPage)
+        page = admin.call(AUDIT_READ, AuditRead(limit=1000))
         assert "access.revoke" in {each.record["action"] for each in page.records}
     assert run(running, "audit") == 0
     assert "access.revoke: owner token panel" in capsys.readouterr().out

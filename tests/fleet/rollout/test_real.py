@@ -16,6 +16,14 @@ from dorad.release.manifest import Manifest, NodeContent, encode
 from dorad.release.signature import ALLOWED, Signers
 from dorad.release.trees import Trees
 from dorafleet.rollout import messages as r
+from dorafleet.rollout.messages import (
+    DRIFT_LIST,
+    RELEASE_PUT,
+    ROLLOUT_PLAN,
+    ROLLOUT_START,
+    ROLLOUT_STATUS,
+    ROLLOUT_UNDO,
+)
 from dorafleet.rollout.strategy import Strategy
 from tests.fleet.control.machines import LISTENER, TALKER, fleet_of_two
 from tests.release import samples
@@ -118,10 +126,10 @@ def receive(agent, release):
 
 async def roll_out(client, release, **keys):
     put = r.ReleasePut(content=zlib.compress(release.content), signature=release.signature.decode())
-    info = await client.call("release.put", put, r.ReleaseInfo)
+    info = await client.call(RELEASE_PUT, put)
     new = r.RolloutNew(release=info.id, strategy=STRATEGY, **keys)
-    new.if_version = (await client.call("rollout.plan", new, r.RolloutPlan)).version
-    return (await client.call("rollout.start", new, r.RolloutSummary)).rollout
+    new.if_version = (await client.call(ROLLOUT_PLAN, new)).version
+    return (await client.call(ROLLOUT_START, new)).rollout
 
 
 async def end_of(client, number, *phases):
@@ -129,7 +137,7 @@ async def end_of(client, number, *phases):
     deadline = time.monotonic() + 180
     while True:
         ref = r.RolloutRef(rollout=number)
-        detail = await client.call("rollout.status", ref, r.RolloutDetail)
+        detail = await client.call(ROLLOUT_STATUS, ref)
         if detail.summary.phase in phases:
             return detail
         assert time.monotonic() < deadline, detail
@@ -154,7 +162,7 @@ async def test_a_release_is_rolled_out_and_a_bad_one_reverts_on_the_canary(tmp_p
         assert sorted(states.values()) == ["reverted", "waiting"], states
         canary = next(row for row in detail.robots if row.state == "reverted")
         assert canary.reason
-        drift = await client.call("drift.list", m.Nothing(), r.DriftList)
+        drift = await client.call(DRIFT_LIST, m.Nothing())
         assert [row for row in drift.rows if row.what == "release"] == []
 
 
@@ -179,7 +187,7 @@ async def test_an_undo_brings_nodes_to_life_whose_inputs_had_closed(tmp_path):
         assert {row.desired for row in both} == dead
         assert {row.robot for row in both} == set(fleet.robots)
 
-        summary = await client.call("rollout.undo", r.RolloutAct(rollout=number), r.RolloutSummary)
+        summary = await client.call(ROLLOUT_UNDO, r.RolloutAct(rollout=number))
         assert summary.phase == "reverting"
         detail = await end_of(client, number, "reverted", "revert_incomplete")
         assert detail.summary.phase == "reverted", detail
@@ -190,7 +198,7 @@ async def drift_is(client, wanted):
     """Wait until the drift is as wanted; return its rows, or True for none."""
     deadline = time.monotonic() + 120
     while True:
-        rows = (await client.call("drift.list", m.Nothing(), r.DriftList)).rows
+        rows = (await client.call(DRIFT_LIST, m.Nothing())).rows
         rows = [row for row in rows if row.what != "package"]
         if wanted(rows):
             return rows or True
