@@ -140,7 +140,7 @@ class ShareActions:
     async def _open(self, record: ShareRecord, runs: Mapping[str, Run]) -> None:
         uuid = record.order.content.uuid
         client = await self._daemon.client()
-        await client.call("dataflow.open", Ref(dataflow=uuid), Nothing)
+        await client.call(DATAFLOW_OPEN, Ref(dataflow=uuid))
         if missing := links_missing({} if (state := runs[uuid].state) is None else state.links):
             _log.warning("started %s without %s", record.order.dataflow, missing)
 
