@@ -21,6 +21,7 @@ from dorafleet.coordinator.dataflows import DataflowMethods
 from dorafleet.coordinator.dataflowviews import DataflowViews
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.incidents import IncidentMethods
+from dorafleet.coordinator.instances import Instances
 from dorafleet.coordinator.lastseen import LastSeen
 from dorafleet.coordinator.logs import LogMethods
 from dorafleet.coordinator.memories import Memories
@@ -87,8 +88,14 @@ class FleetControl:
         self._term = secrets.token_hex(16)
         """Tells this term from that of a coordinator with a copy of the store."""
         self._event_bus = EventBus()
-        self.fleet = Fleet(store, writer, lambda: alone(self.fleet, self.robots))
+        self.fleet = Fleet(
+            store,
+            writer,
+            lambda: alone(self.fleet, self.robots),
+            lambda name: self._instances.find(name),
+        )
         self.robots = Robots(machines, self._on_change)
+        self._instances = Instances(self.fleet, self.robots)
         self._streams = RobotStreams(self.robots)
         self._memories = Memories(store, self.fleet, self.robots, revocations)
         self.connections = Connections(
@@ -136,7 +143,9 @@ class FleetControl:
             DaemonMethods(self.fleet, self.robots, dataflows, self._end).table,
             nodes.table,
             TopicMethods(self.fleet, self.robots, self._streams).table,
-            LogMethods(self.fleet, self.robots, self._event_bus, self._streams).table,
+            LogMethods(
+                self.fleet, self.robots, self._instances, self._event_bus, self._streams
+            ).table,
             IncidentMethods(self.fleet, self.robots).table,
             self.watching.table,
             self.notifications.table,
@@ -159,7 +168,7 @@ class FleetControl:
                 self.watching.rows,
             ).table,
         )
-        passed_on = with_robots(table, self.fleet, self.robots, self._streams)
+        passed_on = with_robots(table, self.fleet, self.robots, self._instances, self._streams)
         return recorded(passed_on, self.fleet.writer)
 
     @property

@@ -44,14 +44,20 @@ class Fleet:
     """The desired state in the store. Only the leader has one, and only the leader writes."""
 
     def __init__(
-        self, store: Store, writer: Writer, elsewhere: Callable[[], Iterable[str]] = tuple
+        self,
+        store: Store,
+        writer: Writer,
+        elsewhere: Callable[[], Iterable[str]] = tuple,
+        instance: Callable[[str], Record | None] = lambda _: None,
     ) -> None:
         """Start empty; `load` reads the store.
 
-        `elsewhere` returns the dataflows that only robots know, for errors about a name.
+        `elsewhere` returns the dataflows that only robots know, for errors about a name. `instance`
+        returns the release over several machines with a name or UUID, as a record.
         """
         self.writer = writer
         self._elsewhere = elsewhere
+        self.instance = instance
         self.bell = Bell()
         """Rings at every change of a dataflow, desired or measured."""
         self.head: Head
@@ -113,11 +119,24 @@ class Fleet:
     def find(self, wanted: str | None, *, ended_too: bool = False) -> Record:
         """Return the dataflow with this name or UUID. Raises ControlError."""
         records = self.records
+        if (
+            wanted is not None
+            and all(not each.running or wanted not in (each.name, each.uuid) for each in records)
+            and (instance := self.instance(wanted)) is not None
+        ):
+            return instance
         return records[find(records, wanted, ended_too=ended_too, elsewhere=self._elsewhere)]
 
     def get(self, key: str) -> Record | None:
         """Return the dataflow with this key, or None."""
         return self._records.get(key)
+
+    def still_runs(self, record: Record) -> bool:
+        """Return True until a run of a dataflow, or an instance of a release, has ended."""
+        now = self.get(record.key)
+        if now is None:
+            return self.instance(record.uuid) is not None
+        return now.uuid == record.uuid and now.running
 
     def run(self, uuid: str) -> Record | None:
         """Return the dataflow with this UUID, or None."""

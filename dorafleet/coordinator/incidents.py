@@ -64,7 +64,7 @@ class IncidentMethods:
         ended = [each.id for each in self._robots.all if wanted in each.releases]
         if ended:
             return wanted, ended
-        name = named_without_robot(wanted)
+        name = named_without_robot(wanted, self._fleet)
         record = self._fleet.find(name.dataflow, ended_too=True)
         return record.uuid, [each for each in record.robots if name.robot in (None, each)]
 

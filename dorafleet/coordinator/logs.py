@@ -20,7 +20,7 @@ from dorad.dataflow.share import share
 from dorad.logrecord import in_blocks
 from dorafleet.coordinator.logorder import QUIET_S, LogOrder
 from dorafleet.coordinator.logstreams import RobotLines
-from dorafleet.coordinator.onerobot import named_without_robot, owners
+from dorafleet.coordinator.onerobot import named_without_robot, owners, plain
 from dorafleet.coordinator.streams import merged
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dorad.control.server import Call
     from dorad.dataflow.model import Dataflow
     from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.instances import Instances
     from dorafleet.coordinator.records import Record
     from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.robotstreams import RobotStreams
@@ -73,9 +74,15 @@ class LogMethods:
     """Answers `logs.read` and `watch`."""
 
     def __init__(
-        self, fleet: Fleet, robots: Robots, event_bus: EventBus, streams: RobotStreams
+        self,
+        fleet: Fleet,
+        robots: Robots,
+        instances: Instances,
+        event_bus: EventBus,
+        streams: RobotStreams,
     ) -> None:
         self._fleet = fleet
+        self._instances = instances
         self._robots = robots
         self._streams = streams
         self._event_bus = event_bus
@@ -90,6 +97,8 @@ class LogMethods:
 
     async def read(self, call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
         """Yield log lines of all machines in the order of their times; follow new ones."""
+        if params.dataflow is not None and self._fleet.instance(params.dataflow) is not None:
+            params = await plain(params, self._fleet, self._instances)
         source = self._source(params)
         away = {} if params.follow else self._robots.unreachable(source.nodes)
 
@@ -122,13 +131,12 @@ class LogMethods:
         own = owners(params.dataflow, self._fleet, self._robots)
         if own is not None:
             return self._source_of(*own, params)
-        found = named_without_robot(params.dataflow)
+        found = named_without_robot(params.dataflow, self._fleet)
         record = self._fleet.find(found.dataflow, ended_too=True)
         machine = params.machine or (None if params.nodes else found.robot)
 
         def runs_on(_robot: str) -> bool:
-            now = self._fleet.get(record.key)
-            return now is not None and now.uuid == record.uuid and now.running
+            return self._fleet.still_runs(record)
 
         return _Source(record.uuid, self._machines(record, params.nodes, machine), runs_on)
 

@@ -19,6 +19,7 @@ from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.asking import ask, ask_one, until_begun
 from dorafleet.coordinator.checking import check_going, check_names, check_runnable
 from dorafleet.coordinator.folding import pending_nodes, status_of
+from dorafleet.coordinator.instances import Instance
 from dorafleet.coordinator.reconcile import current
 from dorafleet.coordinator.recorded import values_of, write_record
 from dorafleet.coordinator.writing import actor_of, uninterrupted
@@ -153,6 +154,9 @@ class NodeMethods:
         """Change a parameter on the node's machine, then store it with the node's other ones."""
         found, node, robot = self._find(params.dataflow, params.node)
         values = await values_of(params, lambda ref: self._forward(found, robot, m.PARAM_GET, ref))
+        if isinstance(found, Instance):
+            names = {"dataflow": str(found.name), "node": node.id, "key": params.key}
+            await write_record(self._fleet.writer, call, **names, **values)
         answer = await self._forward(found, robot, method, params)
         async with self._fleet.writer.changing:
             record = self._fleet.get(found.key)
@@ -191,7 +195,7 @@ class NodeMethods:
 
     async def replace(self, call: Call, params: m.NodeReplace) -> m.Changed:
         """Replace a node by another with the same id, on the same machine."""
-        found = self._fleet.find(params.dataflow)
+        found = self._find_started(params.dataflow)
         before = self._fleet.dataflow(found)
         definition = params.definition or _definition_of(before, params.node)
         after = topology.replace_node(before, params.node, definition)
@@ -241,6 +245,17 @@ class NodeMethods:
             node=params.target.partition("/")[0],
         )
 
+    def _find_started(self, dataflow: str | None) -> Record:
+        """Return a dataflow whose nodes and edges may change one by one. Raises ControlError."""
+        record = self._fleet.find(dataflow)
+        if isinstance(record, Instance):
+            raise ControlError(
+                "refused",
+                f"`{record.name}` comes from a release",
+                "`dorafleet rollout` changes what releases run",
+            )
+        return record
+
     def _find(self, dataflow: str | None, id_: str) -> tuple[Record, NodeSpec, str]:
         """Return a node with its dataflow and its robot. Raises ControlError."""
         record = self._fleet.find(dataflow)
@@ -283,7 +298,7 @@ class NodeMethods:
             ControlError: the change is not allowed; or a machine refuses it, and it is undone; or a
                 machine has not carried it out in time, which it does later.
         """
-        found = self._fleet.find(params.dataflow)
+        found = self._find_started(params.dataflow)
         await self._until_running(found)
         async with self._fleet.writer.changing:
             before = self._running(found)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dorad.control.server import Call, Handler, StreamHandler
     from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.instances import Instances
     from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.robotstreams import RobotStreams
 
@@ -38,9 +39,14 @@ class Name(NamedTuple):
     dataflow: str | None
 
 
-def named_without_robot(wanted: str | None) -> Name:
-    """Return the name of a dataflow, and the robot before it if there is one."""
-    robot, slash, name = (wanted or "").partition("/")
+def named_without_robot(wanted: str | None, fleet: Fleet) -> Name:
+    """Return the name of a dataflow, and the robot before it if there is one.
+
+    The name of an instance over several machines, `INSTANCE/NAME`, stays whole.
+    """
+    if wanted is None or fleet.instance(wanted) is not None:
+        return Name(None, wanted)
+    robot, slash, name = wanted.partition("/")
     return Name(robot, name) if slash else Name(None, wanted)
 
 
@@ -53,8 +59,8 @@ def owners(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, list[
     Raises:
         ControlError: there is no such robot.
     """
-    robot, name = named_without_robot(wanted)
-    if name is None:
+    robot, name = named_without_robot(wanted, fleet)
+    if wanted is None or name is None or fleet.instance(wanted) is not None:
         return None
     if robot is None:
         if any(name in (record.name, record.uuid) for record in fleet.running):
@@ -106,6 +112,7 @@ def with_robots(
     table: Mapping[str, Handler | StreamHandler],
     fleet: Fleet,
     robots: Robots,
+    instances: Instances,
     streams: RobotStreams,
 ) -> dict[str, Handler | StreamHandler]:
     """Return handlers that let a robot answer about a dataflow named `ROBOT/NAME`."""
@@ -117,19 +124,25 @@ def with_robots(
         elif method.scope == "server":
             continue
         elif isinstance(method, m.FrameMethod):
-            found[name] = _frames(inner, fleet, robots, streams)
+            found[name] = _frames(inner, fleet, robots, instances, streams)
         elif isinstance(method, m.StreamMethod):
-            found[name] = _stream(method, inner, fleet, robots, streams)
+            found[name] = _stream(method, inner, fleet, robots, instances, streams)
         elif isinstance(method, m.CallMethod):
-            found[name] = _call(method, inner, fleet, robots)
+            found[name] = _call(method, inner, fleet, robots, instances)
     return found
 
 
-def _call(method: m.CallMethod[Any, Any], inner: Any, fleet: Fleet, robots: Robots) -> Handler:
+def _call(
+    method: m.CallMethod[Any, Any],
+    inner: Any,
+    fleet: Fleet,
+    robots: Robots,
+    instances: Instances,
+) -> Handler:
     async def handler(call: Call, params: Any) -> m.Struct:
         single = on_one_robot(params.dataflow, fleet, robots)
         if single is None:
-            result: m.Struct = await inner(call, _plain(params))
+            result: m.Struct = await inner(call, await plain(params, fleet, instances))
             return result
         robot, dataflow = single
 
@@ -164,7 +177,17 @@ def _unless_on_one(inner: Any, fleet: Fleet, robots: Robots) -> Handler:
                 else f"somebody has started it there; on `{there[0]}`: "
                 f"`dora {call.method.removeprefix('dataflow.')} {name}`",
             )
-        result: m.Struct = await inner(call, _plain(params))
+        instance = None if params.dataflow is None else fleet.instance(params.dataflow)
+        if instance is not None:
+            raise ControlError(
+                "refused",
+                f"`{instance.name}` comes from a release",
+                "`dorafleet rollout` changes what releases run",
+            )
+        own = msgspec.structs.replace(
+            params, dataflow=named_without_robot(params.dataflow, fleet).dataflow
+        )
+        result: m.Struct = await inner(call, own)
         return result
 
     return handler
@@ -175,12 +198,13 @@ def _stream(
     inner: Any,
     fleet: Fleet,
     robots: Robots,
+    instances: Instances,
     streams: RobotStreams,
 ) -> StreamHandler:
     async def handler(call: Call, params: Any) -> AsyncIterator[m.Struct]:
         single = on_one_robot(params.dataflow, fleet, robots)
         if single is None:
-            async for event in inner(call, _plain(params)):
+            async for event in inner(call, await plain(params, fleet, instances)):
                 yield event
             return
         robot, dataflow = single
@@ -195,11 +219,13 @@ def _stream(
     return handler
 
 
-def _frames(inner: Any, fleet: Fleet, robots: Robots, streams: RobotStreams) -> StreamHandler:
+def _frames(
+    inner: Any, fleet: Fleet, robots: Robots, instances: Instances, streams: RobotStreams
+) -> StreamHandler:
     async def handler(call: Call, params: Any) -> AsyncIterator[tuple[m.TopicHeader, memoryview]]:
         single = on_one_robot(params.dataflow, fleet, robots)
         if single is None:
-            async for event in inner(call, _plain(params)):
+            async for event in inner(call, await plain(params, fleet, instances)):
                 yield event
             return
         robot, dataflow = single
@@ -212,9 +238,17 @@ def _frames(inner: Any, fleet: Fleet, robots: Robots, streams: RobotStreams) -> 
     return handler
 
 
-def _plain(params: Any) -> Any:
-    """Return parameters whose dataflow is named without a robot."""
-    return msgspec.structs.replace(params, dataflow=named_without_robot(params.dataflow).dataflow)
+async def plain(params: Any, fleet: Fleet, instances: Instances) -> Any:
+    """Return parameters whose dataflow is named without a robot, as the coordinator knows it.
+
+    Raises:
+        ControlError: it is an instance of which no machine answers.
+    """
+    name = named_without_robot(params.dataflow, fleet).dataflow
+    if name is not None and (instance := instances.find(name)) is not None:
+        await instances.describe(instance)
+        name = instance.name
+    return msgspec.structs.replace(params, dataflow=name)
 
 
 def _of(robot: str, answer: m.Struct) -> m.Struct:

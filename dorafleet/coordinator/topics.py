@@ -67,9 +67,9 @@ class TopicMethods:
         reduce = reduction(params)
         while True:
             began = time.monotonic()
-            records = [r for r in self._fleet.running if params.dataflow in (None, r.uuid)]
-            if wanted is not None and not records:
+            if wanted is not None and not self._fleet.still_runs(wanted):
                 raise ended(wanted)
+            records = self._fleet.running if wanted is None else [self._fleet.find(wanted.uuid)]
             if params.machine is not None:
                 robots = [params.machine]
             else:
@@ -143,8 +143,7 @@ class TopicMethods:
         chosen = await self._chosen(record, params.topics)
 
         def runs() -> bool:
-            now = self._fleet.get(record.key)
-            return now is not None and now.uuid == record.uuid and now.running
+            return self._fleet.still_runs(record)
 
         own = m.TopicWatch(dataflow=record.uuid, window=params.window)
         streams = partial(self._streams.stream, call.peer)

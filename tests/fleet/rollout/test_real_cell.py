@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from dorad.control import messages as m
+from dorad.control.errors import ControlError
 from dorad.release.manifest import Place, encode, parse
 from dorafleet.rollout import messages as r
 from tests.fleet.control.machines import TALKER, fleet_of_two
@@ -69,6 +70,41 @@ async def until(holds) -> None:
         await asyncio.sleep(0.1)
 
 
+async def commands_take_it_as_one(client) -> None:
+    """Commands about a dataflow work with the name of the instance, wherever a node runs."""
+    ref = m.Ref(dataflow="talk")
+    nodes = (await client.call(m.NODE_LIST, ref)).nodes
+    assert {each.node: each.machine for each in nodes if not each.node.startswith("dora.")} == {
+        "talker": "arm1", "listener": "arm2",
+    }  # fmt: skip
+    detail = await client.call(m.NODE_INFO, m.NodeRef(dataflow="talk", node="listener"))
+    assert (detail.info.machine, detail.info.status) == ("arm2", "running")
+    topics = (await client.call(m.TOPIC_LIST, ref)).topics
+    assert [(each.node, [who.node for who in each.subscribers]) for each in topics] == [
+        ("talker", ["listener"])
+    ]
+    info = await client.call(m.DATAFLOW_INFO, ref)
+    assert info.placement == {"talker": "arm1", "listener": "arm2"}
+    rates = client.stream(m.TOPIC_WATCH, m.TopicWatch(dataflow="talk", topics=[], window=1))
+    async with rates as events:
+        async for event in events:
+            if any(each.hz > 0 for each in event.rates):
+                break
+    tops = client.stream(m.TOP_WATCH, m.TopWatch(dataflow="talk"))
+    async with tops as events:
+        async for part in events:
+            assert {"talker", "listener"} <= {each.node for each in part.top.nodes}
+            break
+    lines = client.stream(m.LOGS_READ, m.LogRead(dataflow="talk", nodes=["listener"], tail=5))
+    async with lines as events:
+        async for _ in events:
+            pass
+    with pytest.raises(ControlError, match="`talk` comes from a release"):
+        await client.call(m.DATAFLOW_STOP, m.Stop(dataflow="talk"))
+    with pytest.raises(ControlError, match="`talk` comes from a release"):
+        await client.call(m.NODE_REMOVE, m.NodeStop(dataflow="talk", node="listener"))
+
+
 async def test_a_cell_changes_as_one(tmp_path):
     seen = tmp_path / "seen"
     first = cell_release(1, seen)
@@ -87,6 +123,7 @@ async def test_a_cell_changes_as_one(tmp_path):
         assert detail.summary.phase == "succeeded", detail
         await until(lambda: received(seen)[-1][0] == 2)
         await until(lambda: sum(revision == 2 for revision, _ in received(seen)) > 20)
+        await commands_take_it_as_one(client)
         # The talker ran on: it has counted on, and nothing is missing from its numbers.
         numbers = [number for _, number in received(seen)]
         assert numbers == list(range(1, len(numbers) + 1))
@@ -97,13 +134,13 @@ async def test_a_cell_changes_as_one(tmp_path):
         await until(lambda: len(received(seen)) > count + 20)
         found = received(seen)
         assert found[-1][0] == 2
-        drift = await client.call("drift.list", m.Nothing(), r.DriftList)
+        drift = await client.call(r.DRIFT_LIST, m.Nothing())
         assert [row for row in drift.rows if row.what != "package"] == []
 
 
 async def state_of(client, number: int, robot: str) -> str:
     ref = r.RolloutRef(rollout=number)
-    detail = await client.call("rollout.status", ref, r.RolloutDetail)
+    detail = await client.call(r.ROLLOUT_STATUS, ref)
     return next(row.state for row in detail.robots if row.robot == robot)
 
 

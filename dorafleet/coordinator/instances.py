@@ -1,0 +1,153 @@
+"""Releases that run over several machines, as dataflows of the fleet: `INSTANCE/NAME`.
+
+The coordinator has ordered their placement; what their nodes are, a machine that runs them says. As
+a record of a dataflow, every command about one takes them like one that was started.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dorad.control import messages as m
+from dorad.control.errors import ControlError
+from dorafleet.coordinator.asking import ask
+from dorafleet.coordinator.records import Options, Record
+from dorafleet.coordinator.shares import port_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dorad.control.messages.releases import Group, ReleaseState
+    from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.records import Wanted
+    from dorafleet.coordinator.robots import Robots
+
+MAX_KNOWN = 1000
+"""Descriptors that are kept; the oldest are asked for again."""
+
+_log = logging.getLogger(__name__)
+
+
+class Instance(Record, frozen=True):
+    """A release that several machines run together."""
+
+    release: str = ""
+
+
+class _Described(NamedTuple):
+    generation: int
+    descriptor: dict[str, Any]
+    path: str
+
+
+class Instances:
+    """The instances that robots run now."""
+
+    def __init__(self, fleet: Fleet, robots: Robots) -> None:
+        self._fleet = fleet
+        self._robots = robots
+        self._described: dict[str, _Described] = {}
+        """By UUID."""
+
+    def find(self, wanted: str) -> Instance | None:
+        """Return the instance with this name or UUID.
+
+        `NAME` alone means the only instance of a release, if no robot runs it alone.
+        """
+        found = self._all()
+        if (exact := next((each for each in found if wanted in (each.name, each.uuid)), None)) or (
+            "/" in wanted
+        ):
+            return exact
+        named = [each for each in found if str(each.name).endswith(f"/{wanted}")]
+        machines = {robot for each in named for robot in each.robots}
+        running = {robot.id for robot in self._robots.all if _runs(robot.releases.get(wanted))}
+        return named[0] if len(named) == 1 and running <= machines else None
+
+    async def describe(self, instance: Instance) -> None:
+        """Ask a machine for the nodes of an instance, unless they are known.
+
+        Raises:
+            ControlError: no machine of it answers.
+        """
+        known = self._described.get(instance.uuid)
+        if known is not None and known.generation == instance.generation:
+            return
+        ref = m.Ref(dataflow=instance.uuid)
+        found, missing = await ask(self._robots, instance.robots, m.DATAFLOW_INFO, ref)
+        if not found:
+            reasons = "; ".join(f"`{robot}`: {why}" for robot, why in missing.items())
+            raise ControlError("unavailable", f"no machine of `{instance.name}` answers: {reasons}")
+        detail = next(iter(found.values()))
+        _log.debug("instance `%s` is described by %s", instance.name, next(iter(found)))
+        self._described.pop(instance.uuid, None)
+        while len(self._described) >= MAX_KNOWN:
+            del self._described[next(iter(self._described))]
+        self._described[instance.uuid] = _Described(
+            instance.generation, detail.descriptor, detail.path
+        )
+
+    def _all(self) -> list[Instance]:
+        return [
+            self._instance(uuid, parts) for uuid, parts in sorted(self._parts().items()) if parts
+        ]
+
+    def _parts(self) -> dict[str, dict[str, tuple[Group, ReleaseState]]]:
+        """Return the machines that run each instance, by its UUID."""
+        found: dict[str, dict[str, tuple[Group, ReleaseState]]] = {}
+        for robot, state in self._states():
+            group = _running_group(state, self._fleet.owner(robot, state.dataflow))
+            if group is not None:
+                found.setdefault(group.uuid, {})[robot] = (group, state)
+        return found
+
+    def _states(self) -> Iterator[tuple[str, ReleaseState]]:
+        for robot in self._robots.all:
+            for state in robot.releases.values():
+                if _runs(state):
+                    yield robot.id, state
+
+    def _instance(self, uuid: str, parts: Mapping[str, tuple[Group, ReleaseState]]) -> Instance:
+        # In the middle of a switch machines may differ: the newest order tells.
+        newest = max(parts, key=lambda robot: parts[robot][1].generation)
+        group, state = parts[newest]
+        known = self._described.get(uuid, _Described(0, {"nodes": []}, "/"))
+        machines = dict.fromkeys([*group.share.placement.values(), *parts])
+        return Instance(
+            uuid=uuid,
+            name=name_of(group.instance, state.dataflow),
+            path=known.path,
+            original=known.descriptor,
+            descriptor=known.descriptor,
+            options=Options(),
+            placement=group.share.placement,
+            ports={
+                robot: (port_of(parts[robot][0].share) or 0) if robot in parts else 0
+                for robot in machines
+                if self._robots.find(robot) is not None
+            },
+            generation=state.generation,
+            started_at=state.since,
+            hold=0.0,
+            opened=True,
+            release=state.running,
+        )
+
+
+def _running_group(state: ReleaseState, wanted: Wanted | None) -> Group | None:
+    """Return the group in which a robot runs a release now, None if it runs it alone."""
+    if state.running == state.confirmed and state.phase != "probation":
+        return state.group
+    if wanted is not None and wanted.release == state.running:
+        return wanted.group
+    return state.group if state.running == state.confirmed else None
+
+
+def _runs(state: ReleaseState | None) -> bool:
+    return state is not None and bool(state.running)
+
+
+def name_of(instance: str, dataflow: str) -> str:
+    """Return how commands name an instance: one over all machines has its dataflow's name."""
+    return dataflow if instance == dataflow else f"{instance}/{dataflow}"
