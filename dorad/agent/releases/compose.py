@@ -82,7 +82,7 @@ def content_of(
     if group is not None and group.share.machine != machine:
         other = group.share.machine
         raise ControlError("refused", f"its share is that of {other}, this robot is {machine}")
-    if not applied.nodes:
+    if group is not None and not applied.nodes:
         raise ControlError("refused", f"none of its nodes is placed on {machine}")
     descriptor = dict(bundle(revision.release).descriptor)
     default = descriptor.pop("deploy", None) or {}

@@ -206,6 +206,13 @@ def test_a_vote_counts_after_a_power_cut():
     assert present.phase == "confirmed"
 
 
+def test_a_vote_counts_for_no_other_revision():
+    present = taken(looked(on_probation(), 240), in_group(B, 3, enabled=False))
+    present = looked(present, 241)
+    present = began(replace(present, halting=False), committed(C, 4), 300)
+    assert looked(present, 310, health=health(healthy=False)).phase == "probation"
+
+
 # -- without a decision
 
 
