@@ -14,6 +14,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorafleet.coordinator.asking import ask_one
+from dorafleet.coordinator.instances import name_of
 from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.recorded import values_of, write_record
 
@@ -77,14 +78,20 @@ def owners(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, list[
 
 
 def alone(fleet: Fleet, robots: Robots) -> list[str]:
-    """Return the dataflows that only robots know, as `ROBOT/NAME` of the first one that runs it."""
+    """Return the dataflows that only robots know, as `ROBOT/NAME` of the first one that runs it.
+
+    Or as `INSTANCE/NAME`, for a release that several machines run together.
+    """
     found: dict[str, str] = {}
     for robot in robots.all:
         # Also those that have just ended: its last row may be older.
         placed = {record.name for record in fleet.records if robot.id in record.robots}
         released = {name for name, state in robot.releases.items() if state.running}
         for name in sorted({*robot.dataflows, *released} - placed):
-            found.setdefault(name, f"{robot.id}/{name}")
+            state = robot.releases.get(name)
+            instance = None if state is None or state.group is None else state.group.instance
+            key = f"{instance}/{name}" if instance else name
+            found.setdefault(key, name_of(instance, name) if instance else f"{robot.id}/{name}")
     return list(found.values())
 
 

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from dorad.control.errors import ControlError
+from dorad.control.messages import Ref
 from dorad.release.manifest import Place, encode, id_of
 from dorafleet.rollout.strategy import Budget
 
@@ -254,3 +255,18 @@ async def test_a_machine_that_was_away_at_the_commit_is_shown_as_split(tmp_path)
         assert row.reason.startswith("split: r1 confirmed it, this machine follows")
         releases.trouble = None
         await one.until(number, "succeeded", over=True)
+
+
+async def test_an_instance_is_found_by_its_name_and_the_release_by_its_own_if_it_is_the_only_one(
+    tmp_path,
+):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        fleet = one.control.fleet
+        first, second = fleet.find("a/pick"), fleet.find("b/pick")
+        assert (first.robots, second.robots) == (("r2", "r1"), ("r4", "r3"))
+        assert fleet.find(first.uuid) == first
+        with pytest.raises(ControlError, match="no dataflow is named 'pick'; there are: a/pick"):
+            fleet.find("pick")
+        with pytest.raises(ControlError, match="4 robots run `pick` on their own"):
+            await one.fleet.call("dataflow.info", Ref(dataflow="pick"))
