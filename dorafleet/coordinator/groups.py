@@ -15,7 +15,7 @@ from dorafleet.coordinator.shares import check_reachable, port_of, ports_for, sh
 from dorafleet.rollout.plan import EACH
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from dorad.release.manifest import Manifest
     from dorafleet.coordinator.fleet import Fleet
@@ -65,14 +65,22 @@ class Groups:
         self._robots = robots
         self._planner = planner
 
-    def make(self, scope: str, manifest: Manifest, chosen: Sequence[Candidate]) -> dict[str, Group]:
+    def make(
+        self,
+        scope: str,
+        manifest: Manifest,
+        chosen: Sequence[Candidate],
+        fleet: Sequence[Candidate],
+    ) -> dict[str, Group]:
         """Return the group of each robot that gets a node; none with the scope `each`.
+
+        `chosen` are robots of the `fleet`.
 
         Raises:
             ControlError: a node finds no machine, machines cannot be linked, or one that runs the
                 dataflow now together with others would be torn from them.
         """
-        _check_whole(chosen, self._robots.machines)
+        _check_whole(chosen, fleet)
         if scope != EACH and manifest.format == 1:
             raise ControlError(
                 "refused",
@@ -148,9 +156,13 @@ def _staying(
 ) -> list[tuple[Requirements, str]]:
     """Return the nodes that stay where they are: rules still allow their machine."""
     by_id = {each.id: each for each in machines}
-    home: dict[str, str] = {}
-    for group in before:
-        home |= group.share.placement
+    # A robot says it of itself, and of no other.
+    home = {
+        node: machine
+        for group in before
+        for node, machine in group.share.placement.items()
+        if machine == group.share.machine
+    }
     return [
         (node, there.id)
         for node in nodes
@@ -158,16 +170,22 @@ def _staying(
     ]
 
 
-def _check_whole(chosen: Sequence[Candidate], known: Mapping[str, object]) -> None:
-    """Check that no instance that runs now is torn apart. Raises ControlError."""
+def _check_whole(chosen: Sequence[Candidate], fleet: Sequence[Candidate]) -> None:
+    """Check that no instance that runs now is torn apart. Raises ControlError.
+
+    Two robots are of one instance if both say so.
+    """
     ids = {each.id for each in chosen}
+    left = {
+        each.before_group.uuid: each.id
+        for each in fleet
+        if each.before_group is not None and each.id not in ids
+    }
     for each in chosen:
-        if each.before_group is None:
-            continue
-        machines = {*each.before_group.share.placement.values()} & known.keys()
-        if left := sorted(machines - ids):
+        group = each.before_group
+        if group is not None and (other := left.get(group.uuid)) is not None:
             raise ControlError(
                 "refused",
-                f"`{each.id}` runs it together with `{left[0]}`, which is not selected",
-                f"select all machines of `{each.before_group.instance}`",
+                f"`{each.id}` runs it together with `{other}`, which is not selected",
+                f"select all machines of `{group.instance}`",
             )

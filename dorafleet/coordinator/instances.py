@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
     from dorad.control.messages.releases import Group, ReleaseState
     from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.records import Wanted
     from dorafleet.coordinator.robots import Robots
 
 MAX_KNOWN = 1000
@@ -94,12 +93,20 @@ class Instances:
         ]
 
     def _parts(self) -> dict[str, dict[str, tuple[Group, ReleaseState]]]:
-        """Return the machines that run each instance, by its UUID."""
+        """Return the machines that run each instance, by its UUID.
+
+        A robot belongs to an instance if the coordinator has ordered that, whatever it reports.
+        """
         found: dict[str, dict[str, tuple[Group, ReleaseState]]] = {}
         for robot, state in self._states():
-            group = _running_group(state, self._fleet.owner(robot, state.dataflow))
-            if group is not None:
-                found.setdefault(group.uuid, {})[robot] = (group, state)
+            wanted = self._fleet.owner(robot, state.dataflow)
+            ordered = None if wanted is None else wanted.group
+            if wanted is None or ordered is None:
+                continue
+            group = ordered if wanted.release == state.running else state.group
+            if group is None or group.uuid != ordered.uuid or group.share.machine != robot:
+                continue
+            found.setdefault(group.uuid, {})[robot] = (group, state)
         return found
 
     def _states(self) -> Iterator[tuple[str, ReleaseState]]:
@@ -109,11 +116,16 @@ class Instances:
                     yield robot.id, state
 
     def _instance(self, uuid: str, parts: Mapping[str, tuple[Group, ReleaseState]]) -> Instance:
-        # In the middle of a switch machines may differ: the newest order tells.
-        newest = max(parts, key=lambda robot: parts[robot][1].generation)
-        group, state = parts[newest]
+        first = next(iter(parts))
+        group, state = parts[first]
         known = self._described.get(uuid, _Described(0, {"nodes": []}, "/"))
-        machines = dict.fromkeys([*group.share.placement.values(), *parts])
+        # In the middle of a switch machines may differ: each tells which nodes it runs itself.
+        placement = {
+            node: robot
+            for robot, (own, _) in parts.items()
+            for node, machine in own.share.placement.items()
+            if machine == robot
+        }
         return Instance(
             uuid=uuid,
             name=name_of(group.instance, state.dataflow),
@@ -121,27 +133,14 @@ class Instances:
             original=known.descriptor,
             descriptor=known.descriptor,
             options=Options(),
-            placement=group.share.placement,
-            ports={
-                robot: (port_of(parts[robot][0].share) or 0) if robot in parts else 0
-                for robot in machines
-                if self._robots.find(robot) is not None
-            },
-            generation=state.generation,
+            placement=placement,
+            ports={robot: port_of(own.share) or 0 for robot, (own, _) in parts.items()},
+            generation=max(each.generation for _, each in parts.values()),
             started_at=state.since,
             hold=0.0,
             opened=True,
             release=state.running,
         )
-
-
-def _running_group(state: ReleaseState, wanted: Wanted | None) -> Group | None:
-    """Return the group in which a robot runs a release now, None if it runs it alone."""
-    if state.running == state.confirmed and state.phase != "probation":
-        return state.group
-    if wanted is not None and wanted.release == state.running:
-        return wanted.group
-    return state.group if state.running == state.confirmed else None
 
 
 def _runs(state: ReleaseState | None) -> bool:

@@ -95,7 +95,7 @@ class RolloutPlans:
         fleet = [self._candidate(robot, info) for robot in self._robots.all]
         if len(params.robots) > MAX_ROBOTS:
             raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
-        groups = self._groups.make(params.scope, manifest, chosen_of(params, fleet))
+        groups = self._groups.make(params.scope, manifest, chosen_of(params, fleet), fleet)
         self._check_agents(groups)
         return select(params, fleet, info.sequence, info.nodes, groups)
 
@@ -154,7 +154,8 @@ class RolloutPlans:
         """
         state = robot.releases.get(dataflow)
         if state is not None:
-            return before_of(state, self._rollouts.rejected(dataflow))
+            release, group = before_of(state, self._rollouts.rejected(dataflow))
+            return release, group if group is None or self._is_own(robot, dataflow, group) else None
         owner = self._fleet.owner(robot.id, dataflow)
         if owner is None or not owner.is_order:
             return "", None
@@ -165,6 +166,12 @@ class RolloutPlans:
                     return head.release, member.group
                 return member.before, member.before_group
         return owner.release, owner.group
+
+    def _is_own(self, robot: Robot, dataflow: str, group: Group) -> bool:
+        """Return True unless a robot reports a group that is not its own."""
+        owner = self._fleet.owner(robot.id, dataflow)
+        ordered = None if owner is None else owner.group
+        return group.share.machine == robot.id and (ordered is None or ordered.uuid == group.uuid)
 
     async def manifest(self, info: r.ReleaseInfo) -> Manifest:
         """Return the manifest of a release. Raises ControlError or StoreError."""

@@ -264,9 +264,26 @@ async def test_an_instance_is_found_by_its_name_and_the_release_by_its_own_if_it
         await run_first(one)
         fleet = one.control.fleet
         first, second = fleet.find("a/pick"), fleet.find("b/pick")
-        assert (first.robots, second.robots) == (("r2", "r1"), ("r4", "r3"))
+        assert (first.robots, second.robots) == (("r1", "r2"), ("r3", "r4"))
+        assert first.placement == {"grip": "r1", "camera": "r2"}
         assert fleet.find(first.uuid) == first
         with pytest.raises(ControlError, match="no dataflow is named 'pick'; there are: a/pick"):
             fleet.find("pick")
         with pytest.raises(ControlError, match="4 robots run `pick` on their own"):
             await one.fleet.call("dataflow.info", Ref(dataflow="pick"))
+
+
+async def test_a_robot_that_claims_to_be_of_another_cell_changes_nothing_there(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        state = one.agents["r3"].releases.states["pick"]
+        other = one.agents["r1"].releases.states["pick"].group
+        share = msgspec.structs.replace(
+            other.share, machine="r3", placement=dict.fromkeys(other.share.placement, "r3")
+        )
+        forged = msgspec.structs.replace(other, share=share)
+        one.agents["r3"].releases.report("pick", state.phase, group=forged, generation=1 << 40)
+        robot = one.control.robots.get("r3")
+        await one.fleet.until(lambda: robot.releases["pick"].group == forged)
+        assert one.control.fleet.find("a/pick").placement == {"grip": "r1", "camera": "r2"}
+        assert (await one.plan("pick@2", scope=CELLS, robots=["r1", "r2"])).robots
