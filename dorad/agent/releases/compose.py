@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from msgspec.structs import replace
 
@@ -76,14 +77,11 @@ def content_of(
 
     Raises:
         ControlError: a release is not here, parameters are for a node that does not exist, or the
-            share is that of another machine or has no node.
+            group is not one of this machine.
     """
     revision, group = applied.revision, applied.revision.group
-    if group is not None and group.share.machine != machine:
-        other = group.share.machine
-        raise ControlError("refused", f"its share is that of {other}, this robot is {machine}")
-    if group is not None and not applied.nodes:
-        raise ControlError("refused", f"none of its nodes is placed on {machine}")
+    if group is not None:
+        _check_group(group, machine, applied)
     descriptor = dict(bundle(revision.release).descriptor)
     default = descriptor.pop("deploy", None) or {}
     # The daemon takes the variables of the dataflow only at its start, those of nodes always.
@@ -113,6 +111,19 @@ def content_of(
     rates = {} if rules is None else rules.rates | dict.fromkeys(rules.quiet, 0.0)
     share = replace(share, min_rates=rates, tls=None)
     return ShareContent(uuid=uuid, descriptor=descriptor, path=str(path), share=share)
+
+
+def _check_group(group: Group, machine: str, applied: Applied) -> None:
+    """Raise ControlError if this machine cannot take part: before it switches, not after it."""
+    if group.share.machine != machine:
+        other = group.share.machine
+        raise ControlError("refused", f"its share is that of {other}, this robot is {machine}")
+    if not applied.nodes:
+        raise ControlError("refused", f"none of its nodes is placed on {machine}")
+    try:
+        UUID(group.uuid)
+    except ValueError:
+        raise ControlError("refused", f"{group.uuid[:100]!r} is not a UUID") from None
 
 
 def rules_here(rules: HealthRules, group: Group | None) -> HealthRules:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import uuid
 from textwrap import dedent
 
 import pytest
@@ -11,8 +12,9 @@ import yaml
 from dorad.agent.folder import releases_folder, signers_folder
 from dorad.agent.releases.trees import TreeLibrary
 from dorad.control.errors import ControlError
+from dorad.control.messages import Share
 from dorad.control.messages.agent import RELEASE_ORDER
-from dorad.control.messages.releases import ReleaseOrder
+from dorad.control.messages.releases import Group, ReleaseOrder
 from dorad.release.machine import this_machine
 from dorad.release.manifest import NodeContent
 from dorad.release.signature import ALLOWED, Signers
@@ -127,6 +129,35 @@ async def test_signed_releases_are_staged_switched_and_reported(folder):
             assert "not in" in state.reason
             assert state.running == second.id
             await order(control, None, 5)
+            await until(lambda: control.releases["flow"].release == "")
+            await control.close()
+    numbers = seen(folder)
+    assert numbers == list(range(len(numbers)))
+
+
+async def test_a_kill_of_the_agent_costs_no_vote_and_no_commit(folder):
+    with daemon() as dorad:
+        async with fleet(folder, dorad.paths.control) as (coordinator, agent):
+            control = await coordinator.attach()
+            assert control.attached.groups
+            release = signed(folder)
+            receive(agent, release)
+            placement = {"source": "arm1", "sink": "arm1"}
+            group = Group("cell1", str(uuid.uuid4()), Share("arm1", placement))
+            await order(control, release.id, 1, switch=True, group=group)
+            waits = {"healthy": True, "reason": "it waits for the other machines of cell1"}
+            await reaches(control, "probation", 1, confirmed="", **waits)
+            for committed in (False, True):
+                if committed:
+                    await order(control, release.id, 1, switch=True, group=group, committed=True)
+                agent.kill()
+                await control.close()
+                agent.start()
+                control = await coordinator.attach()
+                if not committed:
+                    await reaches(control, "probation", 1, confirmed="", **waits)
+            await reaches(control, "confirmed", 1, running=release.id, healthy=False)
+            await order(control, None, 2)
             await until(lambda: control.releases["flow"].release == "")
             await control.close()
     numbers = seen(folder)

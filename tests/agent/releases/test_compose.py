@@ -60,20 +60,18 @@ def test_a_machine_of_a_group_runs_its_own_nodes_and_reaches_the_others():
     assert (content.share.listen, content.share.connect) == (CELL.share.listen, CELL.share.connect)
 
 
-def test_a_share_of_another_machine_is_refused():
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        (group(machine="r2"), "its share is that of r2, this robot is r1"),
+        (group(placement={"camera": "r2"}), "none of its nodes is placed on r1"),
+        (group("cell1"), "'cell1' is not a UUID"),
+    ],
+)
+def test_a_group_of_which_this_machine_is_no_part_is_refused(given, text):
     release = bundle(B, node("camera"), node("arm"))
-    applied = compose.applied_after(None, Revision(B, group=CELL), release, {})
-    with pytest.raises(ControlError, match="its share is that of r1, this robot is r9"):
-        compose.content_of(
-            applied, UUID, "r9", Path("/flow.yml"), {B: release}.__getitem__, RECORDINGS
-        )
-
-
-def test_a_share_without_nodes_is_refused():
-    release = bundle(B, node("camera"))
-    revision = Revision(B, group=group(placement={"camera": "r2"}))
-    applied = compose.applied_after(None, revision, release, {})
-    with pytest.raises(ControlError, match="none of its nodes is placed on r1"):
+    applied = compose.applied_after(None, Revision(B, group=given), release, {})
+    with pytest.raises(ControlError, match=text):
         compose.content_of(
             applied, UUID, "r1", Path("/flow.yml"), {B: release}.__getitem__, RECORDINGS
         )
