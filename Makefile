@@ -16,7 +16,7 @@ LITMUS_ROUNDS ?= 1000000
 MUTANTS ?= 200
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo demo-fleet test test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console soak-console \
+.PHONY: help native demo demo-fleet test test-long test-examples test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console soak-console \
     bench-record bench-rollout check-record torture explore mutants fuzz fuzz-agent fuzz-fleet litmus faults model \
     wheels deb arm64 hwtest hwtest-long vmtest clean
 
@@ -37,9 +37,15 @@ demo-fleet: $(VENV)/.dev native ## Run one dataflow over three robots on this ma
 	$(BIN)/python -m hwtests.demo
 
 # Prints the ten slowest steps. PYTEST_ARGS='--durations 0' prints all: setup, call and teardown of each test.
-test: $(VENV)/.dev native ## Check style, types and dependencies, and run every test but the third-party nodes'
+test: $(VENV)/.dev native ## Check style, types and dependencies, and run every test but those of test-long, test-examples and hub
 	@$(MAKE) --no-print-directory -j2 lint bytecode
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10 tests --ignore tests/hub $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10 -m 'not long and not examples' tests --ignore tests/hub $(PYTEST_ARGS)
+
+test-long: $(VENV)/.dev native ## Run the tests of whole fleets, of long attacks, and of models in real time
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m long $$(grep -rl 'mark\.long' tests --include 'test_*.py') $(PYTEST_ARGS)
+
+test-examples: $(VENV)/.dev native ## Run every example and the commands of every page
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m examples tests/examples tests/docs $(PYTEST_ARGS)
 
 test-pure: export DORAD_NATIVE := 0
 test-pure: $(VENV)/.dev ## Run the tests of the data plane and of nodes in pure Python

@@ -95,6 +95,7 @@ def wait_until_started(folder: Path, env: dict[str, str]) -> None:
         assert time.monotonic() < end, f"still starts:\n{text}"
 
 
+@pytest.mark.examples
 @pytest.mark.parametrize("section", RUN, ids=str)
 def test_the_examples_of_a_section_work(section: Section, tmp_path: Path) -> None:
     follow(section, tmp_path, environment())
@@ -113,6 +114,7 @@ def follow(section: Section, folder: Path, env: dict[str, str]) -> None:
         check(command, folder, env)
 
 
+@pytest.mark.examples
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", DAEMON_PAGES, ids=names(DAEMON_PAGES))
 def test_a_page_about_the_daemon_works_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
@@ -129,6 +131,7 @@ def test_a_page_about_the_daemon_works_from_top_to_bottom(page: Path, tmp_path: 
                 execute("dora down --force", folder, env)
 
 
+@pytest.mark.examples
 def test_the_first_dataflow_of_the_readme_prints_temperatures(tmp_path: Path) -> None:
     [section] = [s for s in SECTIONS if s.page.parent == ROOT and s.title == "A first dataflow"]
     write(section, tmp_path)

@@ -12,6 +12,8 @@ from PIL import Image
 
 from .conftest import BIN, EXAMPLES, Example, finish
 
+pytestmark = pytest.mark.examples
+
 Copy = Callable[[str], Example]
 FOLDERS = sorted(folder.name for folder in EXAMPLES.iterdir() if folder.is_dir())
 

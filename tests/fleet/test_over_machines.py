@@ -16,7 +16,7 @@ from tests.harness.daemon import daemon, emptied
 from tests.harness.flows import SINK, SOURCE, write_flow
 from tests.harness.ports import free_port
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 
 class Over:

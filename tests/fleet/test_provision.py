@@ -15,7 +15,7 @@ from dorad.control.client import Client
 from tests.fleet.sshd import SSHD, Host
 from tests.harness.daemon import daemon, emptied
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 SYSTEMCTL = """\
 #!{python}

@@ -19,7 +19,7 @@ from tests.fleet.fakerobot import DEADLINE_S
 from tests.fleet.test_over_machines import daemons, over
 
 __all__ = ["daemons", "over"]
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 ECHO = """
     from dora import Node

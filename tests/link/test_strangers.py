@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.long
+
 HOSTS = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 ENDLESS = 10**6
 BACK_S = 2.0

@@ -307,6 +307,7 @@ async def test_a_command_that_hangs_delays_no_other_dataflow(robot, folder, monk
     await robot.reaches("confirmed", 1, "probed")
 
 
+@pytest.mark.long
 async def test_power_cuts_at_any_moment_of_a_switch_leave_one_confirmed_revision(
     frail_robot, folder, chance
 ):

@@ -19,7 +19,7 @@ from tests.harness.commands import run_command
 
 from .machines import DESCRIPTOR, TALKER, fleet_of_two
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -351,6 +351,7 @@ class World:
             assert time.monotonic() < end, f"{shown} instead of {self.present}"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", SEEDS)
 async def test_streams_show_the_union_over_connected_robots_and_nothing_of_a_lost_one(
     tmp_path, monkeypatch, seed

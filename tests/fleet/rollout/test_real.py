@@ -28,7 +28,7 @@ from dorafleet.rollout.strategy import Strategy
 from tests.fleet.control.machines import LISTENER, TALKER, fleet_of_two
 from tests.release import samples
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 FLOW = b"""\
 nodes:
