@@ -34,8 +34,10 @@ async def test_the_fleet_shows_the_worst_robots_first_and_how_many_there_are(
     fleet.put("arm101", state="unreach", why="no contact, was well", known=False)
     async with console(tmp_path, fleet) as driven:
         await driven.until("500 of 500")
-        text = await driven.until("NEEDS YOU  1 new")
-        assert "FAIL 1" in text and "UNREACH 1" in text and "OK 498" in text
+        await driven.until("NEEDS YOU  1 new")
+        # On a busy machine a console without news for three seconds says so instead.
+        text = await driven.until("FAIL 1")
+        assert "UNREACH 1" in text and "OK 498" in text
         rows = [row for row in text.splitlines() if "arm" in row]
         assert "arm017" in rows[0] and "gripper failed (signal 11)" in rows[0]
         assert "FAIL" in rows[1] and "39/40" in rows[1]
