@@ -41,7 +41,7 @@ test: $(VENV)/.dev native ## Check style, types and dependencies, and run every 
 	@$(MAKE) --no-print-directory -j2 lint bytecode
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10 -m 'not long and not examples' tests --ignore tests/hub $(PYTEST_ARGS)
 
-test-long: $(VENV)/.dev native ## Run the tests of whole fleets, of long attacks, and of models in real time
+test-long: $(VENV)/.dev native ## Run the tests of whole fleets, of builds, of long attacks, and of models in real time
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m long $$(grep -rl 'mark\.long' tests --include 'test_*.py') $(PYTEST_ARGS)
 
 test-examples: $(VENV)/.dev native ## Run every example and the commands of every page

@@ -18,6 +18,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 TARGET = "dorad/shm/native/_native.abi3.so"
 
+pytestmark = pytest.mark.long
+
 compiles = pytest.mark.skipif(
     not any(map(shutil.which, ("cc", "gcc", "clang")))
     or not Path(sysconfig.get_path("include"), "Python.h").exists(),
