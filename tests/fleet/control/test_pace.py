@@ -7,14 +7,16 @@ import time
 
 import pytest
 
+from dorad.control import pace
 from dorad.control.messages.agent import AgentReport, ShareState
 from dorafleet.coordinator import robot as robot_module
 from tests.fleet.control.agents import FakeAgent
 from tests.fleet.control.serving import leading
 from tests.harness.waiting import DEADLINE_S, until
 
-RATE = 2 << 20
-BURST = 2 << 20
+RATE = 128 << 10
+"""Less than a robot sends on the busiest machine; a report is read each second."""
+BURST = 512 << 10
 SIZE = 128 << 10
 BUFFERS = 24 << 20
 """What sockets and queues hold of one connection, at most."""
@@ -25,6 +27,7 @@ def slow(monkeypatch):
     weight = robot_module.REPORT_WEIGHT
     monkeypatch.setattr(robot_module, "RATE", RATE * weight)
     monkeypatch.setattr(robot_module, "BURST", BURST * weight)
+    monkeypatch.setattr(pace, "WINDOW_S", 2.0)
 
 
 def large_report(number):
