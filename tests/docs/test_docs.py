@@ -275,6 +275,15 @@ def test_every_target_of_make_that_is_mentioned_exists() -> None:
     assert wrong == []
 
 
+def test_what_make_test_leaves_out_is_run_by_ci() -> None:
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").partition("\ntest: ")[2]
+    run = (ROOT / ".ci/run").read_text(encoding="utf-8").splitlines()
+    left_out = re.findall(r"\bnot (\w+)", recipe.partition("\n\n")[0])
+    assert set(left_out) == {"long", "examples"}
+    assert {f"make test-{each}" for each in left_out} <= set(run)
+    assert any(re.fullmatch(r"make .*\bhub", line) for line in run)
+
+
 def test_every_option_of_every_command_is_explained(known: dict[str, set[str]]) -> None:
     text = text_of("guide/command-line.md", "recording.md", "replay.md")
     missing = [
