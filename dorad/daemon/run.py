@@ -8,8 +8,9 @@ import logging
 import time
 import uuid
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from dorad.daemon.broker.admission import Admission
 from dorad.daemon.broker.broker import Broker
