@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# Prints dots while a command prints nothing.
+HEARTBEAT := $(PYTHON) packaging/heartbeat.py
 TORTURE_SECONDS ?= 120
 MINUTES ?= 480
 FAULT_SECONDS ?= 20
@@ -26,8 +28,8 @@ help: ## List the targets
 native: $(BIN)/python ## Compile the Python files, and the C part of the data plane if a compiler is there (DORAD_NATIVE=1: or fail)
 	@$(BIN)/python packaging/version.py >/dev/null
 	@echo "Compiling the C part of the data plane, if there is a compiler and it has changed, and the Python files"
-	@$(BIN)/python packaging/native.py
-	@$(BIN)/python -m compileall -q dorad dorafleet
+	@$(HEARTBEAT) $(BIN)/python packaging/native.py
+	@$(HEARTBEAT) $(BIN)/python -m compileall -q dorad dorafleet
 
 demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seconds
 	@echo "Running a camera, a detector and a sink for ten seconds: the first of them load libraries, then they print each second"
@@ -157,14 +159,14 @@ $(BIN)/python:
 	    if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then apt-get -qq update && apt-get -qq install -y python3-venv; \
 	    else echo "Python's venv module is missing; install it: sudo apt-get install python3-venv" >&2; exit 1; fi; }
 	@echo "Creating the virtual environment $(VENV)"
-	$(PYTHON) -m venv $(VENV)
+	$(HEARTBEAT) $(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	@echo "Installing dorad and what the demonstration needs into $(VENV); the first time that takes a minute or two"
-	$(BIN)/pip install --disable-pip-version-check --editable '.[demo]'
+	$(HEARTBEAT) $(BIN)/pip install --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing dorad and what its tests need into $(VENV); the first time that takes a few minutes"
-	$(BIN)/pip install --disable-pip-version-check --editable '.[demo,dev,fleet]'
+	$(HEARTBEAT) $(BIN)/pip install --disable-pip-version-check --editable '.[demo,dev,fleet]'
 	@touch $@ $(VENV)/.demo

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
+from dorad.exit import exit_at_once
 from dorad.problems import ProblemError
 from dorad.terminal import visible_lines
 
@@ -38,7 +39,7 @@ def run_program(command: click.Command, name: str) -> NoReturn:
     The exit code is that of the command, 1 after an error, 2 after a usage error.
     """
     try:
-        sys.exit(command.main(prog_name=name, standalone_mode=False))
+        code = command.main(prog_name=name, standalone_mode=False)
     except click.UsageError as error:
         program = name if error.ctx is None else error.ctx.command_path
         _end(2, [f"{error.format_message()} (see `{program} --help`)"])
@@ -50,6 +51,7 @@ def run_program(command: click.Command, name: str) -> NoReturn:
         _end(1, [f"{error.filename}: {error.strerror}" if error.filename else str(error)])
     except click.Abort:
         sys.exit(INTERRUPTED)
+    exit_at_once(code or 0)
 
 
 def _end(code: int, lines: Sequence[str]) -> NoReturn:

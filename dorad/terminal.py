@@ -26,9 +26,10 @@ _MARKS = (
 )
 _BEYOND_ASCII = f"\x7f-\x9f{_LINE_ENDS}{_BIDIRECTIONAL}{_SURROGATES}{_INVISIBLE}"
 _PILED = f"(?<=[{_MARKS}]{{4}})[{_MARKS}]"
-_ONE_LINE = re.compile(f"[\x00-\x08\x0a-\x1f{_BEYOND_ASCII}]|{_PILED}")
-_LINES = re.compile(f"[\x00-\x08\x0b-\x1f{_BEYOND_ASCII}]|{_PILED}")
-_JSON = re.compile(f"[{_BEYOND_ASCII}]|{_PILED}")
+# Compiled at the first use, which few commands have: that takes longer than to import a module.
+_ONE_LINE = f"[\x00-\x08\x0a-\x1f{_BEYOND_ASCII}]|{_PILED}"
+_LINES = f"[\x00-\x08\x0b-\x1f{_BEYOND_ASCII}]|{_PILED}"
+_JSON = f"[{_BEYOND_ASCII}]|{_PILED}"
 
 
 def visible(text: str) -> str:
@@ -37,14 +38,14 @@ def visible(text: str) -> str:
     These are C0 without tab, DEL, C1, bidirectional controls, line separators, surrogates and
     characters without a shape; also the fifth and later marks above one letter.
     """
-    return text if _is_plain(text) else _ONE_LINE.sub(_escaped, text)
+    return text if _is_plain(text) else re.sub(_ONE_LINE, _escaped, text)
 
 
 def visible_lines(text: str, indent: str = "") -> str:
     """Do the same as `visible`, but keep newlines; `indent` starts every line but the first."""
     if _is_plain(text):
         return text
-    text = _LINES.sub(_escaped, text)
+    text = re.sub(_LINES, _escaped, text)
     return text.replace("\n", f"\n{indent}") if indent else text
 
 
@@ -53,7 +54,7 @@ def visible_json(text: str) -> str:
 
     JSON already escapes C0.
     """
-    return text if _is_plain(text) else _JSON.sub(_escaped_in_json, text)
+    return text if _is_plain(text) else re.sub(_JSON, _escaped_in_json, text)
 
 
 def local_time(seconds: float, pattern: str, unknown: str = "?") -> str:

@@ -1,12 +1,16 @@
 """Groups of commands: suggestions for typos, and commands that are imported when called."""
 
+from __future__ import annotations
+
 import importlib
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import click
-from click.shell_completion import CompletionItem
 
 from dorad.cli.page import CommandEntry
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 __all__ = ["CommandEntry", "Group", "LazyGroup"]
 
@@ -91,6 +95,8 @@ class LazyGroup(Group):
         """Complete a command's name from the table, without importing it, or an option."""
         if incomplete and not incomplete[0].isalnum():
             return click.Command.shell_complete(self, ctx, incomplete)
+        from click.shell_completion import CompletionItem  # no other command line needs it
+
         return [
             CompletionItem(name, help=self.table[name].summary)
             for name in self.list_commands(ctx)

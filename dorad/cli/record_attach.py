@@ -8,11 +8,11 @@ import os
 import shlex
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import replace
 
 from dorad.cli.record_options import choose, refuse_existing
 from dorad.cli.reporting import print_note, print_warning

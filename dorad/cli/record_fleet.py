@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 import secrets
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+from msgspec.structs import replace
 
 from dorad.cli.record_options import choose
 from dorad.cli.reporting import print_error, print_note, print_warning

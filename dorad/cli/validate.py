@@ -3,11 +3,11 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from msgspec.structs import asdict
 
 from dorad.cli.files import dataflow_argument, default_dataflow, load_dataflow
 from dorad.cli.options import strict_option

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from dorad.control.errors import ControlError
 
@@ -21,8 +22,7 @@ _RESERVES = {"viewer": 2, "enrolling": 2, "operator": 1}
 """How many of the reserves are not for a role."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Limits on a server's clients. Times are in seconds."""
 
     connections: int = 128

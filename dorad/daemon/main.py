@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 from pathlib import Path
 from typing import NoReturn
@@ -88,6 +89,9 @@ def command(
             realtime=rt,
             log_level=level,
         )
+        # Modules stay until the end: no collection of garbage has to look through them.
+        gc.freeze()
+        gc.enable()
         # Do not depend on the current folder, and do not keep its file system busy.
         os.chdir("/")
         return asyncio.run(service.run())
@@ -97,6 +101,7 @@ def command(
 
 def main() -> NoReturn:
     """Run `dorad` with the arguments of this process."""
+    gc.disable()  # until `command` has imported its modules, which make no garbage
     run_program(command, "dorad")
 
 

@@ -8,8 +8,9 @@ import logging
 import time
 import uuid
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from dorad.daemon.broker.admission import Admission
 from dorad.daemon.broker.broker import Broker
@@ -21,7 +22,6 @@ from dorad.daemon.rules.stragglers import default_grace
 from dorad.daemon.runmodel import DEFAULT_OPTIONS, FORMAT, NO_DAEMON, Ended
 from dorad.daemon.sharelink import ShareLink
 from dorad.daemon.storing import StoreThrottle
-from dorad.daemon.supervisor.hotreload import HotReload
 from dorad.daemon.supervisor.processes import Launcher, broken_commands
 from dorad.daemon.supervisor.supervisor import Supervisor
 from dorad.dataflow.errors import DataflowError
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dorad.daemon.broker.readings import EdgeCounters
     from dorad.daemon.runmodel import Inheritance, RunOptions, RunServices
     from dorad.daemon.subscription.subscriptions import Subscriptions
+    from dorad.daemon.supervisor.hotreload import HotReload
     from dorad.daemon.supervisor.processes import NodeProcess
     from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.launch.command import LaunchContext
@@ -364,6 +365,8 @@ class DataflowRun:
         return self.broker
 
     def _make_hot_reload(self) -> HotReload:
+        from dorad.daemon.supervisor.hotreload import HotReload  # few runs watch their files
+
         return HotReload(
             lambda: python_files(self._context, self.dataflow),
             self.commands.restart,

@@ -5,8 +5,10 @@ Pure. Nodes and edges that do not differ are in no step.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dorad.dataflow.model import LINK, Link, NodeKind, NodeOutput
 
@@ -16,8 +18,7 @@ if TYPE_CHECKING:
     from dorad.dataflow.model import Channel, Dataflow, Input, NodeSpec
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Struct, frozen=True):
     """End a node and remove it."""
 
     node: str
@@ -25,24 +26,21 @@ class Remove:
     """The dataflow after this step."""
 
 
-@dataclass(frozen=True, slots=True)
-class Add:
+class Add(Struct, frozen=True):
     """Add a node and start it."""
 
     node: NodeSpec
     after: Dataflow
 
 
-@dataclass(frozen=True, slots=True)
-class Replace:
+class Replace(Struct, frozen=True):
     """Replace the process of a node, which keeps its inputs."""
 
     node: str
     after: Dataflow
 
 
-@dataclass(frozen=True, slots=True)
-class Connect:
+class Connect(Struct, frozen=True):
     """Add an input to a node."""
 
     node: str
@@ -50,8 +48,7 @@ class Connect:
     after: Dataflow
 
 
-@dataclass(frozen=True, slots=True)
-class Disconnect:
+class Disconnect(Struct, frozen=True):
     """Remove an input from a node."""
 
     node: str

@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.document import read_document

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from dorad.dataflow.errors import Problem
 from dorad.dataflow.settings import (
@@ -22,7 +24,6 @@ from dorad.dataflow.settings import (
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
-    from typing import Any
 
     from dorad.dataflow.settings import RecordBlock
     from dorad.dataflow.types.model import TypeDef
@@ -62,13 +63,35 @@ class NodeKind(StrEnum):
     """The link process. No file can have it: `share` adds it to the part of one machine."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeOutput:
+class _Value(Struct, frozen=True, eq=False):
+    """A value that equals another one wherever, and however, the file spells it."""
+
+    NOT_COMPARED: ClassVar[tuple[str, ...]]
+    """The fields that tell where and how the file spells it."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, type(self)) and self.compared() == other.compared()
+
+    def __ne__(self, other: object) -> bool:  # that of Struct would compare identities
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self.compared())
+
+    def compared(self) -> tuple[Any, ...]:
+        """Return the values of all other fields."""
+        names = (name for name in self.__struct_fields__ if name not in self.NOT_COMPARED)
+        return tuple(getattr(self, name) for name in names)
+
+
+class NodeOutput(_Value, frozen=True):
     """An output of another node. An operator's output is `<operator>/<output>`."""
+
+    NOT_COMPARED = ("written",)
 
     node: str
     output: str
-    written: str = field(default="", compare=False)
+    written: str = ""
 
     @property
     def text(self) -> str:
@@ -79,12 +102,13 @@ class NodeOutput:
         return f"{self.node}/{self.output}"
 
 
-@dataclass(frozen=True, slots=True)
-class Timer:
+class Timer(_Value, frozen=True):
     """`dora/timer/…`: a tick every `interval_ns` nanoseconds, at least 1."""
 
+    NOT_COMPARED = ("written",)
+
     interval_ns: int
-    written: str = field(default="", compare=False)
+    written: str = ""
 
     @property
     def text(self) -> str:
@@ -98,13 +122,14 @@ class Timer:
         return f"dora/timer/nanos/{self.interval_ns}"
 
 
-@dataclass(frozen=True, slots=True)
-class LogSource:
+class LogSource(_Value, frozen=True):
     """`dora/logs[/<level>[/<node>]]`: log lines of the dataflow; None means any."""
+
+    NOT_COMPARED = ("written",)
 
     level: LogLevel | None = None
     node: str | None = None
-    written: str = field(default="", compare=False)
+    written: str = ""
 
     @property
     def text(self) -> str:
@@ -118,8 +143,7 @@ class LogSource:
 Source = NodeOutput | Timer | LogSource
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(Struct, frozen=True):
     """One input of a node or operator."""
 
     id: str
@@ -137,8 +161,7 @@ class Input:
     """Maximum number of messages per second that reach the node."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sync:
+class Sync(Struct, frozen=True):
     """Inputs that a node receives together, as one event called `name`."""
 
     name: str
@@ -148,8 +171,7 @@ class Sync:
     """Maximum time between the sending of the messages of one event."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operator:
+class Operator(Struct, frozen=True):
     """One operator of a node; `source` is its file."""
 
     id: str
@@ -166,8 +188,7 @@ class Operator:
     logging: Logging = field(default_factory=Logging)
 
 
-@dataclass(frozen=True, slots=True)
-class Channel:
+class Channel(Struct, frozen=True):
     """One output on its way to, or from, one other machine."""
 
     output: NodeOutput
@@ -189,8 +210,7 @@ class Channel:
         return f"{self.machine}/{self.output}"
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True):
     """The channels of a link process."""
 
     outgoing: tuple[Channel, ...] = ()
@@ -202,13 +222,14 @@ class Link:
         return tuple(sorted({each.machine for each in (*self.outgoing, *self.incoming)}))
 
 
-@dataclass(frozen=True, slots=True)
-class NodeSpec:
+class NodeSpec(_Value, frozen=True):
     """One entry of `nodes`."""
+
+    NOT_COMPARED = ("key",)
 
     id: str
     kind: NodeKind
-    key: str = field(default="", compare=False)
+    key: str = ""
     """Its key in the file: `nodes[2]`. `Dataflow.problem` turns keys below it into positions."""
     name: str | None = None
     description: str | None = None
@@ -309,16 +330,14 @@ class NodeSpec:
         return next((each for each in (text, full) if each in self.all_outputs), None)
 
 
-@dataclass(frozen=True, slots=True)
-class TypeRule:
+class TypeRule(Struct, frozen=True):
     """An additional implicit conversion between two type URNs."""
 
     source: str
     target: str
 
 
-@dataclass(frozen=True, slots=True)
-class ModuleUse:
+class ModuleUse(Struct, frozen=True):
     """A module that the file names; the module's nodes have taken its place."""
 
     id: str
@@ -339,9 +358,10 @@ def module_of(modules: Iterable[ModuleUse], key: str) -> ModuleUse | None:
     return max(within, key=lambda use: len(use.key), default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Dataflow:
+class Dataflow(_Value, frozen=True):
     """A checked dataflow: every source of an input exists and every id is unique."""
+
+    NOT_COMPARED = ("warnings", "positions", "modules")
 
     nodes: tuple[NodeSpec, ...]
     path: Path
@@ -365,11 +385,11 @@ class Dataflow:
     deploy: Deploy | None = None
     record: RecordBlock | None = None
     """What is recorded whenever the dataflow runs."""
-    warnings: tuple[Problem, ...] = field(default=(), compare=False)
+    warnings: tuple[Problem, ...] = ()
     """Warnings about accepted but probably unintended content, including `ignored` keys."""
-    positions: Mapping[str, tuple[int, int]] = field(default_factory=dict, compare=False)
+    positions: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     """The (line, column) of each key in the file, both counted from 1."""
-    modules: tuple[ModuleUse, ...] = field(default=(), compare=False)
+    modules: tuple[ModuleUse, ...] = ()
     """The modules that the file names, outer ones first; `nodes` contains their nodes."""
 
     @property

@@ -7,8 +7,9 @@ part of the dataflow.
 from __future__ import annotations
 
 import shlex
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dorad.dataflow.durations import parse_duration
 from dorad.dataflow.errors import TextError

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,8 +60,7 @@ class ParamType(StrEnum):
     MAP = "map"
 
 
-@dataclass(frozen=True, slots=True)
-class Logging:
+class Logging(Struct, frozen=True):
     """Where the output lines of a node go in addition to its log file."""
 
     send_stdout_as: str | None = None
@@ -71,8 +71,7 @@ class Logging:
     max_rotated_files: int = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Types:
+class Types(Struct, frozen=True):
     """Declared properties of the data of a node's ports; mappings go from port ids to values."""
 
     inputs: Mapping[str, str] = field(default_factory=dict)
@@ -85,8 +84,7 @@ class Types:
     roles_out: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(Struct, frozen=True):
     """Whether and how fast a node that exited is started again. Times in seconds."""
 
     policy: RestartPolicy = RestartPolicy.NEVER
@@ -106,8 +104,7 @@ class Scheduling(StrEnum):
     OTHER = "other"
 
 
-@dataclass(frozen=True, slots=True)
-class Resources:
+class Resources(Struct, frozen=True):
     """Limits for all processes of a node together; None is no limit, or the default weight."""
 
     memory_max: int | None = None
@@ -125,8 +122,7 @@ class Resources:
     """Processes and threads."""
 
 
-@dataclass(frozen=True, slots=True)
-class Realtime:
+class Realtime(Struct, frozen=True):
     """Real-time settings of a node's process. Times in nanoseconds."""
 
     policy: Scheduling = Scheduling.OTHER
@@ -140,8 +136,7 @@ class Realtime:
     period_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Git:
+class Git(Struct, frozen=True):
     """The repository of a node's source; at most one of branch, tag and rev is set."""
 
     url: str
@@ -150,8 +145,7 @@ class Git:
     rev: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Amounts:
+class Amounts(Struct, frozen=True):
     """How much of a machine a node needs, or how much a machine has; None is not stated."""
 
     cpu: float | None = None
@@ -163,8 +157,7 @@ class Amounts:
     """Such as `/dev/video0`; one node at a time uses a device."""
 
 
-@dataclass(frozen=True, slots=True)
-class Avoid:
+class Avoid(Struct, frozen=True):
     """The machines that a node must not run on, and the nodes that it must not run beside."""
 
     machines: tuple[str, ...] = ()
@@ -172,8 +165,7 @@ class Avoid:
     """Ids; the id of a module stands for all its nodes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Deploy:
+class Deploy(Struct, frozen=True):
     """The machines that a node may run on."""
 
     machine: str | None = None
@@ -186,8 +178,7 @@ class Deploy:
     """Whether the node moves to another machine when its own cannot be reached for long."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParamSpec:
+class ParamSpec(Struct, frozen=True):
     """The declaration of one parameter; `params.check` checks values against it."""
 
     type: ParamType
@@ -200,8 +191,7 @@ class ParamSpec:
     description: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RecordBlock:
+class RecordBlock(Struct, frozen=True):
     """The `record` block: what to record. Sizes in bytes, times in seconds; None is no limit."""
 
     folder: str = RECORD_FOLDER

@@ -10,8 +10,9 @@ Timers tick where their node runs. A `dora/logs` input gets the lines of its own
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dorad.dataflow.model import (
     LINK,

@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import re
 from copy import deepcopy
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
+
+from msgspec.structs import replace
 
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.load import from_descriptor

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dorad.phrases import shorten
 
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-@dataclass(slots=True)
-class Value:
+class Value(Struct):
     """One value. Lines and columns count from 1, columns in characters."""
 
     data: bool | int | float | str | list[Value] | dict[str, Value] | None

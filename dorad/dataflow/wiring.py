@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from dorad.dataflow.kinds import ALL_KEYS
 from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec, QueuePolicy

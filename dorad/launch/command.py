@@ -10,10 +10,11 @@ import os
 import re
 import shlex
 import sys
-from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct, field
 
 from dorad.dataflow.model import RECORDER, REPLAYER, NodeKind
 from dorad.launch import environment, operators, programs
@@ -44,8 +45,7 @@ class Runner(NamedTuple):
     operator: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchContext:
+class LaunchContext(Struct, frozen=True):
     """The settings that the commands of all nodes of a run share."""
 
     dataflow: Dataflow

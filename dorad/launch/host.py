@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -37,8 +38,7 @@ class NoStore:
         """Do nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class KeptProcess:
+class KeptProcess(Struct, frozen=True):
     """A process that an earlier daemon started."""
 
     tag: str

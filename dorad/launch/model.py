@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import signal as signals
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec import Struct, field
 
 from dorad.problems import ProblemError
 
@@ -53,8 +54,7 @@ class Identity(NamedTuple):
     folder: StateFolder | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
+class Command(Struct, frozen=True):
     """One process to start. Its stdin is /dev/null; its environment is exactly `env`."""
 
     argv: tuple[str, ...]
@@ -72,12 +72,11 @@ class Command:
     """Whether it loses the rights that most nodes never need; only systemd can apply it."""
     dataflow_name: str = ""
     """The name of the dataflow; empty if it has none."""
-    warnings: tuple[str, ...] = field(default=(), compare=False)
+    warnings: tuple[str, ...] = ()
     """Settings that were requested and ignored, one line each."""
 
 
-@dataclass(frozen=True, slots=True)
-class Exit:
+class Exit(Struct, frozen=True):
     """How a process ended: exactly one of `code` and `signal` is set."""
 
     code: int | None = None

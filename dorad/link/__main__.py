@@ -14,7 +14,7 @@ import sys
 from dorad.launch.confine import confine
 from dorad.launch.prctl import hide_memory
 from dorad.link.config import decode
-from dorad.node import attach
+from dorad.node import attach, protocol
 
 _log = logging.getLogger(__package__)
 
@@ -45,7 +45,7 @@ def main() -> int:
     try:
         place = attach.decide(None, None, os.environ)
         if not isinstance(place, attach.Spawned | attach.Connected):
-            raise RuntimeError(f"only dorad can start a link process: {attach.CONFIG} is not set")
+            raise RuntimeError(f"only dorad can start a link process: {protocol.CONFIG} is not set")
         # Before `confine`, because the daemon admits the user that it has started.
         connection = attach.connect(place)
         config = decode(connection.config.get("link"))

@@ -14,9 +14,6 @@ from dorad.logs import about, disk
 from dorad.logs.fileline import encode
 from dorad.logs.history import History
 from dorad.logs.hub import LogHub
-from dorad.logs.journal.entry import DAEMON_STREAM
-from dorad.logs.journal.forward import DaemonJournal, NodeJournal
-from dorad.logs.journal.reader import JournalPast
 from dorad.logs.journal.sender import own, own_service
 from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.nodelog import Batch, NodeLog
@@ -29,6 +26,7 @@ if TYPE_CHECKING:
 
     from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.logs.hub import Follower
+    from dorad.logs.journal.forward import DaemonJournal
     from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink
     from dorad.logs.selection import Selection
@@ -93,6 +91,8 @@ class DataflowLog:
         self._journal = journal
         self._daemon_journal: DaemonJournal | None = None
         if journal is not None:
+            from dorad.logs.journal.forward import DaemonJournal  # `dora run` has no journal
+
             journal.report = lambda level, text: self.report(level, None, text)
             self._daemon_journal = DaemonJournal(journal, dataflow_id, name, time.time_ns() // 1000)
         self._about = about.About(
@@ -167,6 +167,8 @@ class DataflowLog:
         if known is not None:
             journal = known.journal
         elif self._journal is not None:
+            from dorad.logs.journal.forward import NodeJournal
+
             of = self._about
             journal = NodeJournal(self._journal, of.uuid, of.name, node.id, self.report)
         log = NodeLog(node.id, node.logging, file, self._take, journal, self._record)
@@ -191,6 +193,9 @@ class DataflowLog:
         """Return what was logged so far; the caller closes it. Raises OSError as `follow`."""
         past = None
         if self._daemon_journal is not None:
+            from dorad.logs.journal.entry import DAEMON_STREAM
+            from dorad.logs.journal.reader import JournalPast
+
             last = {
                 (node, stream): number
                 for node, log in self._nodes.items()

@@ -9,6 +9,7 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.node.connection import DaemonConnection
+from dorad.node.protocol import CONFIG
 from dorad.node.welcome import DaemonAwayError
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
-CONFIG = "DORA_NODE_CONFIG"
 TEST_INPUTS = "DORA_TEST_WITH_INPUTS"
 WRITE_EVENTS = "DORA_WRITE_EVENTS_TO"
 

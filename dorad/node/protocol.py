@@ -71,6 +71,9 @@ from dorad.node.payload import pack, unpack
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+CONFIG = "DORA_NODE_CONFIG"
+"""The variable that tells a spawned node who it is, and where its daemon listens."""
+
 VERSION = 3
 MAX_PACKET = 1 << 16
 MAX_LARGE = 1 << 26

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from dorad.node import attach, logbridge
+from dorad.node import attach, logbridge, protocol
 from dorad.record.arguments import add_arguments, settings_of
 from dorad.record.leftovers import recover_left
 from dorad.record.outcome import Marked, marked_line, outcome_line
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     add_arguments(parser)
     given = parser.parse_args(arguments)
-    if not os.environ.get(attach.CONFIG):
+    if not os.environ.get(protocol.CONFIG):
         parser.error("dora starts this program; record with `dora record DATAFLOW`")
     if given.mark is not None and given.folder is None:
         parser.error("--mark goes with --folder")

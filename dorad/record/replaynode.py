@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dorad.node import attach
+from dorad.node import protocol
 from dorad.problems import ProblemError
 from dorad.record.check import Checker, DifferentError
 from dorad.record.config import decode
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--config", required=True, help="what to replay, as JSON")
     given = parser.parse_args(arguments)
-    if not os.environ.get(attach.CONFIG):
+    if not os.environ.get(protocol.CONFIG):
         parser.error("dora starts this program; replay with `dora replay FILE`")
     try:
         config = decode(given.config)

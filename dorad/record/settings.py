@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from dorad.record.ring import RING, segment_name
 
@@ -18,8 +19,7 @@ MIN_FREE_SHARE = 0.05
 SUFFIX = ".mcap"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What to record where; sizes in bytes, times in seconds, None for no limit."""
 
     path: Path

@@ -8,9 +8,10 @@ equals, to the first. A node that every machine rejects is pending.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from dorad.dataflow.settings import Amounts
 
@@ -42,8 +43,7 @@ class Rule(StrEnum):
     """The node runs on another machine already; nodes do not move by themselves."""
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A machine, as placement sees it."""
 
     id: str
@@ -53,8 +53,7 @@ class Candidate:
     """Why nothing can be started there; empty if it can."""
 
 
-@dataclass(frozen=True, slots=True)
-class Requirements:
+class Requirements(Struct, frozen=True):
     """The requirements of a node."""
 
     id: str
@@ -66,8 +65,7 @@ class Requirements:
     avoids_nodes: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The verdict about one machine for one node."""
 
     machine: str
@@ -76,8 +74,7 @@ class Verdict:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """Where a node goes, and the verdict about each machine."""
 
     node: str

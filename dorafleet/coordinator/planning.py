@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from dorafleet.coordinator.placement import Candidate, Requirements, Rule, place
 from dorafleet.coordinator.records import labels_of
@@ -23,8 +25,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Where the nodes of a dataflow go."""
 
     placement: dict[str, str]

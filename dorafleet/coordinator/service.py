@@ -10,8 +10,9 @@ import signal
 import socket
 import time
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
+
+from msgspec.structs import replace
 
 from dorad import __version__
 from dorad.control.choosing import AUTHORITY, token_file

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -116,12 +116,10 @@ def _input_text(entry: Input) -> str:
     """Return the source of an input and its options that are not the default."""
     words = [entry.source.text]
     plain = Input(entry.id, entry.source)
-    for option in fields(Input):
-        value = getattr(entry, option.name)
-        if option.name not in ("id", "source", "long_form") and value != getattr(
-            plain, option.name
-        ):
-            words.append(f"{option.name}={value}")
+    for name in Input.__struct_fields__:
+        value = getattr(entry, name)
+        if name not in ("id", "source", "long_form") and value != getattr(plain, name):
+            words.append(f"{name}={value}")
     return " ".join(words)
 
 

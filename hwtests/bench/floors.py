@@ -23,7 +23,7 @@ def eventfd(plan: Plan, placement: str) -> Iterator[tuple[Key, float]]:
     """Measure a round trip over bare eventfds, ``free`` or ``pinned`` to one core."""
     count = 1_000 if plan.quick else 10_000
     argv: list[str | Path] = [sys.executable, FLOOR / "eventfd.py", str(count), placement]
-    output, _ = run(argv, environment(Path(sys.prefix)), FLOOR, 60.0)
+    output = run(argv, environment(Path(sys.prefix)), FLOOR, 60.0).output
     for size, metric, value in latencies(0, last_line(output)["ns"]):
         yield Key("round trip", f"eventfd {placement}", size, metric), value
 
@@ -40,7 +40,7 @@ def iceoryx(plan: Plan, venv: Path, source: str, wait: str) -> Iterator[tuple[Ke
         source,
         wait,
     ]
-    output, _ = run(argv, environment(venv), FLOOR, 60.0)
+    output = run(argv, environment(venv), FLOOR, 60.0).output
     measure = "round trip" if source == "heap" else "round trip, allocated in shm"
     for text, step in last_line(output)["sizes"].items():
         for size, metric, value in latencies(int(text), step["ns"]):

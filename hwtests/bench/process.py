@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import resource
 import select
 import signal
 import subprocess
 import tempfile
 import time
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
@@ -25,6 +26,16 @@ class MeasurementError(Exception):
     """A measurement failed; the text names it and the reason."""
 
 
+class Ended(NamedTuple):
+    """A program that has ended well."""
+
+    output: str
+    seconds: float
+    """From start to exit."""
+    cpu_s: float
+    """Of all its processes, as far as it has waited for them."""
+
+
 def environment(venv: Path) -> dict[str, str]:
     """Return this process's environment with one venv active and no settings of dora.
 
@@ -36,10 +47,8 @@ def environment(venv: Path) -> dict[str, str]:
     return kept | {"VIRTUAL_ENV": str(venv), "PATH": path}
 
 
-def run(
-    argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path, deadline_s: float
-) -> tuple[str, float]:
-    """Run a program; return its output and the seconds from start to exit.
+def run(argv: Sequence[str | Path], env: Mapping[str, str], cwd: Path, deadline_s: float) -> Ended:
+    """Run a program to its end.
 
     Raises:
         MeasurementError: it exits with another code than 0 or misses its deadline.
@@ -47,7 +56,7 @@ def run(
     command = " ".join(str(word) for word in argv)
     # A file, not a pipe: a process that still holds the end of a pipe would delay the measurement.
     with tempfile.TemporaryFile() as output:
-        begin = time.perf_counter()
+        begin, cpu = time.perf_counter(), _cpu_s()
         with subprocess.Popen(
             argv,
             stdout=output,
@@ -71,7 +80,12 @@ def run(
         raise MeasurementError(f"{command}: not done after {deadline_s:g} s\n{text[-TAIL:]}")
     if process.returncode:
         raise MeasurementError(f"{command}: exit code {process.returncode}\n{text[-TAIL:]}")
-    return text, taken
+    return Ended(text, taken, _cpu_s() - cpu)
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _ends_within(pid: int, seconds: float) -> bool:

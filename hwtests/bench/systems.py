@@ -45,13 +45,14 @@ class System:
             place = Path(folder)
             file = place / "dataflow.yml"
             file.write_text(flow_yaml(flow, place), encoding="utf-8")
-            output, taken = run(
-                [self.dora, "run", file], environment(self.venv), place, flow.deadline_s
-            )
+            ended = run([self.dora, "run", file], environment(self.venv), place, flow.deadline_s)
             if flow.kind == "hello":
-                yield Key(flow.measure, self.name, 0, "s"), taken
+                yield Key(flow.measure, self.name, 0, "s"), ended.seconds
+                yield Key(f"{flow.measure}, CPU", self.name, 0, "s"), ended.cpu_s
                 return
-            reports = {node.id: _report(place / f"{node.id}.json", output) for node in flow.nodes}
+            reports = {
+                node.id: _report(place / f"{node.id}.json", ended.output) for node in flow.nodes
+            }
         try:
             yield from figures_of(flow, self.name, reports)
         except ValueError as error:
@@ -63,8 +64,8 @@ class System:
         Raises:
             MeasurementError: it fails.
         """
-        _, taken = run([self.dora, "--help"], environment(self.venv), Path.cwd(), 20.0)
-        return Key("dora --help", self.name, 0, "s"), taken
+        ended = run([self.dora, "--help"], environment(self.venv), Path.cwd(), 20.0)
+        return Key("dora --help", self.name, 0, "s"), ended.seconds
 
     def measure_list(self) -> tuple[Key, float]:
         """Return the seconds that ``dora list`` takes with an idle daemon.
@@ -79,10 +80,10 @@ class System:
             run([self.dora, "up"], env, place, 20.0)
             try:
                 run([self.dora, "list"], env, place, 20.0)
-                _, taken = run([self.dora, "list"], env, place, 20.0)
+                ended = run([self.dora, "list"], env, place, 20.0)
             finally:
                 run([self.dora, "down"], env, place, 20.0)
-        return Key("dora list", self.name, 0, "s"), taken
+        return Key("dora list", self.name, 0, "s"), ended.seconds
 
 
 def _report(path: Path, output: str) -> dict[str, Any]:

@@ -25,7 +25,8 @@ NOTE = (
     "A round trip is the payload out and 8 bytes back (echo: the payload back); with metadata, a "
     "number goes along both ways. Allocated in shm: node.empty here, send_output_raw under dora, "
     "only the first 8 bytes written. Spaced: 4 ms apart, 50 ms at 8 MiB. Burst: a queue of 1000, "
-    "messages received per second. Fan-out: the slowest of four receivers."
+    "messages received per second. Fan-out: the slowest of four receivers. Hello and first tick: "
+    "from start to exit; CPU: the time of all processes."
 )
 
 

@@ -120,7 +120,7 @@ class Peer:
         while time.monotonic() < end:
             with contextlib.suppress(MeasurementError):
                 command = self._command(*words, "--coordinator-port", port)
-                text, _ = run(command, env, folder, READY_S)
+                text = run(command, env, folder, READY_S).output
                 if all(name in text for name in ("one", "two")[:daemons]):
                     return
             time.sleep(0.1)

@@ -24,6 +24,19 @@ def test_a_program_that_misses_its_deadline_ends_with_its_children(tmp_path):
     Daemon.until(lambda: not is_alive(child), why="the child outlived its parent")
 
 
+def test_the_processor_time_of_all_processes_counts(tmp_path):
+    script = (
+        "import subprocess, sys, time\n"
+        "work = 'import time\\nwhile time.process_time() < 0.3: pass'\n"
+        "subprocess.run([sys.executable, '-c', work], check=True)\n"
+        "print('done')\n"
+    )
+    ended = run([sys.executable, "-c", script], environment(tmp_path), tmp_path, 60.0)
+    assert ended.output == "done\n"
+    assert ended.seconds >= 0.3
+    assert ended.cpu_s >= 0.3
+
+
 def test_a_failure_shows_the_end_of_the_output(tmp_path):
     script = "print('what went wrong'); raise SystemExit(3)"
     with pytest.raises(MeasurementError, match=r"exit code 3\nwhat went wrong"):

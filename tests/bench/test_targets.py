@@ -64,7 +64,7 @@ def test_the_help_has_its_own_limit():
     assert str(only({Key("dora --help", "ours", 0, "s"): 0.025})) == "≤ 25 ms: 25 ms, reached"
 
 
-@pytest.mark.parametrize("measure", ["hello", "first tick"])
+@pytest.mark.parametrize("measure", ["hello", "first tick", "first tick, CPU"])
 def test_a_start_may_take_as_long_as_that_of_the_peer(measure):
     summary = {Key(measure, "ours", 0, "s"): 1.1, Key(measure, "dora", 0, "s"): 1.0}
     assert not only(summary).reached

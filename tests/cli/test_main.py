@@ -67,7 +67,7 @@ def test_help_imports_no_module_of_a_command():
     ours = {name for name in imported if name.startswith("dorad")}
     light = {"commands", "main", "page", "streams"}
     ours.discard("dorad._build")  # the version, in a tree that was built
-    assert ours == {"dorad", "dorad.cli", *(f"dorad.cli.{name}" for name in light)}
+    assert ours == {"dorad", "dorad.cli", "dorad.exit", *(f"dorad.cli.{name}" for name in light)}
 
 
 def test_without_arguments_it_prints_the_help_as_a_usage_error():

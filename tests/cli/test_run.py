@@ -10,6 +10,7 @@ import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from tests.cli.dora import DORA
 from tests.cli.running import dora, write
 
 SOURCE = """
@@ -460,3 +461,22 @@ def test_a_dataflow_may_need_more_descriptors_than_programs_may_open(tmp_path: P
             assert printed(run.out, "limited") == ["may open 150"]
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (usual, most))
+
+
+def test_a_run_imports_only_what_it_needs(tmp_path: Path) -> None:
+    write(tmp_path, PIPE, source=SOURCE, sink=SINK)
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *DORA[1:], "run", "dataflow.yml"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=100,
+    )
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "dorad.daemon.run" in imported
+    others = {"psutil", "apsw", "websockets", "numpy", "pyarrow", "pyroute2"}
+    if sys.version_info < (3, 14):  # whose asyncio has some
+        others.add("dataclasses")  # to make one takes forty times as long as to make a struct
+    unused = {"dorad.link.frames", "dorad.logs.journal.forward", "dorad.node.attach"}
+    assert not imported & (others | unused)

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import sys
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, get_args
 
 import msgspec
@@ -63,7 +62,7 @@ def test_the_limits_are_those_in_force() -> None:
     part = TEXT[TEXT.index("## Limits") : TEXT.index("## A session")]
     shown = {int(number) for number in re.findall(r"\b\d+\b", part)}
     limits = Limits()
-    for field in fields(limits):
+    for field in msgspec.structs.fields(limits):
         # Those of robots are on no page of the protocol; the page has `reply` in MiB, see below.
         elsewhere = ("opening", "reply", "accepted_each", "reserve", "retry_after")
         if field.name not in elsewhere and getattr(limits, field.name) is not None:

@@ -1,9 +1,10 @@
 """Small dataflows as data, for tests of the daemon's decisions."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeKind, NodeOutput, NodeSpec, Timer
 from dorad.dataflow.settings import Restart, RestartPolicy

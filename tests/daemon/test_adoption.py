@@ -6,12 +6,12 @@ import socket
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.restore import Kept

@@ -192,7 +192,7 @@ def test_loading_imports_nothing_heavy() -> None:
     done = subprocess.run(
         [sys.executable, "-c", script], check=True, capture_output=True, text=True, env=os.environ
     )
-    heavy = {"asyncio", "pyarrow", "numpy", "difflib", "decimal", "graphlib", "json"}
+    heavy = {"asyncio", "pyarrow", "numpy", "difflib", "graphlib", "dataclasses"}
     assert heavy.isdisjoint(done.stdout.split())
 
 

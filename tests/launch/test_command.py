@@ -6,11 +6,11 @@ import errno
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.dataflow.model import Dataflow, NodeKind, NodeSpec, Operator
 from dorad.dataflow.settings import Deploy

@@ -22,6 +22,25 @@ def test_children_are_found_with_and_without_the_kernels_list() -> None:
         child.kill()
 
 
+def test_a_holder_that_ends_imports_nothing_for_it() -> None:
+    code = """
+import os, sys
+import dorad.launch.holder.process
+from dorad.launch.descendants import end_descendants
+before = set(sys.modules)
+end_descendants(lambda pid, status: None)
+print(*set(sys.modules) - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert done.stdout.split() == []
+
+
 def test_a_process_that_does_not_exist_has_no_children() -> None:
     assert descendants.children(2**22 + 1) == []
     assert descendants._children_by_psutil(2**22 + 1) == []

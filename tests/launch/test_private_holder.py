@@ -6,13 +6,13 @@ import asyncio
 import os
 import signal
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from dorad.launch.holder.client import HolderClient
 from dorad.launch.model import Command, Exit, LaunchError

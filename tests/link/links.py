@@ -7,15 +7,15 @@ import contextlib
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from dorad.control.messages import LinkTls
 from dorad.daemon.sharelink import read_tls
 from dorad.dataflow.model import LINK, NodeSpec, QueuePolicy
-from dorad.node.attach import CONFIG
+from dorad.node.protocol import CONFIG
 from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.ports import free_port

@@ -6,10 +6,10 @@ import asyncio
 import signal
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.dataflow.model import LINK, QueuePolicy
 from dorad.link import frames

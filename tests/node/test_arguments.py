@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dorad.node import attach, logbridge
+from dorad.node import attach, logbridge, protocol
 from dorad.node.extensions import OwnTable
 from dorad.node.node import Node
 from dorad.node.offline.testing import MockNode
@@ -77,7 +77,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
     daemon = FakeDaemon(tmp_path_factory.mktemp("daemon"), {"in": 10})
     with pytest.MonkeyPatch.context() as patch:
         config = {"node_id": "n", "daemon_socket": str(daemon.path)}
-        patch.setenv(attach.CONFIG, json.dumps(config))
+        patch.setenv(protocol.CONFIG, json.dumps(config))
         patch.setattr(logbridge, "bridge", lambda node_id: None)
         patch.setattr(gc, "freeze", lambda: None)
         with in_thread(daemon.start) as started:
@@ -132,7 +132,7 @@ def test_a_wait_of_any_kind_of_seconds_waits_or_is_refused(node: Node, kind: int
 def test_a_node_is_not_made_from_the_wrong_kinds(
     kind: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv(attach.CONFIG, raising=False)
+    monkeypatch.delenv(protocol.CONFIG, raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.setattr(attach, "CONNECT_TIMEOUT_S", 0.0)
     for arguments in ((KINDS[kind],), (KINDS[kind], 1), ("x", KINDS[kind]), (None, KINDS[kind])):
@@ -191,6 +191,6 @@ def test_a_wrong_argument_is_named_with_what_is_accepted(
 def test_a_mock_refuses_what_the_node_refuses(
     call: Any, error: type[Exception], text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(attach.CONFIG, raising=False)
+    monkeypatch.delenv(protocol.CONFIG, raising=False)
     with pytest.raises(error, match=text):
         call(MockNode([("in", pa.array([1]))]))

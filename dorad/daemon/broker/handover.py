@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from dorad.daemon.broker.snapshot import HandoverSnapshot
 from dorad.dataflow.model import QueuePolicy
@@ -32,8 +33,7 @@ CALM_POLLS = 25
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Handover:
+class _Handover(Struct):
     replacement: NodeSpec
     dataflow: Dataflow
     old: Connection | None

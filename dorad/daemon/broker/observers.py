@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dorad.daemon.broker.edges import Edge, edge_of, is_observer
 from dorad.daemon.broker.mailbox import Mailbox

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import socket
 from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from dorad.daemon.broker.conditions import Conditions
 from dorad.daemon.broker.edges import Edge, edge_of
@@ -32,8 +33,7 @@ class RestoreError(Exception):
     """The state that a previous daemon left of a dataflow cannot be used."""
 
 
-@dataclass(slots=True)
-class Kept:
+class Kept(Struct):
     """The previous daemon's descriptors by name, and its `Broker.snapshot` as JSON values.
 
     Adopting a descriptor removes it from `descriptors`. The caller keeps the rest, even after a

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dorad.dataflow.model import NodeOutput, QueuePolicy, Timer
 
@@ -12,8 +13,7 @@ if TYPE_CHECKING:
     from dorad.shm import layout
 
 
-@dataclass(slots=True)
-class Ring:
+class Ring(Struct):
     """A ring of a mailbox; `first` is the index of the first message of its present edge.
 
     A `retiring` ring gets no new messages, but queued ones can still be received. The ring of a

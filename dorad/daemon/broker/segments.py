@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dorad.daemon.broker.connection import is_running
 from dorad.daemon.broker.edges import DAEMON, EdgeKey, is_observer
@@ -37,8 +38,7 @@ SKIPPED = 4096
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True, eq=False)
-class Segment:
+class Segment(Struct, eq=False):
     """One segment: `memory` is a read-only descriptor of `size` bytes, which only `pid` writes.
 
     `heads` is None while the process runs; afterwards, how many messages it had sent on each of

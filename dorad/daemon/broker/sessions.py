@@ -13,7 +13,6 @@ from dorad.daemon.broker.handover import Handovers
 from dorad.daemon.broker.nodeleases import NodeLeases
 from dorad.daemon.pidwatch import PidWatch
 from dorad.dataflow.model import LINK
-from dorad.link import reports
 from dorad.node.protocol import VERSION, Packet, ProtocolError
 
 if TYPE_CHECKING:
@@ -380,6 +379,8 @@ class Sessions:
 
 
 def _report(packet: Packet) -> Status | ChannelEvent:
+    from dorad.link import reports  # few dataflows have a link
+
     try:
         return reports.decode(packet.fields.get("report"))
     except ValueError as error:

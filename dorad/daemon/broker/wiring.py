@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dorad.daemon.broker.nodeconfig import input_options
 from dorad.shm.fence import fence
@@ -93,8 +94,7 @@ class PeerSetup:
             self.send_outputs(producer, {e.output for e in into if e.producer == producer})
 
 
-@dataclass(slots=True)
-class _RetiringRing:
+class _RetiringRing(Struct):
     consumer: str
     ring: str
     edge: Edge | None

@@ -20,6 +20,9 @@ MIN_INTERVAL_S = 0.05
 """Minimum time between two queries, however fast the network changes."""
 RETRY_S = 5.0
 """Time until the next attempt after the kernel refused."""
+START_DELAY_S = 1.0
+"""Time until the first query. The import of pyroute2 takes more than half as long as that of all
+else, and would hold up the daemon and the dataflows that it starts."""
 
 _GROUPS = 0x1 | 0x10 | 0x100 | 0x40 | 0x400
 """RTMGRP_LINK, and RTMGRP_IPV4_… and RTMGRP_IPV6_… of IFADDR and ROUTE."""
@@ -123,6 +126,7 @@ class NetworkWatch:
     async def run(self) -> None:
         """Watch until cancelled."""
         warned = False
+        await asyncio.sleep(START_DELAY_S)
         # The import is slow, so it runs beside the event loop.
         await asyncio.to_thread(importlib.import_module, "pyroute2")
         while True:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 
 class Vitals(Protocol):
@@ -33,8 +34,7 @@ class Vitals(Protocol):
         """Messages that wait in its inputs."""
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Struct, frozen=True):
     """Result of the health checks of a node so far; times in monotonic seconds."""
 
     pulse: int
@@ -63,8 +63,7 @@ def health_after(
     return before
 
 
-@dataclass(frozen=True, slots=True)
-class Presence:
+class Presence(Struct, frozen=True):
     """When a node without a health check last used the node API, as far as is known."""
 
     called_at: float

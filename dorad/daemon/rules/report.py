@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from dorad.daemon.rules.exits import Outcome
 from dorad.logs.excerpt import excerpt
@@ -22,46 +23,42 @@ MAX_LINES_SIZE = 200_000
 """Characters of all lines of a report; the failures after them have headlines only."""
 
 
-HINTS = tuple(
-    (re.compile(error), hint)
-    for error, hint in (
+HINTS = (
+    (
+        r"ModuleNotFoundError: No module named 'dora'",
+        "install dorad in the Python environment that the node runs in",
+    ),
+    (
+        r"ModuleNotFoundError: No module named '(\w+)",
+        r"install \1 where the node runs, or write `build: pip install ...` into the node",
+    ),
+    (
+        r"ImportError: cannot import name '\w+' from .*'dora'.* \((.+[^/])\)",
+        r"\1 hides the module `dora`: give that file another name",
+    ),
+    (
         (
-            r"ModuleNotFoundError: No module named 'dora'",
-            "install dorad in the Python environment that the node runs in",
+            r"(?:Import|Attribute|Runtime|Value)Error: .*"
+            r"(?:multiarray|_ARRAY_API|numpy\.(?:dtype|core)\b|compiled using NumPy)"
         ),
         (
-            r"ModuleNotFoundError: No module named '(\w+)",
-            r"install \1 where the node runs, or write `build: pip install ...` into the node",
+            "numpy and a module that uses it do not fit: `dora build` says which package is "
+            "the reason; `pip install --force-reinstall numpy pyarrow` mends it"
         ),
-        (
-            r"ImportError: cannot import name '\w+' from .*'dora'.* \((.+[^/])\)",
-            r"\1 hides the module `dora`: give that file another name",
-        ),
-        (
-            (
-                r"(?:Import|Attribute|Runtime|Value)Error: .*"
-                r"(?:multiarray|_ARRAY_API|numpy\.(?:dtype|core)\b|compiled using NumPy)"
-            ),
-            (
-                "numpy and a module that uses it do not fit: `dora build` says which package is "
-                "the reason; `pip install --force-reinstall numpy pyarrow` mends it"
-            ),
-        ),
-        (r"NameError: name 'Node' is not defined", "write `from dora import Node`"),
-        (r"NameError: name 'pa' is not defined", "write `import pyarrow as pa`"),
-        (r"NameError: name 'np' is not defined", "write `import numpy as np`"),
-        (
-            r"AttributeError: '(?:_Tick|dict)' object has no attribute '(type|id|value|metadata)'",
-            r'an event is a dictionary: write `event["\1"]`',
-        ),
-        (r"env: .*\\r.*: No such file", r"its first line ends as on Windows: `sed -i 's/\\r$//'`"),
-    )
+    ),
+    (r"NameError: name 'Node' is not defined", "write `from dora import Node`"),
+    (r"NameError: name 'pa' is not defined", "write `import pyarrow as pa`"),
+    (r"NameError: name 'np' is not defined", "write `import numpy as np`"),
+    (
+        r"AttributeError: '(?:_Tick|dict)' object has no attribute '(type|id|value|metadata)'",
+        r'an event is a dictionary: write `event["\1"]`',
+    ),
+    (r"env: .*\\r.*: No such file", r"its first line ends as on Windows: `sed -i 's/\\r$//'`"),
 )
 """Errors of Python that mean a common mistake, and what to do about it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
+class Block(Struct, frozen=True):
     """One failure: a headline, and what the node wrote to stderr."""
 
     headline: str
@@ -89,7 +86,7 @@ def explained(stderr: Sequence[str]) -> tuple[str, ...]:
     lines = excerpt(stderr)
     for line in reversed(lines):
         for error, hint in HINTS:
-            if match := error.match(line):
+            if match := re.match(error, line):
                 return *lines, f"hint: {match.expand(hint)}"
     return lines
 

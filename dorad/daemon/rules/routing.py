@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from msgspec import Struct, field
 
 from dorad.dataflow.model import LogSource
 from dorad.logs.filter import LogFilter
@@ -30,8 +31,7 @@ class LogInput(NamedTuple):
     level: LogFilter
 
 
-@dataclass(frozen=True, slots=True)
-class Routes:
+class Routes(Struct, frozen=True):
     """The destinations of the lines of one node."""
 
     raw: str | None = None
@@ -82,8 +82,7 @@ class Emitter(Protocol):
         """Return True if an output that the daemon feeds has a subscriber."""
 
 
-@dataclass(slots=True)
-class Router:
+class Router(Struct):
     """Sends the lines of a dataflow's nodes to the inputs that select them."""
 
     dataflow_id: str

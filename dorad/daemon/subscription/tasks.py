@@ -21,7 +21,7 @@ from dorad.daemon.subscription.frames import PREFIX, head
 from dorad.daemon.subscription.outbox import Message, Outbox
 from dorad.daemon.subscription.plainarrays import encode_plain
 from dorad.launch.helper import LINK
-from dorad.node import attach
+from dorad.node import attach, protocol
 from dorad.node.clock import Clock
 from dorad.node.sender import Sender
 from dorad.shm.pool import DEFAULT_KEEP
@@ -37,7 +37,7 @@ def serve(task: str, queue_size: int, observer_id: str, reduce: str) -> None:
 
     `reduce` says how `echo` makes messages smaller, see `reducing`.
     """
-    os.environ[attach.CONFIG] = attach.connected(observer_id, int(os.environ.pop(LINK)))
+    os.environ[protocol.CONFIG] = attach.connected(observer_id, int(os.environ.pop(LINK)))
     # Output that a library prints must not mix with frames.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)

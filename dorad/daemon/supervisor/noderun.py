@@ -6,8 +6,9 @@ import asyncio
 import logging
 import math
 import signal
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
+
+from msgspec import Struct, field
 
 from dorad.daemon.rules.exits import RESTARTED, Result
 from dorad.daemon.rules.restart import RestartHistory
@@ -41,8 +42,7 @@ _STORED = (
 """Fields of `NodeRun` that a snapshot has under their own names."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeView:
+class NodeView(Struct, frozen=True):
     """The facts about a node that `dora node list` shows."""
 
     status: Status
@@ -59,8 +59,7 @@ class NodeView:
     """The line of stderr that explains a failure of its last process best; empty without one."""
 
 
-@dataclass(slots=True, eq=False)
-class NodeRun:
+class NodeRun(Struct, eq=False):
     """State of one node. Times are on the event loop's clock unless the field says otherwise."""
 
     node: NodeSpec

@@ -7,8 +7,9 @@ import itertools
 import logging
 import os
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dorad.dataflow.model import NodeKind
 from dorad.launch import operators
@@ -19,7 +20,7 @@ from dorad.launch.orphans import VARIABLE
 from dorad.logs import staging
 from dorad.logs.capture import TAIL_LINES, Capture
 from dorad.logs.staging import Staging
-from dorad.node.attach import CONFIG
+from dorad.node.protocol import CONFIG
 from dorad.realtime.refusal import policy_refused, rights
 from dorad.shm.check import check_pipe
 

@@ -22,7 +22,6 @@ from dorad.daemon.supervisor.stopladder import StopLadder
 from dorad.daemon.supervisor.watchdogs import Watchdogs
 from dorad.dataflow.settings import RestartPolicy
 from dorad.launch.model import Exit
-from dorad.link.reports import ChannelEvent, Status
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
         StartNode,
     )
     from dorad.dataflow.model import Dataflow
+    from dorad.link.reports import ChannelEvent, Status
 
 DRAIN_S = 0.25
 """Seconds that a process may live on after it dropped its `Node`, before its consumers' inputs
@@ -277,14 +277,16 @@ class Supervisor:
 
     def on_link(self, report: Status | ChannelEvent) -> None:
         """Handle a report of the link process."""
+        from dorad.link import reports  # few dataflows have a link
+
         match report:
-            case ChannelEvent(name, _, "closed", _):
+            case reports.ChannelEvent(name, _, "closed", _):
                 self._carry_out(self._lifecycle.foreign_closed(name))
-            case ChannelEvent(name, _, "failed", text):
+            case reports.ChannelEvent(name, _, "failed", text):
                 self._carry_out(self._lifecycle.foreign_failed(name, text))
-            case ChannelEvent(name, _, "restarted", _):
+            case reports.ChannelEvent(name, _, "restarted", _):
                 self._carry_out(self._lifecycle.foreign_restarted(name))
-            case Status():
+            case reports.Status():
                 if self.links.update(report):
                     self._state.changed()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from msgspec.structs import replace
 
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.ids import check_node_id

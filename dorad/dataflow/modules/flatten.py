@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dorad.dataflow.env import is_reserved
 from dorad.dataflow.model import LogSource, ModuleUse, NodeKind, NodeOutput

@@ -8,8 +8,9 @@ daemon, its state and the output of `dora expand`.
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from dorad.dataflow.document import read_document
 from dorad.dataflow.errors import DataflowError

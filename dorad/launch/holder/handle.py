@@ -6,7 +6,6 @@ import contextlib
 import os
 import select
 import signal
-import subprocess
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from dorad.launch.descendants import children, end_descendants
@@ -14,6 +13,7 @@ from dorad.launch.prctl import set_subreaper
 from dorad.procinfo import start_time
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterable
 
 _WAIT_SECONDS = 5.0
@@ -61,11 +61,9 @@ class OwnHolder:
     def wait(self, processes: Iterable[tuple[int, int]]) -> dict[int, int]:
         """Wait for the holder and its descendants, as `HolderHandle.wait`."""
         del processes
-        try:
-            self._process.wait(_WAIT_SECONDS)
-        except subprocess.TimeoutExpired:
+        if not self._ends():
             self._process.kill()
-            self._process.wait()
+        self._process.wait()
         # Now its children are ours: the kernel reparents them before the holder can be reaped.
         self._running.discard(self.pid)
         statuses: dict[int, int] = {}
@@ -76,6 +74,17 @@ class OwnHolder:
 
     def close(self) -> None:
         """Do nothing: `wait` has reaped the process."""
+
+    def _ends(self) -> bool:
+        """Wait a few seconds for the end of the process; return False if it still runs."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:  # reaped already
+            return True
+        try:
+            return _wait(pidfd)  # Popen.wait with a time limit would poll
+        finally:
+            os.close(pidfd)
 
     def _spared(self) -> set[int]:
         """Return children that have nothing to do with the holder.
@@ -137,7 +146,8 @@ class SharedHolder:
             self._pidfd = -1
 
 
-def _wait(pidfd: int) -> None:
+def _wait(pidfd: int) -> bool:
+    """Wait a few seconds for the end of a process; return False if it still runs."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
-    poll.poll(_WAIT_SECONDS * 1000)
+    return bool(poll.poll(_WAIT_SECONDS * 1000))

@@ -45,6 +45,7 @@ def serve_client(fd: int) -> None:
     holder = ProcessHolder()
     holder.connect(socket.socket(fileno=fd))
     holder.serve()
+    os._exit(0)  # the client waits, and has nothing to gain from an orderly end of the interpreter
 
 
 def serve_daemons(fd: int, path: str) -> None:

@@ -1,10 +1,10 @@
 """The daemon as a sender of texts."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
+from msgspec.structs import replace
 
 from dorad.daemon.broker.emitter import TEXT_CODE, encode_text
 from dorad.dataflow.model import Input, LogSource, NodeOutput

@@ -3,11 +3,11 @@
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.dataflow.model import Dataflow, Input, NodeKind, NodeOutput, NodeSpec, Timer
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from contextlib import closing
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dorad.daemon.broker.mailbox import Mailbox, NoRoomError
 from dorad.daemon.broker.snapshot import MailboxSnapshot

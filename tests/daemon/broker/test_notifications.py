@@ -2,12 +2,12 @@
 
 import json
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from dorad.daemon.broker.conditions import Conditions
 from dorad.daemon.broker.readings import Vitals

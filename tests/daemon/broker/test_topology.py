@@ -1,9 +1,9 @@
 """Nodes and inputs are added to and removed from a running dataflow; others are not affected."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.dataflow.model import Dataflow, Input, NodeOutput, NodeSpec, QueuePolicy, Timer
 from tests.daemon.clients import Program, Stage, stage

@@ -1,10 +1,10 @@
 """The life cycle of nodes as a function of data."""
 
 import json
-from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from dorad.daemon.rules.actions import (
     AbortStart,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.daemon.rules.routing import InputRef, Router, routes_of
 from dorad.dataflow.load import parse

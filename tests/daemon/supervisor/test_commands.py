@@ -4,10 +4,10 @@ import asyncio
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from dorad.daemon.errors import CommandError
 from dorad.dataflow.model import Dataflow, NodeSpec

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import asdict, replace
 
 from dorad.dataflow.settings import Amounts
 from dorafleet.coordinator.placement import Candidate, Requirements, Rule, place
