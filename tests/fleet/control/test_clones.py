@@ -18,6 +18,7 @@ from dorafleet.coordinator.place import (
     Origin,
     clone_text,
     is_clone,
+    was_first,
     with_clone,
 )
 
@@ -59,9 +60,11 @@ async def test_a_clone_gets_no_order_and_the_first_keeps_its_connection(tmp_path
             "127.0.0.1",
             "1" * 32,
         )
+        # With the same machine id, the boots tell them apart.
+        same = machine_id == "1" * 32
         for words in (
-            f"127.0.0.2 (machine id {machine_id[:12]})",
-            "127.0.0.1 (machine id 111111111111) came first",
+            f"127.0.0.2 (machine id {machine_id[:12]}{', boot boot-2' if same else ''})",
+            f"127.0.0.1 (machine id 111111111111{', boot boot-1' if same else ''}) came first",
             "`dorafleet revoke arm1`",
             "`dorafleet enrol cluster.yml arm1`",
         ):
@@ -204,6 +207,78 @@ async def test_a_clone_with_earlier_software_is_kept_without_orders(tmp_path, mo
         assert clone.sets == []
 
 
+FULL_COPY = {**CLONE, "machine_id": FIRST["machine_id"]}
+
+
+async def copied_while_off(fleet):
+    """Let a copy with the same machine id come while the robot is off; it looks like the robot."""
+    first = await fleet.agent("arm1", **FIRST)
+    await first.stop()
+    await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+    copy = FakeAgent("arm1", fleet.port, **FULL_COPY)
+    fleet.agents["copy"] = copy
+    await fleet.connect(copy)
+    assert (await shown(fleet)).clone == ""
+    return first, copy
+
+
+async def test_the_robot_gets_its_place_back_from_a_full_copy_if_it_was_not_rebooted(tmp_path):
+    async with leading(tmp_path) as fleet:
+        first, copy = await copied_while_off(fleet)
+        await fleet.connect(first)
+        await copy.ended.until(lambda: not copy.connected, DEADLINE_S)
+        for _ in range(3):
+            await refused(copy)
+            assert first.connected
+        robot = await shown(fleet)
+        assert (robot.state, robot.address) == ("connected", "127.0.0.1")
+        assert "127.0.0.2 (machine id 111111111111, boot boot-2)" in robot.clone
+        assert "127.0.0.1 (machine id 111111111111, boot boot-1) came first" in robot.clone
+        # The copy stays refused while the robot is off.
+        await first.stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        await refused(copy)
+        await fleet.connect(first)
+
+
+async def test_of_a_robot_that_was_rebooted_and_its_full_copy_both_are_shown_and_none_flaps(
+    tmp_path,
+):
+    async with leading(tmp_path) as fleet:
+        first, copy = await copied_while_off(fleet)
+        first.boot_id = "boot-3"
+        for _ in range(3):
+            await refused(first)
+            assert copy.connected
+        robot = await shown(fleet)
+        assert (robot.state, robot.address) == ("connected", "127.0.0.2")
+        for words in (
+            "two machines have its id and certificate",
+            "127.0.0.1 (machine id 111111111111, boot boot-3) had its place and is refused",
+            "127.0.0.2 (machine id 111111111111, boot boot-2) has it now",
+            "either may be the copy",
+            "`dorafleet revoke arm1`",
+        ):
+            assert words in robot.clone
+    # The next coordinator says the same.
+    async with leading(tmp_path) as fleet:
+        first.port = fleet.port
+        await refused(first)
+        assert "had its place and is refused" in (await shown(fleet)).clone
+
+
+async def test_a_robot_that_moves_and_comes_back_in_one_boot_is_no_copy(tmp_path):
+    async with leading(tmp_path) as fleet:
+        agent = await fleet.agent("arm1", **FIRST)
+        for number, host in enumerate(("127.0.0.7", "127.0.0.1", "127.0.0.7")):
+            await agent.stop()
+            agent = fleet.agents[f"again{number}"] = FakeAgent(
+                "arm1", fleet.port, **{**FIRST, "host": host}
+            )
+            await fleet.connect(agent)
+            assert (await shown(fleet)).clone == ""
+
+
 HOSTS = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"])
 
 
@@ -215,7 +290,7 @@ def test_no_clone_ever_takes_the_place_of_a_machine_that_answers(moves, same_id)
     """Whatever both do: connect again, reboot, move, or stay away."""
     ids = {"first": "1", "clone": "1" if same_id else "2"}
     boots = {"first": 0, "clone": 0}
-    holder, place, clones = None, None, []
+    holder, place, former, clones = None, None, None, []
     online = set()
     for number, (who, reboots, host) in enumerate(moves):
         if reboots:
@@ -225,11 +300,20 @@ def test_no_clone_ever_takes_the_place_of_a_machine_that_answers(moves, same_id)
             host = "10.0.0.2"
         new = Origin(host, f"{who}-{boots[who]}", ids[who])
         answers = holder is not None and holder != who and holder in online
-        if is_clone(new, place, clones, first_answers=answers):
+        if was_first(new, former, place):
+            # It had the place in this boot, so the other one is a copy of it.
+            if answers:
+                clones = with_clone(clones, place, float(number))
+            holder, place, former, online = who, new, None, {who}
+        elif is_clone(new, place, clones, first_answers=answers):
+            # A robot that came in this boot from the address of a copy was taken for the copy.
+            mistaken = any(each.origin.boot_id == new.boot_id for each in clones)
             clones = with_clone(clones, new, float(number))
-            assert holder != who or place.host != new.host
+            assert holder != who or place.host != new.host or mistaken
         else:
             assert not answers
+            if place is not None and place.boot_id != new.boot_id:
+                former = place
             holder, place = who, new
             online = {who}
         assert len(clones) <= MAX_CLONES
