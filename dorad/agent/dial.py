@@ -233,7 +233,8 @@ class Dialer:
             self._retry_after = max(self._retry_after, retry_after(error.response.headers))
             raise _refusal(error) from None
         except TimeoutError:
-            allowed.expired()
+            if not opened:
+                allowed.expired()
             raise ControlError("deadline", f"no answer within {timeout:g} s") from None
         except (OSError, InvalidHandshake) as error:
             if not opened and isinstance(error, GIVEN_UP):

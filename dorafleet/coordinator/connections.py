@@ -26,7 +26,14 @@ from dorad.control.shortening import short_release, short_share
 from dorad.control.target import Accepted
 from dorad.jitter import between
 from dorad.problems import ProblemError
-from dorafleet.coordinator.place import Origin, is_clone, is_surely_first, was_first, with_clone
+from dorafleet.coordinator.place import (
+    Origin,
+    former_after,
+    is_clone,
+    is_surely_first,
+    was_first,
+    with_clone,
+)
 from dorafleet.coordinator.probing import Probe, Skew, skew_of
 from dorafleet.coordinator.renewing import Renewal
 from dorafleet.coordinator.reports import (
@@ -221,10 +228,7 @@ class Connections:
             async with asyncio.timeout(ATTACH_S), robot.attaching:
                 if await self._has_place(robot, origin):
                     await self._on_attached(robot, answer.attach, attached)
-                    if was_first(origin, robot.former, robot.origin):
-                        robot.former = None
-                    elif robot.origin is not None and robot.origin.boot_id != origin.boot_id:
-                        robot.former = robot.origin
+                    robot.former = former_after(robot.former, robot.origin, origin)
                     robot.sizes, robot.origin = answer.sizes, origin
                     self._replace(robot, client, attached, answer.skew)
                     return True

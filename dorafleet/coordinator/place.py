@@ -64,6 +64,18 @@ def was_first(new: Origin, former: Origin | None, first: Origin | None) -> bool:
     return (new.host, new.boot_id) == (former.host, former.boot_id)
 
 
+def former_after(former: Origin | None, first: Origin | None, new: Origin) -> Origin | None:
+    """Return who had the place before, once `new` has it instead of `first`."""
+    if first is None or is_surely_first(new, first):
+        return former
+    if was_first(new, former, first):
+        return None
+    if new.host == first.host:  # it was rebooted there
+        return first if former is None or former.host == first.host else former
+    # One that comes back to its address has no predecessor: the machine between was another one.
+    return None if former is not None and former.host == new.host else first
+
+
 def is_clone(
     new: Origin, first: Origin | None, clones: Sequence[Clone], *, first_answers: bool
 ) -> bool:

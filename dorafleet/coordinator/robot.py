@@ -113,7 +113,7 @@ class Robot:
     origin: Origin | None = None
     """The machine that has its place."""
     former: Origin | None = None
-    """The machine that had it before, in another boot."""
+    """The machine that had it before, at another address or in another boot."""
     clones: list[Clone] = field(default_factory=list)
     """Other machines that came with its certificate, and were refused."""
     attaching: asyncio.Lock = field(default_factory=asyncio.Lock)
