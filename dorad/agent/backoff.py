@@ -67,8 +67,16 @@ class HandshakeTimeout:
         longest = MAX_HANDSHAKE_S if alone else MAX_HANDSHAKE_OF_SEVERAL_S
         return max(min(self._seconds, longest), bounded(pause))
 
+    @property
+    def pause(self) -> float:
+        """Maximum seconds until the next try, 0 unless the last one got no answer.
+
+        It grows with the time for handshakes: thousands of tries are work, too.
+        """
+        return self._seconds / 2 if self._seconds > HANDSHAKE_S else 0.0
+
     def expired(self) -> None:
-        """Record that the time was too short."""
+        """Record that the time was too short, or that the coordinator gave up on a handshake."""
         self._seconds = min(2 * self._seconds, MAX_HANDSHAKE_S)
 
     def answered(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from http import HTTPStatus
 from pathlib import Path
@@ -14,6 +15,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
+    InvalidMessage,
     InvalidStatus,
     WebSocketException,
 )
@@ -34,7 +36,6 @@ from dorad.control.tls import check_coordinator, client_context
 from dorad.jitter import between
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable, Mapping
 
     from websockets.asyncio.client import ClientConnection
@@ -61,6 +62,9 @@ REFUSED_S, LONG_REFUSED_S = 5.0, 60.0
 LIMITS = Limits(calls=256, streams=256, hello=10.0, reply=MAX_REQUEST)
 """A coordinator passes on what all its clients ask for. It would end the connection for a larger
 frame, and with it all that its other clients have asked for."""
+
+GIVEN_UP = (ConnectionError, ssl.SSLEOFError, InvalidMessage)
+"""Errors of a handshake that the coordinator has ended: others waited."""
 
 _log = logging.getLogger(__name__)
 _websockets_log = logging.getLogger("dorad.agent.websockets")
@@ -131,6 +135,9 @@ class Dialer:
                     break
             self._now.clear()
             delay = (slow if refused else quick).next()
+            # All of them let us wait: the fleet's tries are spread.
+            if pause := min((each.pause for each in self._timeouts.values()), default=0.0):
+                delay = max(delay, between(pause / 4, pause))
             if self._retry_after:
                 delay = max(delay, between(self._retry_after / 2, self._retry_after))
                 self._retry_after = 0.0
@@ -200,6 +207,7 @@ class Dialer:
         timeout = allowed.seconds(self._pause, alone=len(self._timeouts) == 1)
         _log.debug("connecting to %s as %s", self._address, identity.robot)
         sock = await _open(host, port)
+        opened = False
         try:
             async with connect(
                 URI,
@@ -217,6 +225,7 @@ class Dialer:
                 logger=_websockets_log,
                 user_agent_header=None,
             ) as connection:
+                opened = True
                 allowed.answered()
                 await self._serve(connection)
         except InvalidStatus as error:
@@ -224,9 +233,12 @@ class Dialer:
             self._retry_after = max(self._retry_after, retry_after(error.response.headers))
             raise _refusal(error) from None
         except TimeoutError:
-            allowed.expired()
+            if not opened:
+                allowed.expired()
             raise ControlError("deadline", f"no answer within {timeout:g} s") from None
         except (OSError, InvalidHandshake) as error:
+            if not opened and isinstance(error, GIVEN_UP):
+                allowed.expired()
             raise ControlError("unavailable", _reason(error)) from None
         except WebSocketException as error:
             raise ControlError("unavailable", f"it does not speak WebSocket: {error}") from None

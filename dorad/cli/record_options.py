@@ -42,7 +42,7 @@ duration_option = click.option(
     "duration",
     type=Duration(minimum=0.1),
     metavar="DURATION",
-    help="End after this time.",
+    help="End after this time: from the start of the processes with PATH, else of the recording.",
 )
 compression_option = click.option(
     "--compression",

@@ -53,7 +53,7 @@ VERBOSE = ("debug", "trace")
     "stop_after",
     type=Duration(),
     metavar="DURATION",
-    help="Stop after this time, such as 10s, 5m, 1h30m.",
+    help="Stop this long after the start of the processes, such as 10s, 5m, 1h30m.",
 )
 @log_level_option("--log-level")
 @log_format_option

@@ -224,10 +224,11 @@ def _check(manifest: Manifest) -> None:
     if len(manifest.nodes) > MAX_NODES:
         raise _error(f"it has more than {MAX_NODES} nodes")
     for name, node in manifest.nodes.items():
-        if (node.inputs is None) != (manifest.format == 1) or (
-            node.place is not None and manifest.format == 1
-        ):
-            raise _error(f"format {manifest.format}, and the inputs of node {name[:100]!r}")
+        if (node.inputs is None) != (manifest.format == 1):
+            which = "inputs, which format 1 has not" if manifest.format == 1 else "no inputs"
+            raise _error(f"node {name[:100]!r} has {which}")
+        if node.place is not None and manifest.format == 1:
+            raise _error(f"node {name[:100]!r} has a place, which format 1 has not")
     _check_sizes(manifest)
 
 

@@ -26,7 +26,14 @@ from dorad.control.shortening import short_release, short_share
 from dorad.control.target import Accepted
 from dorad.jitter import between
 from dorad.problems import ProblemError
-from dorafleet.coordinator.place import Origin, is_clone, is_surely_first, with_clone
+from dorafleet.coordinator.place import (
+    Origin,
+    former_after,
+    is_clone,
+    is_surely_first,
+    was_first,
+    with_clone,
+)
 from dorafleet.coordinator.probing import Probe, Skew, skew_of
 from dorafleet.coordinator.renewing import Renewal
 from dorafleet.coordinator.reports import (
@@ -221,6 +228,7 @@ class Connections:
             async with asyncio.timeout(ATTACH_S), robot.attaching:
                 if await self._has_place(robot, origin):
                     await self._on_attached(robot, answer.attach, attached)
+                    robot.former = former_after(robot.former, robot.origin, origin)
                     robot.sizes, robot.origin = answer.sizes, origin
                     self._replace(robot, client, attached, answer.skew)
                     return True
@@ -240,6 +248,16 @@ class Connections:
         if before is not None and not known and not is_surely_first(origin, robot.origin):
             answers = await before.answers(ANSWER_S)
             _log.debug("robot `%s` comes from %s, the first answers: %s", robot.id, origin, answers)
+        if was_first(origin, robot.former, robot.origin):
+            if answers and robot.origin is not None:
+                robot.clones = with_clone(robot.clones, robot.origin, time.time())
+                _log.warning(
+                    "robot `%s`: %s came back, %s has a copy",
+                    robot.id,
+                    origin.host,
+                    robot.origin.host,
+                )
+            return True
         if not is_clone(origin, robot.origin, robot.clones, first_answers=answers):
             return True
         now = time.time()

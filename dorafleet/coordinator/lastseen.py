@@ -62,6 +62,8 @@ class LastState(msgspec.Struct):
     """The machine that has its place."""
     clones: list[Clone]
     """Machines that were refused."""
+    former: Origin | None = None
+    """The machine that had the place before."""
 
 
 class LastSeen:
@@ -172,6 +174,7 @@ def last_state(robot: Robot) -> LastState | None:
         _beginning(robot.known_releases, MAX_STATES),
         robot.origin,
         robot.clones,
+        robot.former,
     )
 
 
@@ -190,7 +193,7 @@ def _beginning(states: Iterable[T], limit: int) -> list[T]:
 def _restore(robot: Robot, state: LastState) -> None:
     robot.attached = state.attached
     robot.earlier = (state.shares, state.releases)
-    robot.origin, robot.clones = state.origin, state.clones
+    robot.origin, robot.clones, robot.former = state.origin, state.clones, state.former
 
 
 def _chunks(changed: Iterable[tuple[str, bytes]]) -> Iterator[dict[str, bytes]]:

@@ -112,6 +112,8 @@ class Robot:
     """Since when it cannot be reached, on the monotonic clock; None while it can."""
     origin: Origin | None = None
     """The machine that has its place."""
+    former: Origin | None = None
+    """The machine that had it before, at another address or in another boot."""
     clones: list[Clone] = field(default_factory=list)
     """Other machines that came with its certificate, and were refused."""
     attaching: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -181,7 +183,7 @@ class Robot:
     @property
     def clone(self) -> str:
         """Which other machine has its id and certificate; empty if none came lately."""
-        return clone_text(self.id, self.origin, self.clones, time.time())
+        return clone_text(self.id, self.origin, self.clones, time.time(), self.former)
 
     @property
     def age(self) -> float | None:

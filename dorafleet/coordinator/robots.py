@@ -126,7 +126,7 @@ class Robots:
         """Give the place of a robot to the next machine that has a valid certificate."""
         robot = self._robots.get(id_)
         if robot is not None:
-            robot.origin = None
+            robot.origin = robot.former = None
             robot.clones.clear()
             self.changed(robot)
 

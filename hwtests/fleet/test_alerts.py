@@ -7,12 +7,27 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from hwtests.fleet.enrolled import CLUSTER
 from hwtests.fleet.releasing import Site, confirmed
 from hwtests.robots.shell import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+CONFIG = "/etc/dorafleet/dorafleet.toml"
+RECEIVER = """
+import http.server, sys
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with open(sys.argv[2], "a") as file:
+            file.write(self.path + "\\n")
+        self.send_response(204)
+        self.end_headers()
+http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"""
+"""Writes the path of each notification into a file."""
 
 LEARN_S = 80
 """Seconds after which a robot knows the usual rate of an output, with time to spare."""
@@ -68,3 +83,44 @@ def test_a_robot_that_boots_after_a_power_cut_raises_no_alert_about_its_dataflow
     wait_until(lambda: not alerts(site), "all is well", timeout=60)
     new = [each for each in alerts(site, "--past") if each["id"] not in before]
     assert [each for each in new if each["cause"] not in ("unreachable", "daemon-away")] == []
+
+
+def configure(site: Site, text: str) -> None:
+    """Write the configuration of the coordinator as the page says, and let systemd reload it."""
+    server = site.fleet.server
+    server.write(CONFIG, text)
+    server.sh(f"chown root:dorafleet {CONFIG}; chmod 640 {CONFIG}")
+    server.exec("systemctl", "reload", "dorafleet")
+
+
+@pytest.mark.timeout(400)
+def test_systemctl_reload_takes_other_receivers_and_keeps_the_old_ones_after_a_mistake(
+    site: Site,
+) -> None:
+    server = site.fleet.server
+    unit = ("systemctl", "show", "-P", "MainPID", "dorafleet")
+    pid = server.exec(*unit)
+    server.write("/root/receiver.py", RECEIVER)
+    for port in (7001, 7002):
+        run = f"systemd-run --unit receiver{port} python3 /root/receiver.py {port} /root/{port}.txt"
+        server.sh(run)
+    wait_until(
+        lambda: all(port in server.exec("ss", "-ltn") for port in ("7001", "7002")),
+        "the receivers listen",
+    )
+
+    def sends_to(port: int) -> None:
+        server.sh(f"rm -f /root/*.txt; touch /root/{port}.txt")
+        site.fleet.dorafleet("alerts", "--test", "--coordinator-addr", "127.0.0.1")
+        assert server.exec("sh", "-c", "grep -l /hook /root/*.txt").split() == [f"/root/{port}.txt"]
+
+    for port in (7001, 7002):
+        configure(site, f'[alerts]\nwebhook = "http://127.0.0.1:{port}/hook"\n')
+        sends_to(port)
+    configure(site, '[alerts]\nwebhoook = "http://127.0.0.1:7001/hook"\n')
+    assert "webhoook" in site.fleet.attempt("doctor", CLUSTER).stdout
+    journal = server.exec("journalctl", "--unit", "dorafleet", "--no-pager")
+    assert "the old configuration stays in use" in journal
+    sends_to(7002)
+    assert server.exec("systemctl", "is-active", "dorafleet").strip() == "active"
+    assert server.exec(*unit) == pid

@@ -127,7 +127,7 @@ def test_a_token_enrols_its_robot_once_and_each_refusal_leaves_everything_as_it_
         third.robot.exec(*good)
         assert "enrolled already" in third.refused(plain)
         assert "was used already" in third.refused(good)
-        assert "was used already" in second.refused(good)
+        assert "enrolled already as arm2" in second.refused(good)
         third.robot.exec("systemctl", "restart", "dorad-agent")
         robots.wait_connected()
 

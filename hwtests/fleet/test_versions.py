@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 OTHER = "/opt/other"
 """Where a robot has the other version, too."""
 PROGRAM = f"{OTHER}/usr/lib/dorad/bin/python3 -m"
+FOR_ALL = ("--min-dorad", "0.1.0")
+"""Options of a release that the robots of the former version take, too."""
 RUN = {
     "dorad": f"{PROGRAM} dorad.daemon.main --system --group dorad",
     "dorad-agent": f"{PROGRAM} dorad.agent.main run --socket /run/dorad/control.sock",
@@ -103,16 +105,16 @@ def site(
 
 def check_rollout(site: Site, number: int) -> None:
     """Check that a release gets to all robots, that a bad one goes back, and an undo does, too."""
-    first = site.build(f"good = {number}")
+    first = site.build(f"good = {number}", *FOR_ALL)
     done = site.start(first, *ALL)
     assert done.returncode == 0
-    second = site.build(f"better = {number}")
+    second = site.build(f"better = {number}", *FOR_ALL)
     assert site.start(second, "--canary", "1", "--max-parallel", "2").returncode == 0
     undone = site.attempt("rollout", "undo", *QUICK[:2])
     assert undone.returncode == 0
     for machine in site.fleet.robots:
         assert site.running(machine) == first
-        bad = site.build(f"raise RuntimeError('{machine} {number}')")
+        bad = site.build(f"raise RuntimeError('{machine} {number}')", *FOR_ALL)
         assert site.start(bad, "--robots", machine, "--healthy-deadline", "20s").returncode == 1
         assert site.robot_states() == {machine: "reverted"}
         assert site.wait_for_confirmed(machine) == first

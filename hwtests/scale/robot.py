@@ -20,6 +20,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from dorad.agent.backoff import HandshakeTimeout, fleet_backoff
+from dorad.agent.dial import GIVEN_UP
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST, Limits
 from dorad.control.messages import Nothing
@@ -167,6 +168,8 @@ class Robot:
                 self._allowed.expired()
             except (OSError, WebSocketException) as error:
                 reason = type(error).__name__
+                if self._connection is None and isinstance(error, GIVEN_UP):
+                    self._allowed.expired()
             finally:
                 self.attached = False
                 self._connection = None
@@ -178,7 +181,8 @@ class Robot:
             self._was_attached = False
             if self.fault == "churn":
                 await asyncio.sleep(random.uniform(0, CHURN_S))
-            await asyncio.sleep(backoff.next())
+            pause = self._allowed.pause
+            await asyncio.sleep(max(backoff.next(), random.uniform(pause / 4, pause)))
 
     @property
     def _timeout(self) -> float:

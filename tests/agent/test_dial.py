@@ -107,6 +107,7 @@ def test_the_time_for_a_handshake_is_bounded_and_starts_again_after_an_answer(ac
         expired = expired + 1 if act == "expired" else 0
     expected = min(10.0 * 2**expired, 80.0 if alone else 20.0)
     assert allowed.seconds(0.0, alone=alone) == expected
+    assert allowed.pause == (min(5.0 * 2**expired, 40.0) if expired else 0.0)
     assert allowed.seconds(pause, alone=alone) == max(expected, bounded(pause))
 
 
@@ -133,6 +134,29 @@ async def test_a_coordinator_that_lets_its_fleet_wait_for_handshakes_is_given_mo
         await line.stop()
         await coordinator.stop()
     assert reasons[:2] == ["no answer within 0.2 s", "no answer within 0.4 s"]
+
+
+async def test_a_coordinator_that_gives_up_on_handshakes_is_tried_less_often(folder, monkeypatch):
+    monkeypatch.setattr(backoff, "MAX_HANDSHAKE_S", 40.0)
+    tries = []
+
+    async def give_up(reader, writer):
+        await reader.read(1)
+        tries.append(time.monotonic())
+        writer.transport.abort()
+
+    authority = open_authority(folder / "ca")
+    server = await asyncio.start_server(give_up, "127.0.0.1", 0)
+    agent = Agent(folder, folder / "dorad.sock")
+    await asyncio.to_thread(agent.enrol, authority, server.sockets[0].getsockname()[1])
+    dialer = Dialer(IdentityStore(folder / "agent"), {}, lambda: None)
+    dialing = asyncio.create_task(dialer.run())
+    await until(lambda: len(tries) >= 2)
+    dialing.cancel()
+    await asyncio.wait({dialing})
+    server.close()
+    # Without it, the second try would come within 0.2 s; now the pause is 2.5 s to 10 s.
+    assert tries[1] - tries[0] >= 2
 
 
 async def test_the_agent_tries_at_once_when_the_network_changes(folder):

@@ -17,7 +17,9 @@ from dorafleet.coordinator.place import (
     Clone,
     Origin,
     clone_text,
+    former_after,
     is_clone,
+    was_first,
     with_clone,
 )
 
@@ -59,9 +61,11 @@ async def test_a_clone_gets_no_order_and_the_first_keeps_its_connection(tmp_path
             "127.0.0.1",
             "1" * 32,
         )
+        # With the same machine id, the boots tell them apart.
+        same = machine_id == "1" * 32
         for words in (
-            f"127.0.0.2 (machine id {machine_id[:12]})",
-            "127.0.0.1 (machine id 111111111111) came first",
+            f"127.0.0.2 (machine id {machine_id[:12]}{', boot boot-2' if same else ''})",
+            f"127.0.0.1 (machine id 111111111111{', boot boot-1' if same else ''}) came first",
             "`dorafleet revoke arm1`",
             "`dorafleet enrol cluster.yml arm1`",
         ):
@@ -204,6 +208,111 @@ async def test_a_clone_with_earlier_software_is_kept_without_orders(tmp_path, mo
         assert clone.sets == []
 
 
+FULL_COPY = {**CLONE, "machine_id": FIRST["machine_id"]}
+
+
+async def copied_while_off(fleet, **more):
+    """Let a copy with the same machine id come while the robot is off; it looks like the robot."""
+    first = await fleet.agent("arm1", **FIRST)
+    await first.stop()
+    await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+    copy = FakeAgent("arm1", fleet.port, **FULL_COPY | more)
+    fleet.agents["copy"] = copy
+    await fleet.connect(copy)
+    assert (await shown(fleet)).clone == ""
+    return first, copy
+
+
+async def test_the_robot_gets_its_place_back_from_a_full_copy_if_it_was_not_rebooted(tmp_path):
+    async with leading(tmp_path) as fleet:
+        first, copy = await copied_while_off(fleet)
+        await fleet.connect(first)
+        await copy.ended.until(lambda: not copy.connected, DEADLINE_S)
+        for _ in range(3):
+            await refused(copy)
+            assert first.connected
+        robot = await shown(fleet)
+        assert (robot.state, robot.address) == ("connected", "127.0.0.1")
+        assert "127.0.0.2 (machine id 111111111111, boot boot-2)" in robot.clone
+        assert "127.0.0.1 (machine id 111111111111, boot boot-1) came first" in robot.clone
+        # The copy stays refused while the robot is off.
+        await first.stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        await refused(copy)
+        await fleet.connect(first)
+
+
+@pytest.mark.parametrize(
+    ("copied", "comes_back"),
+    [("boot-2", "boot-3"), ("boot-1", "boot-1")],
+    ids=["rebooted", "copied with its memory"],
+)
+async def test_of_a_robot_that_was_rebooted_and_its_full_copy_both_are_shown_and_none_flaps(
+    tmp_path, copied, comes_back
+):
+    async with leading(tmp_path) as fleet:
+        first, copy = await copied_while_off(fleet, boot_id=copied)
+        first.boot_id = comes_back
+        for _ in range(3):
+            await refused(first)
+            assert copy.connected
+        robot = await shown(fleet)
+        assert (robot.state, robot.address) == ("connected", "127.0.0.2")
+        for words in (
+            "two machines have its id and certificate",
+            f"127.0.0.1 (machine id 111111111111, boot {comes_back}) had its place and is refused",
+            f"127.0.0.2 (machine id 111111111111, boot {copied}) has it now",
+            "either may be the copy",
+            "`dorafleet revoke arm1`",
+        ):
+            assert words in robot.clone
+    # The next coordinator says the same.
+    async with leading(tmp_path) as fleet:
+        first.port = fleet.port
+        await refused(first)
+        assert "had its place and is refused" in (await shown(fleet)).clone
+
+
+async def test_a_full_copy_does_not_get_the_place_back_that_it_once_had(tmp_path):
+    async with leading(tmp_path) as fleet:
+        first, copy = await copied_while_off(fleet)
+        await copy.stop()
+        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        first.boot_id = "boot-3"
+        await fleet.connect(first)
+        for _ in range(2):
+            await refused(copy)
+            assert first.connected
+
+
+def test_who_had_the_place_before_is_known_over_reboots():
+    def after(*origins):
+        former = first = None
+        for host, boot in origins:
+            new = Origin(host, boot)
+            former, first = former_after(former, first, new), new
+        return former
+
+    assert after(("a", "1")) is None
+    assert after(("a", "1"), ("a", "1")) is None
+    assert after(("a", "1"), ("a", "2"), ("b", "3")) == Origin("a", "2")
+    assert after(("a", "1"), ("b", "2"), ("b", "3")) == Origin("a", "1")
+    assert after(("a", "1"), ("b", "2"), ("a", "1")) is None
+    assert after(("a", "1"), ("b", "2"), ("a", "3")) is None
+
+
+async def test_a_robot_that_moves_and_comes_back_in_one_boot_is_no_copy(tmp_path):
+    async with leading(tmp_path) as fleet:
+        agent = await fleet.agent("arm1", **FIRST)
+        for number, host in enumerate(("127.0.0.7", "127.0.0.1", "127.0.0.7")):
+            await agent.stop()
+            agent = fleet.agents[f"again{number}"] = FakeAgent(
+                "arm1", fleet.port, **{**FIRST, "host": host}
+            )
+            await fleet.connect(agent)
+            assert (await shown(fleet)).clone == ""
+
+
 HOSTS = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"])
 
 
@@ -215,7 +324,7 @@ def test_no_clone_ever_takes_the_place_of_a_machine_that_answers(moves, same_id)
     """Whatever both do: connect again, reboot, move, or stay away."""
     ids = {"first": "1", "clone": "1" if same_id else "2"}
     boots = {"first": 0, "clone": 0}
-    holder, place, clones = None, None, []
+    holder, place, former, clones = None, None, None, []
     online = set()
     for number, (who, reboots, host) in enumerate(moves):
         if reboots:
@@ -225,11 +334,20 @@ def test_no_clone_ever_takes_the_place_of_a_machine_that_answers(moves, same_id)
             host = "10.0.0.2"
         new = Origin(host, f"{who}-{boots[who]}", ids[who])
         answers = holder is not None and holder != who and holder in online
-        if is_clone(new, place, clones, first_answers=answers):
+        if was_first(new, former, place):
+            # It had the place in this boot, so the other one is a copy of it.
+            if answers:
+                clones = with_clone(clones, place, float(number))
+            former = former_after(former, place, new)
+            holder, place, online = who, new, {who}
+        elif is_clone(new, place, clones, first_answers=answers):
+            # A robot that came in this boot from the address of a copy was taken for the copy.
+            mistaken = any(each.origin.boot_id == new.boot_id for each in clones)
             clones = with_clone(clones, new, float(number))
-            assert holder != who or place.host != new.host
+            assert holder != who or place.host != new.host or mistaken
         else:
             assert not answers
+            former = former_after(former, place, new)
             holder, place = who, new
             online = {who}
         assert len(clones) <= MAX_CLONES

@@ -12,7 +12,10 @@ import time
 import pytest
 import pytest_asyncio
 
+from dorad.cli.reporting import report_end
+from dorad.cli.startprogress import wait_for_start
 from dorad.control import messages as m
+from dorad.control.client import Client
 from dorafleet.console.widgets.grid import Grid
 from tests.console.driving import console_at
 from tests.harness.commands import run_command
@@ -176,6 +179,26 @@ async def test_a_node_that_is_never_ready_fails_the_start_by_the_name_of_its_rob
         assert state.status == "failed"
         assert "`arm2` is not ready after 8 s: it is starting" in state.failures[0].headline
         assert "`arm1`" not in state.failures[0].headline
+
+
+def start_there(target, path):
+    """Start as `dora start --detach` does, with a short time for the start; return the code."""
+    with Client(target) as client:
+        params = m.Start(descriptor=DESCRIPTOR, path=path, name="talk", hold=8)
+        started = client.call("dataflow.start", params, m.Started)
+        return 0 if report_end(wait_for_start(client, started.uuid)) else 1
+
+
+async def test_a_start_that_is_too_slow_names_its_nodes_and_the_timeout(fleet, tmp_path, capsys):
+    (tmp_path / "talker.py").write_text(TALKER)
+    (tmp_path / "listener.py").write_text("import time\ntime.sleep(600)\n")
+    code = await asyncio.to_thread(start_there, fleet.target, str(tmp_path / "flow.yml"))
+    out, err = capsys.readouterr()
+    print(out, err)
+    assert code == 1
+    assert "node listener did not call Node()" in err
+    assert "`startup_timeout`" in err
+    assert "talker did not call" not in err
 
 
 async def test_nodes_and_edges_come_and_go_over_both_robots_while_it_runs(fleet):
