@@ -101,6 +101,7 @@ def hand_over(*, days: int, root_key: Path | None, as_json: bool, state: Path, p
     from dorafleet.ca.authority import find_folder, fingerprint_in
     from dorafleet.ca.handover import make_successor, usable_successor
     from dorafleet.coordinator.accessmessages import (
+        AUTHORITY_HAND_OVER,
         AUTHORITY_STATUS,
         AuthorityRef,
     )

@@ -17,7 +17,13 @@ from dorad.agent import handover
 from dorad.agent.identity import FIRST, HAND_OVER, Enrolment, IdentityStore
 from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
-from dorad.control.messages.agent import Certificates, Csr, HandOver, Trust
+from dorad.control.messages.agent import (
+    AGENT_CERTIFY,
+    AGENT_HANDOVER,
+    AGENT_RENEW,
+    Certificates,
+    HandOver,
+)
 from dorad.control.tls import Identity
 from dorafleet.ca.authority import ISSUER, ROOT, ROOT_KEY, open_authority, pem, read_key, signing
 from dorafleet.ca.handover import make_successor, open_successor
@@ -390,7 +396,7 @@ async def test_a_refused_hand_over_is_counted_and_shown(folder, chain):
         control = await coordinator.attach()
         for _ in range(2):
             with pytest.raises(ControlError, match="has not signed it"):
-                await control.client.call("agent.handover", chain.orders[0], Trust)
+                await control.client.call(AGENT_HANDOVER, chain.orders[0])
         shown = "hand-overs that were refused: 2; the last: the hand-over to another authority"
         await until(
             lambda: any(shown in text for each in control.reports for text in each.warnings)
@@ -405,21 +411,21 @@ async def test_an_agent_connects_again_with_each_change_and_knows_its_fleet(fold
         control = await coordinator.attach(epoch=7, audit=HEAD)
         made = make_successor(folder / "ca", folder / "ca", 30)
         new = open_successor(folder / "ca", coordinator.authority, made, time.time())
-        trust = await control.client.call("agent.handover", new.order, Trust)
+        trust = await control.client.call(AGENT_HANDOVER, new.order)
         assert (trust.trusted[-1], trust.certified) == (made, False)
         control = await coordinator.attach(epoch=7, audit=HEAD)
         assert (control.attached.epoch, control.attached.audit) == (7, HEAD)
-        csr = await control.client.call("agent.renew", Nothing(), Csr)
+        csr = await control.client.call(AGENT_RENEW, Nothing())
         issued = new.authority.issue(csr.csr, ARM)
         answer = Certificates(chain=issued.chain, authority=new.authority.certificate)
-        await control.client.call("agent.certify", answer, Nothing)
+        await control.client.call(AGENT_CERTIFY, answer)
         # The coordinator shows a certificate of the new authority, and accepts only such ones.
         coordinator.authority = new.authority
         await coordinator.stop()
         await coordinator.start()
         control = await coordinator.attach(epoch=7, audit=HEAD)
         assert (control.attached.epoch, control.attached.audit) == (7, HEAD)
-        trust = await control.client.call("agent.handover", finished(new.order), Trust)
+        trust = await control.client.call(AGENT_HANDOVER, finished(new.order))
         assert trust.trusted == [made]
         await agent.says("trusts only the new authority")
         await control.close()

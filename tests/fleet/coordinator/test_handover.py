@@ -17,7 +17,7 @@ from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
 from dorad.control.target import Tcp, TlsFiles
 from dorafleet.cli.main import run_command
-from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
+from dorafleet.coordinator.messages import COORDINATOR_STATUS
 from tests.agent.fleet import Agent
 from tests.fleet.coordinator.running import client, coordinator
 from tests.harness.ports import free_port
@@ -87,7 +87,7 @@ class Site:
 
     def client(self, bundle):
         files = TlsFiles(bundle, bundle)
-        return Client(Tcp("127.0.0.1", self.port, None, files), methods=METHODS)
+        return Client(Tcp("127.0.0.1", self.port, None, files))
 
     def add_operator(self, name, file):
         path = self.folder / file
@@ -143,7 +143,7 @@ async def test_a_fleet_is_handed_over_and_every_certificate_of_the_old_authority
         new_ann = site.add_operator("ann", "new.pem")
         for bundle in (old_ann, new_ann):
             with site.client(bundle) as ann:
-                ann.call("coordinator.status", Nothing(), CoordinatorStatus)
+                ann.call(COORDINATOR_STATUS, Nothing())
         await site.started("arm2")
         await site.until_status(lambda now: not now["old"])
         assert site.command("authority", "status") == 0
@@ -154,7 +154,7 @@ async def test_a_fleet_is_handed_over_and_every_certificate_of_the_old_authority
         with pytest.raises(ControlError, match="is not of this fleet"):
             site.client(old_ann)
         with site.client(new_ann) as ann:
-            ann.call("coordinator.status", Nothing(), CoordinatorStatus)
+            ann.call(COORDINATOR_STATUS, Nothing())
         # It is the same fleet to the robot: its terms, and its memory of the audit, stay.
         now = IdentityStore(site.agents["arm1"].folder).load()
         assert (now.fleet, now.authority) == (memory.fleet, memory.authority)

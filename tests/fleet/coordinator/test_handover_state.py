@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from dorad.agent.handover import fingerprint
 from dorad.control.errors import ControlError
+from dorad.control.messages.agent import AGENT_HANDOVER, Trust
 from dorad.control.tls import Certificate, Identity
 from dorafleet.ca.authority import find_folder
 from dorafleet.ca.handover import make_successor, usable_successor
@@ -51,13 +52,13 @@ class FakeClient:
         self.certified = certified
         self.error = error
 
-    async def call(self, method, order, kind):
-        assert method == "agent.handover"
+    async def call(self, method, order):
+        assert method is AGENT_HANDOVER
         self.orders.append(order)
         if self.error is not None:
             raise self.error
         found = x509.load_pem_x509_certificate(order.root.encode())
-        return kind(trusted=["old", fingerprint(found)], certified=self.certified)
+        return Trust(trusted=["old", fingerprint(found)], certified=self.certified)
 
 
 class State:
@@ -197,7 +198,7 @@ async def test_on_its_date_a_hand_over_ends_by_itself_with_certificates_for_who_
             await until(lambda: not hand_overs.record.open)
             assert given == [record.next]
             assert hand_overs.old() == ["arm2"]
-            assert one.shown.last == (record.next, 1)
+            await until(lambda: one.shown.last == (record.next, 1))
             await until(lambda: client.orders[-1].finished)
         # Whoever is enrolled now has a certificate of the new authority.
         assert "was away" in hand_overs.warning("arm2")
