@@ -285,6 +285,14 @@ def test_an_undo_may_take_another_number_at_a_time():
     assert len(going_back(slow)) == 2
 
 
+@pytest.mark.parametrize("least", [1, "1%"])
+def test_an_undo_may_take_one_robot_at_a_time(least):
+    one = soaking(size=5, max_parallel=5)
+    undo(one, parallel=least)
+    one.step()
+    assert len(going_back(one)) == 1
+
+
 def test_an_undo_that_has_begun_may_go_faster():
     one = soaking(size=5, max_parallel=1)
     undo(one)

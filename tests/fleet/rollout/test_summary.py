@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 
+import msgspec
 import pytest
 
 from dorad.control.messages.releases import Evidence, HealthRules, Lease, ReleaseState
 from dorad.release.changes import Changes
+from dorafleet.rollout import messages, model
 from dorafleet.rollout.decide import Decision
 from dorafleet.rollout.messages import PlannedRobot, ReleaseInfo, RolloutPlan, RolloutRobot
 from dorafleet.rollout.model import FORWARD, Member, Rollout, Seen, View
@@ -317,3 +319,36 @@ def test_each_kind_of_change_is_a_line_and_none_is_said():
     assert list(change_lines(Changes(), ["r1"])) == ["r1:", "  nothing: the content is the same"]
     many = list(change_lines(Changes(added=[str(n) for n in range(9)]), ["r1"]))
     assert many[1] == "  nodes added: 0, 1, 2, 3, 4, 5, 6, 7 and 1 more"
+
+
+# -- what is left out of a message or a record -----------------------------------------------------
+
+NOT_EMPTY = {
+    ("DriftRow", "known"): True,
+    ("JournalRead", "limit"): 1000,
+    ("RolloutNew", "strategy"): Strategy(),
+    ("RolloutWatch", "robots"): True,
+    ("PlannedRobot", "reachable"): True,
+    ("Rollout", "phase"): "planned",
+}
+
+
+@pytest.mark.parametrize("module", [messages, model])
+def test_what_a_message_leaves_out_is_nothing(module):
+    kinds = [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type)
+        and issubclass(kind, msgspec.Struct)
+        and kind.__module__ == module.__name__
+    ]
+    found = {}
+    for kind in kinds:
+        for field in msgspec.structs.fields(kind):
+            if field.default is not msgspec.NODEFAULT:
+                found[kind.__name__, field.name] = field.default
+            elif field.default_factory is not msgspec.NODEFAULT:
+                found[kind.__name__, field.name] = field.default_factory()
+    assert len(found) > 10
+    given = {key: value for key, value in found.items() if value not in ("", 0, None, [], {})}
+    assert given == {key: value for key, value in NOT_EMPTY.items() if key in found}
