@@ -330,6 +330,9 @@ NOT_EMPTY = {
     ("RolloutWatch", "robots"): True,
     ("PlannedRobot", "reachable"): True,
     ("Rollout", "phase"): "planned",
+    ("Rollout", "scope"): "each",
+    ("RolloutNew", "scope"): "each",
+    ("RolloutSummary", "scope"): "each",
 }
 
 
