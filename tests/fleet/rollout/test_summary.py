@@ -13,7 +13,7 @@ from dorafleet.rollout import messages, model
 from dorafleet.rollout.decide import Decision
 from dorafleet.rollout.messages import PlannedRobot, ReleaseInfo, RolloutPlan, RolloutRobot
 from dorafleet.rollout.model import FORWARD, Member, Rollout, Seen, View
-from dorafleet.rollout.phases import NO_WAY_BACK, is_watched, soaks_until
+from dorafleet.rollout.phases import DEFER_S, NO_WAY_BACK, is_deferred, is_watched, soaks_until
 from dorafleet.rollout.plan import HAS_IT
 from dorafleet.rollout.plantext import batch_name, change_lines, left_out_line, plan_row
 from dorafleet.rollout.strategy import Strategy
@@ -228,6 +228,24 @@ def test_failures_after_the_confirmation_count_until_the_soak_of_the_robot_is_ov
     one = member(verdict="confirmed", at=START)
     found = view(one, Seen(reachable=True), phase=phase, now=START + after, soak=100.0)
     assert is_watched(found, one) is watched
+
+
+@pytest.mark.parametrize(
+    ("robot", "seen", "deferred"),
+    [
+        # One that may be in its switch is waited for, however long it is away; others are not.
+        ({"order": "switch"}, {"away_for": DEFER_S}, False),
+        ({"order": "back"}, {"away_for": DEFER_S}, True),
+        ({"order": "stage"}, {"away_for": DEFER_S}, True),
+        ({"order": "switch", "verdict": "lost"}, {"away_for": DEFER_S}, True),
+        ({"order": "stage"}, {"away_for": DEFER_S - 1}, False),
+        ({"order": "stage"}, {"reachable": True, "away_for": DEFER_S}, False),
+        ({"order": "switch"}, {"owned": False}, True),
+    ],
+)
+def test_who_is_away_for_long_is_deferred_unless_it_may_be_in_its_switch(robot, seen, deferred):
+    one = member(**robot)
+    assert is_deferred(view(one, Seen(**seen)), one) is deferred
 
 
 def test_a_rollout_soaks_until_the_last_confirmation_has_lasted():
