@@ -9,7 +9,7 @@ import ssl
 import time
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import (
@@ -113,8 +113,9 @@ class Dialer:
     async def _dial(self) -> ControlError:
         quick, slow = Backoff(), Backoff(first=REFUSED_S, longest=LONG_REFUSED_S)
         while True:
-            self._version = self._identities.version
             try:
+                self._end_hand_over()
+                self._version = self._identities.version
                 identity = self._identities.load()
             except ControlError as error:
                 return error
@@ -148,6 +149,13 @@ class Dialer:
                 quick = Backoff()
             except TimeoutError:
                 continue
+
+    def _end_hand_over(self) -> None:
+        """Drop an authority whose hand-over is over. Raises ControlError."""
+        try:
+            self._identities.end_hand_over(time.time())
+        except OSError as error:
+            _log.warning("the old authority cannot be dropped now: %s", error.strerror)
 
     async def _try(self, identity: Identity, host: str, port: int) -> bool:
         """Answer one coordinator until the connection ends; return True if it refuses us."""
@@ -365,5 +373,10 @@ def _closed(connection: ClientConnection) -> ControlError:
 
 
 def _reason(error: Exception) -> str:
-    why: Any = getattr(error, "verify_message", None) or getattr(error, "strerror", None)
-    return str(why or error)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return (
+            f"it is not of the authority that this robot trusts: {error.verify_message}; if the "
+            "fleet's authority was handed over while this robot was away: `dorafleet enrol "
+            "CLUSTER.yml ROBOT --again`"
+        )
+    return str(getattr(error, "strerror", None) or error)

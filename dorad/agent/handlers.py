@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 REPORT_INTERVAL_S = 1.0
 """Minimum time between two reports."""
 MIN_HEARTBEAT_S = 0.1
+MAX_REFUSAL = 300
+"""Characters of the reason why a hand-over was refused."""
 
 _log = logging.getLogger(__name__)
 
@@ -102,6 +104,9 @@ class AgentMethods:
         self._on_attached = on_attached
         self._room = room
         self._disks = disks
+        self.refused_hand_overs = 0
+        """Since the start of the agent."""
+        self._hand_over_refusal = ""
 
     async def attach(self, _call: Call, params: a.Attach) -> a.Attached:
         """Obey this coordinator, unless a newer one was obeyed."""
@@ -140,6 +145,14 @@ class AgentMethods:
             releases=[short_release(each, MAX_USUAL) for each in self._releases.states.values()],
         )
 
+    @property
+    def notice(self) -> str:
+        """What an operator should know: hand-overs that were refused."""
+        count = self.refused_hand_overs
+        if not count:
+            return ""
+        return f"hand-overs that were refused: {count}; the last: {self._hand_over_refusal}"
+
     async def remember(self, _call: Call, params: a.Remember) -> a.Remembered:
         """Keep the head of the audit, so that a tail that is cut off later is detected."""
         before = self._store.memory
@@ -176,7 +189,8 @@ class AgentMethods:
 
     def _warnings(self) -> list[str]:
         warnings = [each.text for each in self._disks.low()]
-        return [*warnings, *filter(None, [self._store.notice, self._store.trouble])]
+        notices = (self._store.notice, self._store.trouble, self.notice)
+        return [*warnings, *filter(None, notices)]
 
     def _differ(self, before: _Now) -> bool:
         return before != self._now()
@@ -191,6 +205,26 @@ class AgentMethods:
         # The links of running dataflows take it, too.
         self._shares.wake()
         return Nothing()
+
+    async def hand_over(self, _call: Call, params: a.HandOver) -> a.Trust:
+        """Trust the authority that follows, if the present one has signed it."""
+        before = self._identity.version
+        try:
+            found = self._identity.hand_over(params, time.time())
+        except OSError as error:
+            why = f"the new authority cannot be stored: {error.strerror}"
+            _log.warning("%s", why)
+            raise ControlError("refused", why) from None
+        except ControlError as error:
+            self.refused_hand_overs += 1
+            self._hand_over_refusal = error.message[:MAX_REFUSAL]
+            _log.warning("%s", error.message)
+            self._changed.ring()
+            raise
+        if self._identity.version != before:
+            # Links trust both issuers from now on, or only the new one.
+            self._shares.wake()
+        return found
 
     async def set(self, _call: Call, params: a.ShareSet) -> a.ShareState:
         """Store a share and carry it out."""
@@ -225,6 +259,7 @@ def handlers(
     own.stream(a.AGENT_WATCH, methods.watch)
     own.call(a.AGENT_RENEW, methods.renew)
     own.call(a.AGENT_CERTIFY, methods.certify)
+    own.call(a.AGENT_HANDOVER, methods.hand_over)
     own.call(a.SHARE_SET, methods.set)
     own.call(a.SHARE_OPEN, methods.open)
     own.call(a.SHARE_REMOVE, methods.remove)

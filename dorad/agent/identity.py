@@ -11,8 +11,9 @@ import logging
 import re
 import secrets
 import shutil
+import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -20,6 +21,7 @@ from dorad.agent.folder import make_secret_folder, write_secret
 from dorad.atomicfile import sync_folder
 from dorad.control.errors import ControlError
 from dorad.control.messages import LinkTls
+from dorad.control.messages.agent import HandOver, Trust
 from dorad.control.tls import MAX_NAME, is_name
 
 if TYPE_CHECKING:
@@ -33,6 +35,16 @@ ENROLMENT = "enrolment"
 """In the identity: a random text that changes with each enrolment, but not with a renewal. It is
 missing if an earlier version has enrolled the robot."""
 
+FIRST = "enrolled-authority.pem"
+"""In the identity after a hand-over: the authority that enrolled the robot. Its digest stays that
+of the fleet, so the robot keeps the term, the head of the audit and the revocations."""
+
+HAND_OVER = "hand-over.json"
+"""In the identity during a hand-over."""
+
+FILES = ("key.pem", "chain.pem", "authority.pem", "issuer.pem", ENROLMENT, FIRST, HAND_OVER)
+"""All that belongs to an identity besides `agent.json`."""
+
 DEFAULT_PORT = 6013
 MAX_COORDINATORS = 16
 
@@ -41,6 +53,8 @@ _ADDRESS = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[A-Za-z0-9_.-]{1,253}))"
     r"(?::(?P<port>[0-9]{1,5}))?"
 )
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +91,7 @@ class Identity:
     """A digest of the fleet's authority and of this enrolment: the terms of coordinators that were
     obeyed before mean nothing."""
     authority: str
-    """A digest of the fleet's authority."""
+    """A digest of the authority that has enrolled this robot; a hand-over does not change it."""
 
     @property
     def tls(self) -> LinkTls:
@@ -129,7 +143,9 @@ class IdentityStore:
         path = self._link / "agent.json"
         try:
             config = _decode(path.read_bytes(), Config, str(path))
-            authority = (self._link / "authority.pem").read_bytes()
+            first = self._link / FIRST
+            kept = first if first.exists() else self._link / "authority.pem"
+            authority = kept.read_bytes()
             enrolment = _read_enrolment(self._link / ENROLMENT)
         except FileNotFoundError:
             raise ControlError("not-found", "this robot is not enrolled", _NOT_ENROLLED) from None
@@ -201,9 +217,17 @@ class IdentityStore:
         Raises:
             ControlError: it is refused, see `request` and `keys.check_chain`.
         """
-        return self._use(enrolment, secrets.token_hex(16).encode(), replace=replace)
+        from dorad.agent import keys
 
-    def _use(self, enrolment: Enrolment, number: bytes, *, replace: bool) -> Identity:
+        more, files = {ENROLMENT: secrets.token_hex(16).encode()}, self._files()
+        if FIRST in files:
+            trusted = files["authority.pem"].decode("ascii")
+            if keys.is_among(enrolment.authority, trusted):
+                more[FIRST] = files[FIRST]
+        return self._use(enrolment, more, replace=replace)
+
+    def _use(self, enrolment: Enrolment, more: Mapping[str, bytes], *, replace: bool) -> Identity:
+        """Use a new certificate, and these files besides it."""
         from dorad.agent import keys
 
         robot, _ = checked(enrolment.robot, enrolment.coordinators)
@@ -215,17 +239,14 @@ class IdentityStore:
                 "conflict", "there is no key that waits for a certificate", "request one first"
             ) from None
         keys.check_chain(robot, key, enrolment.chain, enrolment.authority)
-        config = Config(robot, enrolment.coordinators)
-        self._write(
-            config,
-            {
-                "key.pem": key.encode(),
-                "chain.pem": enrolment.chain.encode(),
-                "authority.pem": enrolment.authority.encode(),
-                "issuer.pem": keys.issuer_of(enrolment.chain, enrolment.authority).encode(),
-                ENROLMENT: number,
-            },
-        )
+        files = {
+            "key.pem": key.encode(),
+            "chain.pem": enrolment.chain.encode(),
+            "authority.pem": enrolment.authority.encode(),
+            "issuer.pem": keys.issuer_of(enrolment.chain, enrolment.authority).encode(),
+            **more,
+        }
+        self._write(Config(robot, enrolment.coordinators), files)
         shutil.rmtree(self._pending)
         _log.info("this robot is %s; it obeys %s", robot, ", ".join(enrolment.coordinators))
         return self.load()
@@ -238,6 +259,7 @@ class IdentityStore:
         """Use a new certificate for the key of `renew`.
 
         The authority stays: a coordinator in wrong hands must not hand the robot over to another.
+        Only `hand_over` adds one.
 
         Raises:
             ControlError: as `enrol`, or the authority is another one.
@@ -245,26 +267,127 @@ class IdentityStore:
         from dorad.agent import keys
 
         config = _decode((self._link / "agent.json").read_bytes(), Config, "agent.json")
-        trusted = (self._link / "authority.pem").read_text(encoding="ascii")
-        if not keys.is_same(authority, trusted):
+        files = self._files()
+        trusted = files["authority.pem"].decode("ascii")
+        if not keys.is_among(authority, trusted):
             raise ControlError(
                 "refused",
                 "the new certificate is of another authority than the one that this robot trusts",
                 "only an enrolment changes that: `dorafleet enrol CLUSTER.yml ROBOT --again`",
             )
+        more = {name: files.get(name, b"") for name in (ENROLMENT, FIRST, HAND_OVER)}
+        if more[HAND_OVER]:
+            # Links trust both issuers, whichever has signed this certificate.
+            more["issuer.pem"] = files["issuer.pem"]
         enrolment = Enrolment(config.robot, config.coordinators, chain, trusted)
-        return self._use(enrolment, _read_enrolment(self._link / ENROLMENT), replace=True)
+        kept = {name: content for name, content in more.items() if content}
+        return self._use(enrolment, kept, replace=True)
+
+    def hand_over(self, order: HandOver, now: float) -> Trust:
+        """Trust the authority that follows, which the present one has signed, beside it.
+
+        With `finished` the present one is dropped, once this robot has a certificate of the other.
+
+        Raises:
+            ControlError: `order` is refused; see `handover.check`.
+        """
+        from dorad.agent import handover, keys
+
+        files = self._files()
+        trusted = files["authority.pem"].decode("ascii")
+        if not keys.is_among(order.root, trusted):
+            # The newest, which is the last.
+            newest = keys.newest_of(trusted)
+            dates = handover.check(newest, order.root, order.issuer, order.signature, now)
+            _log.warning(
+                "the authority %.16s has handed over to %.16s; both are trusted until %s",
+                *handover.fingerprints(newest + order.root),
+                time.strftime("%Y-%m-%d", time.localtime(dates.ends)),
+            )
+            issuer = keys.newest_of(files["issuer.pem"].decode("ascii"))
+            # As this robot writes them, without what a text may have around a certificate.
+            root, own_issuer = map(keys.newest_of, (order.root, order.issuer))
+            stored = HandOver(root=root, issuer=own_issuer, signature=order.signature)
+            files |= {
+                "authority.pem": (newest + root).encode(),
+                "issuer.pem": (issuer + own_issuer).encode(),
+                HAND_OVER: msgspec.json.encode(stored),
+            }
+            files.setdefault(FIRST, trusted.encode())
+            self._rewrite(files)
+        elif order.finished and HAND_OVER in files:
+            stored = _decode(files[HAND_OVER], HandOver, HAND_OVER)
+            if keys.is_among(order.root, stored.root):
+                self._drop_old(files)
+        return self.trust()
+
+    def end_hand_over(self, now: float) -> None:
+        """Drop the old authority once its hand-over has ended, by this robot's clock.
+
+        Without a certificate of the new one nothing is dropped: the robot would have none.
+        """
+        from dorad.agent import handover
+
+        files = self._files()
+        if HAND_OVER not in files:
+            return
+        order = _decode(files[HAND_OVER], HandOver, HAND_OVER)
+        if now > handover.end_of(order.signature) and self._has_new_chain(files, order):
+            _log.warning("the hand-over of the authority has ended by this robot's clock")
+            self._drop_old(files)
+
+    def trust(self) -> Trust:
+        """Return which authorities this robot trusts. Raises ControlError."""
+        from dorad.agent import handover, keys
+
+        files = self._files()
+        trusted, chain = (files[name].decode("ascii") for name in ("authority.pem", "chain.pem"))
+        newest = keys.newest_of(trusted)
+        return Trust(trusted=handover.fingerprints(trusted), certified=keys.leads_to(chain, newest))
+
+    def _drop_old(self, files: dict[str, bytes]) -> None:
+        """Trust only the new authority of a hand-over. Raises ControlError."""
+        order = _decode(files.pop(HAND_OVER), HandOver, HAND_OVER)
+        if not self._has_new_chain(files, order):
+            raise ControlError(
+                "refused",
+                "the hand-over cannot end: this robot has no certificate of the new authority yet",
+                "it gets one over its connection to the coordinator",
+            )
+        files |= {"authority.pem": order.root.encode(), "issuer.pem": order.issuer.encode()}
+        self._rewrite(files)
+        _log.warning("this robot trusts only the new authority now")
+
+    def _has_new_chain(self, files: Mapping[str, bytes], order: HandOver) -> bool:
+        from dorad.agent import keys
+
+        return keys.leads_to(files["chain.pem"].decode("ascii"), order.root)
 
     def move(self, coordinators: list[str]) -> Identity:
         """Use other addresses of the fleet's coordinators, with the same key. Raises as `load`."""
         identity = self.load()
         checked(identity.robot, coordinators)
-        names = ("key.pem", "chain.pem", "authority.pem", "issuer.pem")
-        files = {name: (self._link / name).read_bytes() for name in names}
-        files[ENROLMENT] = _read_enrolment(self._link / ENROLMENT)
-        self._write(Config(identity.robot, coordinators), files)
+        self._write(Config(identity.robot, coordinators), self._files())
         _log.info("this robot obeys %s", ", ".join(coordinators))
         return self.load()
+
+    def _files(self) -> dict[str, bytes]:
+        """Return the files of the present identity that there are. Raises ControlError."""
+        found = {}
+        for name in FILES:
+            try:
+                found[name] = (self._link / name).read_bytes()
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise ControlError(
+                    "refused", f"{self._link / name} cannot be read: {error.strerror}"
+                ) from None
+        return found
+
+    def _rewrite(self, files: Mapping[str, bytes]) -> None:
+        """Use other files with the same addresses."""
+        self._write(_decode((self._link / "agent.json").read_bytes(), Config, "agent.json"), files)
 
     def remove(self) -> None:
         """Forget the identity, with its key."""
@@ -344,7 +467,7 @@ def _read_enrolment(path: Path) -> bytes:
         return b""
 
 
-def _decode(content: bytes, kind: type[Config], what: str) -> Config:
+def _decode(content: bytes, kind: type[T], what: str) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

@@ -50,8 +50,8 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
     Raises:
         ControlError: it does not; the message names the reason.
     """
-    certificates = _load(chain, "the certificate")
-    roots = _load(authority, "the authority of the fleet")
+    certificates = load(chain, "the certificate")
+    roots = load(authority, "the authority of the fleet")
     own = certificates[0]
     if own.public_key() != _load_key(key).public_key():
         raise _refused("it is for another key than the one that this robot has made")
@@ -67,34 +67,47 @@ def check_chain(robot: str, key: str, chain: str, authority: str) -> None:
     if uris != [str(Identity("robot", robot))]:
         raise _refused(f"it is for {' and '.join(uris) or 'no robot'}, not for robot {robot}")
     for certificate, signer in itertools.pairwise(certificates):
-        if not _signed(certificate, signer):
+        if not is_signed(certificate, signer):
             raise _refused("its chain is broken")
-    if not any(certificates[-1] == root or _signed(certificates[-1], root) for root in roots):
+    if not any(certificates[-1] == root or is_signed(certificates[-1], root) for root in roots):
         raise _refused("the authority that comes with it has not signed it")
 
 
-def is_same(one: str, other: str) -> bool:
-    """Return True if two texts have the same certificates (PEM). Raises ControlError."""
-    return _load(one, "the authority") == _load(other, "the authority of this robot")
+def is_among(some: str, trusted: str) -> bool:
+    """Return True if all certificates in a text (PEM) are in another one. Raises ControlError."""
+    known = load(trusted, "the authority of this robot")
+    return all(each in known for each in load(some, "the authority"))
+
+
+def leads_to(chain: str, root: str) -> bool:
+    """Return True if the last certificate of a chain was signed by a root. Raises ControlError."""
+    last = load(chain, "the certificate")[-1]
+    return any(is_signed(last, each) for each in load(root, "the authority"))
+
+
+def newest_of(trusted: str) -> str:
+    """Return the last certificate in a text (PEM): of two authorities the one that follows."""
+    return load(trusted, "the authority")[-1].public_bytes(serialization.Encoding.PEM).decode()
 
 
 def is_whole(authority: str) -> bool:
     """Return True if a text is the certificate of an authority (PEM), with its own signature."""
     try:
-        return all(_signed(root, root) for root in _load(authority, "the authority of the fleet"))
+        return all(is_signed(root, root) for root in load(authority, "the authority of the fleet"))
     except ControlError:
         return False
 
 
 def issuer_of(chain: str, authority: str) -> str:
     """Return the certificate (PEM) that has signed the first one of a chain."""
-    signers = _load(chain, "the certificate")[1:]
+    signers = load(chain, "the certificate")[1:]
     if not signers:
         return authority
     return signers[0].public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _signed(certificate: x509.Certificate, signer: x509.Certificate) -> bool:
+def is_signed(certificate: x509.Certificate, signer: x509.Certificate) -> bool:
+    """Return True if a certificate was issued by another one, with its name and its key."""
     try:
         certificate.verify_directly_issued_by(signer)
     except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
@@ -102,7 +115,8 @@ def _signed(certificate: x509.Certificate, signer: x509.Certificate) -> bool:
     return True
 
 
-def _load(text: str, what: str) -> list[x509.Certificate]:
+def load(text: str, what: str) -> list[x509.Certificate]:
+    """Return the certificates in a text (PEM), called `what` in errors. Raises ControlError."""
     if len(text) > MAX_PEM:
         raise ControlError("bad-request", f"{what} has more than {MAX_PEM} characters")
     try:

@@ -85,7 +85,7 @@ class Service:
             self._contact,
             self._changed.ring,
         )
-        methods = AgentMethods(
+        self._methods = AgentMethods(
             self._identities,
             self._store,
             self._shares,
@@ -98,7 +98,7 @@ class Service:
         )
         self._dialer = Dialer(
             self._identities,
-            handlers(methods, self._forwarding, self._streaming),
+            handlers(self._methods, self._forwarding, self._streaming),
             self._changed.ring,
         )
         self._started_at = time.time()
@@ -152,7 +152,9 @@ class Service:
             daemon=self._shares.problem,
             shares=list(self._shares.reported.values()),
             releases=list(self._releases.states.values()),
-            notice="; ".join(filter(None, (self._store.notice, self._store.trouble))),
+            notice="; ".join(
+                filter(None, (self._store.notice, self._store.trouble, self._methods.notice))
+            ),
         )
 
     def _background(self, notifier: ServiceNotifier) -> list[Coroutine[Any, Any, None]]:

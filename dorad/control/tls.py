@@ -32,6 +32,9 @@ _SCHEME = "dorad:"
 VALID = f"{_SCHEME}valid/"
 """How the URI with a certificate's dates begins: `dorad:valid/1700000000/1731536000`."""
 
+HAND_OVER = f"{_SCHEME}hand-over/"
+"""How the URI begins with which a root signs the one that follows it; both fingerprints follow."""
+
 Kind = Literal["robot", "operator", "coordinator"]
 Role = Literal["viewer", "operator", "admin"]
 Verdict = Literal["valid", "renew", "expired", "too-old"]

@@ -108,7 +108,8 @@ def tls_failed(server: Server, error: Exception) -> ControlError:
         return ControlError(
             "refused",
             f"{server.place} is not of this fleet: {error.verify_message}",
-            "check that `ca` is the authority of its fleet",
+            "check that `ca` is the authority of its fleet; after a hand-over of the authority an "
+            "admin makes a new file: `dorafleet operator add`",
         )
     reason = "it ended the connection" if isinstance(error, OSError) else str(error)
     if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError) and error.reason:

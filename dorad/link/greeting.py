@@ -58,7 +58,7 @@ class Greeting:
         """Since when the process that is there has not answered."""
         self._tolerated_s = UNANSWERED_S
         self._sent_s = 0.0
-        self._round_trip_s: float | None = None
+        self._round_trip_s = 0.0
 
     @property
     def up(self) -> bool:
@@ -78,8 +78,7 @@ class Greeting:
     def status(self, silence: str = "") -> PeerStatus:
         """Return the state, and why it is not up; `silence` is why nothing is seen, if known."""
         if self.up:
-            trip = self._round_trip_s
-            return PeerStatus("up", "", None if trip is None else round(trip * 1e6))
+            return PeerStatus("up", "", round(self._round_trip_s * 1e6))
         if self.left:
             return PeerStatus("absent", f"the dataflow has ended on {self.peer}")
         if self._refusal:

@@ -18,18 +18,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from dorad.agent.handover import fingerprint
+from dorad.agent.keys import is_signed
 from dorad.atomicfile import atomic_file, temporary_folder
 from dorad.control.errors import ControlError
 from dorad.control.privatefile import check_private
 from dorad.control.tls import Certificate, Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     from dorafleet.inventory.model import Address
@@ -38,8 +40,13 @@ ROOT, ROOT_KEY = "root.pem", "root.key"
 ISSUER, OPERATORS = "issuer", "operators"
 """Names of the issuers; the files of each are `.pem` and `.key`."""
 
+SHORT = 16
+"""Digits of a fingerprint in a message, and in the name of a folder."""
+
 DAYS = 365
 """For which a certificate is good."""
+
+Dates = tuple[datetime.datetime, datetime.datetime]
 
 _DAY_S = 86400
 _ALWAYS = (
@@ -86,10 +93,17 @@ class Authority:
         """`operators` signs the certificates of operators, `issuer` all others."""
         self._issuer = issuer
         self._operators = operators
-        self.certificate = _pem(root)
+        self.certificate = pem(root)
         """The root's certificate (PEM), which all of the fleet trust."""
+        self.issuer = pem(issuer.certificate)
+        """The certificate (PEM) of what signs for robots, which links trust."""
         self.fingerprint = fingerprint(root)
         """SHA-256 of the root's certificate, in hexadecimal digits."""
+
+    def has_signed(self, certificate: bytes) -> bool:
+        """Return True if one of the issuers has signed a certificate (DER)."""
+        loaded = x509.load_der_x509_certificate(certificate)
+        return any(is_signed(loaded, by.certificate) for by in (self._issuer, self._operators))
 
     def issue(self, csr: str, identity: Identity, *, days: int = DAYS) -> Issued:
         """Sign a certificate of `identity` for the key in a request, and use nothing else of it.
@@ -135,7 +149,7 @@ class Authority:
         )
         signed = builder.sign(issuer.key, hashes.SHA256())
         _log.info("issued %s, serial %x, for %d days", identity, found.serial, days)
-        return Issued(_pem(signed) + _pem(issuer.certificate), found)
+        return Issued(pem(signed) + pem(issuer.certificate), found)
 
 
 def open_authority(folder: Path) -> Authority:
@@ -145,8 +159,8 @@ def open_authority(folder: Path) -> Authority:
         ControlError: a file is missing, damaged, or may be used by others.
     """
     if not folder.exists():
-        _make(folder)
-    root = _read_certificate(folder / ROOT)
+        make_files(folder)
+    root = read_certificate(folder / ROOT)
     _log.debug("the authority in %s has the fingerprint %s", folder, fingerprint(root))
     return Authority(
         root, _open_issuer(folder, ISSUER, root), _open_issuer(folder, OPERATORS, root)
@@ -155,14 +169,12 @@ def open_authority(folder: Path) -> Authority:
 
 def _open_issuer(folder: Path, name: str, root: x509.Certificate) -> Issuer:
     path = folder / f"{name}.pem"
-    certificate = _read_certificate(path)
-    key = _read_key(path.with_suffix(".key"))
-    try:
-        certificate.verify_directly_issued_by(root)
-    except (ValueError, TypeError, InvalidSignature):
+    certificate = read_certificate(path)
+    key = read_key(path.with_suffix(".key"))
+    if not is_signed(certificate, root):
         raise ControlError(
             "refused", f"{path} is not signed by {folder / ROOT}", "restore the folder"
-        ) from None
+        )
     if key.public_key() != certificate.public_key():
         raise ControlError(
             "refused",
@@ -172,32 +184,57 @@ def _open_issuer(folder: Path, name: str, root: x509.Certificate) -> Issuer:
     return Issuer(certificate, key)
 
 
-def fingerprint(root: x509.Certificate) -> str:
-    """Return the SHA-256 of a certificate in hexadecimal digits."""
-    return hashlib.sha256(root.public_bytes(serialization.Encoding.DER)).hexdigest()
-
-
 def write_secret(path: Path, text: str) -> None:
     """Write a file that only this user can read, as `atomic_file` does."""
     with atomic_file(path) as file:
         file.write(text.encode())
 
 
-def _make(folder: Path) -> None:
-    """Make a root and its issuers, all files at once or none."""
+def find_folder(folder: Path, wanted: str) -> Path | None:
+    """Return the folder with the authority of this fingerprint, None if there is none.
+
+    The first authority of a fleet is in `folder`, each that followed by a hand-over in a folder of
+    its own there, whose name begins its fingerprint.
+
+    Raises:
+        ControlError: a root is damaged.
+    """
+    for each in (folder / wanted[:SHORT], folder):
+        if (each / ROOT).exists() and fingerprint_in(each) == wanted:
+            return each
+    return None
+
+
+def fingerprint_in(folder: Path) -> str:
+    """Return the fingerprint of the authority in a folder. Raises ControlError."""
+    return fingerprint(read_certificate(folder / ROOT))
+
+
+def make_files(
+    folder: Path, more: Callable[[x509.Certificate], Mapping[str, str]] | None = None
+) -> None:
+    """Make a root and its issuers in a new folder, all files at once or none.
+
+    `more` returns other files for the root.
+
+    Raises:
+        ControlError: they cannot be written.
+    """
     root_key = ec.generate_private_key(ec.SECP256R1())
     # Two fleets of one operator must not have roots of the same name.
     name = f"dorad fleet {os.urandom(4).hex()}"
-    root = _signing(_name(name), _name(name), root_key.public_key(), 1)
-    content = {ROOT: _pem(root.sign(root_key, hashes.SHA256())), ROOT_KEY: _key_pem(root_key)}
+    builder = signing(_name(name), _name(name), root_key.public_key(), 1)
+    root = builder.sign(root_key, hashes.SHA256())
+    content = {ROOT: pem(root), ROOT_KEY: _key_pem(root_key)}
+    content |= {} if more is None else more(root)
     for issuer in (ISSUER, OPERATORS):
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _signing(_name(f"{name} {issuer}"), _name(name), key.public_key(), 0)
+        builder = signing(_name(f"{name} {issuer}"), _name(name), key.public_key(), 0)
         builder = builder.add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(root_key.public_key()),
             critical=False,
         )
-        content[f"{issuer}.pem"] = _pem(builder.sign(root_key, hashes.SHA256()))
+        content[f"{issuer}.pem"] = pem(builder.sign(root_key, hashes.SHA256()))
         content[f"{issuer}.key"] = _key_pem(key)
     try:
         with temporary_folder(folder.parent, f".{folder.name}.") as above:
@@ -208,13 +245,17 @@ def _make(folder: Path) -> None:
             made.rename(folder)
     except OSError as error:
         raise ControlError("refused", f"{folder} cannot be made: {error.strerror}") from None
-    _log.info("made the fleet's authority in %s; %s may be kept elsewhere", folder, ROOT_KEY)
+    _log.info("made an authority in %s; %s may be kept elsewhere", folder, ROOT_KEY)
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, serial: int
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    serial: int,
+    dates: Dates = _ALWAYS,
 ) -> x509.CertificateBuilder:
-    not_before, not_after = _ALWAYS
+    not_before, not_after = dates
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -227,12 +268,16 @@ def _builder(
     )
 
 
-def _signing(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, below: int
+def signing(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    below: int,
+    dates: Dates = _ALWAYS,
 ) -> x509.CertificateBuilder:
     """Return a certificate that may sign others, with `below` such certificates under it."""
     return (
-        _builder(subject, issuer, key, x509.random_serial_number())
+        _builder(subject, issuer, key, x509.random_serial_number(), dates)
         .add_extension(x509.BasicConstraints(ca=True, path_length=below), critical=True)
         .add_extension(_usage(signs=True), critical=True)
     )
@@ -286,7 +331,8 @@ def _key_in(csr: str) -> ec.EllipticCurvePublicKey:
     raise ControlError("bad-request", f"the request for a certificate is refused: {what}")
 
 
-def _read_certificate(path: Path) -> x509.Certificate:
+def read_certificate(path: Path) -> x509.Certificate:
+    """Return the certificate in a file. Raises ControlError."""
     try:
         return x509.load_pem_x509_certificate(path.read_bytes())
     except OSError as error:
@@ -295,9 +341,10 @@ def _read_certificate(path: Path) -> x509.Certificate:
         raise _unusable(path, "it is not a certificate") from None
 
 
-def _read_key(path: Path) -> ec.EllipticCurvePrivateKey:
+def read_key(path: Path, owners: Collection[int] = ()) -> ec.EllipticCurvePrivateKey:
+    """Return the key in a file of this user, or of one of `owners`. Raises ControlError."""
     try:
-        if path.stat().st_uid != os.geteuid():
+        if path.stat().st_uid not in (os.geteuid(), *owners):
             raise _unusable(path, "it belongs to another user")
         check_private(path)
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -316,7 +363,8 @@ def _unusable(path: Path, reason: str) -> ControlError:
     )
 
 
-def _pem(certificate: x509.Certificate) -> str:
+def pem(certificate: x509.Certificate) -> str:
+    """Return a certificate in PEM."""
     return certificate.public_bytes(serialization.Encoding.PEM).decode()
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from dorad.cli.tables import age
+from dorad.phrases import first_of
+from dorad.terminal import local_time
 from dorafleet.cli.robots import MAX_SKEW_S, links_down, release_trouble, skew_text
 from dorafleet.coordinator.messages import CLOCK_WARNING
 
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 
     from dorad.control.messages import NodeInfo
     from dorad.control.messages.agent import ShareState
-    from dorafleet.coordinator.accessmessages import Grant
+    from dorafleet.coordinator.accessmessages import AuthorityStatus, Grant
     from dorafleet.coordinator.messages import AlertReceivers, Robot
 
 SOON_S = 30 * 86400.0
@@ -24,6 +26,12 @@ DROPPED_S = 86400.0
 
 START_S = 10.0
 """Seconds after which a start without links is a problem."""
+
+LAST_S = 7 * 86400.0
+"""Seconds before the end of a hand-over from which on it is a failure that robots lack it."""
+
+MAX_NAMED = 10
+"""Robots in one check."""
 
 Level = Literal["PASS", "WARN", "FAIL"]
 
@@ -42,6 +50,30 @@ def check_questions(questions: Iterable[str]) -> Iterator[Check]:
     for question in questions:
         text, _, hint = question.partition("; ")
         yield Check("FAIL", "restore", text, hint)
+
+
+def check_authority(found: AuthorityStatus, robots: int, now: float) -> Iterator[Check]:
+    """Check how far a hand-over of the fleet's authority is."""
+    if found.ends is None:
+        return
+    name = "authority"
+    if found.finished is not None:
+        for robot in found.old:
+            hint = f"an admin gives it a new certificate: `dorafleet enrol cluster.yml {robot}"
+            text = f"{robot} was away during the hand-over to {found.next[:16]}"
+            yield Check("FAIL", name, text, f"{hint} --again`")
+        return
+    until = local_time(found.ends, "%Y-%m-%d")
+    text = f"hands over to {found.next[:16]} until {until}: "
+    if found.old or found.operators:
+        old = [*found.old, *(f"operator {each}" for each in found.operators)]
+        text += f"{first_of(old, MAX_NAMED)} have no certificate of it yet"
+        hint = "robots get one when they connect, operators with `dorafleet operator add`"
+        level: Level = "WARN" if found.ends - now > LAST_S else "FAIL"
+        yield Check(level, name, text, hint)
+    else:
+        text += f"all of {robots} robots have a certificate of it"
+        yield Check("WARN", name, text, "`dorafleet authority finish` ends it")
 
 
 def check_robots(robots: Sequence[Robot]) -> Iterator[Check]:

@@ -98,7 +98,7 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     from dorad.control.messages import NODE_LIST, Nothing, Ref
     from dorafleet.cli import checks
     from dorafleet.cli.coordinator import list_receivers, list_robots
-    from dorafleet.coordinator.accessmessages import ACCESS_LIST
+    from dorafleet.coordinator.accessmessages import ACCESS_LIST, AUTHORITY_STATUS
     from dorafleet.coordinator.messages import COORDINATOR_STATUS
 
     status = client.call(COORDINATOR_STATUS, Nothing())
@@ -109,6 +109,13 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     yield from checks.check_robots(robots)
     yield from checks.check_versions(robots, status.version)
     yield from checks.check_shares(robots, now)
+    try:
+        authority = client.call(AUTHORITY_STATUS, Nothing())
+    except ControlError as error:
+        if error.code not in ("unknown-method", "unsupported"):
+            raise  # those are of a coordinator of an earlier version
+    else:
+        yield from checks.check_authority(authority, len(robots), now)
     nodes = client.call(NODE_LIST, Ref())
     yield from checks.check_nodes(nodes.nodes)
     yield from checks.check_receivers(list_receivers(client), now)

@@ -81,6 +81,9 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "access": CommandEntry("dorafleet.cli.access:access", "List who may connect."),
     "operator": CommandEntry("dorafleet.cli.access:operator", "Create certificates for operators."),
+    "authority": CommandEntry(
+        "dorafleet.cli.authority:authority", "Show or hand over the fleet's authority."
+    ),
     "token": CommandEntry("dorafleet.cli.access:token", "Create tokens for programs."),
     "router": CommandEntry(
         "dorafleet.cli.router:router", "Print the configuration of the fleet's Zenoh router."

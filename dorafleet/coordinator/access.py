@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from dorad.control.peer import PeerRole
     from dorad.control.tls import Certificate, Kind
+    from dorafleet.ca.authority import Authority
     from dorafleet.coordinator.grants import Grants
 
 AGENT_PATH = "/agent"
@@ -111,6 +112,19 @@ class Access:
     def close_revoked(self) -> int:
         """Close the connections of peers that would be refused now; return their number."""
         return self._close_refused(list(self._open))
+
+    def close_unsigned(self, authority: Authority) -> int:
+        """Close the connections whose certificate is not of an authority; return their number."""
+        closed = 0
+        for connection, admitted in list(self._open.items()):
+            tls = connection.transport.get_extra_info("ssl_object")
+            shown = None if tls is None else tls.getpeercert(binary_form=True)
+            if connection.state is not State.OPEN or not shown or authority.has_signed(shown):
+                continue
+            _log.info("closing a connection of %s: its authority is over", admitted.peer.name)
+            connection.transport.abort()
+            closed += 1
+        return closed
 
     def _close_refused(self, connections: Iterable[ServerConnection]) -> int:
         closed = 0

@@ -94,6 +94,52 @@ class GrantList(Struct):
     grants: list[Grant]
 
 
+class AuthorityRef(Struct):
+    """Hand over to the authority that follows, whose folder is on the coordinator's machine."""
+
+    fingerprint: str
+    """SHA-256 of its root, in hexadecimal digits."""
+
+
+class AuthorityFinish(Struct):
+    """Trust only the new authority from now on."""
+
+    force: bool = False
+    """Also if robots or operators have no certificate of it: they are left behind."""
+
+
+class AuthorityFinished(Struct):
+    """A hand-over that is over."""
+
+    fingerprint: str
+    """Of the authority that is trusted now."""
+    robots: list[str]
+    """Those that were left behind, and must be enrolled again."""
+    operators: list[str]
+    """Those whose certificates are refused now."""
+
+
+class AuthorityStatus(Struct):
+    """The authority of the fleet, and its last hand-over; without one, the texts are empty."""
+
+    fingerprint: str
+    """SHA-256 of the certificate of the authority that the coordinator shows."""
+    previous: str
+    """That of the authority that hands over, and `next` that of the one that follows."""
+    next: str
+    begun: float | None
+    ends: float | None
+    """When it ends by itself."""
+    finished: float | None
+    """When it ended; null until then."""
+    waiting: list[str]
+    """Enrolled robots that do not trust the new authority yet."""
+    old: list[str]
+    """Enrolled robots without a certificate of the new authority."""
+    operators: list[str]
+    """Operators without one."""
+
+
 ENROL_TOKEN = CallMethod(
     "enrol.token", "admin", EnrolRef, EnrolToken, "Make a token for the enrolment of one robot."
 )
@@ -105,3 +151,25 @@ ACCESS_REVOKE = CallMethod(
     "access.revoke", "admin", Revoke, Revoked, "Refuse a robot, an operator or a token."
 )
 ACCESS_LIST = CallMethod("access.list", "admin", Nothing, GrantList, "List who may connect.")
+AUTHORITY_STATUS = CallMethod(
+    "authority.status",
+    "viewer",
+    Nothing,
+    AuthorityStatus,
+    "Return the fleet's authority, and how far a hand-over is.",
+)
+AUTHORITY_HAND_OVER = CallMethod(
+    "authority.hand_over",
+    "admin",
+    AuthorityRef,
+    AuthorityStatus,
+    "Begin to hand the fleet over to another authority.",
+)
+AUTHORITY_FINISH = CallMethod(
+    "authority.finish",
+    "admin",
+    AuthorityFinish,
+    AuthorityFinished,
+    "End a hand-over: only the new authority is trusted.",
+    seconds=lambda params: 60.0 if params.force else 0.0,
+)

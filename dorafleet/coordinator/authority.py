@@ -1,17 +1,30 @@
 """The certificate authority of a fleet, which all its coordinators share.
 
 Its keys are files, never in the store. The store has its fingerprint: a coordinator with another
-authority would be refused by all robots, so it does not start.
+authority would be refused by all robots, so it does not start. While the authority hands over to
+another one, the store has that fingerprint, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from dorad.control.errors import ControlError
-from dorafleet.ca.authority import Authority, open_authority
+from dorafleet.ca.authority import SHORT, Authority, find_folder, fingerprint_in, open_authority
+from dorafleet.ca.handover import (
+    FINISHED,
+    STARTED,
+    Successor,
+    has,
+    open_successor,
+    successor_of,
+)
+from dorafleet.coordinator.stored import read
 from dorafleet.store.model import Transaction
 
 if TYPE_CHECKING:
@@ -20,53 +33,143 @@ if TYPE_CHECKING:
     from dorafleet.store.model import Store, Term
 
 KEY = "authority"
-SHOWN = 16
-"""Digits of a fingerprint in a message."""
+HAND_OVER = "hand-over"
+"""The key of the last hand-over."""
 
 _log = logging.getLogger(__name__)
 
 
-async def check_authority(store: Store, folder: Path) -> Authority | None:
-    """Return the fleet's authority, None if the fleet has none yet.
+class HandOverRecord(msgspec.Struct, frozen=True):
+    """The last hand-over of the authority, which may be over."""
+
+    previous: str
+    """Fingerprints of both authorities."""
+    next: str
+    begun: float
+    ends: float
+    finished: float = 0.0
+    """When the previous authority was dropped; 0 until then."""
+
+    @property
+    def open(self) -> bool:
+        """Whether robots trust both authorities."""
+        return not self.finished
+
+
+class Authorities(NamedTuple):
+    """What a coordinator that leads has of its fleet's authority."""
+
+    current: Authority
+    """Whose certificate the coordinator shows."""
+    record: HandOverRecord | None = None
+    successor: Successor | None = None
+    """Of the hand-over in `record`: to it, or once that is finished to `current`."""
+
+
+async def check_authority(store: Store, folder: Path) -> None:
+    """Check that the folder has the fleet's authority, if the fleet has one yet.
 
     Raises:
         ControlError: the folder has another one, or none.
         StoreError: the store cannot be read.
     """
-    entries = (await store.get(KEY)).entries
-    known = [entry.value.decode(errors="replace") for entry in entries if entry.key == KEY]
-    return await asyncio.to_thread(_open_known, folder, known[0]) if known else None
+    fingerprint = await _known(store)
+    if fingerprint is not None:
+        record = await read_hand_over(store)
+        await asyncio.to_thread(_open_known, folder, fingerprint, record)
 
 
-async def claim_authority(store: Store, term: Term, folder: Path) -> Authority:
-    """Make the authority in the folder, which may be new, that of the fleet.
+async def load_authorities(
+    store: Store, term: Term, folder: Path, *, new_authority: bool = False
+) -> Authorities:
+    """Return the fleet's authority and its last hand-over. A new fleet gets an authority.
+
+    With `new_authority` it is the one in the folder, whatever the fleet had before. A hand-over
+    that the folder knows and the store does not was begun after the backup that was restored: it
+    goes on.
 
     Raises:
-        ControlError: a file is damaged.
-        StoreError: the store cannot be written, or another coordinator leads now.
+        ControlError: the folder has another authority, or is damaged.
+        StoreError: the store cannot be used, or another coordinator leads now.
     """
-    authority = await asyncio.to_thread(open_authority, folder)
-    await store.commit(Transaction(term.compares, {KEY: authority.fingerprint.encode()}))
-    _log.info("the fleet's authority has the fingerprint %s", authority.fingerprint)
-    return authority
+    fingerprint = None if new_authority else await _known(store)
+    record = await read_hand_over(store)
+    if fingerprint is None:
+        current = await asyncio.to_thread(open_authority, folder)
+        fingerprint, record = current.fingerprint, None
+    found = await asyncio.to_thread(_open_known, folder, fingerprint, record)
+    if (await _known(store), await read_hand_over(store)) != (
+        found.current.fingerprint,
+        found.record,
+    ):
+        puts = {KEY: found.current.fingerprint.encode()}
+        if found.record is not None:
+            puts[HAND_OVER] = msgspec.json.encode(found.record)
+        deletes = () if found.record is not None else (HAND_OVER,)
+        await store.commit(Transaction(term.compares, puts, deletes))
+    _log.info("the fleet's authority has the fingerprint %s", found.current.fingerprint)
+    return found
 
 
-def _open_known(folder: Path, fingerprint: str) -> Authority:
+async def read_hand_over(store: Store) -> HandOverRecord | None:
+    """Return the last hand-over, None if there was none. Raises StoreError."""
+    found = await read(store, HAND_OVER, HandOverRecord)
+    return next((record for entry, record in found if entry.key == HAND_OVER), None)
+
+
+async def _known(store: Store) -> str | None:
+    entries = (await store.get(KEY)).entries
+    return next((each.value.decode(errors="replace") for each in entries if each.key == KEY), None)
+
+
+def _open_known(folder: Path, fingerprint: str, record: HandOverRecord | None) -> Authorities:
+    """Open the authority of a fingerprint, and what it hands over to. Raises ControlError."""
     if not folder.exists():
         raise _other(f"{folder} is missing: it has the authority of this fleet", fingerprint)
-    authority = open_authority(folder)
-    if authority.fingerprint != fingerprint:
-        found = authority.fingerprint[:SHOWN]
+    place = find_folder(folder, fingerprint)
+    if place is None:
+        known = fingerprint_in(folder)[:SHORT]
         raise _other(
-            f"{folder} has the authority {found}, which is not that of this fleet", fingerprint
+            f"{folder} has the authority {known}, which is not that of this fleet", fingerprint
         )
-    return authority
+    current = open_authority(place)
+    if record is not None and record.next == current.fingerprint:
+        # Its hand-over is over: what it was signed with is told to robots that were away.
+        before = find_folder(folder, record.previous)
+        if before is not None:
+            old = open_authority(before)
+            return _followed(
+                folder, Authorities(current, record, open_successor(folder, old, record.next, 0))
+            )
+        return _followed(folder, Authorities(current, record))
+    if record is not None and record.open and record.previous == current.fingerprint:
+        successor = open_successor(folder, current, record.next, 0)
+        return _followed(folder, Authorities(current, record, successor))
+    return _followed(folder, Authorities(current))
+
+
+def _followed(folder: Path, known: Authorities) -> Authorities:
+    """Return what the folder knows of later hand-overs than the store. Raises ControlError."""
+    place = successor_of(folder, known.current.fingerprint)
+    if place is None or not (has(place, STARTED) or has(place, FINISHED)):
+        return known
+    wanted = fingerprint_in(place)
+    successor = open_successor(folder, known.current, wanted, 0)
+    record = HandOverRecord(known.current.fingerprint, wanted, successor.begun, successor.ends)
+    if not has(place, FINISHED):
+        if known.record is None or not known.record.open:
+            _log.warning("the store does not know of the hand-over to %.16s: it goes on", wanted)
+            return Authorities(known.current, record, successor)
+        return known
+    _log.warning("the store does not know that the authority is %.16s now", wanted)
+    finished = msgspec.structs.replace(record, finished=time.time())
+    return _followed(folder, Authorities(successor.authority, finished, successor))
 
 
 def _other(message: str, fingerprint: str) -> ControlError:
     return ControlError(
         "refused",
-        f"{message}, {fingerprint[:SHOWN]}",
+        f"{message}, {fingerprint[:SHORT]}",
         "copy the folder `ca` of the coordinator that served this fleet; with `--new-authority` "
         "all robots have to be enrolled again",
     )

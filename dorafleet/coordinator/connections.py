@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from dorad.control.messages.agent import Remember
     from dorad.control.peer import Peer
+    from dorafleet.coordinator.handover import HandOvers
     from dorafleet.coordinator.memories import Memories
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.coordinator.robot import Robot
@@ -114,17 +115,19 @@ class Connections:
         on_attached: Callable[[Robot, Attach, Attached], Awaitable[None]],
         memories: Memories,
         sign: Sign | None = None,
+        hand_overs: HandOvers | None = None,
     ) -> None:
         """`attach` returns the first request to an agent; `memories` are of the audit.
 
         `on_attached` may raise ControlError to refuse a robot. `sign` renews the certificates of
-        robots.
+        robots, `hand_overs` tells them which authorities to trust.
         """
         self._robots = robots
         self._attach = attach
         self._on_attached = on_attached
         self._memories = memories
         self._sign = sign
+        self._hand_overs = hand_overs
         self._slots = asyncio.Semaphore(SLOTS)
         self._slow_slots = asyncio.Semaphore(SLOW_SLOTS)
         self._slow: set[str] = set()
@@ -311,7 +314,10 @@ class Connections:
         if self._memories.is_behind(robot):
             probe.soon()
         try:
-            async with client.stream(AGENT_WATCH, watch) as reports:
+            async with AsyncExitStack() as stack:
+                reports = await stack.enter_async_context(client.stream(AGENT_WATCH, watch))
+                if self._hand_overs is not None:
+                    stack.enter_context(self._hand_overs.connected(robot.id, client, renewal.renew))
                 while True:
                     async with asyncio.timeout(silence):
                         report = await anext(reports, None)

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from dorad.control.messages.agent import Attached, Revocation
     from dorad.control.server import Handler, StreamHandler
     from dorafleet.coordinator.audit import Head
+    from dorafleet.coordinator.handover import HandOvers
     from dorafleet.coordinator.records import Wanted
     from dorafleet.coordinator.renewing import Sign
     from dorafleet.coordinator.robot import Robot
@@ -77,14 +78,17 @@ class FleetControl:
         supply: Supply | None = None,
         notify: NotifySettings = NotifySettings(),  # noqa: B008  # it is frozen
         revocations: Callable[[], Sequence[Revocation]] = tuple,
+        hand_overs: HandOvers | None = None,
     ) -> None:
         """`peer` is the endpoint that all links connect to; `end` lets the process end.
 
         `sign` renews the certificates of robots; `supply` has files of releases to send. `notify`
-        says where alerts are sent; `revocations` returns the newest of the store.
+        says where alerts are sent; `revocations` returns the newest of the store. `hand_overs`
+        is None where there are no certificates.
         """
         self._end = end
         self._peer = peer
+        self._hand_overs = hand_overs
         self._term = secrets.token_hex(16)
         """Tells this term from that of a coordinator with a copy of the store."""
         self._event_bus = EventBus()
@@ -99,7 +103,7 @@ class FleetControl:
         self._streams = RobotStreams(self.robots)
         self._memories = Memories(store, self.fleet, self.robots, revocations)
         self.connections = Connections(
-            self.robots, self._attach, self._on_attached, self._memories, sign
+            self.robots, self._attach, self._on_attached, self._memories, sign, hand_overs
         )
         self._planner = Planner(self.fleet, self.robots, peer)
         self._starter = Starter(self.fleet, self.robots, self._planner, self._event_bus)
@@ -156,6 +160,7 @@ class FleetControl:
                 self._reconciler,
                 self._memories,
                 self._peer,
+                self._hand_overs,
             ).table,
             RolloutMethods(
                 self.fleet,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.control.messages import Nothing
 from dorad.control.messages.agent import Certificates
 from dorad.control.messages.enrolment import ENROL_SIGN
 from dorad.control.session import HandlerTable
@@ -30,14 +31,13 @@ from dorafleet.coordinator.writing import actor_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from dorad.control.messages import Nothing
     from dorad.control.messages.agent import Csr
     from dorad.control.messages.enrolment import EnrolSign
     from dorad.control.peer import Peer
     from dorad.control.server import Call
-    from dorafleet.ca.authority import Authority, Issued
     from dorafleet.coordinator.access import Access
     from dorafleet.coordinator.grants import Grants
+    from dorafleet.coordinator.handover import HandOvers
     from dorafleet.coordinator.writing import Writer
 
 ENROLMENT_S = 15 * 60.0
@@ -58,20 +58,21 @@ class Enrolling:
         grants: Grants,
         access: Access,
         writer: Writer,
-        authority: Authority,
+        hand_overs: HandOvers,
         robots: Collection[str],
         *,
         tls: bool,
         on_enrolled: Callable[[str], object],
     ) -> None:
-        """`robots` are the ids in the cluster file; without `tls` none can connect.
+        """`hand_overs` has the authorities that sign; `robots` are the ids in the cluster file.
 
+        Without `tls` none of them can connect.
         `on_enrolled` is called with the id of a robot whose earlier certificates are revoked.
         """
         self._grants = grants
         self._access = access
         self._writer = writer
-        self._authority = authority
+        self._hand_overs = hand_overs
         self._robots = robots
         self._tls = tls
         self._on_enrolled = on_enrolled
@@ -86,6 +87,9 @@ class Enrolling:
         table.call(OPERATOR_ADD, self._add_operator)
         table.call(ACCESS_REVOKE, self._revoke)
         table.call(ACCESS_LIST, self._list)
+        table.call(m.AUTHORITY_STATUS, self._show_authority)
+        table.call(m.AUTHORITY_HAND_OVER, self._hand_over)
+        table.call(m.AUTHORITY_FINISH, self._finish)
         return table
 
     async def renew(self, peer: Peer, csr: Csr) -> Certificates:
@@ -100,10 +104,11 @@ class Enrolling:
         async with self._writer.changing:
             if self._grants.is_revoked(certificate):
                 raise ControlError("refused", f"robot `{peer.name}` was revoked")
-            issued = self._authority.issue(csr.csr, certificate.identity)
+            authority = self._hand_overs.for_robot(peer.name)
+            issued = authority.issue(csr.csr, certificate.identity)
             actor = {"peer": peer.name, "role": peer.role}
             await self._grants.add_certificate(issued.certificate, actor, replace=False)
-        return self._answer(issued)
+        return Certificates(chain=issued.chain, authority=authority.certificate)
 
     async def _sign(self, call: Call, params: EnrolSign) -> Certificates:
         robot = self._checked_robot(params.robot)
@@ -120,13 +125,15 @@ class Enrolling:
                     "two machines cannot have one id; if this one replaces the other, "
                     f"`dorafleet revoke {robot}` first, or enrol it with `--again`",
                 )
-            issued = self._authority.issue(params.csr, Identity("robot", robot))
+            authority = self._hand_overs.current
+            issued = authority.issue(params.csr, Identity("robot", robot))
             await self._grants.add_certificate(
                 issued.certificate, actor_of(call), replace=True, used=enrolment
             )
+            await self._hand_overs.enrolled(robot)
             self._access.close_revoked()
         self._on_enrolled(robot)
-        return self._answer(issued)
+        return Certificates(chain=issued.chain, authority=authority.certificate)
 
     def _usable_enrolment(self, name: str, params: EnrolSign) -> EnrolmentRecord:
         """Return the token of a robot for the key in its request. Raises ControlError.
@@ -161,8 +168,8 @@ class Enrolling:
         return m.EnrolToken(
             token=token,
             expires=expires,
-            authority=self._authority.certificate,
-            fingerprint=self._authority.fingerprint,
+            authority=self._hand_overs.current.certificate,
+            fingerprint=self._hand_overs.current.fingerprint,
         )
 
     async def _create_token(self, call: Call, params: m.TokenCreate) -> m.Token:
@@ -179,11 +186,15 @@ class Enrolling:
         identity = Identity("operator", _checked_name(params.name), params.role)
         days = _checked_days(params.days)
         async with self._writer.changing:
-            self._grants.check_free("operator", params.name, MAX_TOKENS)
-            pair = self._authority.issue_pair(identity, days=days)
+            replaces = self._hand_overs.replaces(params.name)
+            if not replaces:
+                self._grants.check_free("operator", params.name, MAX_TOKENS)
+            pair = self._hand_overs.for_operators.issue_pair(identity, days=days)
             found = pair.issued.certificate
-            await self._grants.add_certificate(found, actor_of(call), replace=True)
-        pem = pair.key + pair.issued.chain + self._authority.certificate
+            # That of the old authority is good until the hand-over ends.
+            await self._grants.add_certificate(found, actor_of(call), replace=not replaces)
+            await self._hand_overs.added(params.name)
+        pem = pair.key + pair.issued.chain + self._hand_overs.trusted
         return m.Bundle(pem=pem, expires=found.not_after)
 
     async def _revoke(self, call: Call, params: m.Revoke) -> m.Revoked:
@@ -201,19 +212,48 @@ class Enrolling:
     async def _list(self, call: Call, params: Nothing) -> m.GrantList:
         return m.GrantList(grants=list(self._grants.list()))
 
+    async def _show_authority(self, call: Call, params: Nothing) -> m.AuthorityStatus:
+        hand_overs = self._hand_overs
+        record = hand_overs.record
+        return m.AuthorityStatus(
+            fingerprint=hand_overs.current.fingerprint,
+            previous="" if record is None else record.previous,
+            next="" if record is None else record.next,
+            begun=None if record is None else record.begun,
+            ends=None if record is None else record.ends,
+            finished=None if record is None or record.open else record.finished,
+            waiting=hand_overs.waiting() if record is not None else [],
+            old=hand_overs.old(),
+            operators=hand_overs.old_operators(),
+        )
+
+    async def _hand_over(self, call: Call, params: m.AuthorityRef) -> m.AuthorityStatus:
+        if not self._tls:
+            raise _without_tls()
+        await self._hand_overs.begin(params.fingerprint, actor_of(call))
+        return await self._show_authority(call, Nothing())
+
+    async def _finish(self, call: Call, params: m.AuthorityFinish) -> m.AuthorityFinished:
+        left = await self._hand_overs.finish(actor_of(call), force=params.force)
+        operators = self._hand_overs.old_operators()
+        return m.AuthorityFinished(
+            fingerprint=self._hand_overs.current.fingerprint, robots=left, operators=operators
+        )
+
     def _checked_robot(self, id_: str) -> str:
         if not self._tls:
-            raise ControlError(
-                "refused",
-                "robots need TLS, and this coordinator listens without it",
-                "start it with `dorafleet serve --listen ADDRESS`, or with `--tls`",
-            )
+            raise _without_tls()
         if id_ not in self._robots:
             raise unknown_robot(id_, self._robots)
         return id_
 
-    def _answer(self, issued: Issued) -> Certificates:
-        return Certificates(chain=issued.chain, authority=self._authority.certificate)
+
+def _without_tls() -> ControlError:
+    return ControlError(
+        "refused",
+        "robots need TLS, and this coordinator listens without it",
+        "start it with `dorafleet serve --listen ADDRESS`, or with `--tls`",
+    )
 
 
 def _checked_name(name: str) -> str:

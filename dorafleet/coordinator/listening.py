@@ -84,10 +84,45 @@ def bind(address: Address, port: int, waiting: int) -> GatedSocket:
     return sock
 
 
+class TlsServer:
+    """The TLS of a server whose certificate and authorities change while it listens."""
+
+    def __init__(self, folder: Path, name: str, addresses: Iterable[Address]) -> None:
+        """`folder` gets the files; `name` and `addresses` are those of the coordinator."""
+        self._folder = folder
+        self._name = name
+        self._addresses = list(addresses)
+        self._current: ssl.SSLContext | None = None
+
+    def use(self, authority: Authority, trusted: str) -> ssl.SSLContext:
+        """Show a new certificate of an authority from now on; `trusted` sign those of clients.
+
+        Return the context. The server keeps the first one, which gives new connections the last.
+
+        Raises:
+            ControlError: a file cannot be written.
+        """
+        context = make_context(self._folder, authority, self._name, self._addresses, trusted)
+        context.sni_callback = self._switch
+        self._current = context
+        return context
+
+    def _switch(self, connection: ssl.SSLObject, _name: str | None, _of: ssl.SSLContext) -> None:
+        """Give a connection the last context. OpenSSL calls this before it uses the context."""
+        if self._current is not None and connection.context is not self._current:
+            connection.context = self._current
+
+
 def make_context(
-    folder: Path, authority: Authority, name: str, addresses: Iterable[Address]
+    folder: Path,
+    authority: Authority,
+    name: str,
+    addresses: Iterable[Address],
+    trusted: str | None = None,
 ) -> ssl.SSLContext:
     """Make a new key and certificate of the coordinator, and return the context of its server.
+
+    `trusted` are the certificates (PEM) of the authorities of clients, by default that one.
 
     From then on, each TLS connection of this process has a small buffer.
 
@@ -97,7 +132,7 @@ def make_context(
     pair = authority.issue_pair(Identity("coordinator", name), addresses=addresses)
     try:
         write_secret(folder / CERTIFICATE, pair.key + pair.issued.chain)
-        write_secret(folder / AUTHORITY, authority.certificate)
+        write_secret(folder / AUTHORITY, trusted or authority.certificate)
     except OSError as error:
         raise ControlError("refused", f"{folder} cannot be written: {error.strerror}") from None
     # For each connection asyncio would keep a buffer of 256 KiB: most of a coordinator's memory.

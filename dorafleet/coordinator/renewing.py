@@ -65,6 +65,12 @@ class Renewal:
             return "valid"
         return judge(certificate.not_before, certificate.not_after, time.time()).verdict
 
+    async def renew(self) -> None:
+        """Renew the certificate now. Raises ProblemError."""
+        if self._renewed:
+            raise ControlError("conflict", "it has another certificate, and connects with that")
+        await self._renew()
+
     async def _renew(self) -> None:
         if self._sign is None:
             raise ControlError("refused", "no authority renews certificates here")

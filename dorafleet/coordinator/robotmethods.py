@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dorad.control.messages import Nothing
     from dorad.control.server import Call
     from dorafleet.coordinator.fleet import Fleet
+    from dorafleet.coordinator.handover import HandOvers
     from dorafleet.coordinator.memories import Memories
     from dorafleet.coordinator.messages import AuditAcknowledge, RobotLabel, RobotRef
     from dorafleet.coordinator.planning import Planner
@@ -52,12 +53,14 @@ class RobotMethods:
         reconciler: Reconciler,
         memories: Memories,
         peer: str | None,
+        hand_overs: HandOvers | None,
     ) -> None:
         self._fleet = fleet
         self._robots = robots
         self._planner = planner
         self._reconciler = reconciler
         self._memories = memories
+        self._hand_overs = hand_overs
         self._conflicts = Conflicts(fleet, robots, peer)
 
     @property
@@ -157,6 +160,10 @@ class RobotMethods:
         await self._fleet.bell.until(lambda: not robot.conflicts, SETTLED_S)
         return self._message(robot)
 
+    def _hand_over_warning(self, robot: Robot) -> list[str]:
+        text = "" if self._hand_overs is None else self._hand_overs.warning(robot.id)
+        return [text] if text else []
+
     def _message(self, robot: Robot) -> RobotMessage:
         attached = robot.attached
         return RobotMessage(
@@ -180,7 +187,7 @@ class RobotMethods:
             audit=robot.audit,
             revoked=self._memories.lost(robot),
             outranked=robot.outranked and robot.client is None,
-            warnings=[*robot.warnings, *robot.reported],
+            warnings=[*robot.warnings, *robot.reported, *self._hand_over_warning(robot)],
             user=robot.machine.user,
             port=robot.machine.port,
             address="" if robot.origin is None else robot.origin.host,

@@ -23,7 +23,7 @@ from dorad.control.standby import reporting
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorafleet.coordinator.access import AGENT_PATH, Access
 from dorafleet.coordinator.audit import read_tail
-from dorafleet.coordinator.authority import check_authority, claim_authority
+from dorafleet.coordinator.authority import check_authority, load_authorities
 from dorafleet.coordinator.connections import pause_of
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.desired import DesiredState
@@ -31,7 +31,8 @@ from dorafleet.coordinator.enrolling import Enrolling
 from dorafleet.coordinator.gate import MAX_HANDSHAKES, MAX_WAITING
 from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
-from dorafleet.coordinator.listening import bind, make_context, reachable_at
+from dorafleet.coordinator.handover import HandOvers
+from dorafleet.coordinator.listening import TlsServer, bind, reachable_at
 from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
 from dorafleet.coordinator.roles import with_role_check
 from dorafleet.coordinator.token import make_token
@@ -221,17 +222,32 @@ class Coordinator:
         async def status() -> CoordinatorStatus:
             return await self._status(store, term, control.questions)
 
-        authority = await self._authority(store, term)
+        authorities = await load_authorities(
+            store, term, self._folder / CA, new_authority=self._new_authority
+        )
         ids = [machine.id for machine in self._machines]
         writer = Writer(store, term)
         grants = Grants(store, writer)
         await grants.load()
         access = Access(grants, token, ids, sock.admit)
+        tls = TlsServer(
+            self._folder,
+            socket.gethostname(),
+            reachable_at(self._listen.address, self._listen.advertised),
+        )
+
+        async def show(authority: Authority, trusted: str) -> None:
+            await asyncio.to_thread(tls.use, authority, trusted)
+            if trusted == authority.certificate:
+                access.close_unsigned(authority)
+
+        hand_overs = HandOvers(store, writer, grants, self._folder / CA, authorities, ids, show)
+        await hand_overs.load()
         enrolling = Enrolling(
             grants,
             access,
             writer,
-            authority,
+            hand_overs,
             ids,
             tls=self._listen.tls,
             on_enrolled=lambda robot: control.robots.forget_place(robot),
@@ -246,6 +262,7 @@ class Coordinator:
             self._supply,
             self._notify,
             lambda: grants.revocations,
+            hand_overs,
         )
         control.notifications.problem = self._problem
         self._notifications = control.notifications
@@ -264,7 +281,7 @@ class Coordinator:
             limits=_limits(len(ids)),
         )
         async with AsyncExitStack() as stack:
-            await server.serve_tcp(sock, access, await self._context(authority))
+            await server.serve_tcp(sock, access, await self._context(tls, hand_overs))
             stack.push_async_callback(server.close)
             where = f"{self._listen.address} port {sock.getsockname()[1]}"
             self._doing = f"listening at {where}"
@@ -276,25 +293,19 @@ class Coordinator:
                 working = [
                     tasks.create_task(control.run(), name="reconcile"),
                     tasks.create_task(access.run(), name="ends of tokens"),
+                    tasks.create_task(hand_overs.run(), name="end of a hand-over"),
                 ]
                 await term.lost.wait()
                 for task in working:
                     task.cancel()
 
-    async def _authority(self, store: Store, term: Term) -> Authority:
-        found = None if self._new_authority else await check_authority(store, self._folder / CA)
-        return found or await claim_authority(store, term, self._folder / CA)
-
-    async def _context(self, authority: Authority) -> ssl.SSLContext | None:
+    async def _context(self, tls: TlsServer, hand_overs: HandOvers) -> ssl.SSLContext | None:
         """Return what TLS needs, None if clients connect without it."""
         if not self._listen.tls:
             # This file shows commands on this machine that the coordinator uses TLS.
             await asyncio.to_thread((self._folder / AUTHORITY).unlink, missing_ok=True)
             return None
-        addresses = reachable_at(self._listen.address, self._listen.advertised)
-        return await asyncio.to_thread(
-            make_context, self._folder, authority, socket.gethostname(), addresses
-        )
+        return await asyncio.to_thread(tls.use, hand_overs.current, hand_overs.trusted)
 
     async def _status(self, store: Store, term: Term, questions: list[str]) -> CoordinatorStatus:
         tail = await read_tail(store)

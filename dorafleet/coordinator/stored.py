@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MEASURED = ("alerts/", "last-seen", "last-states/", "notify/", "past-alerts", "robot-states")
+MEASURED = (
+    "alerts/",
+    "hand-over-owners/",
+    "last-seen",
+    "last-states/",
+    "notify/",
+    "past-alerts",
+    "robot-states",
+)
 """How the keys begin of what robots have reported. All others have been decided by somebody: what
 runs where, who may do what, what must not be tried again."""
 

@@ -73,6 +73,8 @@ AREAS = (
             "tests/fleet/rollout/test_gates.py",
             "tests/fleet/rollout/test_instances_model.py",
             "tests/fleet/rollout/test_cells.py",
+            "tests/fleet/rollout/test_soak.py",
+            "tests/fleet/rollout/test_summary.py",
         ),
     ),
     Area(

@@ -11,7 +11,7 @@ from dorad.control.messages.agent import ShareState
 from dorad.control.messages.releases import ReleaseState
 from dorafleet.cli import checks, robots
 from dorafleet.cli.main import run_command
-from dorafleet.coordinator.accessmessages import Grant
+from dorafleet.coordinator.accessmessages import AuthorityStatus, Grant
 from dorafleet.coordinator.messages import AlertReceiver, AlertReceivers, Robot
 from tests.fleet.fakerobot import FakeRobot
 
@@ -260,3 +260,28 @@ def test_the_status_of_a_robot_names_what_lets_it_obey_or_follow():
     found = robots.problems_of(robot(audit="shorter", revoked=["token panel"]))
     assert "`dorafleet audit acknowledge arm1`" in found[0]
     assert "token panel" in found[1]
+
+
+DAY_S = 86400.0
+
+
+@pytest.mark.parametrize(
+    ("more", "level", "words"),
+    [
+        ({}, "WARN", "all of 3 robots have a certificate of it"),
+        ({"old": ["arm1"]}, "WARN", "arm1 have no certificate of it yet"),
+        ({"old": ["arm1"], "ends": 6 * DAY_S}, "FAIL", "arm1 have no certificate of it yet"),
+        ({"operators": ["ann"]}, "WARN", "operator ann have no certificate of it yet"),
+        ({"old": ["arm1"], "finished": 1.0}, "FAIL", "arm1 was away during the hand-over"),
+        ({"finished": 1.0}, None, ""),
+        ({"ends": None}, None, ""),
+    ],
+)
+def test_a_hand_over_is_shown_until_all_have_the_new_authority(more, level, words):
+    given = {
+        "fingerprint": "a", "previous": "a", "next": "b", "begun": 0.0, "ends": 30 * DAY_S,
+        "finished": None, "waiting": [], "old": [], "operators": [],
+    }  # fmt: skip
+    found = list(checks.check_authority(AuthorityStatus(**{**given, **more}), 3, 0.0))
+    assert [each.level for each in found] == ([] if level is None else [level])
+    assert all(words in each.text and each.hint for each in found)

@@ -100,6 +100,21 @@ def test_a_host_with_many_handshakes_gives_way_to_another_one_at_once() -> None:
     assert admission.next(0.1 + COOLING_S) == (10, 0)
 
 
+@pytest.mark.parametrize(
+    ("attacker", "peer", "gives_way"),
+    [(2, 0, True), (1, 0, False), (3, 1, True), (2, 1, False), (4, 2, True), (3, 2, False)],
+)
+def test_a_host_gives_way_at_once_to_one_that_has_two_handshakes_less(
+    attacker: int, peer: int, gives_way: bool
+) -> None:
+    admission = Admission(attacker + peer)
+    shaking(admission, range(attacker), "attacker", 0.0)
+    shaking(admission, range(50, 50 + peer), "peer", 0.0)
+    admission.arrive(99, "peer", 0.1)
+    admission.complete(99, 0.1)
+    assert (admission.displaced(0.1) is not None) is gives_way
+
+
 def test_handshakes_of_hosts_that_have_as_few_give_way_only_after_some_time() -> None:
     admission = Admission(2)
     shaking(admission, range(1), "a", 0.0)

@@ -13,7 +13,7 @@ from dorad.link import arrivals as module
 from dorad.link import frames
 from dorad.link.config import ChannelIn, ChannelOut, LinkConfig
 from dorad.link.delivery import NoMemory
-from dorad.link.frames import Ack, EventKind, Opening
+from dorad.link.frames import Ack, Content, EventKind, Message, Opening
 from dorad.link.greeting import UNANSWERED_S
 from dorad.link.hello import Grant, Window
 from dorad.link.machine import in_status, out_status
@@ -164,7 +164,7 @@ def test_an_acknowledgement_goes_to_each_channel_of_its_machine() -> None:
         assert (out.channel.idle, alpha.channels.all_sent) == (False, False)
         (into,) = beta.channels.ins.values()
         grant = into.channel.grant
-        ack = Ack(Opening(grant.channel, grant.opening, grant.receiver), 2, 0)
+        ack = Ack(Opening(grant.channel, grant.opening, grant.sender or 0), 2, 0)
         alpha.session.control.append(received("ack", frames.encode_ack(ack), "beta"))
         handle(alpha)
         assert out.channel.idle
@@ -306,6 +306,21 @@ def test_a_machine_whose_dataflow_has_ended_costs_nothing_more() -> None:
         assert (out.channel.opened, out.channel.idle) == (False, True)
         assert (out.channel.lost, out.channel.uncertain) == (0, 0)
         assert out_status(out).on_the_way == 0
+
+
+def test_a_link_process_that_has_gone_leaves_no_half_message_in_memory() -> None:
+    with closing(settled()) as links:
+        beta = links.links["beta"]
+        (each,) = beta.channels.ins.values()
+        links.send(1)
+        links.settle()
+        grant, size = each.channel.grant, 1 << 20
+        opening = Opening(grant.channel, grant.opening, grant.sender or 0)
+        content = Content(1, 5, size, 0, size, 0)
+        beginning = Message(opening, 1, 1, content, b"", memoryview(bytes(10)))
+        each.channel.arrive(beginning, lambda _size: NoMemory("full"))
+        beta.channels.disconnect(beta.channels.machines["alpha"])
+        assert each.channel.close() is None, "its memory was given back before"
 
 
 def test_only_a_greeting_that_has_heard_this_process_opens_its_channels() -> None:

@@ -348,6 +348,20 @@ def test_a_frame_that_cannot_follow_is_refused(bad: Message | Part | Event) -> N
         incoming.arrive(bad, Buffer)
 
 
+@pytest.mark.parametrize("later", [0, 1, 5])
+def test_a_message_comes_after_all_earlier_ones_and_some_may_be_missing(later: int) -> None:
+    incoming = Incoming(0, 7, window=Window(4, 1 << 20), max_size=1 << 30, inline=SMALL)
+    incoming.open()
+    incoming.arrive(start(1), Buffer)
+    incoming.arrive(message(2, 9, 9), Buffer)  # the first one was dropped
+    with pytest.raises(FrameError, match="message 2 comes after 2"):
+        incoming.arrive(message(2, 9, 9), Buffer)
+    with pytest.raises(FrameError, match="message 1 comes after 2"):
+        incoming.arrive(message(1, 9, 9), Buffer)
+    incoming.arrive(message(3 + later, 9, 9), Buffer)
+    assert [item.number for item in incoming.arrived] == [2, 3 + later]
+
+
 @pytest.mark.parametrize(
     "sent",
     [

@@ -132,8 +132,10 @@ def test_a_greeting_with_wrong_fields_is_refused() -> None:
     for key, value in [*wrong, *(("grants", {"s": each}) for each in numbers)]:
         with pytest.raises(FrameError):
             hello.decode(msgspec.json.encode(good | {key: value}))
-    with pytest.raises(FrameError):
-        hello.decode(b" " * (hello.MAX_HELLO + 1))
+    largest = msgspec.json.encode(good).ljust(hello.MAX_HELLO)
+    assert hello.decode(largest) == said
+    with pytest.raises(FrameError, match=f"a greeting of {hello.MAX_HELLO + 1} bytes"):
+        hello.decode(largest + b" ")
 
 
 def test_a_machine_that_never_answers_asks_for_new_sessions_ever_more_rarely() -> None:

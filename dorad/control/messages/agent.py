@@ -219,6 +219,28 @@ class Certificates(Struct):
     authority: str
 
 
+class HandOver(Struct):
+    """Trust another authority beside the present one, which has signed it."""
+
+    root: str
+    """The certificate of the new authority (PEM)."""
+    issuer: str
+    """What it has signed to sign for robots: links trust that (PEM)."""
+    signature: str
+    """A certificate of the new authority's key by the present authority (PEM)."""
+    finished: bool = False
+    """Whether the old authority is to be dropped."""
+
+
+class Trust(Struct):
+    """Which authorities a robot trusts."""
+
+    trusted: Annotated[list[str], msgspec.Meta(max_length=16)]
+    """SHA-256 of each, in hexadecimal digits, the newest last."""
+    certified: bool
+    """Whether its certificate is of the newest."""
+
+
 AGENT_ATTACH = CallMethod(
     "agent.attach",
     "coordinator",
@@ -246,6 +268,13 @@ AGENT_RENEW = CallMethod(
 )
 AGENT_CERTIFY = CallMethod(
     "agent.certify", "coordinator", Certificates, Nothing, "Use a new certificate."
+)
+AGENT_HANDOVER = CallMethod(
+    "agent.handover",
+    "coordinator",
+    HandOver,
+    Trust,
+    "Trust the authority that follows, or only that.",
 )
 SHARE_SET = CallMethod(
     "share.set", "coordinator", ShareSet, ShareState, "Store a share and carry it out."

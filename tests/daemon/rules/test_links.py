@@ -115,6 +115,24 @@ def test_reports_about_unknown_machines_and_channels_take_no_memory() -> None:
     assert found.channels("uuid", {}) == []
 
 
+def test_before_any_channel_is_expected_all_reports_are_of_unknown_ones() -> None:
+    found = Links()
+    assert not found.update(Status({"beta": UP}, [sent()], [received()]))
+    assert found.channels("uuid", {}) == []
+
+
+def test_a_channel_that_comes_back_has_nothing_of_its_earlier_reports() -> None:
+    found = links()
+    found.update(Status({}, [sent()], [received()]))
+    assert counts(found) == [(7, 3), (5, 4)]
+    found.expect(Link((OUT,), ()))
+    found.expect(Link((OUT,), (IN,)))
+    assert counts(found) == [(7, 3)], "the receiving one has not reported since"
+    found.expect(Link((), (IN,)))
+    found.expect(Link((OUT,), (IN,)))
+    assert counts(found) == []
+
+
 def test_what_is_no_longer_expected_is_forgotten() -> None:
     found = links()
     found.update(Status({"beta": UP}, [sent()], [received()]))

@@ -13,6 +13,7 @@ import pytest
 from dorad.agent.keys import issuer_of
 from dorad.control.tls import Identity
 from dorafleet.ca.authority import open_authority
+from dorafleet.ca.handover import make_successor
 
 DAY = 86400.0
 ONE, TWO = Identity("robot", "arm1"), Identity("robot", "arm2")
@@ -28,6 +29,11 @@ def linked(authority, *identities):
         if identity.kind == "robot":
             ca = issuer_of(pair.issued.chain, ca)
         sessions[identity.name] = {"ca": ca, "chain": pair.issued.chain, "key": pair.key}
+    return linked_sessions(sessions)
+
+
+def linked_sessions(sessions):
+    """Return who has a link to the first of these."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
@@ -53,3 +59,30 @@ def test_robots_have_links_whatever_their_clocks_say(tmp_path, monkeypatch, year
 
 def test_an_operator_has_no_link_to_a_robot(tmp_path):
     assert linked(open_authority(tmp_path / "ca"), ONE, ANN, TWO) == ["arm2"]
+
+
+def test_during_a_hand_over_robots_with_certificates_of_either_authority_have_links(tmp_path):
+    """arm1 has an old certificate and arm2 a new one; both trust both. Others trust only one."""
+    old = open_authority(tmp_path / "ca")
+    made = make_successor(tmp_path / "ca", tmp_path / "ca", 30)
+    new = open_authority(tmp_path / "ca" / made[:16])
+    both = old.issuer + new.issuer
+
+    def session(name, signer, trusted):
+        pair = signer.issue_pair(Identity("robot", name))
+        return {"ca": trusted, "chain": pair.issued.chain, "key": pair.key}
+
+    sessions = {
+        "arm1": session("arm1", old, both),
+        "not yet certified": session("arm3", old, both),
+        "new only": session("arm4", new, new.issuer),
+        "arm2": session("arm2", new, both),
+    }
+    assert linked_sessions(sessions) == ["not yet certified", "arm2"]
+    # Once arm1 trusts only the new authority, an old certificate gives no link.
+    sessions = {
+        "arm1": session("arm1", new, new.issuer),
+        "old": session("arm3", old, both),
+        "arm2": session("arm2", new, both),
+    }
+    assert linked_sessions(sessions) == ["arm2"]

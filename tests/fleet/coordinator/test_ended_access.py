@@ -8,6 +8,7 @@ import secrets
 import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
+from unittest.mock import AsyncMock
 
 import pytest
 from websockets.asyncio.client import connect
@@ -20,8 +21,10 @@ from dorad.control.tls import GRACE_S, Identity, client_context
 from dorafleet.ca.authority import open_authority
 from dorafleet.coordinator.access import AGENT_PATH, Access
 from dorafleet.coordinator.accessmessages import EnrolRef, EnrolToken, TokenCreate
+from dorafleet.coordinator.authority import Authorities
 from dorafleet.coordinator.enrolling import ENROLMENT_S, Enrolling
 from dorafleet.coordinator.grants import Grants
+from dorafleet.coordinator.handover import HandOvers
 from dorafleet.coordinator.listening import bind, make_context
 from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.writing import Writer
@@ -117,8 +120,12 @@ async def site(tmp_path):
         grants = Grants(store, writer, site.clock)
         sock = bind(ip_address("127.0.0.1"), 0, 100)
         access = Access(grants, site.token, ["arm1"], sock.admit)
+        hand_overs = HandOvers(
+            *(store, writer, grants, tmp_path / "ca", Authorities(site.authority), ["arm1"]),
+            AsyncMock(),
+        )
         site.enrolling = Enrolling(
-            *(grants, access, writer, site.authority, ["arm1"]),
+            *(grants, access, writer, hand_overs, ["arm1"]),
             tls=True,
             on_enrolled=lambda robot: None,
         )

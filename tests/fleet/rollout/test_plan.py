@@ -22,7 +22,7 @@ from dorafleet.coordinator.drift import Compared, drift_of
 from dorafleet.coordinator.records import Wanted
 from dorafleet.rollout import messages as r
 from dorafleet.rollout import windows
-from dorafleet.rollout.plan import Candidate, select, with_params
+from dorafleet.rollout.plan import HAS_IT, Candidate, _nothing_left, select, with_params
 from dorafleet.rollout.plantext import plan_row
 from dorafleet.rollout.strategy import (
     MAX_BATCHES,
@@ -475,3 +475,15 @@ def test_drift_names_nodes_that_a_command_has_stopped_of_dataflows_that_shall_ru
         False,
         "once it can be reached: dora node restart slam -d map",
     )
+
+
+@pytest.mark.parametrize(
+    ("count", "words"),
+    [(1, "`r0`: it is off"), (2, "`r0` and 1 more: it is off"), (3, "`r0` and 2 more: it is off")],
+)
+def test_a_rollout_of_no_robot_names_the_first_and_how_many_there_are_besides(count, words):
+    error = _nothing_left({f"r{number}": "it is off" for number in range(count)})
+    assert error.message == f"there is nothing to do: {words}"
+    error = _nothing_left({f"r{number}": HAS_IT for number in range(count)})
+    robots = "the robot has" if count == 1 else f"all {count} robots have"
+    assert error.message == f"there is nothing to do: {robots} it already"

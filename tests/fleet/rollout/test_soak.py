@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -13,14 +12,12 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
 from dorafleet.coordinator.rolloutdriver import is_available
 from dorafleet.coordinator.rollouts import before_of, rejected_of, wanted_of
-from dorafleet.rollout import messages as r
 from dorafleet.rollout.decide import decide
 from dorafleet.rollout.operate import Pace, operate
 from dorafleet.rollout.strategy import Budget, parallel
 from dorafleet.rollout.summary import row, summarise
 
-from .site import ID1, ID2, site, strategy
-from .test_commands import command_site
+from .site import ID1, ID2
 from .test_decide import leave, world
 from .world import NEW, OLD
 
@@ -288,6 +285,14 @@ def test_an_undo_may_take_another_number_at_a_time():
     assert len(going_back(slow)) == 2
 
 
+@pytest.mark.parametrize("least", [1, "1%"])
+def test_an_undo_may_take_one_robot_at_a_time(least):
+    one = soaking(size=5, max_parallel=5)
+    undo(one, parallel=least)
+    one.step()
+    assert len(going_back(one)) == 1
+
+
 def test_an_undo_that_has_begun_may_go_faster():
     one = soaking(size=5, max_parallel=1)
     undo(one)
@@ -375,78 +380,6 @@ def test_a_robot_without_a_way_back_keeps_the_release_and_the_rollout_says_so():
     shown = row(one.view(), one.members["r1"], None)
     assert "the one before was undone, too" in shown.reason
     assert not shown.goes_back
-
-
-# -- with a coordinator
-
-
-async def test_a_failure_after_the_confirmation_is_seen_by_every_command(tmp_path, capsys):
-    async with command_site(tmp_path, capsys) as one:
-        await one.register()
-        keys = {"strategy": strategy(soak_time=300.0, canary=0, max_parallel="100%")}
-        number = await one.start("pick@1", **keys)
-        await one.until(number, "soaking")
-        code, out, err = await one.run("drift")
-        assert code == 0, out + err
-        code, out, _ = await one.run("rollout", "status")
-        assert (code, "soaking until" in out) == (0, True)
-        ended = {"log": "has ended: its inputs closed"}
-        one.agents["r2"].releases.report("pick", "confirmed", failed=FAILED, ended=ended)
-        await one.until_state(number, r1="confirmed", r2="failed")
-        code, out, _ = await one.run("rollout", "status")
-        assert (code, "node cam has failed: it exited with code 1" in out) == (1, True)
-        code, out, _ = await one.run("status")
-        assert (code, "node cam has failed: it exited with code 1" in out) == (1, True)
-        code, out, _ = await one.run("drift")
-        assert code == 1
-        assert "cam has failed: it exited with code 1" in out
-        assert "log has ended: its inputs closed" in out
-        assert "dorafleet rollout start pick@1 --robots r2 --retry" in out
-        plan = await one.plan("pick@1", robots=["r2"], retry=True)
-        (found,) = [each for each in plan.robots if each.robot == "r2"]
-        assert found.note == "started again: cam, log"
-
-
-async def test_the_command_follows_the_soak_and_ends_with_1_when_the_canary_fails(tmp_path, capsys):
-    async with command_site(tmp_path, capsys) as one:
-        words = ("--min-healthy-time", "0.1", "--healthy-deadline", "60s", "--soak-time", "5m")
-        more = ("--progress-deadline", "60s", "--max-parallel", "3")
-        running = asyncio.create_task(one.release("rollout", "start", "pick@1", *words, *more))
-        heads = one.control.rollouts.heads
-        assert await one.control.fleet.bell.until(lambda: 1 in heads, 60)
-        await one.until(1, "soaking")
-        assert not running.done()
-        canary = next(m.robot for m in (await one.status(1)).robots if m.batch == 0)
-        one.agents[canary].releases.report("pick", "confirmed", failed=FAILED)
-        code, out, _ = await running
-        assert code == 1
-        assert "failed after its confirmation" in out
-
-
-async def test_undo_all_at_once_by_command(tmp_path, capsys):
-    async with command_site(tmp_path, capsys) as one:
-        await one.register()
-        number = await one.start("pick@1")
-        await one.until(number, "succeeded")
-        number = await one.start("pick@2")
-        await one.until(number, "succeeded")
-        code, _, err = await one.run("rollout", "undo", "--max-parallel", "2", "--all-at-once")
-        assert code == 2
-        assert "--max-parallel does not go with --all-at-once" in err
-        code, _, err = await one.run("rollout", "undo", "--max-parallel", "none")
-        assert code == 1
-        assert "max_parallel: `none` is neither a number" in err
-        code, out, err = await one.run("rollout", "undo", "--all-at-once")
-        assert code == 0, out + err
-        assert set(one.running().values()) == {ID1}
-        assert "order back r1 r2 r3" in await one.journal(number)
-
-
-async def test_only_an_undo_has_a_pace(tmp_path):
-    async with site(tmp_path) as one:
-        number = await one.start("pick@1")
-        with pytest.raises(ControlError, match="only an undo has a pace"):
-            await one.fleet.call("rollout.pause", r.RolloutAct(rollout=number, all_at_once=True))
 
 
 def test_a_robot_whose_nodes_have_failed_is_unavailable_for_a_budget():
