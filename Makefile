@@ -66,8 +66,11 @@ lint: $(VENV)/.dev ## Check style, types and dependency order
 bytecode: $(VENV)/.dev
 	@$(BIN)/pytest -qq --collect-only tests --ignore tests/hub >/dev/null 2>&1 || true
 
-generate: ## Generate the asyncio methods of the control client from the others
-	$(PYTHON) packaging/asyncmethods.py
+generate: $(VENV)/.dev ## Generate what derives from other files: asyncio methods, the pages of the control API, the table of its methods, docs/house.svg
+	$(BIN)/python packaging/asyncmethods.py
+	$(BIN)/python packaging/house.py
+	$(BIN)/python -m tests.control.reference
+	$(BIN)/python -m tests.fleet.coordinator.test_method_table
 
 hub: $(VENV)/.dev native ## Run third-party nodes from PyPI, unmodified
 	$(BIN)/python -m tests.hub.environment

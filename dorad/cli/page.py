@@ -15,12 +15,18 @@ MAX_WIDTH, MIN_WIDTH = 100, 50
 class CommandEntry:
     """A row of a table of commands: where to import the command, and its line in the help."""
 
-    __slots__ = ("hidden", "summary", "target")
+    __slots__ = ("hidden", "server", "summary", "target")
 
-    def __init__(self, target: str, summary: str, hidden: bool = False) -> None:
-        """`hidden` excludes an alias of a listed command from help and completion."""
+    def __init__(
+        self, target: str, summary: str, *, server: bool = False, hidden: bool = False
+    ) -> None:
+        """`server` adds the options that choose the daemon that the command talks to.
+
+        `hidden` excludes an alias of a listed command from help and completion.
+        """
         self.target = target
         self.summary = summary
+        self.server = server
         self.hidden = hidden
 
 

@@ -21,16 +21,6 @@ MISSING_LIBRARY = "libatomic.so.1"
 """The library that `dorad.shm.fence` needs on arm64. pip cannot install it."""
 
 
-WITH_DAEMON = frozenset(
-    (
-        *("up", "down", "destroy", "start", "stop", "restart", "enable", "disable", "list", "ps"),
-        *("logs", "clean", "status", "check", "doctor", "top", "node", "topic", "param"),
-        *("system", "inspect", "cluster", "busy", "graph", "validate"),
-    )
-)
-"""The commands that talk to a daemon. They have options to choose which one."""
-
-
 class Cli(LazyGroup):
     """The group of all commands."""
 
@@ -39,7 +29,7 @@ class Cli(LazyGroup):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command `cmd_name`; add the options that choose a daemon if it needs one."""
         command = super().get_command(ctx, cmd_name)
-        if command is not None and cmd_name in WITH_DAEMON:
+        if command is not None and COMMANDS[cmd_name].server:
             from dorad.cli.instance import add_options
 
             add_options(command)

@@ -1,1 +1,1 @@
-"""Where the nodes of dataflows run in a fleet."""
+"""The coordinator: it keeps the desired state of the fleet, and brings robots to it."""

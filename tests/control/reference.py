@@ -1,6 +1,6 @@
 """Makes the reference part of docs/control-api.md, and the AsyncAPI document beside it.
 
-`python -m tests.control.reference` writes both.
+`make generate` writes both.
 """
 
 from __future__ import annotations

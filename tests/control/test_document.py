@@ -34,12 +34,12 @@ UUID = "0197a3c2-5d1e-7c4f-9b8a-2f6d10e4c7aa"
 
 
 def test_the_page_equals_the_structs() -> None:
-    assert page(TEXT) == TEXT, "run `python -m tests.control.reference`"
+    assert page(TEXT) == TEXT, "run `make generate`"
 
 
 def test_the_asyncapi_document_equals_the_structs() -> None:
     assert ASYNCAPI.read_text(encoding="utf-8") == asyncapi(), (
-        "run `python -m tests.control.reference`"
+        "run `make generate`"
     )
 
 

@@ -13,7 +13,8 @@ import click
 import pytest
 import yaml
 
-from dorad.cli.root import WITH_DAEMON, cli
+from dorad.cli.commands import COMMANDS as TABLE
+from dorad.cli.root import cli
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.dataflow.modules.expansion import check_module
@@ -221,7 +222,7 @@ def test_every_command_that_talks_to_a_server_has_the_options_that_choose_it(
     without = [
         name
         for name, options in known.items()
-        if (name.split()[0] in WITH_DAEMON or name in ("record start", "record ring"))
+        if (TABLE[name.split()[0]].server or name in ("record start", "record ring"))
         and not {"--coordinator-port", "--coordinator-addr"} <= options
     ]
     assert without == []

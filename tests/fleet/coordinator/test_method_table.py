@@ -1,7 +1,7 @@
 """The reviewed table of all methods: who may call them, and what they may take and touch.
 
 `methods.txt` is for readers. A change of it is a change of what a viewer or an operator may do, or
-of what old clients rely on. `python -m tests.fleet.coordinator.test_method_table` writes it.
+of what old clients rely on. `make generate` writes it.
 """
 
 from __future__ import annotations
