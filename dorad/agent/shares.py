@@ -303,15 +303,16 @@ class Shares:
 
     def _interval(self) -> float:
         now = asyncio.get_running_loop().time()
-        found = [(state, self._store.records[name].order) for name, state in self.states.items()]
+        found = [(state, self._store.records[name]) for name, state in self.states.items()]
         shortest = FULL_EVERY_S if self._store.trouble else EVERY_S
         if any(state.links or state.status in ("starting", "ready") for state, _ in found):
             shortest = ACTIVE_EVERY_S
         if any(
             state.status == "starting"
-            and order.hold is not None
-            and now - self._starting.get(state.uuid, now) < rules.BARRIER_S
-            for state, order in found
+            and record.order.hold is not None
+            # Once its barrier is open, it may wait for its nodes for minutes.
+            and not (record.opens and self._starting.get(state.uuid) == math.inf)
+            for state, record in found
         ):
             shortest = HELD_EVERY_S
         retries = [due - now for _, due, _ in self._retries.values()]

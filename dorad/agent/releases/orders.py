@@ -98,9 +98,11 @@ def _goes_forward(record: ReleaseRecord, order: ReleaseOrder) -> bool:
 
     It has not failed here: this machine has left it only because it heard nothing of the others.
     """
+    if order.group is None or not order.committed:
+        return False
     left = record.phase in ("reverting", "reverted", "stuck")
     same = order.generation == record.order.generation
-    return left and same and order.committed and record.failure_of(revision_of(order)) is None
+    return left and same and record.failure_of(revision_of(order)) is None
 
 
 def _with_rejections(record: ReleaseRecord, order: ReleaseOrder) -> ReleaseRecord:

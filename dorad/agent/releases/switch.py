@@ -51,8 +51,9 @@ def switching(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
 
 def probation(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
     """Return the record while the health of the new revision is checked."""
-    rules, group, committed = record.order.rules, record.order.group, record.order.committed
-    if group is not None and committed and record.voted is not None:
+    rules, group = record.order.rules, record.order.group
+    committed = group is not None and record.order.committed
+    if committed and record.voted is not None:
         # What fails from now on fails after the confirmation, as on the other machines.
         return _confirm(record, seen, record.voted)
     if record.boot != seen.boot:
@@ -89,7 +90,7 @@ def probation(record: ReleaseRecord, seen: Observation) -> ReleaseRecord:
         bad = [each for each in record.evidence if not each.ok]
         if committed and all(is_about_links(each, record.applied) for each in bad):
             # The other machines have confirmed it, and may be away now: to leave it heals nothing.
-            names = ", ".join(each.check for each in bad[:3])
+            names = ", ".join(each.check for each in bad[:3]) or "an answer of the daemon"
             return _because(record, f"every machine was healthy with it; it waits for: {names}")
         texts = "; ".join(f"{each.check}: {each.text}" for each in bad[:3])
         why = texts or "it did not stay healthy for long enough"

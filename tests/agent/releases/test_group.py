@@ -377,6 +377,20 @@ def test_a_machine_that_stays_as_ordered_follows_a_commit():
     assert looked(present, 850).phase == "confirmed"
 
 
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_machine_alone_follows_its_own_rules_whatever_the_order_says_of_a_commit(committed):
+    asked = order(B, 2, committed=committed)
+    present = began(confirmed(), asked, 200)
+    silent = seen(240, share=share(present.step), health=health(), contact=201)
+    assert decide(present, silent).phase == "probation"
+    late = looked(present, 501, health=bad(("node camera", "gets nothing on: angle")))
+    assert (late.phase, len(late.failed)) == ("reverting", 1)
+    cut = decide(decide(present, silent), replace(silent, now=801))
+    assert (cut.phase, cut.failed) == ("reverting", [])
+    assert taken(cut, asked).next is None
+    assert taken(reverted(cut), asked).phase == "reverted"
+
+
 # -- rejections
 
 
