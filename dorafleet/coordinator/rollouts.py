@@ -350,7 +350,12 @@ def wanted_of(rollout: Rollout, member: Member, rejected: Collection[str]) -> Wa
         for each in sorted({*rejected} - {release, rollout.release})[:MAX_REJECTS]
     ]
     if member.order == "back" and rollout.release:
-        undone = Rejection(release=rollout.release, params=member.params, reason=rollout.reason)
+        undone = Rejection(
+            release=rollout.release,
+            params=member.params,
+            reason=rollout.reason,
+            group=member.group,
+        )
         rejects.append(undone)
     return Wanted(
         generation=member.generation,

@@ -287,3 +287,19 @@ async def test_a_robot_that_claims_to_be_of_another_cell_changes_nothing_there(t
         await one.fleet.until(lambda: robot.releases["pick"].group == forged)
         assert one.control.fleet.find("a/pick").placement == {"grip": "r1", "camera": "r2"}
         assert (await one.plan("pick@2", scope=CELLS, robots=["r1", "r2"])).robots
+
+
+async def test_a_machine_that_has_it_already_does_not_keep_its_cell_from_the_commit(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        group = orders(one, "r1")[-1].group
+        number = await one.start("pick@2", scope=CELLS, strategy=strategy(max_parallel=2))
+        await one.until(number, "succeeded", over=True)
+        # r1 runs it, and r2 has lost a node of it: the same release again, for its sake.
+        one.agents["r2"].releases.report("pick", "confirmed", ended={"camera": "was stopped"})
+        robot = one.control.robots.get("r2")
+        await one.fleet.until(lambda: bool(robot.releases["pick"].ended))
+        one.agents["r2"].releases.states["pick"].running = ID1  # it starts again
+        number = await one.start("pick@2", scope=CELLS, retry=True)
+        await one.until(number, "succeeded", over=True)
+        assert orders(one, "r1")[-1].group == group
