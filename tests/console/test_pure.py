@@ -21,6 +21,7 @@ from dorafleet.console.model.order import FLEET_ORDERS, REST_S, RestingOrder
 from dorafleet.console.model.series import Series
 from dorafleet.console.model.topology import topology, worst_node
 from dorafleet.console.options import options_for
+from dorafleet.console.screens.registry import screen_class
 from dorafleet.console.view import (
     alertrows,
     auditrows,
@@ -491,3 +492,8 @@ def test_a_graph_that_would_take_minutes_is_not_drawn() -> None:
     edges = [edge("arm001", f"node{n}/out", "hub/in") for n in range(2000)]
     [line] = graph(topology([], edges), UNICODE)
     assert "2001 nodes with 2000 arrows are too many to draw" in plain(line)
+
+
+@pytest.mark.parametrize("place", places.PLACES, ids=lambda place: place.name)
+def test_every_place_has_its_screen(place: places.Place) -> None:
+    assert place.name == screen_class(place.name).NAME

@@ -15,6 +15,8 @@ import yaml
 
 from dorad.cli.commands import COMMANDS as TABLE
 from dorad.cli.root import cli
+from dorad.dataflow import kinds
+from dorad.dataflow.builderkeys import NodeKeys
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import load
 from dorad.dataflow.modules.expansion import check_module
@@ -294,6 +296,19 @@ def test_every_option_of_every_command_is_explained(known: dict[str, set[str]]) 
         if f"`{option}" not in text and not re.search(rf"[ /|]{option}\b", text)
     ]
     assert missing == []
+
+
+KEYS_OF_NODES = set().union(*kinds._ALLOWED.values())
+
+
+def test_every_key_of_a_node_is_explained() -> None:
+    text = text_of("guide/dataflow-yaml.md")
+    assert {key for key in KEYS_OF_NODES if not re.search(rf"`{key}[`:.]", text)} == set()
+
+
+def test_every_key_of_a_node_can_be_built_in_python_but_what_has_functions_of_its_own() -> None:
+    own = {"id", "input_patterns", "operator", "operators", "output_patterns"}
+    assert KEYS_OF_NODES - NodeKeys.__annotations__.keys() == own
 
 
 FLEET_PAGES = (

@@ -1,4 +1,4 @@
-"""Which class each screen has, imported only when it is opened."""
+"""The class of each screen: screen `top` is `TopScreen` in `top.py`, imported when it is opened."""
 
 from __future__ import annotations
 
@@ -10,30 +10,14 @@ if TYPE_CHECKING:
 
     from dorafleet.console.screens.base import ConsoleScreen
 
-_CLASSES = {
-    "fleet": ("fleet", "FleetScreen"),
-    "robot": ("robot", "RobotScreen"),
-    "top": ("top", "TopScreen"),
-    "logs": ("logs", "LogsScreen"),
-    "topics": ("topics", "TopicsScreen"),
-    "topic": ("topic", "TopicScreen"),
-    "dataflows": ("dataflows", "DataflowsScreen"),
-    "params": ("params", "ParamsScreen"),
-    "releases": ("releases", "ReleasesScreen"),
-    "plan": ("plan", "PlanScreen"),
-    "graph": ("graph", "GraphScreen"),
-    "alerts": ("alerts", "AlertsScreen"),
-    "rollouts": ("rollouts", "RolloutsScreen"),
-    "rollout": ("rollout", "RolloutScreen"),
-    "audit": ("audit", "AuditScreen"),
-    "trace": ("trace", "TraceScreen"),
-    "help": ("help", "HelpScreen"),
-}
+
+def screen_class(name: str) -> type[ConsoleScreen]:
+    """Return the class of a screen."""
+    module = importlib.import_module(f"dorafleet.console.screens.{name}")
+    found: type[ConsoleScreen] = getattr(module, f"{name.capitalize()}Screen")
+    return found
 
 
 def open_screen(name: str, words: Sequence[str]) -> ConsoleScreen | str:
     """Return the screen with this name about these words, or why there is none."""
-    module, attribute = _CLASSES[name]
-    kind = getattr(importlib.import_module(f"dorafleet.console.screens.{module}"), attribute)
-    found: ConsoleScreen | str = kind.about(words)
-    return found
+    return screen_class(name).about(words)
