@@ -38,9 +38,7 @@ def test_the_page_equals_the_structs() -> None:
 
 
 def test_the_asyncapi_document_equals_the_structs() -> None:
-    assert ASYNCAPI.read_text(encoding="utf-8") == asyncapi(), (
-        "run `make generate`"
-    )
+    assert ASYNCAPI.read_text(encoding="utf-8") == asyncapi(), "run `make generate`"
 
 
 async def test_the_module_prints_the_asyncapi_document() -> None:
