@@ -28,8 +28,8 @@ class Cli(LazyGroup):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import the command `cmd_name`; add the options that choose a daemon if it needs one."""
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and COMMANDS[cmd_name].server:
+        command, entry = super().get_command(ctx, cmd_name), COMMANDS.get(cmd_name)
+        if command is not None and entry is not None and entry.server:
             from dorad.cli.instance import add_options
 
             add_options(command)
