@@ -217,14 +217,22 @@ class IdentityStore:
         Raises:
             ControlError: it is refused, see `request` and `keys.check_chain`.
         """
+        more = {ENROLMENT: secrets.token_hex(16).encode(), **self._kept_first(enrolment.authority)}
+        return self._use(enrolment, more, replace=replace)
+
+    def _kept_first(self, authority: str) -> dict[str, bytes]:
+        """Return the authority that enrolled this robot if `authority` follows it."""
         from dorad.agent import keys
 
-        more, files = {ENROLMENT: secrets.token_hex(16).encode()}, self._files()
-        if FIRST in files:
+        try:
+            files = self._files()
             trusted = files["authority.pem"].decode("ascii")
-            if keys.is_among(enrolment.authority, trusted):
-                more[FIRST] = files[FIRST]
-        return self._use(enrolment, more, replace=replace)
+            if FIRST in files and keys.is_among(authority, trusted):
+                return {FIRST: files[FIRST]}
+        except (ControlError, KeyError, UnicodeError) as error:
+            # An enrolment also mends an identity that is damaged.
+            _log.debug("the authority until now is not known: %s", error)
+        return {}
 
     def _use(self, enrolment: Enrolment, more: Mapping[str, bytes], *, replace: bool) -> Identity:
         """Use a new certificate, and these files besides it."""

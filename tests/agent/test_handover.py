@@ -372,6 +372,22 @@ def test_enrolled_again_by_the_new_authority_it_keeps_its_fleet_and_by_another_n
         assert not (tmp_path / "identity" / HAND_OVER).exists()
 
 
+@pytest.mark.parametrize("damage", [None, b"", b"nonsense", b"\xff"])
+def test_an_enrolment_mends_an_identity_that_was_damaged_during_a_hand_over(
+    robot, chain, tmp_path, damage
+):
+    robot.hand_over(chain.orders[0], time.time())
+    file = tmp_path / "identity/authority.pem"
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage)
+    issued = chain.authorities[0].issue(robot.request("arm1", replace=True), ARM)
+    authority = chain.authorities[0].certificate
+    robot.enrol(Enrolment("arm1", ["base"], issued.chain, authority), replace=True)
+    assert robot.trust().trusted == fingerprints(chain, 0)
+
+
 def test_the_root_s_key_is_asked_for_and_no_other_key_is_used(tmp_path, chain):
     folder = tmp_path / "ca"
     open_authority(folder)

@@ -126,7 +126,8 @@ def test_a_frame_that_is_too_large_or_no_frame_opens_all_channels_again(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level("ERROR")  # a kept warning would keep the memory
-    for data, problem in ((bytes(frames.MAX_FRAME + 1), "a frame of "), (b"\xff", "")):
+    large = f"a frame of {frames.MAX_FRAME + 1} bytes"
+    for data, problem in ((bytes(frames.MAX_FRAME + 1), large), (b"\xff", "")):
         with closing(settled()) as links:
             beta = links.links["beta"]
             machine = beta.channels.machines["alpha"]

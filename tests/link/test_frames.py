@@ -103,6 +103,22 @@ def test_a_message_whose_payload_is_too_short_or_too_long_is_refused() -> None:
         frames.decode(head + bytes(9))
 
 
+@pytest.mark.parametrize("large", ["sequence", "number"])
+def test_a_number_of_a_message_that_cannot_be_counted_on_from_is_refused(large: str) -> None:
+    given = {"sequence": 3, "number": 4}
+    content = Content(0, 5, 0, 0, 0, 0)
+    for value, accepted in (((1 << 63) - 1, True), (1 << 63, False)):
+        numbers = {**given, large: value}
+        head = frames.message_head(
+            Opening(0, 1, 2), numbers["sequence"], numbers["number"], content, b""
+        )
+        if accepted:
+            frames.decode(head)
+            continue
+        with pytest.raises(FrameError, match=f"the number {value} is too large"):
+            frames.decode(head)
+
+
 def test_nothing_but_messages_may_follow_a_message() -> None:
     message, part, event, ack = samples()
     for other in (part, event, ack):
