@@ -77,7 +77,8 @@ def test_of_a_release_that_crashes_only_the_canary_gets_it_and_goes_back_by_itse
     bad = site.build(CRASH)
     failed = site.start(bad, "--healthy-deadline", "20s")
     assert failed.returncode == 1
-    assert "arm1: reverted: node grip has failed: exited with code 1\n" in failed.stdout
+    why = "node grip has failed: exited with code 1: RuntimeError: slips"
+    assert f"arm1: reverted: {why}\n" in failed.stdout
     assert site.robot_states() == {"arm1": "reverted", "arm2": "waiting"}
     wait_until(lambda: site.running("arm1") == old, "the old release runs", timeout=30)
     site.check_untouched("arm1", before["arm1"])
