@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
 
+    from pathlib import Path
+
     from dorad.daemon.broker.readings import EdgeCounters
     from dorad.daemon.run import DataflowRun
     from dorad.daemon.runmodel import Ended
@@ -139,16 +141,25 @@ def run_dataflow(
     stop_after: float | None = None,
     finish_flag: bool | None,
     hot_reload: bool = False,
+    secrets: Path | None = None,
     beside: Callable[[DataflowRun], AbstractAsyncContextManager[None]] = lambda _: nullcontext(),
 ) -> Ended:
     """Check a dataflow, build it and run it, as `dora run` does. Raises as `run_foreground`."""
     from dorad.launch.command import LaunchContext
+    from dorad.launch.secrets import find_secret, own_secrets
 
     refuse_unsupported(dataflow, strict=strict)
     print_warnings(dataflow)
     build_first(dataflow, uv=uv, env=env)
+    folder = own_secrets() if secrets is None else secrets.absolute()
     context = LaunchContext(
-        dataflow, os.environ, env, uv=uv, allow_shell=allow_shell, parent_pid=os.getpid()
+        dataflow,
+        os.environ,
+        env,
+        uv=uv,
+        allow_shell=allow_shell,
+        parent_pid=os.getpid(),
+        secret=lambda name: find_secret(name, (folder,)),
     )
     return run_foreground(
         context,

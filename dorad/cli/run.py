@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -26,7 +27,6 @@ from dorad.cli.options import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from dorad.logs.format import Format
 
@@ -64,6 +64,12 @@ VERBOSE = ("debug", "trace")
 @env_option
 @strict_option
 @finish_option
+@click.option(
+    "--secrets",
+    metavar="FOLDER",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    help="Folder with a file for each secret of the nodes; default: ~/.config/dora/secrets.",
+)
 def run(
     path: Path,
     *,
@@ -78,6 +84,7 @@ def run(
     env: Mapping[str, str],
     strict: bool,
     exit_when_nodes_finish: bool | None,
+    secrets: Path | None,
 ) -> int:
     """Run the dataflow PATH on this machine and show its log.
 
@@ -100,6 +107,7 @@ def run(
             stop_after=stop_after,
             finish_flag=exit_when_nodes_finish,
             hot_reload=hot_reload,
+            secrets=secrets,
         )
     report_result(ended, verbose=log_level in VERBOSE)
     return 0 if ended.ok else 1

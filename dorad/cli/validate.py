@@ -134,7 +134,7 @@ def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple[
     from dorad.launch.model import LaunchError
     from dorad.launch.operators import missing_files
 
-    context = LaunchContext(dataflow, environ)
+    context = LaunchContext(dataflow, environ, secret=Path)
     found = []
     for node in dataflow.nodes:
         if node.kind is NodeKind.PATH and not node.build and node.git is None:

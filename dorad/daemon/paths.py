@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from dorad.launch.secrets import FOLDER, OF_AGENT, OF_MACHINE, own_secrets
 from dorad.shm.rendezvous import SYSTEM_DIR, instance, runtime_dir
 
 
@@ -45,6 +46,13 @@ class DaemonPaths:
     def leases(self) -> Path:
         """The leases of clients, for a restarted daemon."""
         return self.runtime / "leases.json"
+
+    @property
+    def secrets(self) -> tuple[Path, ...]:
+        """The folders with secrets for nodes: those of a fleet, then those of this machine."""
+        if self.runtime == SYSTEM_DIR:
+            return OF_AGENT, OF_MACHINE
+        return self.runtime / FOLDER, own_secrets()
 
     @property
     def log(self) -> Path:

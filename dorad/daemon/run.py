@@ -28,6 +28,8 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.model import LINK
 from dorad.int64 import clamped
 from dorad.launch.command import python_files
+from dorad.launch.model import LaunchError
+from dorad.launch.secrets import newer_secrets
 from dorad.logs.dataflowlog import DataflowLog
 
 if TYPE_CHECKING:
@@ -271,6 +273,18 @@ class DataflowRun:
         await asyncio.sleep(seconds)
         _log.debug("dataflow %s: %g s are over, opened: %s", self.dataflow_id, seconds, self.opened)
         self.supervisor.stop()
+
+    def old_secrets(self, node: NodeSpec, started_at: float | None) -> list[str]:
+        """Return the secrets of a node that have changed since its process was started."""
+        if not node.secrets or started_at is None:
+            return []
+        files: dict[str, Path | None] = {}
+        for name in node.secrets:
+            try:
+                files[name] = self._context.secret(name)
+            except LaunchError:
+                files[name] = None  # it was removed, or can no longer be used
+        return newer_secrets(files, started_at)
 
     def check_program(self, node: NodeSpec, after: Dataflow) -> None:
         """Check that a new node can be started. Raises DataflowError."""

@@ -22,6 +22,7 @@ from dorad.daemon.userpool import node_folder
 from dorad.launch.command import LaunchContext
 from dorad.launch.fetch import MAX_TOTAL, Downloads
 from dorad.launch.model import Identity, LaunchError
+from dorad.launch.secrets import find_secret
 from dorad.logs.journal.writer import Journal
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ class Runner:
             dataflow_name=row.name or "",
             identity=lambda node: self._identity(record, node),
             link_user=lambda: self.node_users.link_user(),
+            secret=lambda name: find_secret(name, self._paths.secrets),
             sandboxed=lambda node: self.node_users.settings.sandboxed(row.name, node),
         )
         try:

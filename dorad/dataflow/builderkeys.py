@@ -108,6 +108,7 @@ class NodeKeys(MoreKeys, total=False):
     resources: Mapping[str, Any]
     user: str
     groups: Sequence[str]
+    secrets: Sequence[str]
     spin_us: int
     shared_memory_pool_size: int | str
     restart_policy: Literal["never", "on-failure", "always"]

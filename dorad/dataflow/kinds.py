@@ -25,7 +25,7 @@ RESTART_KEYS = (
 )
 POOL_KEY = "shared_memory_pool_size"
 _COMMON = ("id", "name", "description", "env", "deploy", *KIND_KEYS)
-_PROCESS = ("cpu_affinity", "realtime", "resources", "spin_us", "user", "groups")
+_PROCESS = ("cpu_affinity", "realtime", "resources", "spin_us", "user", "groups", "secrets")
 _RUNNING = ("inputs", "sync", "outputs", "args", POOL_KEY, *TYPE_KEYS)
 _SOURCE = ("build", "git", "branch", "tag", "rev", "path_sha256")
 _PATH = frozenset((*_COMMON, *_PROCESS, *_RUNNING, *_SOURCE, *RESTART_KEYS, *LOG_KEYS, "params"))

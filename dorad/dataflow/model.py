@@ -260,6 +260,8 @@ class NodeSpec(_Value, frozen=True):
     """The user to run as under systemd; None is the default of the daemon's configuration."""
     groups: tuple[str, ...] = ()
     """Groups that it belongs to besides those of its user, under systemd."""
+    secrets: tuple[str, ...] = ()
+    """Names of the secrets that its process gets as files; their values are in no file of ours."""
     spin_us: int | None = None
     """Upper bound of the spin before the node sleeps; 0 never spins, None is the default."""
     shared_memory_pool_size: int | None = None

@@ -17,6 +17,7 @@ from dorad.dataflow.model import NodeKind, NodeSpec
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
 from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.secrets import MAX_NODE_SECRETS, check_secret_name
 from dorad.dataflow.settings import Git, Restart, RestartPolicy
 from dorad.dataflow.words import no_nul, split_args
 from dorad.phrases import shorten
@@ -94,6 +95,7 @@ def read_node(
         resources=_read_resources(fields),
         user=fields.checked("user", _check_user, None),
         groups=fields.texts("groups", _check_group),
+        secrets=_read_secrets(fields),
         spin_us=fields.integer("spin_us", maximum=_MAX_SPIN_US),
         shared_memory_pool_size=fields.size("shared_memory_pool_size"),
         restart=_read_restart(fields),
@@ -113,6 +115,12 @@ def read_node(
     if kind is NodeKind.DYNAMIC and node.startup_timeout is not None:
         problems.error_in_name(
             fields.name_of("startup_timeout"), "dorad does not start a dynamic node", "remove it"
+        )
+    if kind is NodeKind.DYNAMIC and node.secrets:
+        problems.error_in_name(
+            fields.name_of("secrets"),
+            "dorad does not start a dynamic node, so it cannot give it secrets",
+            "remove it",
         )
     check_runnable(fields, fields.finish(INSTEAD))
     return node
@@ -273,6 +281,16 @@ def _check_group(text: str) -> str:
     if not re.fullmatch(_USER, text):
         raise TextError(f"`{text}` is not a valid name of a group")
     return text
+
+
+def _read_secrets(fields: Fields) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(fields.texts("secrets", check_secret_name)))
+    if len(names) > MAX_NODE_SECRETS:
+        fields.problems.error_in_name(
+            fields.name_of("secrets"),
+            f"has {len(names)} secrets; a node has at most {MAX_NODE_SECRETS}",
+        )
+    return names
 
 
 def _read_restart(fields: Fields) -> Restart:

@@ -20,6 +20,7 @@ from dorad.dataflow.model import RECORDER, REPLAYER, NodeKind
 from dorad.launch import environment, operators, programs
 from dorad.launch.helper import helper_environment
 from dorad.launch.model import Command, Identity, LaunchError, NoFileError
+from dorad.launch.secrets import find_secret
 from dorad.node.runtime.config import CONFIG
 from dorad.realtime.schedule import schedule_of
 
@@ -67,6 +68,8 @@ class LaunchContext(Struct, frozen=True):
     link_user: Callable[[], str] = lambda: ""
     """Returns the user that the link process runs as; empty is the user of the spawner. Raises
     LaunchError."""
+    secret: Callable[[str], Path] = lambda name: find_secret(name, ())
+    """Returns the file of the secret with this name. Raises LaunchError."""
     own_environment: Path | None = field(default_factory=programs.own_environment)
     """`bin` of the virtual environment that dora runs from."""
 
@@ -87,6 +90,7 @@ def command_for(
         context.environ, context.dataflow.env, context.run_env, node.own_env
     )
     identity = context.identity(node)
+    secrets = {name: context.secret(name) for name in node.secrets}
     warnings = environment.left_out(context.run_env)
     folder = programs.folder_of(node, context.dataflow)
     programs.check_open(folder)
@@ -124,6 +128,7 @@ def command_for(
         identity,
         context.sandboxed(node.id),
         context.dataflow_name,
+        secrets,
         tuple(warnings),
     )
 

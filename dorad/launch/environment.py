@@ -32,6 +32,8 @@ _NOT_INHERITED = frozenset(
         "DORA_ZENOH_LISTEN",
         "DORA_ZENOH_LISTEN_EXTRA",
         "DORA_ZENOH_MULTICAST",
+        # The secrets of the service that dora may run in are not those of a node.
+        "CREDENTIALS_DIRECTORY",
     }
 )
 _LOADER_REASON = (

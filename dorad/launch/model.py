@@ -72,6 +72,8 @@ class Command(Struct, frozen=True):
     """Whether it loses the rights that most nodes never need; only systemd can apply it."""
     dataflow_name: str = ""
     """The name of the dataflow; empty if it has none."""
+    secrets: Mapping[str, Path] = field(default_factory=dict)
+    """The files of its secrets, by name. It gets copies in `$CREDENTIALS_DIRECTORY`."""
     warnings: tuple[str, ...] = ()
     """Settings that were requested and ignored, one line each."""
 

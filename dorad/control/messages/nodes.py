@@ -63,6 +63,10 @@ class NodeInfo(Struct):
     """Mean absolute difference of successive delays in seconds, over the last seconds."""
     tick_worst: float | None = None
     """Longest delay since the start, in seconds."""
+    secrets: list[str] = []
+    """Names of the secrets that it gets."""
+    old_secrets: list[str] = []
+    """Those that have changed since its process was started: it still has the values before."""
     machine: str | None = None
     """The machine that it is on; only from a coordinator."""
     reason: str = ""

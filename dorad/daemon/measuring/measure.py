@@ -183,6 +183,8 @@ class Measure:
             stamps_refused=0 if vitals is None else clamped(vitals.stamps_refused),
             dynamic=node.is_dynamic,
             started_at=view.started_at,
+            secrets=list(node.secrets),
+            old_secrets=[] if view.pid is None else record.run.old_secrets(node, view.started_at),
             last_exit=view.last_exit,
             last_error=view.last_error,
             ended_by=_ended_by(record.run, node.id, view),

@@ -309,6 +309,15 @@ def _enlarge(pipe: int, size: int) -> None:
                 return
 
 
+def _missing_secret(name: str, context: LaunchContext) -> str:
+    """Return why a secret cannot be given to a node; empty if it can."""
+    try:
+        context.secret(name)
+    except LaunchError as error:
+        return str(error)
+    return ""
+
+
 def broken_commands(context: LaunchContext, missing_hint: str | None = None) -> tuple[Problem, ...]:
     """Return the problems with the nodes' programs that can be found without starting them.
 
@@ -317,6 +326,10 @@ def broken_commands(context: LaunchContext, missing_hint: str | None = None) -> 
     dataflow = context.dataflow
     problems = []
     for node in dataflow.nodes:
+        missing = [text for name in node.secrets if (text := _missing_secret(name, context))]
+        problems += [dataflow.problem(f"{node.key}.secrets", text) for text in missing]
+        if missing:
+            continue
         if node.kind in (NodeKind.PATH, NodeKind.SHELL, NodeKind.LINK):
             try:
                 command_for(node, context, "")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import resource
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 from dorad.launch.helper import LocalHelpers
@@ -15,8 +17,9 @@ from dorad.launch.holder.link import HolderLink
 from dorad.launch.holder.starting import connect_or_start, start_private
 from dorad.launch.host import KeptProcess
 from dorad.launch.model import LaunchError
+from dorad.launch.secrets import CREDENTIALS, CredentialFolders
 from dorad.launch.transport import close_all
-from dorad.procinfo import is_alive
+from dorad.procinfo import is_alive, start_time
 
 if TYPE_CHECKING:
     import socket
@@ -62,7 +65,12 @@ class HolderClient:
         self.on_problem: Callable[[str], None] = _log.warning
         """Called with one line when descriptors cannot be kept."""
         self._handle = handle
-        self._link = HolderLink(sock, self._on_hangup, self._on_packet, self.forget)
+        self._link = HolderLink(
+            sock, self._on_hangup, self._on_packet, self.forget, self._remove_secrets
+        )
+        self._secrets: CredentialFolders | None = None
+        self._with_secrets: dict[int, str] = {}
+        """The tags of the running processes that may have secrets, by pid."""
         self._joined: asyncio.Future[None] | None = None
         self._reaping: asyncio.Task[None] | None = None
         self._ended = asyncio.Event()
@@ -110,7 +118,21 @@ class HolderClient:
         self, command: Command, stdout_fd: int, stderr_fd: int, *, tag: str = ""
     ) -> Process:
         """Start `command`, as `Spawner.spawn`. The next daemon gets `tag` in `KeptProcess.tag`."""
-        return await self._link.spawn(command, stdout_fd, stderr_fd, tag)
+        if not command.secrets:
+            return await self._link.spawn(command, stdout_fd, stderr_fd, tag)
+        folders = self._credential_folders()
+        folder = await asyncio.to_thread(folders.make, tag, command.secrets)
+        command = replace(command, env={**command.env, CREDENTIALS: os.fspath(folder)})
+        try:
+            process = await self._link.spawn(command, stdout_fd, stderr_fd, tag)
+        except BaseException:
+            folders.remove(tag)
+            raise
+        if process.exit is None:
+            self._with_secrets[process.pid] = tag
+        else:
+            folders.remove(tag)
+        return process
 
     def store(self, name: str, fds: Sequence[int]) -> None:
         """Keep duplicates, as `FdStore.store`. Sent at once unless the holder is behind."""
@@ -235,12 +257,24 @@ class HolderClient:
                 self.kept.append(KeptProcess(wire.unpack_name(tag), process))
             case [b"ready"]:
                 _log.debug("kept: %d processes, %d entries", len(self.kept), len(self.entries))
+                self._with_secrets = {each.pid: each.tag for each in self.kept if not each.exit}
+                self._credential_folders().keep_only(self._with_secrets.values())
                 self._set_joined(None)
             case [b"refused", name]:
                 self.on_problem(
                     f"the process holder has no descriptor left to keep {wire.unpack_name(name)};"
                     " it would be lost if dorad were killed (raise its limit of open files)"
                 )
+
+    def _credential_folders(self) -> CredentialFolders:
+        if self._secrets is None:
+            self._secrets = CredentialFolders((self.pid, start_time(self.pid) or 0))
+        return self._secrets
+
+    def _remove_secrets(self, pid: int) -> None:
+        tag = self._with_secrets.pop(pid, None)
+        if tag is not None:
+            self._credential_folders().remove(tag)
 
     def _on_hello(self, version: int, pid: int) -> None:
         _log.debug("process holder %d has version %d", pid, version)
@@ -287,6 +321,8 @@ class HolderClient:
         return [(process.pid, process.started) for process in self._link.processes.values()]
 
     def _finish(self, statuses: dict[int, int]) -> None:
+        if self._secrets is not None:
+            self._secrets.close()
         self._link.finish("it has ended", statuses)
         self._release("it has ended")
 

@@ -43,12 +43,14 @@ class HolderLink:
         on_hangup: Callable[[], None],
         on_packet: Callable[[list[bytes], list[int]], None],
         forget: Callable[[int], None],
+        on_exit: Callable[[int], None],
     ) -> None:
         """Make a link that does not listen yet.
 
         `on_packet` gets the packets that are not about processes of this link, with their
         descriptors. `on_hangup` is called when the holder closes the connection. `forget` is called
-        when a process has ended whose start was cancelled.
+        when a process has ended whose start was cancelled, and `on_exit` with the pid of each that
+        has ended, before the end is reported.
         """
         self.processes: dict[int, Process] = {}
         """The running processes, by pid."""
@@ -58,6 +60,7 @@ class HolderLink:
         self._on_hangup = on_hangup
         self._on_packet = on_packet
         self._forget = forget
+        self._on_exit = on_exit
         self._unwanted: set[int] = set()
         """Pids of processes whose start was cancelled."""
         self._requests = 0
@@ -254,6 +257,7 @@ class HolderLink:
 
     def _on_exited(self, pid: int, how: Exit) -> None:
         _log.debug("process %d ended: %s", pid, how)
+        self._on_exit(pid)
         self.processes.pop(pid).set_exit(how)
         if pid in self._unwanted:
             self._unwanted.discard(pid)

@@ -19,6 +19,7 @@ SCHEDULER = 214
 CAPABILITIES = 218
 STATE_FOLDER = 238
 _CONTROL_GROUP = 219
+_CREDENTIALS = 243
 _NOT_STARTED = {
     _WORKING_DIRECTORY: "its working directory cannot be entered",
     202: "its descriptors cannot be passed on",
@@ -31,6 +32,7 @@ _NOT_STARTED = {
     CAPABILITIES: "its capabilities cannot be set",
     _CONTROL_GROUP: "its control group cannot be set up",
     STATE_FOLDER: "its state folder cannot be made",
+    _CREDENTIALS: "its secrets cannot be read; one may just have been removed",
 }
 """Exit codes that systemd itself uses when it fails before it executes the program."""
 
@@ -52,7 +54,8 @@ def is_transient(values: Mapping[str, Any]) -> bool:
 
     For example, the machine has reached its limit of memory or processes.
     """
-    return values.get("Result") == "resources" or values.get("ExecMainStatus") == _CONTROL_GROUP
+    status = values.get("ExecMainStatus")
+    return values.get("Result") == "resources" or status in (_CONTROL_GROUP, _CREDENTIALS)
 
 
 def why_not_started(values: Mapping[str, Any], command: Command) -> str:

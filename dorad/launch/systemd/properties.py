@@ -89,6 +89,11 @@ def properties(
         found += hardening.of_node(command.identity.user, _capabilities(command.schedule))
     if command.resources is not None:
         found += _resources(command.resources)
+    if command.secrets:
+        # systemd copies the files into memory that only this unit's user can read. It mounts only
+        # a unit's own into its name space.
+        files = [[name, os.fspath(path)] for name, path in command.secrets.items()]
+        found.append(("LoadCredential", "a(ss)", files))
     return found
 
 
