@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dorad.agent.daemon import Daemon
     from dorad.agent.identity import IdentityStore
     from dorad.agent.releases.releases import Releases
+    from dorad.agent.secrets import SecretFiles
     from dorad.agent.shares import Shares
     from dorad.agent.store import ShareStore
     from dorad.bell import Bell
@@ -89,6 +90,7 @@ class AgentMethods:
         on_attached: Callable[[float], None],
         room: Callable[[], int | None],
         disks: DiskWatch,
+        secrets: SecretFiles,
     ) -> None:
         """`changed` rings when the state of a share or a release has changed.
 
@@ -107,6 +109,7 @@ class AgentMethods:
         self.refused_hand_overs = 0
         """Since the start of the agent."""
         self._hand_over_refusal = ""
+        self._secrets = secrets
 
     async def attach(self, _call: Call, params: a.Attach) -> a.Attached:
         """Obey this coordinator, unless a newer one was obeyed."""
@@ -143,6 +146,7 @@ class AgentMethods:
             memory=psutil.virtual_memory().total,
             shares=[short_share(each, MAX_USUAL) for each in self._shares.reported.values()],
             releases=[short_release(each, MAX_USUAL) for each in self._releases.states.values()],
+            secrets=self._secrets.held(identity.robot),
         )
 
     @property
@@ -190,7 +194,7 @@ class AgentMethods:
     def _warnings(self) -> list[str]:
         warnings = [each.text for each in self._disks.low()]
         notices = (self._store.notice, self._store.trouble, self.notice)
-        return [*warnings, *filter(None, notices)]
+        return [*warnings, *self._secrets.problems.values(), *filter(None, notices)]
 
     def _differ(self, before: _Now) -> bool:
         return before != self._now()
@@ -230,6 +234,15 @@ class AgentMethods:
         """Store a share and carry it out."""
         return self._shares.order(params)
 
+    async def change_secrets(self, _call: Call, params: a.SecretsChange) -> a.SecretsHeld:
+        """Store and remove secrets. Dataflows that wait for one start soon."""
+        self._shares.check_epoch(params.epoch)
+        robot = self._identity.load().robot
+        held = self._secrets.change(robot, params.puts, params.removes)
+        self._shares.try_again()
+        self._changed.ring()
+        return held
+
     async def open(self, _call: Call, params: a.ShareRef) -> a.ShareState:
         """Open the start barrier of a share."""
         return self._shares.open(params)
@@ -260,6 +273,7 @@ def handlers(
     own.call(a.AGENT_RENEW, methods.renew)
     own.call(a.AGENT_CERTIFY, methods.certify)
     own.call(a.AGENT_HANDOVER, methods.hand_over)
+    own.call(a.AGENT_SECRETS, methods.change_secrets)
     own.call(a.SHARE_SET, methods.set)
     own.call(a.SHARE_OPEN, methods.open)
     own.call(a.SHARE_REMOVE, methods.remove)

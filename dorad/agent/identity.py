@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from dorad.agent.folder import make_secret_folder, write_secret
+from dorad.agent.folder import daemon_socket, make_secret_folder, write_secret
+from dorad.agent.secrets import SecretFiles, unsealed_folder
 from dorad.atomicfile import sync_folder
 from dorad.control.errors import ControlError
 from dorad.control.messages import LinkTls
@@ -212,13 +213,16 @@ class IdentityStore:
     def enrol(self, enrolment: Enrolment, *, replace: bool = False) -> Identity:
         """Use a new certificate for the key of the last request, and new coordinators.
 
-        The terms of the coordinators until now are forgotten: an operator says whom to obey.
+        The terms of the coordinators until now are forgotten: an operator says whom to obey. So
+        are the secrets and their key, which may belong to another fleet or be known to others.
 
         Raises:
             ControlError: it is refused, see `request` and `keys.check_chain`.
         """
         more = {ENROLMENT: secrets.token_hex(16).encode(), **self._kept_first(enrolment.authority)}
-        return self._use(enrolment, more, replace=replace)
+        identity = self._use(enrolment, more, replace=replace)
+        self._forget_secrets()
+        return identity
 
     def _kept_first(self, authority: str) -> dict[str, bytes]:
         """Return the authority that enrolled this robot if `authority` follows it."""
@@ -233,6 +237,10 @@ class IdentityStore:
             # An enrolment also mends an identity that is damaged.
             _log.debug("the authority until now is not known: %s", error)
         return {}
+
+    def _forget_secrets(self) -> None:
+        unsealed = unsealed_folder(self._folder, daemon_socket(self._folder))
+        SecretFiles(self._folder, unsealed).forget()
 
     def _use(self, enrolment: Enrolment, more: Mapping[str, bytes], *, replace: bool) -> Identity:
         """Use a new certificate, and these files besides it."""
@@ -398,7 +406,8 @@ class IdentityStore:
         self._write(_decode((self._link / "agent.json").read_bytes(), Config, "agent.json"), files)
 
     def remove(self) -> None:
-        """Forget the identity, with its key."""
+        """Forget the identity, with its key, and all secrets, with theirs."""
+        self._forget_secrets()
         self._link.unlink(missing_ok=True)
         sync_folder(self._folder)
         self._remove_others("")

@@ -24,6 +24,7 @@ from dorad.agent.releases.observing import Observations
 from dorad.agent.releases.queries import Contact
 from dorad.agent.releases.releases import Releases
 from dorad.agent.releases.trees import TreeLibrary
+from dorad.agent.secrets import SecretFiles, unsealed_folder
 from dorad.agent.shares import Shares
 from dorad.agent.status import keep_status, only_one, runtime_folder
 from dorad.agent.store import ShareStore
@@ -85,6 +86,7 @@ class Service:
             self._contact,
             self._changed.ring,
         )
+        self._secrets = SecretFiles(folder, unsealed_folder(folder, socket))
         self._methods = AgentMethods(
             self._identities,
             self._store,
@@ -95,6 +97,7 @@ class Service:
             self._attached,
             partial(free_bytes, releases_folder(folder)),
             DiskWatch((folder, releases_folder(folder), recordings_folder(folder))),
+            self._secrets,
         )
         self._dialer = Dialer(
             self._identities,
@@ -117,6 +120,8 @@ class Service:
         async with AsyncExitStack() as stack:
             stack.callback(self._store.close)
             stack.enter_context(only_one(self._folder))
+            # Before any share is started, whose nodes may need them.
+            self._secrets.restore(self._robot)
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
             for daemon in (self._own, self._forwarding, self._streaming):

@@ -92,6 +92,11 @@ class Shares:
         """Check all shares soon."""
         self._wake.set()
 
+    def try_again(self) -> None:
+        """Try what has failed again soon: its cause may be gone."""
+        self._retries = {name: (wait, 0.0, why) for name, (wait, _, why) in self._retries.items()}
+        self._wake.set()
+
     async def run(self) -> None:
         """Carry out all shares, until cancelled. Running dataflows keep running."""
         loop = asyncio.get_running_loop()

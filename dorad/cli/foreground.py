@@ -18,7 +18,6 @@ from dorad.cli.reporting import print_failures, print_line, print_note, print_wa
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
     from contextlib import AbstractAsyncContextManager
-
     from pathlib import Path
 
     from dorad.daemon.broker.readings import EdgeCounters

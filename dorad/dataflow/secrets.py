@@ -10,9 +10,9 @@ MAX_SECRET = 32 << 10
 """Bytes of one secret."""
 MAX_NODE_SECRETS = 16
 """Secrets of one node: together less than the 1 MiB that systemd gives to a unit."""
-SECRET_NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
+NAME_PATTERN = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}"
 
-_NAME = re.compile(SECRET_NAME)
+_NAME = re.compile(NAME_PATTERN)
 
 
 def check_secret_name(text: str) -> None:

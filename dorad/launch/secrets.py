@@ -58,7 +58,9 @@ def find_secret(name: str, folders: Iterable[Path]) -> Path:
             looked.append(str(path))
             continue
         except OSError as error:
-            raise RefusedError(f"secret `{name}`: {path} cannot be read: {error.strerror}") from None
+            raise RefusedError(
+                f"secret `{name}`: {path} cannot be read: {error.strerror}"
+            ) from None
         _check(name, path, found)
         return path
     places = " or ".join(reversed(looked)) or "nowhere"
@@ -89,9 +91,7 @@ def newer_secrets(files: Mapping[str, Path | None], started_at: float) -> list[s
     One that is no longer there (None) has changed, too.
     """
     return sorted(
-        name
-        for name, path in files.items()
-        if path is None or _changed_at(path) > started_at
+        name for name, path in files.items() if path is None or _changed_at(path) > started_at
     )
 
 

@@ -20,7 +20,9 @@ async def spawned(monkeypatch: pytest.MonkeyPatch, ticks: int) -> int:
     """Return the pid that a holder answers with after it has sent `ticks` other packets."""
     monkeypatch.setattr(link, "_SILENCE_SECONDS", 4 * TICK_S)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    holder = link.HolderLink(ours, lambda: None, lambda _words, _fds: None, lambda _pid: None, lambda _pid: None)
+    holder = link.HolderLink(
+        ours, lambda: None, lambda _words, _fds: None, lambda _pid: None, lambda _pid: None
+    )
     holder.listen()
     sink = os.open(os.devnull, os.O_WRONLY)
     command = Command(argv=(sys.executable,), cwd=Path("/"), env={})

@@ -19,6 +19,7 @@ from dorad.control.messages.dataflows import DataflowState
 from dorad.control.messages.method import CallMethod, StreamMethod, by_name, defined_in
 from dorad.control.messages.releases import ReleaseOrder, ReleaseState
 from dorad.control.messages.shares import LinkPeer, Share
+from dorad.dataflow.secrets import MAX_SECRET, NAME_PATTERN
 from dorad.int64 import Int64
 
 Epoch = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
@@ -26,6 +27,9 @@ Epoch = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 
 Generation = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 """Counts the changes of one share."""
+
+MAX_SEALED = 2 * MAX_SECRET
+"""Characters of a sealed secret: its value, 48 bytes of sealing, and a third for base64."""
 
 DataflowName = Annotated[str, msgspec.Meta(min_length=1, max_length=200)]
 
@@ -104,6 +108,37 @@ class ShareState(Struct):
     """The results, once it has ended."""
 
 
+SecretName = Annotated[str, msgspec.Meta(pattern=f"^(?:{NAME_PATTERN})$")]
+
+
+class SealedSecret(Struct):
+    """A secret that only one robot can unseal. Its value is bound to robot, name and version."""
+
+    name: SecretName
+    version: Generation
+    sealed: Annotated[str, msgspec.Meta(max_length=MAX_SEALED)]
+    """HPKE with X25519, HKDF-SHA256 and ChaCha20-Poly1305, in base64."""
+
+
+class SecretsChange(Struct):
+    """Store secrets and remove others. The agent stores each before it answers."""
+
+    epoch: Epoch
+    puts: list[SealedSecret] = []
+    removes: list[SecretName] = []
+
+
+class SecretsHeld(Struct, frozen=True):
+    """The secrets that a robot can give to its nodes."""
+
+    key: Annotated[str, msgspec.Meta(max_length=100)] = ""
+    """Its public key for sealing (X25519, base64); empty from an agent that knows no secrets."""
+    held: dict[str, Generation] = {}
+    """The version of each."""
+    refused: dict[str, str] = {}
+    """Why others cannot be used, by name."""
+
+
 class Revocation(Struct):
     """That a robot, an operator or a token was revoked, or a robot's certificates replaced."""
 
@@ -162,6 +197,7 @@ class Attached(Struct):
     groups: bool = False
     """Whether the agent obeys the group of an order for a release. Versions before ignore it: they
     would run the whole release alone."""
+    secrets: SecretsHeld = SecretsHeld()
 
 
 class Remember(Struct):
@@ -275,6 +311,9 @@ AGENT_HANDOVER = CallMethod(
     HandOver,
     Trust,
     "Trust the authority that follows, or only that.",
+)
+AGENT_SECRETS = CallMethod(
+    "agent.secrets", "coordinator", SecretsChange, SecretsHeld, "Store and remove secrets."
 )
 SHARE_SET = CallMethod(
     "share.set", "coordinator", ShareSet, ShareState, "Store a share and carry it out."
