@@ -18,7 +18,7 @@ from dorad.agent.folder import SYSTEM_DIR, make_secret_folder, write_secret
 from dorad.atomicfile import ANY_TEMPORARY, remove_abandoned, sync_folder
 from dorad.boundedfile import read_bounded
 from dorad.control.errors import ControlError
-from dorad.control.messages.agent import SealedSecret, SecretsHeld
+from dorad.control.messages.agent import HeldSecret, SealedSecret, SecretsHeld
 from dorad.dataflow.secrets import MAX_SECRET, NAME_PATTERN
 from dorad.launch.secrets import FOLDER, OF_AGENT
 
@@ -66,7 +66,7 @@ class SecretFiles:
             public = public_key(key)
             for name, secret in self._stored(problems):
                 if self._open(secret, key, robot, problems) is not None:
-                    versions[name] = secret.version
+                    versions[name] = HeldSecret(version=secret.version, target=secret.target)
         except (ControlError, OSError) as error:
             problems.setdefault("", f"secrets cannot be used: {error}")
         self.problems = problems

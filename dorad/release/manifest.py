@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
+from dorad.dataflow.secrets import MAX_NODE_SECRETS
 from dorad.release.errors import ReleaseError
 
 if TYPE_CHECKING:
@@ -134,6 +135,8 @@ class NodeContent(_Struct, frozen=True, omit_defaults=True):
     """Sources and options by input: a node runs on with others. None in manifests of format 1."""
     place: Place | None = None
     """None: on any machine."""
+    secrets: Annotated[list[Word], msgspec.Meta(max_length=MAX_NODE_SECRETS)] = []
+    """Names of its secrets, which robots must have. Left out if there are none."""
 
 
 class Manifest(_Struct, frozen=True):

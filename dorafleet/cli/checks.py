@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dorad.control.messages.agent import ShareState
     from dorafleet.coordinator.accessmessages import AuthorityStatus, Grant
     from dorafleet.coordinator.messages import AlertReceivers, Robot
+    from dorafleet.coordinator.secretmessages import Secret
 
 SOON_S = 30 * 86400.0
 """Seconds before the end of a certificate or token from which on it is a problem."""
@@ -43,6 +44,29 @@ class Check(NamedTuple):
     name: str
     text: str
     hint: str | None = None
+
+
+def check_secrets(secrets: Iterable[Secret]) -> Iterator[Check]:
+    """Check whether each robot has its secrets."""
+    count = 0
+    for secret in secrets:
+        count += 1
+        for each in secret.robots:
+            if each.state in ("held", "waiting"):
+                continue
+            hint = f"`dorafleet secret set {secret.name} --for {each.robot}`"
+            if each.state == "unknown":
+                hint += f", or `dorafleet secret remove {secret.name}`"
+            reason = f": {each.reason}" if each.reason else ""
+            level: Level = "WARN" if each.state == "unknown" else "FAIL"
+            yield Check(level, each.robot, f"secret {secret.name} is {each.state}{reason}", hint)
+        for each in secret.robots:
+            for node in each.old_nodes:
+                hint = f"`dora node restart {node.rpartition('/')[2]}` gives it the new one"
+                text = f"node {node} runs with the value before of secret {secret.name}"
+                yield Check("WARN", each.robot, text, hint)
+    if count:
+        yield Check("PASS", "secrets", f"{count} are set" if count > 1 else "1 is set")
 
 
 def check_questions(questions: Iterable[str]) -> Iterator[Check]:

@@ -38,9 +38,9 @@ Examples:
   dorafleet doctor cluster.yml        also ask the machines over SSH whether their units are enabled
   dorafleet doctor --json | jq '.checks[] | select(.level != "PASS")'
 \b
-It checks connections, clocks, versions, certificates, dataflows and links of robots, whether alerts
-reach the webhook and the mail server, and lists pending nodes. Exit code 1 if a check fails;
-warnings do not count as failures.
+It checks connections, clocks, versions, certificates, dataflows, secrets and links of robots,
+whether alerts reach the webhook and the mail server, and lists pending nodes. Exit code 1 if a
+check fails; warnings do not count as failures.
 """
 
 
@@ -100,6 +100,7 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     from dorafleet.cli.coordinator import list_receivers, list_robots
     from dorafleet.coordinator.accessmessages import ACCESS_LIST, AUTHORITY_STATUS
     from dorafleet.coordinator.messages import COORDINATOR_STATUS
+    from dorafleet.coordinator.secretmessages import SECRET_LIST, SecretQuery
 
     status = client.call(COORDINATOR_STATUS, Nothing())
     where = f"{status.version} at {client.server.address}, epoch {status.epoch}"
@@ -126,6 +127,8 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
         yield checks.Check("WARN", "certificates", f"not checked: {error.message}", hint)
     else:
         yield from checks.check_grants(grants, robots, now)
+    secrets = client.call(SECRET_LIST, SecretQuery(nodes=True))
+    yield from checks.check_secrets(secrets.secrets)
 
 
 def check_machine(outcome: Outcome[Units]) -> Iterator[Check]:

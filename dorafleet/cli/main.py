@@ -29,6 +29,9 @@ COMMANDS: dict[str, CommandEntry] = {
     ),
     "down": CommandEntry("dorafleet.cli.down:down", "Stop all dataflows, then the coordinator."),
     "labels": CommandEntry("dorafleet.cli.labels:labels", "Show or change a machine's labels."),
+    "secret": CommandEntry(
+        "dorafleet.cli.secret:secret", "Give secrets to robots, sealed for each of them."
+    ),
     "adopt": CommandEntry(
         "dorafleet.cli.conflicts:adopt", "After a restore, keep what machines run."
     ),

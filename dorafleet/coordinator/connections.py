@@ -289,6 +289,7 @@ class Connections:
         robot.attached = replace(attached, shares=[], releases=[])
         robot.shares = {share.dataflow: share for share in attached.shares}
         robot.releases = {each.dataflow: each for each in attached.releases}
+        robot.secrets = attached.secrets
         robot.stored.clear()
         robot.ordered.clear()
         robot.newer.clear()

@@ -38,6 +38,7 @@ from dorafleet.coordinator.robotstreams import RobotStreams
 from dorafleet.coordinator.rolloutdriver import RolloutDriver
 from dorafleet.coordinator.rolloutmethods import RolloutMethods
 from dorafleet.coordinator.rollouts import Rollouts
+from dorafleet.coordinator.secrets import Secrets
 from dorafleet.coordinator.software import software_of
 from dorafleet.coordinator.starting import Starter
 from dorafleet.coordinator.supplying import Supplying
@@ -110,6 +111,7 @@ class FleetControl:
         self._reconciler = Reconciler(
             self.fleet, self.robots, self._planner, self._starter, self._event_bus, peer
         )
+        self.secrets = Secrets(store, writer, self.robots, self._planner)
         self.releases = Releases(store, self.fleet)
         self.rollouts = Rollouts(store, self.fleet)
         self.watching = FleetWatching(
@@ -123,6 +125,7 @@ class FleetControl:
     async def load(self) -> None:
         """Read everything from the store. Raises ProblemError."""
         await self.fleet.load()
+        await self.secrets.load()
         await self.releases.load()
         await self.releases.forget_unfinished()
         await self.rollouts.load()
@@ -151,6 +154,7 @@ class FleetControl:
                 self.fleet, self.robots, self._instances, self._event_bus, self._streams
             ).table,
             IncidentMethods(self.fleet, self.robots).table,
+            self.secrets.table,
             self.watching.table,
             self.notifications.table,
             RobotMethods(
@@ -171,6 +175,7 @@ class FleetControl:
                 self._supplying,
                 self._planner,
                 self.watching.rows,
+                self.secrets,
             ).table,
         )
         passed_on = with_robots(table, self.fleet, self.robots, self._instances, self._streams)
@@ -201,6 +206,7 @@ class FleetControl:
             tasks.create_task(self.notifications.run(), name="notifications")
             tasks.create_task(self._last_seen.run(), name="last states of robots")
             tasks.create_task(self.driver.run(), name="rollouts")
+            tasks.create_task(self.secrets.run(), name="secrets")
             tasks.create_task(self._supplying.run(), name="files of releases")
             await self._reconciler.run()
 
@@ -239,4 +245,5 @@ class FleetControl:
         self._reconciler.mark(robot.id)
         self.watching.mark(robot)
         self._last_seen.mark(robot)
+        self.secrets.mark()
         self.driver.mark(robot.id)

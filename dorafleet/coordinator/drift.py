@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dorad.control.messages.agent import ShareState
     from dorad.control.messages.releases import ReleaseState
     from dorafleet.coordinator.records import Wanted
+    from dorafleet.coordinator.secretmessages import RobotSecret
 
 MAX_REASON = 300
 DEAD = ("node-failed", "node-ended")
@@ -54,6 +55,8 @@ class Compared:
     """Nodes that a command has stopped, `dataflow/node`."""
     findings: Sequence[Finding] = ()
     """What its daemon finds wrong."""
+    secrets: Sequence[tuple[str, RobotSecret]] = ()
+    """Those that it does not have as it should, by name."""
     version: str = ""
     """Of its agent; empty if it was never connected."""
     open_rollouts: Collection[int] = ()
@@ -95,6 +98,7 @@ def _differences(compared: Compared, label: Callable[[str], str]) -> Iterator[Dr
         elif wanted is not None and wanted.enabled:
             yield from _dead(compared, dataflow)
     yield from _stopped(compared)
+    yield from _secrets(compared)
     if compared.version not in ("", __version__):
         yield DriftRow(
             robot=compared.robot,
@@ -269,6 +273,26 @@ def _stopped(compared: Compared) -> Iterator[DriftRow]:
             what="node",
             desired=f"{node} runs",
             found=f"{node} was stopped by a command",
+            way_back=back,
+            known=compared.reachable,
+        )
+
+
+def _secrets(compared: Compared) -> Iterator[DriftRow]:
+    for name, each in compared.secrets:
+        back = f"dorafleet secret set {name} --for {compared.robot}"
+        if each.state == "waiting":
+            back = "wait: it is on its way"
+            if not compared.reachable:
+                back = f"it follows once it can be reached; {compared.trouble}"
+        elif each.state == "unknown":
+            back = f"{back}, or dorafleet secret remove {name}"
+        yield DriftRow(
+            robot=compared.robot,
+            dataflow="",
+            what="secret",
+            desired=name,
+            found=f"{each.state}: {each.reason}"[:MAX_REASON] if each.reason else each.state,
             way_back=back,
             known=compared.reachable,
         )

@@ -29,7 +29,7 @@ from dorafleet.coordinator.robot import unknown_robot
 from dorafleet.coordinator.writing import actor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from dorad.control.messages.agent import Csr
     from dorad.control.messages.enrolment import EnrolSign
@@ -63,11 +63,13 @@ class Enrolling:
         *,
         tls: bool,
         on_enrolled: Callable[[str], object],
+        on_revoked: Callable[[str], Awaitable[None]],
     ) -> None:
         """`hand_overs` has the authorities that sign; `robots` are the ids in the cluster file.
 
         Without `tls` none of them can connect.
-        `on_enrolled` is called with the id of a robot whose earlier certificates are revoked.
+        `on_enrolled` is called with the id of a robot whose earlier certificates are revoked;
+        `on_revoked` with one that is to be in the fleet no more, before its connection is closed.
         """
         self._grants = grants
         self._access = access
@@ -76,6 +78,7 @@ class Enrolling:
         self._robots = robots
         self._tls = tls
         self._on_enrolled = on_enrolled
+        self._on_revoked = on_revoked
 
     @property
     def table(self) -> HandlerTable:
@@ -204,6 +207,7 @@ class Enrolling:
         async with self._writer.changing:
             count = await self._grants.revoke(params.kind, params.name, actor_of(call))
         if params.kind == "robot":
+            await self._on_revoked(params.name)
             self._on_enrolled(params.name)
             # One that is away, as after an uninstall, may never come and be refused.
             self._access.on_refused(params.name, revoked_reason("robot", params.name))

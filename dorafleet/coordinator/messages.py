@@ -17,7 +17,7 @@ from dorad.control.messages.agent import ShareState
 from dorad.control.messages.method import by_name, defined_in
 from dorad.control.messages.releases import ReleaseState
 from dorad.int64 import Int64
-from dorafleet.coordinator import accessmessages
+from dorafleet.coordinator import accessmessages, secretmessages
 from dorafleet.coordinator.placement import Decision
 from dorafleet.rollout import messages as rolloutmessages
 
@@ -360,7 +360,9 @@ AUDIT_ACKNOWLEDGE = CallMethod(
 METHODS = by_name(
     [
         *DORAD_METHODS.values(),
-        *defined_in(sys.modules[__name__], accessmessages, enrolment, rolloutmessages),
+        *defined_in(
+            sys.modules[__name__], accessmessages, secretmessages, enrolment, rolloutmessages
+        ),
     ]
 )
 """The methods of a coordinator."""

@@ -11,7 +11,7 @@ from dorad.control.errors import ControlError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dorad.control.messages.agent import AgentReport, Attached, ShareState
+    from dorad.control.messages.agent import AgentReport, Attached, SecretsHeld, ShareState
     from dorad.control.messages.releases import ReleaseState
 
 MAX_SHARES = 1000
@@ -28,6 +28,9 @@ MAX_STATES = 8 << 20
 
 MAX_USUAL = 64 << 10
 """Bytes of a state that is kept whole; of a longer one only the main parts are kept."""
+
+MAX_SECRETS = 200
+"""Secrets of a robot, and those that it refuses."""
 
 MAX_COUNT = 1 << 53
 
@@ -61,6 +64,14 @@ def check_attached(attached: Attached) -> None:
     check_time(attached.time)
     check_shares(attached.shares)
     check_releases(attached.releases)
+    check_secrets(attached.secrets)
+
+
+def check_secrets(held: SecretsHeld) -> None:
+    """Raise ControlError if a robot has too many secrets; shorten its reasons."""
+    if max(len(held.held), len(held.refused)) > MAX_SECRETS:
+        raise ControlError("bad-request", f"a robot with more than {MAX_SECRETS} secrets")
+    held.refused = {name[:MAX_NAME]: text[:MAX_NAME] for name, text in held.refused.items()}
 
 
 def check_report(report: AgentReport) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from dorad.control.asyncclient import AsyncClient
-    from dorad.control.messages.agent import Attached, Revocation, ShareState
+    from dorad.control.messages.agent import Attached, Revocation, SecretsHeld, ShareState
     from dorad.control.messages.releases import ReleaseState
     from dorafleet.coordinator.place import Clone, Origin
     from dorafleet.coordinator.reports import Sizes
@@ -98,6 +98,8 @@ class Robot:
     """What its daemon ran by its last row, also what was started there."""
     sizes: Sizes = field(default_factory=dict)
     """Bytes of what is kept of its reports."""
+    secrets: SecretsHeld | None = None
+    """Its secrets, and its key for sealing; None if it has not connected to this coordinator."""
     daemon: str = ""
     """Why its daemon cannot be used."""
     room: int | None = None

@@ -96,7 +96,7 @@ class RobotMethods:
             if len(changed) > MAX_LABELS:
                 raise ControlError("refused", f"a robot has at most {MAX_LABELS} labels")
             await self._fleet.set_labels(robot.id, changed, actor_of(call))
-        self._reconciler.mark(robot.id)
+        self._robots.changed(robot)
         return self._message(robot)
 
     async def adopt(self, call: Call, params: RobotRef) -> RobotMessage:

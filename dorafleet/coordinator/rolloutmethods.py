@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.rolloutdriver import RolloutDriver
     from dorafleet.coordinator.rollouts import Rollouts
+    from dorafleet.coordinator.secrets import Secrets
     from dorafleet.coordinator.supplying import Supplying
     from dorafleet.rollout.model import Member
     from dorafleet.rollout.operate import Act
@@ -74,6 +75,7 @@ class RolloutMethods:
         supplying: Supplying,
         planner: Planner,
         rows: Mapping[str, FleetRow],
+        secrets: Secrets,
     ) -> None:
         """`rows` are those of the robots now."""
         self._fleet = fleet
@@ -83,7 +85,8 @@ class RolloutMethods:
         self._driver = driver
         self._supplying = supplying
         self._rows = rows
-        self._plans = RolloutPlans(fleet, robots, releases, rollouts, planner)
+        self._secrets = secrets
+        self._plans = RolloutPlans(fleet, robots, releases, rollouts, planner, secrets)
 
     @property
     def table(self) -> HandlerTable:
@@ -296,6 +299,7 @@ class RolloutMethods:
             conflicts=robot.conflicts,
             stopped=self._rows[robot.id].stopped if robot.id in self._rows else (),
             findings=self._rows[robot.id].findings if robot.id in self._rows else (),
+            secrets=tuple(self._secrets.differences(robot)),
             version="" if robot.attached is None else robot.attached.version,
             open_rollouts=frozenset(head.number for head in self._rollouts.open),
         )

@@ -27,7 +27,7 @@ from dorafleet.rollout.plan import (
 from dorafleet.rollout.strategy import parallel, tolerated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from dorad.control.messages.releases import Group
     from dorad.release.manifest import Manifest
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dorafleet.coordinator.robot import Robot
     from dorafleet.coordinator.robots import Robots
     from dorafleet.coordinator.rollouts import Rollouts
+    from dorafleet.coordinator.secrets import Secrets
     from dorafleet.rollout.model import Member, Rollout
 
 MAX_ROBOTS = 10_000
@@ -55,6 +56,7 @@ class RolloutPlans:
         releases: Releases,
         rollouts: Rollouts,
         planner: Planner,
+        secrets: Secrets,
     ) -> None:
         self._fleet = fleet
         self._robots = robots
@@ -62,6 +64,7 @@ class RolloutPlans:
         self._rollouts = rollouts
         self._planner = planner
         self._groups = Groups(fleet, robots, planner)
+        self._secrets = secrets
 
     async def plan(self, params: r.RolloutNew) -> r.RolloutPlan:
         """Return what a rollout would change, robot by robot.
@@ -253,6 +256,7 @@ class RolloutPlans:
                 notes.append("what it can run is not known here: it judges the release itself")
             if member.before and old is None:
                 notes.append("its release is no longer registered: all nodes count as changed")
+            notes += self._lacking(robot, manifest)
             state = robot.releases.get(manifest.name)
             if state is not None and state.confirmed and not state.running:
                 notes.append("its dataflow does not run: all nodes are started")
@@ -276,6 +280,19 @@ class RolloutPlans:
             for robot, note in selection.left_out.items()
         ]
         return rows, changes
+
+    def _lacking(self, robot: Robot, manifest: Manifest) -> Iterator[str]:
+        """Yield a note for each secret that a robot lacks: its node would not start."""
+        nodes: dict[str, list[str]] = {}
+        for id_, node in manifest.nodes.items():
+            for name in node.secrets:
+                nodes.setdefault(name, []).append(id_)
+        for name in self._secrets.lacking(robot, nodes):
+            word = "node" if len(nodes[name]) == 1 else "nodes"
+            yield (
+                f"it lacks the secret {name} of {word} {first_of(nodes[name], MAX_NAMED)}: "
+                f"dorafleet secret set {name} --for {robot.id}"
+            )
 
     def check_version(self, dataflow: str, version: int) -> None:
         """Raise ControlError if something was decided since a plan."""

@@ -251,6 +251,7 @@ class Coordinator:
             ids,
             tls=self._listen.tls,
             on_enrolled=lambda robot: control.robots.forget_place(robot),
+            on_revoked=lambda robot: control.secrets.forget_robot(robot),
         )
         control = FleetControl(
             store,

@@ -66,7 +66,11 @@ def node_contents(dataflow: Dataflow, root: Path, files: Sequence[File]) -> Cont
         digest = hashlib.sha256(msgspec.json.encode(description, order="deterministic"))
         inputs = {_bounded(each.id): _bounded(_input_text(each)) for each in node.all_inputs}
         found[node.id] = NodeContent(
-            digest.hexdigest(), _is_python(node), inputs, _place(node, dataflow)
+            digest.hexdigest(),
+            _is_python(node),
+            inputs,
+            _place(node, dataflow),
+            list(node.secrets),
         )
     return Contents(found, sorted(shared))
 

@@ -40,6 +40,7 @@ KEPT = "/var/lib/dorad-upgrade"
 
 AGENT_UNIT = "dorad-agent.service"
 DISABLE_AGENT = ("systemctl", "disable", "--now", AGENT_UNIT)
+REMOVE_SECRETS = ("rm", "-rf", "/var/lib/dorad-agent/secrets", "/run/dorad-agent/secrets")
 ENABLE_AGENT = ("systemctl", "enable", "--now", AGENT_UNIT)
 AGENT_IDENTITY = ("cat", "/var/lib/dorad-agent/identity/agent.json")
 

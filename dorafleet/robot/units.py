@@ -34,9 +34,10 @@ async def read_units(robot: Connection) -> Units:
 
 
 async def disable_agent(robot: Connection) -> None:
-    """Stop the agent, now and at boot. Raises SshError."""
+    """Stop the agent, now and at boot, and remove its secrets. Raises SshError."""
     uid = user_id(await robot.check(commands.USER_ID))
-    await robot.check(commands.as_root(commands.DISABLE_AGENT, uid))
+    for words in (commands.DISABLE_AGENT, commands.REMOVE_SECRETS):
+        await robot.check(commands.as_root(words, uid))
 
 
 async def _read(robot: Connection, unit: str) -> Unit:

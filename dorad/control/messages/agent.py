@@ -110,12 +110,17 @@ class ShareState(Struct):
 
 SecretName = Annotated[str, msgspec.Meta(pattern=f"^(?:{NAME_PATTERN})$")]
 
+SecretTarget = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
+"""Whose secret it is: `ROBOT`, `KEY=VALUE` for robots with a label, or `*` for all."""
+
 
 class SealedSecret(Struct):
     """A secret that only one robot can unseal. Its value is bound to robot, name and version."""
 
     name: SecretName
     version: Generation
+    target: SecretTarget
+    """Whose secret it is; the robot only keeps and reports it."""
     sealed: Annotated[str, msgspec.Meta(max_length=MAX_SEALED)]
     """HPKE with X25519, HKDF-SHA256 and ChaCha20-Poly1305, in base64."""
 
@@ -128,13 +133,19 @@ class SecretsChange(Struct):
     removes: list[SecretName] = []
 
 
-class SecretsHeld(Struct, frozen=True):
+class HeldSecret(Struct):
+    """Which value of a secret a robot has."""
+
+    version: Generation
+    target: SecretTarget
+
+
+class SecretsHeld(Struct):
     """The secrets that a robot can give to its nodes."""
 
     key: Annotated[str, msgspec.Meta(max_length=100)] = ""
     """Its public key for sealing (X25519, base64); empty from an agent that knows no secrets."""
-    held: dict[str, Generation] = {}
-    """The version of each."""
+    held: dict[SecretName, HeldSecret] = {}
     refused: dict[str, str] = {}
     """Why others cannot be used, by name."""
 
@@ -197,7 +208,7 @@ class Attached(Struct):
     groups: bool = False
     """Whether the agent obeys the group of an order for a release. Versions before ignore it: they
     would run the whole release alone."""
-    secrets: SecretsHeld = SecretsHeld()
+    secrets: SecretsHeld = msgspec.field(default_factory=SecretsHeld)
 
 
 class Remember(Struct):

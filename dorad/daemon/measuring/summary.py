@@ -31,6 +31,8 @@ DISK_FULL = "disk-full"
 """The cause of a finding about a disk that gets full."""
 NODE_ENDED = "node-ended"
 """The cause of a finding about a node that should run, but has ended well."""
+VALUE_BEFORE = "old-secret"
+"""The cause of a finding about a node with a value of a secret that has changed since its start."""
 
 _RUNS = ("running", "degraded")
 
@@ -98,6 +100,8 @@ def findings(
             found.append(_finding("dataflow-failed", title, text, "fail", at, title, event=True))
     for info in nodes:
         found += _of_node(now, info, crashes.of(info))
+        if info.old_secrets:
+            found.append(_of_secrets(now, info))
     found += _left_behind(now, nodes, edges)
     found += _of_inputs(now, nodes, edges, blamed={each.subject for each in found})
     blamed = {(each.dataflow, each.node) for each in found}
@@ -132,6 +136,14 @@ def _of_node(now: float, info: NodeInfo, crashes: Sequence[Crash]) -> list[Findi
     )
     severity = "fail" if len(crashes) >= CRASHES else "warn"
     return [_finding("node-restarts", subject, text, severity, crashes[0].at, *what, event=True)]
+
+
+def _of_secrets(now: float, info: NodeInfo) -> Finding:
+    """Return that a node runs with values of secrets that have changed since its start."""
+    title = info.dataflow_name or info.dataflow
+    word = "secret" if len(info.old_secrets) == 1 else "secrets"
+    text = f"node {info.node} runs with the value before of {word} {', '.join(info.old_secrets)}"
+    return _finding(VALUE_BEFORE, f"{title}/{info.node}", text, "warn", now, title, info.node)
 
 
 def _left_behind(
