@@ -45,17 +45,18 @@ def own_secrets() -> Path:
 def find_secret(name: str, folders: Iterable[Path]) -> Path:
     """Return the file of a secret in the first of the folders that has it.
 
+    The last folder is the one where people put secrets.
+
     Raises:
         RefusedError: this machine does not have it, or not yet.
         LaunchError: it cannot be used.
     """
-    looked = []
+    path = None
     for folder in folders:
         path = folder / name
         try:
             found = path.stat()
         except FileNotFoundError:
-            looked.append(str(path))
             continue
         except OSError as error:
             raise RefusedError(
@@ -63,10 +64,9 @@ def find_secret(name: str, folders: Iterable[Path]) -> Path:
             ) from None
         _check(name, path, found)
         return path
-    places = " or ".join(reversed(looked)) or "nowhere"
     raise RefusedError(
         f"secret `{name}` is not on this machine; on a robot of a fleet set it with"
-        f" `dorafleet secret set {name} --for ROBOT`, elsewhere put its value into {places}"
+        f" `dorafleet secret set {name} --for ROBOT`, elsewhere put its value into {path}"
     )
 
 

@@ -308,8 +308,8 @@ def _report(found: Iterable[Secret], lacking: Mapping[str, str], *, as_json: boo
         waiting = [robot.robot for robot in each.robots if robot.state == "waiting"]
         if not as_json:
             later = f", on its way to {first_of(waiting, MAX_NAMED)}" if waiting else ""
-            robots = "1 robot" if held == 1 else f"{held} robots"
-            click.echo(f"secret {each.name} for {visible(each.target)}: {robots} have it{later}")
+            robots = "1 robot has" if held == 1 else f"{held} robots have"
+            click.echo(f"secret {each.name} for {visible(each.target)}: {robots} it{later}")
         bad |= {
             robot.robot: robot.reason
             for robot in each.robots

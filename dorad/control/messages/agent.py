@@ -108,7 +108,7 @@ class ShareState(Struct):
     """The results, once it has ended."""
 
 
-SecretName = Annotated[str, msgspec.Meta(pattern=f"^(?:{NAME_PATTERN})$")]
+SecretName = Annotated[str, msgspec.Meta(pattern=rf"^(?:{NAME_PATTERN})$(?!\n)")]
 
 SecretTarget = Annotated[str, msgspec.Meta(min_length=1, max_length=300)]
 """Whose secret it is: `ROBOT`, `KEY=VALUE` for robots with a label, or `*` for all."""

@@ -327,7 +327,9 @@ def broken_commands(context: LaunchContext, missing_hint: str | None = None) -> 
     problems = []
     for node in dataflow.nodes:
         missing = [text for name in node.secrets if (text := _missing_secret(name, context))]
-        problems += [dataflow.problem(f"{node.key}.secrets", text) for text in missing]
+        problems += [
+            dataflow.problem(f"{node.key}.secrets", f"node `{node.id}`: {text}") for text in missing
+        ]
         if missing:
             continue
         if node.kind in (NodeKind.PATH, NodeKind.SHELL, NodeKind.LINK):
