@@ -480,3 +480,51 @@ def test_a_run_imports_only_what_it_needs(tmp_path: Path) -> None:
         others.add("dataclasses")  # to make one takes forty times as long as to make a struct
     unused = {"dorad.link.frames", "dorad.logs.journal.forward", "dorad.node.attach"}
     assert not imported & (others | unused)
+
+
+WITH_SECRET = """
+    nodes:
+      - id: reader
+        path: reader.py
+        outputs: [out]
+        secrets: [api-key]
+      - id: sink
+        path: sink.py
+        inputs: {numbers: reader/out}
+    record: {folder: recordings}
+"""
+READER = """
+    import os
+    from pathlib import Path
+    import pyarrow as pa
+    from dora import Node
+    folder = Path(os.environ["CREDENTIALS_DIRECTORY"])
+    print("value", (folder / "api-key").read_text()[::-1], folder)
+    Node().send_output("out", pa.array([1]))
+"""
+
+
+def test_nodes_get_secrets_from_a_folder_and_no_log_or_recording_has_them(tmp_path: Path) -> None:
+    value = "correct-horse-battery"
+    secrets = tmp_path / "mine"
+    secrets.mkdir()
+    write(tmp_path, WITH_SECRET, reader=READER, sink=SINK)
+    words = ("dataflow.yml", "--secrets", "mine")
+    with dora(tmp_path, *words) as run:
+        run.end(1)
+        assert "nodes[0].secrets: node `reader`: secret `api-key` is not on this" in run.err
+        assert str(secrets / "api-key") in run.err
+    (secrets / "api-key").write_text(value)
+    (secrets / "api-key").chmod(0o644)
+    with dora(tmp_path, *words) as run:
+        run.end(1)
+        assert "chmod 600" in run.err
+    (secrets / "api-key").chmod(0o600)
+    with dora(tmp_path, *words) as run:
+        run.end(0)
+        (line,) = [line for line in printed(run.out, "reader") if line.startswith("value")]
+    assert line.split()[1] == value[::-1]
+    assert not Path(line.split()[2]).exists()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any("recordings" in path.parts for path in files)
+    assert [path for path in files if value.encode() in path.read_bytes()] == [secrets / "api-key"]

@@ -285,3 +285,24 @@ def test_an_output_listed_twice_is_kept_once_with_a_warning() -> None:
 def test_keys_about_missing_ports_are_a_warning(keys: str, message: str) -> None:
     (warning,) = read(path_node_text(keys)).warnings
     assert warning.message == message
+
+
+def test_secrets_are_names_each_once() -> None:
+    assert path_node("secrets: [api-key, tls.pem, api-key]").secrets == ("api-key", "tls.pem")
+    assert path_node("").secrets == ()
+
+
+@pytest.mark.parametrize("name", ["../key", "a/b", ".hidden", "-x", "a b", "x" * 65, "a:b"])
+def test_a_name_of_a_secret_is_a_plain_file_name(name: str) -> None:
+    found = error(f"secrets: ['{name}']")
+    assert found.startswith("secrets[0]: is not a valid name of a secret")
+
+
+def test_a_node_has_a_bounded_number_of_secrets() -> None:
+    names = ", ".join(f"s{number}" for number in range(17))
+    assert "at most 16" in error(f"secrets: [{names}]")
+
+
+def test_a_dynamic_node_has_no_secrets() -> None:
+    found = problem(node_text("path: dynamic\nsecrets: [api-key]"))
+    assert "cannot give it secrets" in found.message

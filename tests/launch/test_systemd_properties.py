@@ -11,7 +11,7 @@ import pytest
 from dorad.dataflow.settings import Resources
 from dorad.launch.model import Command, Exit, Identity
 from dorad.launch.systemd import names
-from dorad.launch.systemd.exits import exit_of, why_not_started
+from dorad.launch.systemd.exits import exit_of, is_transient, why_not_started
 from dorad.launch.systemd.properties import environment, properties, tag_of, without
 from dorad.realtime.memory import CAP_IPC_LOCK
 from dorad.realtime.refusal import CAP_SYS_NICE
@@ -149,3 +149,15 @@ def test_names_of_units_contain_only_valid_characters() -> None:
     assert names.number_of("dorad-x.service") == 0
     assert len(names.unit_name("d" * 500, "@" * 500, 1)) < 255
     assert names.object_path("dorad-a.service").endswith("/dorad_2da_2eservice")
+
+
+def test_secrets_are_files_that_systemd_reads_and_no_property_has_a_value() -> None:
+    values = requested(command(secrets={"api-key": Path("/run/dorad-agent/secrets/api-key")}))
+    assert values["LoadCredential"] == [["api-key", "/run/dorad-agent/secrets/api-key"]]
+    assert "LoadCredential" not in requested(command())
+
+
+def test_a_start_that_fails_for_a_secret_says_so_and_may_be_repeated() -> None:
+    values = {"ExecMainCode": 1, "ExecMainStatus": 243}
+    assert "secrets" in why_not_started(values, command())
+    assert is_transient(values)
