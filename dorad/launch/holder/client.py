@@ -7,8 +7,9 @@ import contextlib
 import logging
 import os
 import resource
-from dataclasses import replace
 from typing import TYPE_CHECKING, Self
+
+from msgspec.structs import replace
 
 from dorad.launch.helper import LocalHelpers
 from dorad.launch.holder import wire
