@@ -28,7 +28,9 @@ from dora import Node
 
 folder = Path(os.environ["CREDENTIALS_DIRECTORY"])
 shown = {path.name: path.read_text() for path in folder.iterdir()}
-Path(os.environ["SEEN"]).write_text(repr((str(folder), shown)))
+seen = Path(os.environ["SEEN"])
+seen.with_suffix(".new").write_text(repr((str(folder), shown)))
+seen.with_suffix(".new").rename(seen)  # whole, or not yet
 node = Node()
 for event in node:
     pass
@@ -143,6 +145,8 @@ def files_with(text: str, *folders: Path) -> list[str]:
 
 
 def start(fleet_site):
+    for machine in ("arm1", "arm2"):
+        fleet_site.seen(machine).unlink(missing_ok=True)
     started = fleet_site.dora("start", str(fleet_site.flow), "--name", "demo", "--detach")
     assert started.returncode == 0, started.stderr
     fleet_site.until(lambda: all(fleet_site.seen(each).exists() for each in ("arm1", "arm2")))
@@ -155,7 +159,7 @@ def test_a_node_without_its_secret_does_not_start_and_the_message_names_what_men
     assert "`arm2`" in started.stderr
     assert "`on-arm2`" in started.stderr
     assert "dorafleet secret set api-key --for" in started.stderr
-    assert not fleet_site.seen("arm1").exists()
+    assert not fleet_site.seen("arm2").exists()
     code, out, err = fleet_site.set("--for", "zone=lab")
     assert (code, err) == (0, "")
     assert "secret api-key for zone=lab: 1 robot have it" not in out
