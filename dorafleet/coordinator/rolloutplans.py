@@ -27,10 +27,10 @@ from dorafleet.rollout.plan import (
 from dorafleet.rollout.strategy import parallel, tolerated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from dorad.control.messages.releases import Group
-    from dorad.release.manifest import Manifest
+    from dorad.release.manifest import Manifest, NodeContent
     from dorafleet.coordinator.fleet import Fleet
     from dorafleet.coordinator.planning import Planner
     from dorafleet.coordinator.releases import Releases
@@ -284,8 +284,9 @@ class RolloutPlans:
     def _lacking(self, robot: Robot, manifest: Manifest) -> Iterator[str]:
         """Yield a note for each secret that a robot lacks: its node would not start."""
         nodes: dict[str, list[str]] = {}
+        labels = self._planner.labels(robot)
         for id_, node in manifest.nodes.items():
-            for name in node.secrets:
+            for name in node.secrets if _may_run(node, robot.id, labels) else ():
                 nodes.setdefault(name, []).append(id_)
         for name in self._secrets.lacking(robot, nodes):
             word = "node" if len(nodes[name]) == 1 else "nodes"
@@ -319,6 +320,14 @@ class RolloutPlans:
                 f"{newest.number}",
                 f"`dorafleet rollout undo {newest.number}`, or roll out the older release",
             )
+
+
+def _may_run(node: NodeContent, robot: str, labels: Mapping[str, str]) -> bool:
+    """Return True if a node of a release may be placed on a robot."""
+    place = node.place
+    return place is None or (
+        place.machine in ("", robot) and place.labels.items() <= labels.items()
+    )
 
 
 def _nodes_on(member: Member) -> list[str]:
