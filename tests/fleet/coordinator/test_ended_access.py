@@ -109,6 +109,10 @@ def admin():
     return Call(1, "token.create", Peer(0, 0, 0, name="ann"), "test 1")
 
 
+async def forget(_robot: str) -> None:
+    """Do what a coordinator does with what it has of a robot that is revoked: here nothing."""
+
+
 @pytest.fixture
 async def site(tmp_path):
     site = Site(tmp_path)
@@ -128,6 +132,7 @@ async def site(tmp_path):
             *(grants, access, writer, hand_overs, ["arm1"]),
             tls=True,
             on_enrolled=lambda robot: None,
+            on_revoked=forget,
         )
         server = ControlServer(
             {"fleet.watch": site.watch, **site.enrolling.table},
