@@ -193,6 +193,14 @@ def test_a_new_value_reaches_nodes_at_their_next_start_and_the_command_lists_the
     _, out, _ = fleet_site.run("doctor", "--json")
     texts = [each["text"] for each in json.loads(out)["checks"]]
     assert "node demo/on-arm2 runs with the value before of secret api-key" in texts
+    # Without the secret a restart is refused, and ends no process.
+    assert fleet_site.run("secret", "remove", "api-key")[0] == 0
+    unsealed = fleet_site.daemons[0].paths.runtime / "secrets" / "api-key"
+    fleet_site.until(lambda: not unsealed.exists())
+    refused = fleet_site.dora("node", "restart", "on-arm1", "-d", "demo")
+    assert refused.returncode == 1
+    assert "dorafleet secret set api-key" in refused.stderr
+    assert Path(fleet_site.values("arm1")[0]).exists()
 
 
 def test_the_value_is_in_no_file_of_the_coordinator_and_in_no_process(fleet_site, tmp_path):

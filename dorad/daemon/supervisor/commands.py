@@ -111,11 +111,14 @@ class Commands:
         A node that has ended is started again, and the inputs that it feeds are open again.
 
         Raises:
-            DataflowError: the program of a node that has ended cannot be started.
+            DataflowError: the program of a node that has ended cannot be started, or a secret is
+                missing: then a node that runs keeps running.
         """
         with self._working_on(name, "restarted") as run:
-            if run.result is not None and not run.node.is_dynamic:
+            ended = run.result is not None and not run.node.is_dynamic
+            if ended or run.node.secrets:
                 self._check_program(run.node, self._state.lifecycle.dataflow)
+            if ended:
                 await start_again(self._state, self._running(), run)
                 return
             _refuse_unless_started(run)
