@@ -51,6 +51,7 @@ def damaged(robots: EnrolledFleet) -> Iterator[EnrolledFleet]:
     robots.wait_connected()
     robots.server.sh(STOP_AND_COPY)
     yield robots
+    robots.wait_connected()  # each has obeyed this one, and takes the other for a copy
     robots.server.sh(PUT_BACK)
     take_over(robots)
     assert robots.attempt("audit", "verify").returncode == 0
