@@ -144,9 +144,7 @@ def _ended(compared: Compared, dataflow: str, label: Callable[[str], str]) -> It
     order, state = compared.orders.get(dataflow), compared.releases.get(dataflow)
     if order is None or state is None or not order.enabled:
         return
-    again = f"dorafleet rollout start {shlex.quote(label(order.release))} --robots {compared.robot}"
-    if order.allow_lower:
-        again += " --allow-lower"
+    again = _start_again(compared, order, label)
     if state.failed:
         again += " --retry"
     back = f"{again} starts them again; or dorafleet rollout undo {order.rollout}"
@@ -223,9 +221,7 @@ def _back_to_release(
     if not is_open and _is_blank(state):
         # The robot was installed again. A rollout that is over sends nothing.
         return f"dorafleet provision FILE {compared.robot}"
-    again = f"dorafleet rollout start {label(order.release)} --robots {compared.robot}"
-    if order.allow_lower:
-        again += " --allow-lower"
+    again = _start_again(compared, order, label)
     if state is None:
         return again
     if state.generation > order.generation:
@@ -244,6 +240,17 @@ def _back_to_release(
     if state.waiting == "busy":
         return "wait until it is no longer busy"
     return "wait: it is on its way"
+
+
+def _start_again(compared: Compared, order: Wanted, label: Callable[[str], str]) -> str:
+    """Return the command that rolls a release out again, to all machines of the instance."""
+    robots, scope = compared.robot, ""
+    if order.group is not None:
+        robots = ",".join(sorted({*order.group.share.placement.values()}, key=natural))
+        scope = f" --scope {shlex.quote(order.scope)}"
+    lower = " --allow-lower" if order.allow_lower else ""
+    name = shlex.quote(label(order.release))
+    return f"dorafleet rollout start {name} --robots {robots}{scope}{lower}"
 
 
 def _is_blank(state: ReleaseState | None) -> bool:

@@ -133,6 +133,8 @@ class Wanted(msgspec.Struct, frozen=True):
     """Of a release that the robot has confirmed: whether it goes back, because nodes failed."""
     group: Group | None = None
     """Of a release: the machines that run it together; None: the robot runs all of it alone."""
+    scope: str = "each"
+    """Of a release: that of its rollout."""
     committed: bool = False
     """Of a release of a group: whether each of its machines was healthy with it."""
 

@@ -371,6 +371,7 @@ def wanted_of(rollout: Rollout, member: Member, rejected: Collection[str]) -> Wa
         soak_time=rollout.strategy.soak_time if forward else 0.0,
         withdraw=member.withdrawn and forward,
         group=member.group if forward else member.before_group,
+        scope=rollout.scope,
         # What they go back to was committed before.
         committed=member.committed or not forward,
     )

@@ -303,3 +303,15 @@ async def test_a_machine_that_has_it_already_does_not_keep_its_cell_from_the_com
         number = await one.start("pick@2", scope=CELLS, retry=True)
         await one.until(number, "succeeded", over=True)
         assert orders(one, "r1")[-1].group == group
+
+
+async def test_drift_names_the_command_for_the_whole_cell(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        one.agents["r2"].releases.report("pick", "confirmed", ended={"camera": "was stopped"})
+        robot = one.control.robots.get("r2")
+        await one.fleet.until(lambda: bool(robot.releases["pick"].ended))
+        rows = (await one.fleet.call("drift.list")).rows
+    (row,) = [each for each in rows if each.what == "node"]
+    again = "dorafleet rollout start pick@1 --robots r1,r2 --scope each:cell"
+    assert row.way_back.startswith(f"{again} starts them again")
