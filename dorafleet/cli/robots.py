@@ -99,6 +99,7 @@ def as_row(robot: Robot) -> tuple[str, ...]:
         f"{release.dataflow} {release.phase} ({release.running[:12] or 'none'})"
         for release in robot.releases
     ]
+    shares += [f"{name} (local)" for name in robot.local]
     return (
         robot.id,
         robot.host,
@@ -133,6 +134,7 @@ def summary_lines(robots: Sequence[Robot]) -> list[str]:
         for robot in robots
         for release in robot.releases
     )
+    running.update(f"{name} (local)" for robot in robots for name in robot.local)
     lines += [f"{text}: {count} machines" for text, count in running.most_common(MAX_FLOWS)]
     if len(running) > MAX_FLOWS:
         lines.append(f"and {len(running) - MAX_FLOWS} other states of dataflows")

@@ -133,6 +133,8 @@ class Robot(Struct):
     """What it has reported of its dataflows; out of date while it is not connected."""
     releases: list[ReleaseState] = []
     """What it has reported of those from releases, without evidence: see `rollout.status`."""
+    local: list[str] = []
+    """Dataflows that were started on the robot itself, and that it runs for no fleet."""
     conflicts: dict[str, str] = {}
     """Dataflows that it has in a newer version than the store, with the reason."""
     audit: str = ""

@@ -183,6 +183,7 @@ class RobotMethods:
             memory=None if attached is None else attached.memory,
             shares=robot.known_shares,
             releases=robot.known_releases,
+            local=local_of(robot),
             conflicts=dict(robot.conflicts),
             audit=robot.audit,
             revoked=self._memories.lost(robot),
@@ -194,3 +195,10 @@ class RobotMethods:
             machine_id="" if robot.origin is None else robot.origin.machine_id,
             clone=robot.clone,
         )
+
+
+def local_of(robot: Robot) -> list[str]:
+    """Return the dataflows that a robot runs of its own, by its last row."""
+    shared = {name for share in robot.known_shares for name in (share.dataflow, share.uuid)}
+    released = {release.dataflow for release in robot.known_releases}
+    return sorted({*robot.dataflows} - shared - released)

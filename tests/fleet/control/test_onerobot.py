@@ -10,6 +10,7 @@ import pytest
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
+from dorafleet.cli.robots import as_row, summary_lines
 from dorafleet.coordinator.audit import read_rows
 from dorafleet.coordinator.recorded import MAX_VALUE
 
@@ -240,3 +241,16 @@ async def test_who_sets_or_deletes_a_parameter_is_in_the_audit_once(tmp_path, da
             assert {name: each[name] for name in ref} == ref
             assert each["old"].startswith('"xxx') and len(each["old"]) == MAX_VALUE
         assert [each["new"] for each in found] == ["2.0", "0.5"]
+
+
+async def test_what_a_robot_runs_of_its_own_is_listed_as_local(tmp_path):
+    async with leading(tmp_path) as fleet:
+        seen = await running(fleet)
+        await with_release(fleet, seen, "arm1")
+        robot = fleet.control.robots.get("arm1")
+        robot.dataflows = ("own", "pick", *(share.dataflow for share in robot.known_shares))
+        assert len(robot.dataflows) > 2
+        found = {each.id: each for each in (await fleet.call("robot.list")).robots}["arm1"]
+        assert found.local == ["own"]
+        assert "own (local)" in as_row(found)[6]
+        assert "own (local): 1 machines" in summary_lines([found])
