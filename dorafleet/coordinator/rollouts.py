@@ -345,6 +345,7 @@ def wanted_of(rollout: Rollout, member: Member, rejected: Collection[str]) -> Wa
     """
     forward = member.order in ("stage", "switch")
     release = rollout.release if forward else member.before
+    group = member.group if forward else member.before_group
     rejects = [
         Rejection(release=each, reason="it was undone", whole=True)
         for each in sorted({*rejected} - {release, rollout.release})[:MAX_REJECTS]
@@ -370,10 +371,10 @@ def wanted_of(rollout: Rollout, member: Member, rejected: Collection[str]) -> Wa
         rejects=rejects,
         soak_time=rollout.strategy.soak_time if forward else 0.0,
         withdraw=member.withdrawn and forward,
-        group=member.group if forward else member.before_group,
+        group=group,
         scope=rollout.scope,
         # What they go back to was committed before.
-        committed=member.committed or not forward,
+        committed=group is not None and (member.committed or not forward),
     )
 
 
