@@ -70,6 +70,12 @@ COMMANDS = {
     "operator add": ["operator", "add", "ann", "--role", "viewer", "--output", "{folder}/ann.pem"],
     "token create": ["token", "create", "panel", "--role", "viewer", "--days", "3"],
     "router": ["router"],
+    "authority hand-over": ["authority", "hand-over"],
+    "authority status": ["authority", "status"],
+    "authority finish": ["authority", "finish"],
+    "secret set": ["secret", "set", "api-key", "--for", "arm1", "--file", FILE],
+    "secret list": ["secret", "list"],
+    "secret remove": ["secret", "remove", "api-key"],
     "down": ["down", "--keep-dataflows"],
 }
 """Each command that talks to a coordinator, with arguments; `down` is the last one."""
