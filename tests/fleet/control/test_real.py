@@ -185,7 +185,7 @@ def start_there(target, path):
     """Start as `dora start --detach` does, with a short time for the start; return the code."""
     with Client(target) as client:
         params = m.Start(descriptor=DESCRIPTOR, path=path, name="talk", hold=8)
-        started = client.call("dataflow.start", params, m.Started)
+        started = client.call(m.DATAFLOW_START, params)
         return 0 if report_end(wait_for_start(client, started.uuid)) else 1
 
 
