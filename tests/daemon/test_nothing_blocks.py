@@ -39,6 +39,8 @@ ALLOWED = {
     "dorad/daemon/adoption.py": {"_end_unknown"},
     "dorad/daemon/broker/listener.py": {"open", "close"},
     "dorad/shm/create.py": {"unlink_stale"},
+    # A folder of its own in memory, with the secrets of nodes that have ended.
+    "dorad/launch/secrets.py": {"close", "remove"},
     # What a dataflow is, beside its log files: small, written at its start and its end.
     "dorad/logs/about.py": {"write"},
     "dorad/logs/disk.py": {"prepare"},

@@ -242,6 +242,8 @@ class HolderClient:
             if isinstance(error, ConnectionError):
                 return False
             raise
+        tags = list(self._with_secrets.values())
+        await asyncio.to_thread(self._credential_folders().keep_only, tags)
         return True
 
     def _on_packet(self, words: list[bytes], fds: list[int]) -> None:
@@ -259,7 +261,6 @@ class HolderClient:
             case [b"ready"]:
                 _log.debug("kept: %d processes, %d entries", len(self.kept), len(self.entries))
                 self._with_secrets = {each.pid: each.tag for each in self.kept if not each.exit}
-                self._credential_folders().keep_only(self._with_secrets.values())
                 self._set_joined(None)
             case [b"refused", name]:
                 self.on_problem(
