@@ -28,3 +28,5 @@ def nothing_blocks(caplog: pytest.LogCaptureFixture) -> Iterator[BlockBuster]:
     for record in [*caplog.get_records("setup"), *caplog.get_records("call")]:
         if record.exc_info and isinstance(record.exc_info[1], BlockingError):
             pytest.fail(f"the event loop was blocked: {record.exc_info[1]}")
+        if BlockingError.__name__ in record.getMessage():
+            pytest.fail(f"the event loop was blocked: {record.getMessage()}")

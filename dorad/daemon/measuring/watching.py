@@ -77,6 +77,7 @@ class SelfWatch:
             while True:
                 changed.clear()
                 try:
+                    await asyncio.to_thread(self._disks.low)  # a disk may take its time
                     self.look()
                 except Exception as error:  # noqa: BLE001 - the cause may be temporary
                     self._fail(error)
