@@ -152,7 +152,7 @@ async def test_a_release_is_rolled_out_and_a_bad_one_reverts_on_the_canary(tmp_p
             receive(agent, good)
             receive(agent, bad)
         first = await roll_out(client, good)
-        detail = await end_of(client, first, "succeeded", "settled", "reverted", "failed")
+        detail = await end_of(client, first, "succeeded", "reverted", "failed")
         assert detail.summary.phase == "succeeded", detail
 
         second = await roll_out(client, bad)
