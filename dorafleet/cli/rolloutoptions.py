@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -44,10 +45,8 @@ _SELECT = (
     click.option(
         "--scope",
         metavar="each|one|each:LABEL",
-        default="each",
-        show_default=True,
         help="One instance on each robot, one over all of them, or one over those with the same "
-        "value of a label.",
+        "value of a label.  [as it runs now, else each]",
     ),
 )
 _HOW = (
@@ -179,7 +178,7 @@ def request_of(release: str, given: dict[str, Any]) -> RolloutNew:
     labels = parse_pairs("--label", given.pop("labels"))
     flags = {key: given.pop(key) for key in ("retry", "allow_lower", "supersede")}
     scope = given.pop("scope")
-    if scope not in ("each", "one") and not scope.startswith("each:"):
+    if scope not in (None, "each", "one") and not re.fullmatch("each:[^:]+", scope):
         raise click.UsageError(f"'{scope}' is not each, one or each:LABEL for --scope")
     return RolloutNew(
         release=release,

@@ -147,7 +147,7 @@ class RolloutMethods:
                 name=self._releases.label(info.id),
                 strategy=params.strategy,
                 size=len(selection.members),
-                scope=params.scope,
+                scope=selection.scope,
                 by=_who(call),
                 created=time.time(),
                 since=time.time(),

@@ -17,6 +17,7 @@ from dorafleet.rollout import messages as r
 from dorafleet.rollout.model import units_of
 from dorafleet.rollout.operate import is_moving_on
 from dorafleet.rollout.plan import (
+    EACH,
     MAX_NAMED,
     Candidate,
     Selection,
@@ -98,9 +99,24 @@ class RolloutPlans:
         fleet = [self._candidate(robot, info) for robot in self._robots.all]
         if len(params.robots) > MAX_ROBOTS:
             raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
-        groups = self._groups.make(params.scope, manifest, chosen_of(params, fleet), fleet)
+        chosen = chosen_of(params, fleet)
+        scope = params.scope or self._scope_now(chosen, info.name)
+        params = msgspec.structs.replace(params, scope=scope)
+        groups = self._groups.make(scope, manifest, chosen, fleet)
         self._check_agents(groups)
         return select(params, fleet, info.sequence, info.nodes, groups)
+
+    def _scope_now(self, chosen: Iterable[Candidate], dataflow: str) -> str:
+        """Return the scope with which robots run a dataflow now. Raises ControlError."""
+        owners = [self._fleet.owner(each.id, dataflow) for each in chosen]
+        scopes = sorted({each.scope for each in owners if each is not None and each.group})
+        if len(scopes) > 1:
+            raise ControlError(
+                "refused",
+                f"robots run `{dataflow}` with different scopes: {', '.join(scopes)}",
+                "say which with --scope, or choose robots of one of them",
+            )
+        return scopes[0] if scopes else EACH
 
     def _check_agents(self, robots: Iterable[str]) -> None:
         """Refuse machines whose software cannot switch together with others."""
@@ -141,6 +157,7 @@ class RolloutPlans:
             arch="" if robot.attached is None else robot.attached.arch,
             before=before,
             before_group=group,
+            before_scope=EACH if order is None else order.scope,
             params={} if order is None else order.params,
             sequence=0 if state is None else state.sequence,
             is_on_it=on_it,

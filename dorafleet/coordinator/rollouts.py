@@ -372,7 +372,7 @@ def wanted_of(rollout: Rollout, member: Member, rejected: Collection[str]) -> Wa
         soak_time=rollout.strategy.soak_time if forward else 0.0,
         withdraw=member.withdrawn and forward,
         group=group,
-        scope=rollout.scope,
+        scope=rollout.scope if forward else member.before_scope,
         # What they go back to was committed before.
         committed=group is not None and (member.committed or not forward),
     )

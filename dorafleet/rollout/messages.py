@@ -75,7 +75,8 @@ class RolloutNew(Struct):
     """Ids; none selects all."""
     labels: dict[str, str] = {}
     """Labels that they must have, too."""
-    scope: Scope = "each"
+    scope: Scope | None = None
+    """None: as the robots run it now, else `each`."""
     strategy: Strategy = msgspec.field(default_factory=Strategy)
     params: dict[str, Any] | None = None
     """Parameters by `node/name`; None keeps those that each robot has."""

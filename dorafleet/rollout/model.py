@@ -139,6 +139,8 @@ class Member(msgspec.Struct, frozen=True):
     """The release to which it reverts; empty for none."""
     before_params: dict[str, Any] = {}
     before_group: Group | None = None
+    before_scope: Scope = "each"
+    """Of the rollout that brought `before`."""
     params: dict[str, Any] = {}
     instance: str = ""
     """The instance that it runs with other machines; empty if it runs the dataflow alone."""

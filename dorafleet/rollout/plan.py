@@ -47,6 +47,7 @@ class Candidate:
     before: str = ""
     """Its desired release."""
     before_group: Group | None = None
+    before_scope: str = "each"
     params: Mapping[str, Any] = field(default_factory=dict)
     sequence: int = 0
     """The highest that it has confirmed."""
@@ -64,6 +65,7 @@ class Selection:
 
     members: list[Member]
     left_out: dict[str, str]
+    scope: str
 
 
 Groups: TypeAlias = "Mapping[str, Group]"
@@ -94,7 +96,7 @@ def select(
     part: list[Candidate] = []
     units: dict[str, list[Candidate]] = {}
     for each in chosen:
-        if new.scope == EACH:
+        if new.scope in (None, EACH):
             units[each.id] = [each]
         elif each.id in groups:
             units.setdefault(groups[each.id].instance, []).append(each)
@@ -119,13 +121,14 @@ def select(
             before=each.before,
             before_params=dict(each.params),
             before_group=each.before_group,
+            before_scope=each.before_scope,
             params=_kept(each.params, nodes) if new.params is None else dict(new.params),
             instance="" if (group := groups.get(each.id)) is None else group.instance,
             group=group,
         )
         for each in sorted(part, key=lambda each: batches[each.id])
     ]
-    return Selection(members, left_out)
+    return Selection(members, left_out, new.scope or EACH)
 
 
 def _why_not(new: RolloutNew, unit: Sequence[Candidate], groups: Groups) -> str:

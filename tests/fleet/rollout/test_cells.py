@@ -315,3 +315,21 @@ async def test_drift_names_the_command_for_the_whole_cell(tmp_path):
     (row,) = [each for each in rows if each.what == "node"]
     again = "dorafleet rollout start pick@1 --robots r1,r2 --scope each:cell"
     assert row.way_back.startswith(f"{again} starts them again")
+
+
+async def test_a_later_rollout_has_the_scope_with_which_robots_run_it_unless_it_names_one(tmp_path):
+    async with cells(tmp_path) as one:
+        await run_first(one)
+        found = {row.robot: row.instance for row in (await one.plan("pick@2")).robots}
+        assert found == {"r1": "a", "r2": "a", "r3": "b", "r4": "b"}
+        alone = await one.plan("pick@2", scope="each")
+        assert {row.instance for row in alone.robots} == {""}
+        number = await one.start("pick@2", scope="one", robots=["r1", "r2"])
+        await one.until(number, "succeeded", over=True)
+        await one.act("undo", number)
+        await one.until(number, "reverted", over=True)
+        assert one.control.fleet.owner("r1", "pick").scope == CELLS
+        number = await one.start("pick@2", scope="one", robots=["r1", "r2"], retry=True)
+        await one.until(number, "succeeded", over=True)
+        with pytest.raises(ControlError, match="with different scopes: each:cell, one"):
+            await one.plan("pick@1", allow_lower=True)
