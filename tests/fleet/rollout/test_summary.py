@@ -349,7 +349,7 @@ NOT_EMPTY = {
     ("PlannedRobot", "reachable"): True,
     ("Rollout", "phase"): "planned",
     ("Rollout", "scope"): "each",
-    ("RolloutNew", "scope"): "each",
+    ("Member", "before_scope"): "each",
     ("RolloutSummary", "scope"): "each",
 }
 
