@@ -57,7 +57,7 @@ class Fleet:
         """
         self.writer = writer
         self._elsewhere = elsewhere
-        self.instance = instance
+        self._find_instance = instance
         self.bell = Bell()
         """Rings at every change of a dataflow, desired or measured."""
         self.head: Head
@@ -118,18 +118,24 @@ class Fleet:
 
     def find(self, wanted: str | None, *, ended_too: bool = False) -> Record:
         """Return the dataflow with this name or UUID. Raises ControlError."""
-        records = self.records
-        if (
-            wanted is not None
-            and all(not each.running or wanted not in (each.name, each.uuid) for each in records)
-            and (instance := self.instance(wanted)) is not None
-        ):
+        if wanted is not None and (instance := self.instance(wanted)) is not None:
             return instance
+        records = self.records
         return records[find(records, wanted, ended_too=ended_too, elsewhere=self._elsewhere)]
 
     def get(self, key: str) -> Record | None:
         """Return the dataflow with this key, or None."""
         return self._records.get(key)
+
+    def instance(self, wanted: str) -> Record | None:
+        """Return the release over several machines with a name or UUID, None if there is none.
+
+        A dataflow that was started and runs comes before one of the same name.
+        """
+        for each in self._records.values():
+            if each.running and wanted in (each.name, each.uuid):
+                return None
+        return self._find_instance(wanted)
 
     def still_runs(self, record: Record) -> bool:
         """Return True until a run of a dataflow, or an instance of a release, has ended."""

@@ -31,8 +31,6 @@ _log = logging.getLogger(__name__)
 class Instance(Record, frozen=True):
     """A release that several machines run together."""
 
-    release: str = ""
-
 
 class _Described(NamedTuple):
     generation: int
@@ -64,7 +62,7 @@ class Instances:
         running = {robot.id for robot in self._robots.all if _runs(robot.releases.get(wanted))}
         return named[0] if len(named) == 1 and running <= machines else None
 
-    async def describe(self, instance: Instance) -> None:
+    async def describe(self, instance: Record) -> None:
         """Ask a machine for the nodes of an instance, unless they are known.
 
         Raises:
@@ -88,9 +86,7 @@ class Instances:
         )
 
     def _all(self) -> list[Instance]:
-        return [
-            self._instance(uuid, parts) for uuid, parts in sorted(self._parts().items()) if parts
-        ]
+        return [self._instance(uuid, parts) for uuid, parts in sorted(self._parts().items())]
 
     def _parts(self) -> dict[str, dict[str, tuple[Group, ReleaseState]]]:
         """Return the machines that run each instance, by its UUID.
@@ -116,8 +112,7 @@ class Instances:
                     yield robot.id, state
 
     def _instance(self, uuid: str, parts: Mapping[str, tuple[Group, ReleaseState]]) -> Instance:
-        first = next(iter(parts))
-        group, state = parts[first]
+        group, state = next(iter(parts.values()))
         known = self._described.get(uuid, _Described(0, {"nodes": []}, "/"))
         # In the middle of a switch machines may differ: each tells which nodes it runs itself.
         placement = {
@@ -139,12 +134,20 @@ class Instances:
             started_at=state.since,
             hold=0.0,
             opened=True,
-            release=state.running,
         )
 
 
 def _runs(state: ReleaseState | None) -> bool:
     return state is not None and bool(state.running)
+
+
+def refusal(instance: Record) -> ControlError:
+    """Return why a command that changes or stops a started dataflow does not take an instance."""
+    return ControlError(
+        "refused",
+        f"`{instance.name}` comes from a release",
+        "`dorafleet rollout` changes what releases run",
+    )
 
 
 def name_of(instance: str, dataflow: str) -> str:

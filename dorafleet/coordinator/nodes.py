@@ -19,7 +19,7 @@ from dorad.dataflow.nearest import did_you_mean
 from dorafleet.coordinator.asking import ask, ask_one, until_begun
 from dorafleet.coordinator.checking import check_going, check_names, check_runnable
 from dorafleet.coordinator.folding import pending_nodes, status_of
-from dorafleet.coordinator.instances import Instance
+from dorafleet.coordinator.instances import Instance, refusal
 from dorafleet.coordinator.reconcile import current
 from dorafleet.coordinator.recorded import values_of, write_record
 from dorafleet.coordinator.writing import actor_of, uninterrupted
@@ -249,11 +249,7 @@ class NodeMethods:
         """Return a dataflow whose nodes and edges may change one by one. Raises ControlError."""
         record = self._fleet.find(dataflow)
         if isinstance(record, Instance):
-            raise ControlError(
-                "refused",
-                f"`{record.name}` comes from a release",
-                "`dorafleet rollout` changes what releases run",
-            )
+            raise refusal(record)
         return record
 
     def _find(self, dataflow: str | None, id_: str) -> tuple[Record, NodeSpec, str]:

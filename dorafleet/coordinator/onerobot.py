@@ -14,7 +14,7 @@ import msgspec
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorafleet.coordinator.asking import ask_one
-from dorafleet.coordinator.instances import name_of
+from dorafleet.coordinator.instances import name_of, refusal
 from dorafleet.coordinator.messages import METHODS
 from dorafleet.coordinator.recorded import values_of, write_record
 
@@ -45,10 +45,10 @@ def named_without_robot(wanted: str | None, fleet: Fleet) -> Name:
 
     The name of an instance over several machines, `INSTANCE/NAME`, stays whole.
     """
-    if wanted is None or fleet.instance(wanted) is not None:
+    if wanted is None or "/" not in wanted or fleet.instance(wanted) is not None:
         return Name(None, wanted)
-    robot, slash, name = wanted.partition("/")
-    return Name(robot, name) if slash else Name(None, wanted)
+    robot, _, name = wanted.partition("/")
+    return Name(robot, name)
 
 
 def owners(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, list[str]] | None:
@@ -61,7 +61,9 @@ def owners(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, list[
         ControlError: there is no such robot.
     """
     robot, name = named_without_robot(wanted, fleet)
-    if wanted is None or name is None or fleet.instance(wanted) is not None:
+    if name is None:
+        return None
+    if robot is None and fleet.instance(name) is not None:
         return None
     if robot is None:
         if any(name in (record.name, record.uuid) for record in fleet.running):
@@ -186,11 +188,7 @@ def _unless_on_one(inner: Any, fleet: Fleet, robots: Robots) -> Handler:
             )
         instance = None if params.dataflow is None else fleet.instance(params.dataflow)
         if instance is not None:
-            raise ControlError(
-                "refused",
-                f"`{instance.name}` comes from a release",
-                "`dorafleet rollout` changes what releases run",
-            )
+            raise refusal(instance)
         own = msgspec.structs.replace(
             params, dataflow=named_without_robot(params.dataflow, fleet).dataflow
         )
@@ -252,7 +250,7 @@ async def plain(params: Any, fleet: Fleet, instances: Instances) -> Any:
         ControlError: it is an instance of which no machine answers.
     """
     name = named_without_robot(params.dataflow, fleet).dataflow
-    if name is not None and (instance := instances.find(name)) is not None:
+    if name is not None and (instance := fleet.instance(name)) is not None:
         await instances.describe(instance)
         name = instance.name
     return msgspec.structs.replace(params, dataflow=name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from dorafleet.rollout.model import FINAL
 from hwtests.fleet.enrolled import CLUSTER, NODES, enrolled
@@ -62,6 +62,8 @@ class Site:
     """A fleet whose robots trust the operator's key."""
 
     fleet: EnrolledFleet
+    text: ClassVar[str] = TEXT
+    """The dataflow's file."""
 
     @property
     def flows(self) -> dict[str, Flow]:
@@ -98,7 +100,7 @@ chmod 700 {home}/.ssh
         server = self.fleet.server
         for script in ("count.py", "check.py"):
             server.push(NODES / script, f"{FOLDER}/{script}")
-        server.write(f"{FOLDER}/dataflow.yml", head + TEXT)
+        server.write(f"{FOLDER}/dataflow.yml", head + self.text)
         server.write(f"{FOLDER}/grip.py", GRIP % grip)
         words = ("release", "build", f"{FOLDER}/dataflow.yml", "--name", "arm", "--json")
         built = self.fleet.dorafleet(*words, "--key", key, *options, timeout=300)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
-from hwtests.fleet.enrolled import NODES, enrolled
+from hwtests.fleet.enrolled import enrolled
 from hwtests.fleet.flows import Flow
-from hwtests.fleet.releasing import CRASH, FOLDER, GRIP, KEY, QUICK, Site
+from hwtests.fleet.releasing import CRASH, QUICK, Site
 from hwtests.robots import RobotError
 from hwtests.robots.effort import only_long
 from hwtests.robots.shell import wait_until
@@ -46,15 +46,7 @@ SETTLED_S = 180.0
 class Cell(Site):
     """Three robots that run a release as one instance."""
 
-    def build(self, grip: str, *options: str, key: str = KEY, head: str = "") -> str:
-        server = self.fleet.server
-        for script in ("count.py", "check.py"):
-            server.push(NODES / script, f"{FOLDER}/{script}")
-        server.write(f"{FOLDER}/dataflow.yml", head + TEXT)
-        server.write(f"{FOLDER}/grip.py", GRIP % grip)
-        words = ("release", "build", f"{FOLDER}/dataflow.yml", "--name", "arm", "--json")
-        built = self.fleet.dorafleet(*words, "--key", key, *options, timeout=300)
-        return str(json.loads(built)["release"])
+    text: ClassVar[str] = TEXT
 
     def start(self, release: str, *more: str) -> subprocess.CompletedProcess[str]:
         return self.attempt("rollout", "start", release, *QUICK, "--scope", "one", *more)

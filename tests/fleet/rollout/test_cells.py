@@ -10,7 +10,9 @@ import pytest
 from dorad.control.errors import ControlError
 from dorad.control.messages import Ref
 from dorad.release.manifest import Place, encode, id_of
+from dorafleet.coordinator.onerobot import plain
 from dorafleet.rollout.strategy import Budget
+from tests.fleet.coordinator.test_reconcile import record as any_record
 
 from .site import RULES, manifest, site, strategy
 
@@ -333,3 +335,17 @@ async def test_a_later_rollout_has_the_scope_with_which_robots_run_it_unless_it_
         await one.until(number, "succeeded", over=True)
         with pytest.raises(ControlError, match="with different scopes: each:cell, one"):
             await one.plan("pick@1", allow_lower=True)
+
+
+async def test_a_started_dataflow_comes_before_the_instance_of_a_release_with_its_name(tmp_path):
+    async with cells(tmp_path) as one:
+        number = await one.start(scope=CELLS, robots=["r1", "r2"])
+        await one.until(number, "succeeded", over=True)
+        fleet = one.control.fleet
+        assert fleet.find("pick").name == "a/pick"
+        started = any_record(name="pick")
+        fleet._records["pick"] = started
+        assert fleet.instance("pick") is None
+        assert fleet.find("pick") == started
+        assert (await plain(Ref(dataflow="pick"), fleet, one.control._instances)).dataflow == "pick"
+        assert fleet.find("a/pick").name == "a/pick"
