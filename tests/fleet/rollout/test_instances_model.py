@@ -5,16 +5,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 from msgspec.structs import replace
 
-from dorad.control.errors import ControlError
-from tests.agent.releases.simrobot import ALIVE, KINDS, TICK_S
+from tests.agent.releases.simrobot import ALIVE, TICK_S
 
 from .system import STRATEGY, PureSystem
+from .verbs import Verbs
 
 FIRST, SECOND, LATE, SOON = "a" * 64, "b" * 64, "d" * 64, "f" * 64
-robots = st.sampled_from(["r1", "r2", "r3"])
 
 
 def cell(release: str = FIRST, **keys) -> PureSystem:
@@ -122,7 +121,7 @@ def test_an_undo_brings_all_machines_back():
     assert system.observe().phase == "reverted"
 
 
-class AnInstanceChangesAsOne(RuleBasedStateMachine):
+class AnInstanceChangesAsOne(Verbs):
     """Three machines, and all verbs in any order."""
 
     @initialize(release=st.sampled_from([FIRST, SECOND]))
@@ -130,36 +129,6 @@ class AnInstanceChangesAsOne(RuleBasedStateMachine):
         self.system = PureSystem(3, scope="one")
         self.system.start(release, retry=False, allow_lower=False)
         self.system.pass_time(600)
-
-    def try_(self, verb, *args, **keys):
-        try:
-            verb(*args, **keys)
-        except ControlError as error:
-            assert error.code in ("refused", "exists", "not-found")
-
-    @rule(release=st.sampled_from(sorted(KINDS)), retry=st.booleans(), lower=st.booleans())
-    def start(self, release, retry, lower):
-        self.try_(self.system.start, release, retry=retry, allow_lower=lower)
-
-    @rule(at_once=st.booleans())
-    def undo(self, at_once):
-        self.try_(self.system.undo, at_once=at_once)
-
-    @rule()
-    def abort(self):
-        self.try_(self.system.abort)
-
-    @rule(robot=robots)
-    def cut(self, robot):
-        self.system.cut(robot)
-
-    @rule(robot=robots)
-    def heal(self, robot):
-        self.system.heal(robot)
-
-    @rule(robot=robots)
-    def cut_power(self, robot):
-        self.system.cut_power(robot)
 
     @rule(seconds=st.sampled_from([5, 10, 20, 40, 200]))
     def time_passes(self, seconds):

@@ -5,23 +5,20 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import initialize, invariant, rule
 from msgspec.structs import replace
 
-from dorad.control.errors import ControlError
 from tests.agent.releases.simrobot import ALIVE, KINDS, TICK_S
 
 from .system import SOAK_S, STRATEGY, PureSystem, System
+from .verbs import Verbs, robots
 
 GOOD = {release for release, kind in KINDS.items() if kind in ("good", "new idle")}
 SLOW_S = 2 * TICK_S
 """Time in which what has happened on a robot is reported."""
 
-robots = st.sampled_from(["r1", "r2", "r3"])
-releases = st.sampled_from(sorted(KINDS))
 
-
-class RolloutsKeepTheirWord(RuleBasedStateMachine):
+class RolloutsKeepTheirWord(Verbs):
     """Uses only the verbs and the observations of `System`."""
 
     def make(self) -> System:
@@ -35,24 +32,6 @@ class RolloutsKeepTheirWord(RuleBasedStateMachine):
         self.system.start(release, retry=False, allow_lower=False)
         self.system.pass_time(600)
 
-    def try_(self, verb, *args, **keys):
-        try:
-            verb(*args, **keys)
-        except ControlError as error:
-            assert error.code in ("refused", "exists", "not-found")
-
-    @rule(release=releases, retry=st.booleans(), allow_lower=st.booleans())
-    def start(self, release, retry, allow_lower):
-        self.try_(self.system.start, release, retry=retry, allow_lower=allow_lower)
-
-    @rule(at_once=st.booleans())
-    def undo(self, at_once):
-        self.try_(self.system.undo, at_once=at_once)
-
-    @rule()
-    def abort(self):
-        self.try_(self.system.abort)
-
     @rule(robot=robots)
     def stop(self, robot):
         self.system.stop(robot)
@@ -60,18 +39,6 @@ class RolloutsKeepTheirWord(RuleBasedStateMachine):
     @rule(robot=robots)
     def restart(self, robot):
         self.system.restart(robot)
-
-    @rule(robot=robots)
-    def cut(self, robot):
-        self.system.cut(robot)
-
-    @rule(robot=robots)
-    def heal(self, robot):
-        self.system.heal(robot)
-
-    @rule(robot=robots)
-    def cut_power(self, robot):
-        self.system.cut_power(robot)
 
     @rule(robot=robots, full=st.booleans())
     def fill_disk(self, robot, full):
