@@ -7,20 +7,25 @@ BIN := $(VENV)/bin
 HEARTBEAT := $(PYTHON) packaging/heartbeat.py
 TORTURE_SECONDS ?= 120
 MINUTES ?= 480
+ROBOTS ?= 5
 FAULT_SECONDS ?= 20
 # Tests wait for processes half of their time.
 WORKERS ?= $(shell expr $$(nproc) \* 2)
+# They have targets of their own, since they need a browser, ROS 2 or nodes from PyPI.
+WITHOUT_PEERS := --ignore tests/hub --ignore tests/browser --ignore tests/ros2_peers
 FUZZ_ENTRIES ?= 1000000
 EXPLORE_EXAMPLES ?= 1000
 AGENT_FRAMES ?= 100000
 FLEET_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 MUTANTS ?= 200
+# Robots wait for each other and for deadlines half of their time.
+HWTEST_WORKERS ?= 2
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native demo demo-fleet test test-long test-examples test-pure sanitize lint bytecode generate hub bench bench-rt bench-link bench-fleet bench-console soak-console \
-    bench-record bench-rollout check-record torture explore mutants fuzz fuzz-agent fuzz-fleet litmus faults model \
-    wheels deb arm64 hwtest hwtest-long vmtest clean
+.PHONY: help native native-node demo demo-fleet robots test test-long test-examples test-pure sanitize lint bytecode generate browser hub ros2 bench bench-rt bench-link bench-fleet bench-newcomer bench-console soak-console \
+    bench-observe bench-record bench-rollout bench-ros2 check-record check-stepping torture explore mutants fuzz fuzz-agent fuzz-fleet litmus faults model \
+    wheels check-wheels docs deb apt-repo arm64 hwtest hwtest-long vmtest clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -31,20 +36,28 @@ native: $(BIN)/python ## Compile the Python files, and the C part of the data pl
 	@$(HEARTBEAT) $(BIN)/python packaging/native.py
 	@$(HEARTBEAT) $(BIN)/python -m compileall -q dorad dorafleet
 
+native-node: ## Build libdora_node, for nodes in C and C++, into build/native-node (PREFIX=FOLDER)
+	@$(PYTHON) packaging/nodelib.py $(if $(PREFIX),--output $(PREFIX))
+
 demo: $(VENV)/.demo native ## Find faces in a moving camera picture for ten seconds
 	@echo "Running a camera, a detector and a sink for ten seconds: the first of them load libraries, then they print each second"
-	$(BIN)/dora run docs/examples/vision/dataflow.yml --stop-after 10s
+	$(BIN)/dora run docs/examples/vision/dataflow.yml --env FRAMES=300
 
-demo-fleet: $(VENV)/.dev native ## Run one dataflow over three robots on this machine, and cut a cable (half a minute)
+demo-fleet: $(VENV)/.fleet native ## Run one dataflow over three robots on this machine, and cut a cable (half a minute)
 	$(BIN)/python -m hwtests.demo
 
-# Prints the ten slowest steps. PYTEST_ARGS='--durations 0' prints all: setup, call and teardown of each test.
-test: $(VENV)/.dev native ## Check style, types and dependencies, and run every test but those of test-long, test-examples and hub
-	@$(MAKE) --no-print-directory -j2 lint bytecode
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10 -m 'not long and not examples' tests --ignore tests/hub $(PYTEST_ARGS)
+robots: $(VENV)/.fleet native ## Boot robots as containers, and open a shell in their network (on Debian 13, as root or with sudo; ROBOTS=5)
+	$(if $(filter-out 0,$(shell id -u)),sudo) $(BIN)/python -B -m hwtests.robots $(ROBOTS)
 
-test-long: $(VENV)/.dev native ## Run the tests of whole fleets, of builds, of long attacks, and of models in real time
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m long $$(grep -rl 'mark\.long' tests --include 'test_*.py') $(PYTEST_ARGS)
+# Prints the ten slowest steps. PYTEST_ARGS='--durations 0' prints all: setup, call and teardown of each test.
+# Its tests wait more than others.
+test: WORKERS := $(shell expr $$(nproc) \* 3)
+test: $(VENV)/.dev native ## Check style, types and dependencies, and run every test but those of test-long, test-examples, browser, hub and ros2
+	@$(MAKE) --no-print-directory -j2 lint bytecode
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10 -m 'not long and not examples' tests $(WITHOUT_PEERS) $(PYTEST_ARGS)
+
+test-long: $(VENV)/.dev native ## Run the tests of five seconds and more: whole fleets, several daemons, real releases, builds, long attacks, models
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 40 -m long $$(grep -rl 'mark\.long' tests --include 'test_*.py') $(PYTEST_ARGS)
 
 test-examples: $(VENV)/.dev native ## Run every example and the commands of every page
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m examples tests/examples tests/docs $(PYTEST_ARGS)
@@ -64,17 +77,24 @@ lint: $(VENV)/.dev ## Check style, types and dependency order
 
 # Compiles the tests once for all workers while mypy uses one processor. What cannot be collected, the tests report.
 bytecode: $(VENV)/.dev
-	@$(BIN)/pytest -qq --collect-only tests --ignore tests/hub >/dev/null 2>&1 || true
+	@$(BIN)/pytest -qq --collect-only tests $(WITHOUT_PEERS) >/dev/null 2>&1 || true
 
-generate: $(VENV)/.dev ## Generate what derives from other files: asyncio methods, the pages of the control API, the table of its methods, docs/house.svg
-	$(BIN)/python packaging/asyncmethods.py
+generate: $(VENV)/.dev ## Generate what derives from other files: the pages of the control API, the table of its methods, docs/house.svg
 	$(BIN)/python packaging/house.py
 	$(BIN)/python -m tests.control.reference
 	$(BIN)/python -m tests.fleet.coordinator.test_method_table
 
+browser: $(VENV)/.dev native docs ## Run the tests of pages, also of the documentation, in Chromium, which must be installed (a minute)
+	@command -v chromium >/dev/null || { echo "chromium is missing; install it: sudo apt-get install chromium" >&2; exit 1; }
+	$(BIN)/pytest -n2 tests/browser $(PYTEST_ARGS)
+
 hub: $(VENV)/.dev native ## Run third-party nodes from PyPI, unmodified
 	$(BIN)/python -m tests.hub.environment
 	$(BIN)/pytest tests/hub $(PYTEST_ARGS)
+
+ros2: $(VENV)/.dev native ## Run the bridge to ROS 2 beside real nodes of ROS 2 from PyPI (x86-64)
+	$(BIN)/python -m tests.ros2_peers.environment
+	$(BIN)/pytest -n 2 --dist worksteal tests/ros2_peers $(PYTEST_ARGS)
 
 bench: $(VENV)/.dev native ## Measure beside dora 1.1.0 and iceoryx2 (about 15 minutes)
 	$(BIN)/python -m hwtests.bench
@@ -88,14 +108,26 @@ bench-link: $(VENV)/.dev native ## Measure links between machines beside raw Zen
 bench-record: $(VENV)/.dev native ## Measure recording beside the mcap library; DORA=FOLDER also beside dora 1.1.0 (2 minutes)
 	$(BIN)/python -m hwtests.record.bench $(if $(DORA),--dora $(DORA))
 
-check-record: $(VENV)/.dev native ## Check that rerun and @mcap/core read our recordings, if they are installed
+check-record: $(VENV)/.dev native ## Check that rerun, @mcap/core and LeRobot read what we write, if they are installed, what messages of 1.5 GB take, and 400 recorders that leave (30 minutes)
 	$(BIN)/pytest -n0 hwtests/record $(PYTEST_ARGS)
+
+check-stepping: $(VENV)/.dev native ## Replay 200 random dataflows step by step 20 times each, beside busy loops (4 hours)
+	$(BIN)/python -m hwtests.record.stepping $(STEPPING_ARGS)
+
+bench-observe: $(VENV)/.dev native ## Measure what hop records, traces, metrics and log lines cost (2 minutes)
+	$(BIN)/python -m hwtests.observe.bench --write
+
+bench-ros2: $(VENV)/.dev native ## Measure the bridge to ROS 2 beside rclpy (5 minutes, x86-64)
+	$(BIN)/python -m hwtests.ros2.bench --write
 
 bench-fleet: $(VENV)/.dev ## Measure a coordinator with 1,000 simulated robots (3 minutes)
 	$(BIN)/python -m hwtests.scale --write
 
 bench-rollout: $(VENV)/.dev ## Measure a rollout beside ansible-playbook on ten systemd robots (as root, on Debian 13, 20 minutes)
 	$(BIN)/python -m hwtests.fleet.comparison --write
+
+bench-newcomer: $(VENV)/.dev ## Follow README and tutorial on a bare Debian 13, with five robots, and time each page (as root, on Debian 13, an hour)
+	$(BIN)/python -m hwtests.newcomer
 
 bench-console: $(VENV)/.dev ## Measure the console beside Textual's own widgets, and over a slow line (6 minutes)
 	$(BIN)/python -m hwtests.console --write
@@ -129,21 +161,45 @@ litmus: $(VENV)/.dev ## Look for the reorderings that the data plane's fences fo
 faults: $(VENV)/.dev native ## Inflict faults on running dataflows and look for damage (FAULT_SECONDS=20 each)
 	$(BIN)/python -m hwtests.faults --seconds $(FAULT_SECONDS)
 
-wheels: $(BIN)/python ## Build a wheel with the C part and one of pure Python into dist/
-	DORAD_NATIVE=1 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
-	DORAD_NATIVE=0 $(BIN)/pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir dist .
-	@ls dist/*.whl
+# ziglang compiles for both architectures, with symbols of glibc 2.28 and older.
+wheels: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
+wheels: $(BIN)/python ## Build wheels with the C part for amd64 and arm64, one of pure Python, and the sources into dist/
+	rm -f dist/dorad-*.whl dist/dorad-*.tar.gz
+	@mkdir -p build
+	@echo "Installing a compiler for both architectures into $(VENV); the first time that fetches 100 MB"
+	@$(HEARTBEAT) $(BIN)/pip install --quiet --disable-pip-version-check build ziglang
+	@for target in x86_64 aarch64; do \
+	    echo "Building the wheel for $$target"; \
+	    DORAD_NATIVE=1 CC="$(CURDIR)/$(BIN)/python -m ziglang cc -target $$target-linux-gnu.2.28 -s" \
+	        $(BIN)/python -m build --wheel --outdir dist . >build/wheels.log || { tail -20 build/wheels.log; exit 1; }; \
+	done
+	@echo "Building the wheel of pure Python, and the sources"
+	@DORAD_NATIVE=0 $(BIN)/python -m build --wheel --outdir dist . >build/wheels.log || { tail -20 build/wheels.log; exit 1; }
+	@$(BIN)/python -m build --sdist --outdir dist . >build/wheels.log || { tail -20 build/wheels.log; exit 1; }
+	@ls -1s --block-size=KiB dist/dorad-*
+
+check-wheels: $(VENV)/.dev ## Install the wheels in dist/ with each Python of this machine, by pip and uv (needs PyPI, 5 minutes)
+	$(BIN)/pytest -n0 --timeout 900 -rs hwtests/wheels $(PYTEST_ARGS)
+
+docs: $(VENV)/.dev ## Build the documentation as a site into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --config-file packaging/site/mkdocs.yml
+	@echo build/site/index.html
 
 deb: ## Build the Debian packages into dist/
 	packaging/deb.sh
 
+apt-repo: ## Lay out a signed apt repository of the packages in dist/ into dist/apt (APT_KEY=FINGERPRINT)
+	packaging/apt-repo.sh
+
 arm64: ## Build the packages for arm64 and try them under emulation (as root, on Debian 13, an hour)
 	packaging/arm64.sh
 
-hwtest: $(VENV)/.dev ## Try the package and real time on systemd robots (as root, on Debian 13)
-	$(BIN)/pytest -n0 --timeout 600 -rsP $(HWTESTS) $(PYTEST_ARGS)
+hwtest: $(VENV)/.dev native ## Try the package and real time on systemd robots (as root, on Debian 13)
+	$(BIN)/pytest -n $(HWTEST_WORKERS) --dist loadfile --timeout 600 -rsP -m 'not alone' $(HWTESTS) $(PYTEST_ARGS)
+	$(BIN)/pytest -n0 --timeout 600 -rsP -m alone hwtests/realtime $(PYTEST_ARGS) || [ $$? = 5 ]  # none is selected
 
 hwtest-long: export HWTEST_LONG := 1
+hwtest-long: HWTEST_WORKERS := 1
 hwtest-long: HWTESTS += hwtests/fleet
 hwtest-long: hwtest ## The same with fleets, 50 power cuts, half an hour of rollouts under faults, and more of all else (two hours)
 
@@ -154,7 +210,7 @@ model: ## Check the data plane's protocol exhaustively (needs spin and gcc)
 	$(PYTHON) -m hwtests.model.run
 
 clean: ## Remove what these targets made
-	rm -rf dorad/shm/native/_native.abi3.so build/native build/sanitize $(VENV) .venv-hub .venv-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf dorad/shm/native/_native.abi3.so build/native build/native-node build/sanitize $(VENV) .venv-hub .venv-peers .venv-ros2* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say which: make PYTHON=python3.13" >&2; exit 1; }
@@ -169,7 +225,12 @@ $(VENV)/.demo: pyproject.toml | $(BIN)/python
 	$(HEARTBEAT) $(BIN)/pip install --disable-pip-version-check --editable '.[demo]'
 	@touch $@
 
+$(VENV)/.fleet: pyproject.toml | $(BIN)/python
+	@echo "Installing dorad and what a fleet needs into $(VENV); the first time that takes a minute or two"
+	$(HEARTBEAT) $(BIN)/pip install --disable-pip-version-check --editable '.[agent,demo,fleet,link]'
+	@touch $@ $(VENV)/.demo
+
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	@echo "Installing dorad and what its tests need into $(VENV); the first time that takes a few minutes"
 	$(HEARTBEAT) $(BIN)/pip install --disable-pip-version-check --editable '.[demo,dev,fleet]'
-	@touch $@ $(VENV)/.demo
+	@touch $@ $(VENV)/.demo $(VENV)/.fleet

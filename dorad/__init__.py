@@ -3,7 +3,7 @@
 try:
     from dorad._build import VERSION
 except ImportError:  # a tree that was never built; see packaging/version.py
-    VERSION = "0.2.0.dev0"
+    VERSION = "0.3.0.dev0"
 
 __version__: str = VERSION
 

@@ -10,13 +10,10 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import BinaryIO
+from typing import BinaryIO
 
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """Errors of a write for which there is no room: on the disk, in a quota or in one file."""
@@ -108,6 +105,26 @@ def temporary_folder(above: Path, start: str) -> Iterator[Path]:
             os.close(number)
 
 
+@contextmanager
+def new_name(path: Path) -> Iterator[Path]:
+    """Yield another path, where a block makes a file or folder; at its end that becomes `path`.
+
+    A block that raises leaves nothing. What a killed process leaves is called
+    `.NAME.unfinished-…`, and is removed by the next try.
+
+    Raises:
+        OSError: it cannot be made, or `path` is there meanwhile, and no empty folder.
+    """
+    above = path.absolute().parent
+    with temporary_folder(above, f".{path.name}.unfinished-") as folder:
+        yield folder / path.name
+        made = folder / path.name
+        if path.is_symlink() or (path.exists() and not path.is_dir()):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        made.rename(path)
+    sync_folder(above)
+
+
 def temporary_names(name: str) -> re.Pattern[str]:
     """Return the pattern of the names that files have before they become `name`."""
     return re.compile(rf"\.{re.escape(name)}\.[0-9a-f]{{8}}")
@@ -124,10 +141,10 @@ def remove_abandoned(folder: Path, names: re.Pattern[str]) -> None:
     """
     try:
         with os.scandir(folder) as entries:
-            found = [folder / entry.name for entry in entries if names.fullmatch(entry.name)]
+            abandoned = [folder / entry.name for entry in entries if names.fullmatch(entry.name)]
     except FileNotFoundError:
         return
-    for path in found:
+    for path in abandoned:
         try:
             _remove_unless_kept(path)
         except OSError as error:

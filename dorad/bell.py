@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 
 class Bell:
@@ -14,6 +11,11 @@ class Bell:
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
+
+    @property
+    def next(self) -> asyncio.Event:
+        """The event that the next ring sets: one who takes it before looking misses none."""
+        return self._event
 
     def ring(self) -> None:
         """Wake all tasks that wait now."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+import re
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Any, Literal
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 Stream = Literal["stdout", "stderr"]
 Level = Literal["error", "warn", "info", "debug", "trace", "stdout"]
 
 RAW: Literal["stdout"] = "stdout"
 """The level of a line without a severity, from either stream."""
+
+_ERROR = re.compile(r"\W{,40}[Ee]rror:|.{,80}?\b(?:ERROR|FATAL|CRITICAL)\b", re.DOTALL)
+"""How lines without a level begin that tell of an error: `[ERROR] no frame`, `error: no frame`."""
 
 LAST_MOMENT = 253_370_764_800
 """The year 9998, in seconds since 1970. Times beyond it cannot be shown as a date."""
@@ -23,9 +25,9 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     """One line of a node, or of the daemon itself (`node` None)."""
 
     timestamp: Annotated[float, msgspec.Meta(ge=0, lt=LAST_MOMENT)]
-    """Seconds since 1970, from the line itself, else when it was read."""
+    """Seconds since 1970. If the line has no time of its own, it is the time of reading."""
     level: Level
-    """`stdout` is that of a line without a severity, from either stream."""
+    """`stdout` means that the line has no severity; it may come from either stream."""
     node: str | None
     message: str
     stream: Stream = "stdout"
@@ -35,7 +37,14 @@ class LogRecord(msgspec.Struct, frozen=True, gc=False):
     line: Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)] | None = None
     module_path: str | None = None
     machine: str | None = None
-    """The machine that it is on; only from a coordinator."""
+    """The machine of the line; only from a coordinator."""
+
+
+def is_error(record: LogRecord) -> bool:
+    """Return True if a record tells of an error, by its level or, without one, by its text."""
+    if record.level == RAW:
+        return _ERROR.match(record.message) is not None
+    return record.level == "error"
 
 
 def size(record: LogRecord) -> int:

@@ -12,7 +12,7 @@ _DIGITS = 20
 @lru_cache(maxsize=10_000)
 def natural(name: str) -> tuple[str, str]:
     """Return the sort key of a name; wherever names are ordered, they are ordered by it."""
-    return _NUMBER.sub(lambda found: found[0].zfill(_DIGITS), name), name
+    return _NUMBER.sub(lambda match: match[0].zfill(_DIGITS), name), name
 
 
 def natural_item(item: tuple[str, object]) -> tuple[str, str]:

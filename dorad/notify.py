@@ -9,13 +9,10 @@ import asyncio
 import logging
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sdnotify import SystemdNotifier
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 IDLE_S = 2.0
 """Time between two updates of the status line without a watchdog."""

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from dorad.terminal import visible_lines
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 LEVELS = ("debug", "info", "warning", "error")
 

@@ -39,22 +39,22 @@ def start_time(pid: int) -> int | None:
 
     Pid and start time together identify a process until the machine reboots.
     """
-    found = stat_fields(pid)
-    return None if found is None else int(found[_START_TIME])
+    fields = stat_fields(pid)
+    return None if fields is None else int(fields[_START_TIME])
 
 
 def parent_of(pid: int) -> int | None:
     """Return the pid of a process's parent; None if the process does not exist."""
-    found = stat_fields(pid)
-    return None if found is None else int(found[_PARENT])
+    fields = stat_fields(pid)
+    return None if fields is None else int(fields[_PARENT])
 
 
 def is_alive(pid: int, started: int | None = None) -> bool:
     """Return True if a process runs (a zombie does not), and has the start time `started`."""
-    found = stat_fields(pid)
-    if found is None or found[_STATE] in b"ZX":
+    fields = stat_fields(pid)
+    if fields is None or fields[_STATE] in b"ZX":
         return False
-    return started is None or int(found[_START_TIME]) == started
+    return started is None or int(fields[_START_TIME]) == started
 
 
 def is_sigstopped(pid: int) -> bool:
@@ -63,20 +63,20 @@ def is_sigstopped(pid: int) -> bool:
     Costs about ten microseconds, and does not wake the process.
     """
     try:
-        found = stat_fields(pid)
+        fields = stat_fields(pid)
     except OSError:  # no descriptor left
         return False
-    return found is not None and found[_STATE] in (b"T", b"t")
+    return fields is not None and fields[_STATE] in (b"T", b"t")
 
 
 def is_busy(pid: int) -> bool:
     """Return True if a thread of a process computes, or waits for a processor or a disk."""
     try:
         with os.scandir(f"/proc/{pid}/task") as threads:
-            found = [stat_fields(f"{pid}/task/{thread.name}") for thread in threads]
+            of_threads = [stat_fields(f"{pid}/task/{thread.name}") for thread in threads]
     except OSError:  # it has ended, belongs to another user, or no descriptor is left
         return False
-    return any(fields is not None and fields[_STATE] in (b"R", b"D") for fields in found)
+    return any(fields is not None and fields[_STATE] in (b"R", b"D") for fields in of_threads)
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Sequence
+from math import isfinite
 
 _BIDIRECTIONAL = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _LINE_ENDS = "\x85\u2028\u2029"
@@ -24,7 +26,9 @@ _INVISIBLE = (
 _MARKS = (
     "\u0300-\u034e\u0350-\u036f\u0483-\u0489\u1ab0-\u1aff\u1dc0-\u1dff\u20d0-\u20ff\ufe20-\ufe2f"
 )
-_BEYOND_ASCII = f"\x7f-\x9f{_LINE_ENDS}{_BIDIRECTIONAL}{_SURROGATES}{_INVISIBLE}"
+# Terminals such as kitty show pictures in cells with this character.
+_PLACEHOLDER = "\U0010eeee"
+_BEYOND_ASCII = f"\x7f-\x9f{_LINE_ENDS}{_BIDIRECTIONAL}{_SURROGATES}{_INVISIBLE}{_PLACEHOLDER}"
 _PILED = f"(?<=[{_MARKS}]{{4}})[{_MARKS}]"
 # Compiled at the first use, which few commands have: that takes longer than to import a module.
 _ONE_LINE = f"[\x00-\x08\x0a-\x1f{_BEYOND_ASCII}]|{_PILED}"
@@ -35,8 +39,9 @@ _JSON = f"[{_BEYOND_ASCII}]|{_PILED}"
 def visible(text: str) -> str:
     r"""Return `text` on one line with control characters escaped, such as `\x1b` or `\n`.
 
-    These are C0 without tab, DEL, C1, bidirectional controls, line separators, surrogates and
-    characters without a shape; also the fifth and later marks above one letter.
+    These are C0 without tab, DEL, C1, bidirectional controls, line separators, surrogates,
+    characters without a shape and placeholders of pictures; also the fifth and later marks above
+    one letter.
     """
     return text if _is_plain(text) else re.sub(_ONE_LINE, _escaped, text)
 
@@ -82,3 +87,28 @@ def _escaped(match: re.Match[str]) -> str:
 def _escaped_in_json(match: re.Match[str]) -> str:
     units = match[0].encode("utf-16-be", "surrogatepass").hex()
     return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+
+
+BARS = "▁▂▃▄▅▆▇█"
+PLAIN_BARS = "_.:-=+*#"
+"""For a terminal that does not have the others."""
+
+
+def bars(points: Sequence[float | None], width: int, *, letters: str = BARS) -> str:
+    """Return a letter for each of `width` equal parts of the points: its largest, from 0 up.
+
+    A part without a figure is a space.
+    """
+    most = max((each for each in points if each is not None and isfinite(each)), default=0.0)
+    line = ""
+    for place in range(width):
+        part = points[place * len(points) // width : (place + 1) * len(points) // width]
+        known = [each for each in part if each is not None and isfinite(each)]
+        if not known:
+            line += " "
+        elif most <= 0:
+            line += letters[0]
+        else:
+            part_of_most = min(1.0, max(0.0, max(known) / most))
+            line += letters[round(part_of_most * (len(letters) - 1))]
+    return line

@@ -14,6 +14,7 @@ if ! dpkg-query -W -f '${db:Status-Status}\n' $needed 2>/dev/null | awk '$1 != "
         echo "missing; install it: sudo apt-get install $needed" >&2
         exit 1
     fi
+    echo "Installing what the build needs" >&2
     apt-get -qq update
     DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=300 install -y --no-install-recommends $needed >/dev/null
 fi
@@ -25,12 +26,13 @@ if [ "${listed%%[-+~]*}" != "${version%%[-+~]*}" ]; then
     exit 1
 fi
 
+version=${1:-$version}
+echo "Building the Debian packages of $version, which takes two minutes and fetches 100 MB from PyPI" >&2
 tree=build/deb/dorad
 rm -rf build/deb
 mkdir -p "$tree" dist
 tar -c --exclude=__pycache__ dorad dorafleet packaging units pyproject.toml README.md LICENSE | tar -x -C "$tree"
 mv "$tree/packaging/debian" "$tree/debian"
-version=${1:-$version}
 sed -i "1s/(.*)/($version)/" "$tree/debian/changelog"
 
 (
@@ -38,18 +40,20 @@ sed -i "1s/(.*)/($version)/" "$tree/debian/changelog"
     umask 022
     # The caller's Python variables must not affect the build.
     unset PYTHONPATH PYTHONHOME VIRTUAL_ENV MAKEFLAGS MAKELEVEL
-    dpkg-buildpackage --no-sign --build=binary >../build.log 2>&1
+    # Prints dots meanwhile.
+    python3 packaging/heartbeat.py sh -c 'exec dpkg-buildpackage --no-sign --build=binary >../build.log 2>&1' >&2
 ) || {
     tail -40 build/deb/build.log >&2
     echo "the build failed; see build/deb/build.log" >&2
     exit 1
 }
-for name in dorafleet dorad; do
+echo "Checking them with lintian" >&2
+for name in libdora-node1 libdora-node-dev dorafleet dorad; do
     architecture=$(dpkg --print-architecture)
     package=${name}_${version}_$architecture.deb
     # Each commit makes files of other names: dist/ holds one package of each kind.
     rm -f dist/"$name"_*~dev*_"$architecture".deb
-    lintian --fail-on error --tag-display-limit 0 --allow-root "build/deb/$package"
+    python3 packaging/heartbeat.py lintian --fail-on error --tag-display-limit 0 --allow-root "build/deb/$package" >&2
     mv "build/deb/$package" dist/
     echo "dist/$package"
 done

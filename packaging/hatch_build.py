@@ -1,7 +1,8 @@
-"""Put the C part of the data plane into the wheel, where this machine can compile it."""
+"""Put the C part of the data plane, and libdora_node, into the wheel, where a compiler is."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -11,6 +12,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 TARGET = "dorad/shm/native/_native.abi3.so"
+LIBRARY = "dorad/libdora"
+"""Where `dora cflags` finds headers and library of nodes in C and C++."""
 
 
 class NativeHook(BuildHookInterface):
@@ -26,15 +29,36 @@ class NativeHook(BuildHookInterface):
             # Python loads it from the source tree.
             self._compile(script)
             return
-        made = root / "build/native" / Path(TARGET).name
+        # One folder for each compiler: an extension for another architecture is not up to date.
+        compiler = hashlib.sha256(os.environ.get("CC", "").encode()).hexdigest()[:8]
+        made = root / "build/native" / compiler / Path(TARGET).name
         self._compile([*script, "--output", str(made.parent)])
         if made.exists():
-            tag = subprocess.run(
-                [*script, "--tag", str(made)], check=True, capture_output=True, text=True
-            )
             build_data["force_include"][str(made)] = TARGET
             build_data["pure_python"] = False
+            libraries = [made, *self._add_library(root, build_data)]
+            words = [*script, *(f"--tag={path}" for path in libraries)]
+            tag = subprocess.run(words, check=True, capture_output=True, text=True)
             build_data["tag"] = tag.stdout.strip()
+
+    def _add_library(self, root: Path, build_data: dict[str, Any]) -> list[Path]:
+        """Add libdora_node, and return it. A wheel has no links: a linker script stands for one."""
+        prefix = root / "build/wheel-node"
+        script = [sys.executable, str(root / "packaging/nodelib.py"), "--output", str(prefix)]
+        self._compile([*script, "--rpath"])
+        library = prefix / "lib/libdora_node.so.1"
+        if not library.exists():
+            return []
+        link = prefix / "lib/libdora_node.so"
+        link.unlink(missing_ok=True)
+        link.write_text(f"INPUT({library.name})\n")
+        for folder in ("include", "lib"):
+            for path in (prefix / folder).rglob("*"):
+                if path.is_file():
+                    build_data["force_include"][str(path)] = (
+                        f"{LIBRARY}/{path.relative_to(prefix).as_posix()}"
+                    )
+        return [library]
 
     def _compile(self, command: list[str]) -> None:
         # What a newer compiler warns of keeps no user from the extension.

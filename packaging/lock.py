@@ -4,9 +4,10 @@
     python3 packaging/lock.py              # the newest versions that pyproject.toml allows
     python3 packaging/lock.py --keep       # keep the locked versions, look up their hashes again
 
-Writes `requirements.lock` (dependencies of dorad, its agent and its links), `fleet.lock`
-(additional ones of dorafleet) and `build.lock` (tools that build our own wheel). Queries the
-package index through pip, 24 or newer, and installs nothing. Commit the files, then `make deb`.
+Writes `requirements.lock` (dependencies of dorad, its agent, its links and its exporter),
+`fleet.lock` (additional ones of dorafleet) and `build.lock` (tools that build our own wheel).
+Queries the package index through pip, 24 or newer, and installs nothing. Commit the files, then
+`make deb`.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ def main() -> None:
     keep = parser.parse_args().keep
     project = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
     extras = project["project"]["optional-dependencies"]
-    wanted = [*project["project"]["dependencies"], *extras["agent"], *extras["link"]]
+    wanted = [*project["project"]["dependencies"]]
+    wanted += [each for name in ("agent", "link", "telemetry") for each in extras[name]]
     robots = lock(HERE / "requirements.lock", wanted, keep=keep)
     lock(HERE / "fleet.lock", extras["fleet"], keep=keep, beside=robots)
     lock(HERE / "build.lock", [*project["build-system"]["requires"], "setuptools"], keep=keep)

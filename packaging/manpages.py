@@ -14,7 +14,9 @@ from dorad import __version__
 from dorad.agent.main import command as robot
 from dorad.cli.root import cli
 from dorad.daemon.main import command as daemon
+from dorad.telemetry.main import command as exporter
 from dorafleet.cli.main import cli as fleet
+from dorafleet.telemetry.main import command as fleet_exporter
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +32,14 @@ def main() -> None:
     (folder / "dorad.8").write_text(service)
     agent = page("dorad-agent", 8, robot, "follow the coordinator of a fleet", "dorad(8)")
     (folder / "dorad-agent.8").write_text(agent)
+    telemetry = page("dorad-telemetry", 8, exporter, "send metrics and logs", "dorad(8)")
+    (folder / "dorad-telemetry.8").write_text(telemetry)
     manager = page("dorafleet", 1, fleet, "manage many robots over SSH", "dora(1), ssh(1)")
     (folder / "dorafleet.1").write_text(manager)
+    metrics = page(
+        "dorafleet-telemetry", 8, fleet_exporter, "send metrics of a fleet", "dorafleet(1)"
+    )
+    (folder / "dorafleet-telemetry.8").write_text(metrics)
 
 
 def page(name: str, section: int, command: click.Command, what: str, also: str) -> str:

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Compile the C part of the data plane: packaging/native.py [--output FOLDER]
 
-Without a compiler or Python's headers it warns, and the data plane runs in pure Python.
+Without a compiler or Python's headers it warns, and the data plane runs in pure Python. `$CC` may
+compile for another architecture: `CC="python -m ziglang cc -target aarch64-linux-gnu.2.28"`.
 `DORAD_NATIVE=1` makes that an error, `DORAD_NATIVE=0` compiles nothing. An extension that is up to
 date is kept.
 """
@@ -41,7 +42,11 @@ FLAGS = (
 OLDEST_GLIBC = 17
 """Minor version of the oldest glibc 2.x that wheels are marked for: that of manylinux2014."""
 
-GLIBC = {"libc.so.6", "ld-linux-aarch64.so.1"}
+GLIBC = {"libc.so.6", "ld-linux-aarch64.so.1", "ld-linux-x86-64.so.2"}
+
+
+MACHINES = {"Advanced Micro Devices X86-64": "x86_64", "AArch64": "aarch64"}
+"""Architectures, by the words of readelf."""
 
 
 class UnavailableError(Exception):
@@ -52,7 +57,13 @@ def main() -> int:
     """Compile the extension. Return 0 if it exists then, or if it is not required."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=abi.SOURCES, help="folder of the extension")
-    parser.add_argument("--tag", type=Path, metavar="FILE", help="only print FILE's wheel tag")
+    parser.add_argument(
+        "--tag",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="only print the tag of a wheel with FILE; may be repeated",
+    )
     parser.add_argument("flags", nargs="*", help="more flags for the compiler, after --")
     arguments = parser.parse_args()
     if arguments.tag:
@@ -108,10 +119,15 @@ def headers() -> str:
 
 def compile_into(path: Path, command: list[str]) -> int:
     """Compile all sources to one extension at `path`. Return the compiler's exit code."""
-    sources = sorted(source.relative_to(ROOT) for source in abi.SOURCES.glob("*.c"))
+    sources = sorted(
+        source.relative_to(ROOT)
+        for folder in (abi.CORE, abi.SOURCES)
+        for source in folder.glob("*.c")
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".build-") as folder:
         Path(folder, "layout_constants.h").write_text(abi.header())
+        _write_pyconfig(Path(folder), command)
         made = Path(folder, path.name)
         command += [f'-DDORAD_FINGERPRINT="{abi.fingerprint()}"', f"-I{folder}"]
         command += [*map(str, sources), "-o", str(made)]
@@ -124,21 +140,48 @@ def compile_into(path: Path, command: list[str]) -> int:
     return done.returncode
 
 
-def platform_tag(path: Path) -> str:
-    """Return the platform that the extension needs: `manylinux` where glibc is all it links to.
+def _write_pyconfig(folder: Path, command: list[str]) -> None:
+    """Give Debian's pyconfig.h, which looks for that of the target, this machine's.
+
+    Both are LP64, and the limited API uses nothing else of it.
+    """
+    if "-target" not in command:
+        return
+    target = command[command.index("-target") + 1].partition(".")[0]
+    python = f"python3.{sys.version_info.minor}"
+    host = Path("/usr/include", sysconfig.get_config_var("MULTIARCH") or "", python, "pyconfig.h")
+    if host.exists() and target not in str(host):
+        own = folder / target / python / "pyconfig.h"
+        own.parent.mkdir(parents=True)
+        own.write_text(f'#include "{host}"\n')
+
+
+def platform_tag(paths: list[Path]) -> str:
+    """Return the platform that libraries need: `manylinux` where glibc is all they link to.
 
     Wheels for manylinux name the oldest glibc that has every symbol.
     """
     plain = sysconfig.get_platform().replace("-", "_")
-    if platform.libc_ver()[0] != "glibc" or not shutil.which("objdump"):
+    if platform.libc_ver()[0] != "glibc" or not shutil.which("readelf"):
         return plain
-    command = ["objdump", "--private-headers", str(path)]
-    listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    libraries = set(re.findall(r"^ +NEEDED +(\S+)$", listed, re.MULTILINE))
-    versions = [int(minor) for minor in re.findall(r" GLIBC_2\.(\d+)", listed)]
-    if libraries - GLIBC:
+    command = [
+        "readelf",
+        "--file-header",
+        "--dynamic",
+        "--version-info",
+        "--wide",
+        *map(str, paths),
+    ]
+    env = os.environ | {"LC_ALL": "C"}
+    listed = subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
+    libraries = set(re.findall(r"\(NEEDED\) +Shared library: \[(.+)\]$", listed, re.MULTILINE))
+    versions = [int(minor) for minor in re.findall(r"Name: GLIBC_2\.(\d+)", listed)]
+    machine = MACHINES.get(
+        match[1] if (match := re.search(r"Machine: +(.+)$", listed, re.M)) else ""
+    )
+    if libraries - GLIBC or machine is None:
         return plain
-    return f"manylinux_2_{max([OLDEST_GLIBC, *versions])}_{platform.machine()}"
+    return f"manylinux_2_{max([OLDEST_GLIBC, *versions])}_{machine}"
 
 
 if __name__ == "__main__":

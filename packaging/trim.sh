@@ -28,3 +28,8 @@ rm -rf numpy/f2py numpy/_core/include numpy/_core/lib numpy/random/lib numpy/_py
 
 # SQLite's own programs.
 rm -rf apsw/sqlite_extra_binaries
+
+# Pillow reads JPEG, PNG and WebP; without AVIF, fonts and colour profiles.
+rm -f PIL/_avif.* PIL/_imagingft.* PIL/_imagingcms.* PIL/_imagingtk.* \
+    pillow.libs/libavif-* pillow.libs/libfreetype-* pillow.libs/libharfbuzz-* \
+    pillow.libs/libbrotli* pillow.libs/liblcms2-*

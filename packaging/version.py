@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-BASE = "0.2.0.dev"
+BASE = "0.3.0.dev"
 """Without `.dev` it is that of a release, and the commit is no part of the version."""
 
 UNKNOWN = f"{BASE}0" if BASE.endswith(".dev") else BASE

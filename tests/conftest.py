@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
+import re
 import signal
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Generator, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -18,9 +21,6 @@ from tests.harness.commands import command_server
 from tests.harness.daemon import Daemon, daemon, emptied
 from tests.harness.leaks import collect_garbage, nothing_leaks
 from tests.harness.ports import reserved_ports
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 __all__ = ["chance", "nothing_leaks"]
 
@@ -51,6 +51,16 @@ settings.register_profile(
 settings.load_profile(
     "mutant" if "MUTATION_TEST" in os.environ else "explore" if examples else "same"
 )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while tests are collected: modules and tests stay."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_finish() -> None:
@@ -84,6 +94,13 @@ def ports() -> Iterator[None]:
     """The ports that `free_port` returns."""
     with reserved_ports():
         yield
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder whose path is short: those of sockets below it may have 107 bytes."""
+    name = re.sub(r"\W", "_", request.node.name.removeprefix("test_"))
+    return tmp_path_factory.mktemp(name[:12])
 
 
 @pytest.fixture(autouse=True)

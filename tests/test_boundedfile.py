@@ -1,7 +1,5 @@
 """Files of strangers: pipes, devices and large ones end at once."""
 
-from __future__ import annotations
-
 import errno
 import os
 import socket

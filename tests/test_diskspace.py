@@ -1,21 +1,34 @@
-"""When a disk is getting full."""
+"""When a disk is getting full, or will be soon."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.control.errors import ControlError
+from dorad.control.messages import NodeInfo, NodeMetrics
 from dorad.control.messages.agent import AgentReport
+from dorad.control.nextsteps import next_step
 from dorad.daemon.measuring.summary import CrashHistory, findings
-from dorad.diskspace import EVERY_S, DiskWatch, LowDisk, Space, low_disks, spaces
+from dorad.diskspace import (
+    BLOCK_S,
+    BLOCKS,
+    EVERY_S,
+    SOON_S,
+    DiskWatch,
+    FillingDisk,
+    LowDisk,
+    Room,
+    Space,
+    low_disks,
+    room_after,
+    spaces,
+)
 from dorafleet.coordinator.reports import MAX_WARNINGS, check_report
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GB = 1_000_000_000
 
@@ -89,6 +102,89 @@ def test_disks_are_measured_again_only_after_a_while(tmp_path: Path) -> None:
     assert watch.low() is not first
     (measured,) = spaces([tmp_path, tmp_path / "missing"])
     assert 0 < measured.free <= measured.size
+
+
+def rooms(steps: Iterable[float], free: float = 20 * GB) -> list[Room]:
+    """Return what is known each five seconds, of a disk that loses so many bytes a second."""
+    room, known = Room(), []
+    for number, step in enumerate(steps):
+        free -= EVERY_S * step
+        room = room_after(room, EVERY_S * number, int(free))
+        known.append(room)
+    return known
+
+
+MINUTE = round(BLOCK_S / EVERY_S)
+
+
+def test_a_disk_that_is_full_in_half_an_hour_fills_after_five_minutes_until_that_ends() -> None:
+    known = rooms([20e6] * (BLOCKS * MINUTE + 1) + [0.0] * MINUTE)
+    assert not any(each.fills for each in known[: BLOCKS * MINUTE])
+    assert known[BLOCKS * MINUTE].fills
+    assert known[BLOCKS * MINUTE].rate == pytest.approx(20e6)
+    assert known[BLOCKS * MINUTE].seconds == pytest.approx(700, abs=10)
+    assert not known[-1].fills
+
+
+def test_what_ends_before_or_takes_hours_fills_no_disk() -> None:
+    build = [60e6] * (4 * MINUTE) + [0.0] * MINUTE
+    slow = [20 * GB / (2 * SOON_S)] * (20 * MINUTE)
+    turns = ([30e6] * MINUTE + [-30e6] * MINUTE) * 10
+    download = [50e3] * MINUTE + [50e6] * (3 * MINUTE) + [50e3] * (9 * MINUTE)
+    for steps in (build, slow, turns, download):
+        assert not any(each.fills for each in rooms(steps))
+
+
+def test_nothing_is_known_of_a_disk_after_the_machine_slept() -> None:
+    room = rooms([20e6] * (BLOCKS * MINUTE + 1))[-1]
+    at, free = room.blocks[-1]
+    assert room_after(room, at + 3 * BLOCK_S, free - 1) == Room(((at + 3 * BLOCK_S, free - 1),))
+
+
+@given(st.lists(st.floats(-50e6, 50e6), max_size=120))
+def test_a_disk_fills_only_if_it_would_be_full_soon(steps: list[float]) -> None:
+    before = Room()
+    for room in rooms(step for step in steps for _ in range(4)):
+        assert len(room.blocks) <= BLOCKS + 1
+        if room.fills and not before.fills:
+            assert room.seconds < SOON_S
+            assert room.blocks[-1][1] < room.blocks[0][1]
+        before = room
+
+
+def node(name: str, written: float) -> NodeInfo:
+    return NodeInfo("u", "pick", name, "running", 7, 0, NodeMetrics(disk_write=written))
+
+
+def test_a_disk_that_fills_is_an_alert_with_the_node_that_writes_most() -> None:
+    disk = FillingDisk("/var/lib/dorad", 48e6, 1490.0)
+
+    def text(*nodes: NodeInfo) -> str:
+        (only,) = findings(5.0, nodes, [], [], CrashHistory(), "", filling=[disk])
+        assert (only.cause, only.subject, only.severity) == ("disk-fills", disk.folder, "warn")
+        assert "du -xh --max-depth 2 /var/lib/dorad" in next_step(only)
+        return only.text
+
+    full = "the disk of /var/lib/dorad loses 48.0 MB/s and is full in about 25 min"
+    assert text(node("cam", 1e6), node("logger", 47e6)) == f"{full}: node logger writes most"
+    assert text(node("cam", 1e6)) == full
+    assert text() == full
+
+
+def test_a_disk_is_low_or_fills_but_never_both(tmp_path: Path) -> None:
+    watch = DiskWatch([tmp_path], lambda: now)
+    free = 4 * GB
+
+    def measured(folders: object) -> list[Space]:
+        return [Space(str(tmp_path), 1, 100 * GB, int(free), 0, 0)]
+
+    kinds = set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dorad.diskspace.spaces", measured)
+        for number in range(12 * MINUTE):
+            now, free = 100.0 + EVERY_S * number, max(0.0, free - EVERY_S * 8e6)
+            kinds.add((bool(watch.low()), bool(watch.filling())))
+    assert kinds == {(False, False), (False, True), (True, False)}
 
 
 def test_a_report_with_very_many_warnings_is_refused() -> None:

@@ -1,14 +1,10 @@
 """The fixtures of the tests: what they print of a failed run, and the leaks that they see."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys
 from pathlib import Path
 from textwrap import dedent
-
-import pytest
 
 ROOT = Path(__file__).parents[1]
 CONFTEST = """
@@ -21,7 +17,7 @@ def run(folder: Path, text: str, **environ: str) -> str:
     """Run a file of tests with the fixtures of ours, and return what pytest has printed."""
     (folder / "conftest.py").write_text(CONFTEST)
     (folder / "test_it.py").write_text(dedent(text))
-    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", "-x"]
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider"]
     done = subprocess.run(
         [*command, "--rootdir", folder, folder / "test_it.py"],
         cwd=folder,
@@ -34,59 +30,54 @@ def run(folder: Path, text: str, **environ: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(
-    ("left", "found"),
-    [
-        (
-            "threading.Thread(target=time.sleep, args=(60,), daemon=True, name='late')",
-            "thread late",
-        ),
-        ("open(tmp_path / 'state.db', 'w')", "descriptor .*state.db"),
-        ("open(tmp_path / 'a.lock', 'w')", "descriptor .*a.lock"),
-        ("open(tmp_path / 'a.so', 'w')", "descriptor .*a.so"),
-        ("subprocess.Popen(['sleep', '60'])", "process .*sleep 60"),
-        ("texts()", r"mapped memory /memfd:dorad-texts"),
-        ("segment()", "file /dev/shm/dorad-"),
-    ],
-)
-def test_what_a_test_leaves_fails_it(tmp_path: Path, left: str, found: str) -> None:
-    printed = run(
-        tmp_path,
-        f"""
-        import os, pathlib, subprocess, threading, time
-        from dorad.shm import create
-        from tests.harness import leaks
+LEFT = {
+    "threading.Thread(target=time.sleep, args=(60,), daemon=True, name='late')": "thread late",
+    "open(tmp_path / 'state.db', 'w')": "descriptor .*state.db",
+    "open(tmp_path / 'a.lock', 'w')": "descriptor .*a.lock",
+    "open(tmp_path / 'a.so', 'w')": "descriptor .*a.so",
+    "subprocess.Popen(['sleep', '60'])": "process .*sleep 60",
+    "texts()": r"mapped memory /memfd:dorad-texts",
+    "segment()": "file /dev/shm/dorad-",
+}
+LEAVES = """
+import atexit, os, pathlib, subprocess, threading, time
+import pytest
+from dorad.shm import create
+from tests.harness import leaks
 
-        leaks.SETTLE_S = 0.5
-        kept = []
+leaks.SETTLE_S = 0.1
+kept = []
 
 
-        def texts():
-            descriptor, mapping = create.create_texts(4096)
-            os.close(descriptor)
-            return mapping
+def texts():
+    descriptor, mapping = create.create_texts(4096)
+    os.close(descriptor)
+    return mapping
 
 
-        def segment():
-            gone = subprocess.Popen(["true"])
-            gone.wait()
-            path = pathlib.Path(f"/dev/shm/dorad-{{gone.pid}}-test")
-            os.mkfifo(path)  # daemons of other tests remove only plain files of dead processes
-            import atexit
-            atexit.register(path.unlink)
+def segment():
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    path = pathlib.Path(f"/dev/shm/dorad-{gone.pid}-test")
+    os.mkfifo(path)  # daemons of other tests remove only plain files of dead processes
+    atexit.register(path.unlink)
 
 
-        def test_it(tmp_path):
-            thing = {left}
-            kept.append(thing)
-            if isinstance(thing, threading.Thread):
-                thing.start()
-            if isinstance(thing, subprocess.Popen):
-                import atexit
-                atexit.register(thing.kill)
-        """,
-    )
-    assert re.search(f"left behind: .*{found}", printed), printed
+def keep(thing):
+    kept.append(thing)
+    if isinstance(thing, threading.Thread):
+        thing.start()
+    if isinstance(thing, subprocess.Popen):
+        atexit.register(thing.kill)
+"""
+
+
+def test_what_a_test_leaves_fails_it_alone(tmp_path: Path) -> None:
+    tests = [f"def test_{at}(tmp_path):\n    keep({left})\n" for at, left in enumerate(LEFT)]
+    printed = run(tmp_path, "\n".join([LEAVES, *tests, "def test_good(): pass"]))
+    for found in LEFT.values():
+        assert len(re.findall(f"^E +Failed: left behind: .*{found}", printed, re.M)) == 1, printed
+    assert f"{len(LEFT) + 1} passed, {len(LEFT)} errors" in printed, printed
 
 
 def test_a_test_that_leaves_nothing_passes(tmp_path: Path) -> None:

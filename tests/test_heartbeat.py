@@ -1,7 +1,5 @@
 """A command that is silent for a while shows dots meanwhile; see the Makefile."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

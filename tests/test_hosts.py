@@ -1,7 +1,5 @@
 """What counts as one host."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.hosts import host_of

@@ -1,11 +1,9 @@
 """The log of dorad's own work: decisions, packets and handovers at level debug."""
 
-from __future__ import annotations
-
 import logging
 import re
 import signal
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +11,6 @@ from dorad.ownlog import VisibleFormatter
 from tests.cli.running import dora, write
 from tests.harness.daemon import daemon
 from tests.harness.flows import counting, seen
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ONE_NODE = "nodes: [{id: one, path: one.py}]"
 SCRIPT = "from dora import Node; Node()"

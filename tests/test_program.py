@@ -1,7 +1,5 @@
 """How the services end."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 

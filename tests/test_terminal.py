@@ -1,7 +1,5 @@
 """Text that others wrote, shown without doing anything to a terminal."""
 
-from __future__ import annotations
-
 import json
 import sys
 import unicodedata
@@ -57,6 +55,10 @@ def test_characters_without_a_shape_are_shown_by_their_numbers() -> None:
     assert visible("\xad\x9b") == r"\xad\x9b"
     assert json.loads(visible_json('"\U000e0041"')) == "\U000e0041"
     assert visible_json('"\U000e0041"').isascii()
+
+
+def test_a_node_cannot_show_a_picture_that_another_program_has_sent() -> None:
+    assert visible("a\U0010eeee\u0305") == "a\\U0010eeee\u0305"
 
 
 def test_every_character_of_format_without_a_width_is_among_them() -> None:

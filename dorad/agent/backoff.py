@@ -1,7 +1,5 @@
 """How long to wait between attempts, and in one: both double each time, up to a bound."""
 
-from __future__ import annotations
-
 from dorad.jitter import between
 
 FIRST_S, LONGEST_S = 0.2, 5.0

@@ -1,15 +1,10 @@
 """The agent's connections to the robot's daemon, opened again whenever dorad is restarted."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dorad.control.asyncclient import AsyncClient
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 

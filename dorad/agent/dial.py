@@ -7,11 +7,12 @@ import logging
 import socket
 import ssl
 import time
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import (
     ConnectionClosed,
     InvalidHandshake,
@@ -19,34 +20,32 @@ from websockets.exceptions import (
     InvalidStatus,
     WebSocketException,
 )
-from websockets.frames import CloseCode
+from websockets.frames import CloseCode, Frame
 
 from dorad import __version__
 from dorad.agent.backoff import Backoff, HandshakeTimeout, bounded, fleet_backoff
-from dorad.agent.model import ConnectionStatus
+from dorad.agent.model import ConnectionState, ConnectionStatus
 from dorad.control import codec
 from dorad.control.errors import ControlError
-from dorad.control.limits import MAX_REQUEST, Limits
-from dorad.control.messages import METHODS, Error
+from dorad.control.limits import MAX_REQUEST, IdleFrames, Limits
+from dorad.control.messages import METHODS, Error, LinkTls
 from dorad.control.messages.agent import AGENT_METHODS
 from dorad.control.peer import Peer
 from dorad.control.privatefile import check_private
-from dorad.control.session import ClientSession
+from dorad.control.session import ClientSession, Handler, StreamHandler
 from dorad.control.tls import check_coordinator, client_context
 from dorad.jitter import between
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
-    from websockets.asyncio.client import ClientConnection
     from websockets.datastructures import Headers
+    from websockets.protocol import Event
 
-    from dorad.agent.identity import Identity, IdentityStore
-    from dorad.agent.model import ConnectionState
-    from dorad.control.messages import LinkTls
-    from dorad.control.session import Handler, StreamHandler
+    from dorad.agent.identity import Identity
+    from dorad.agent.identitystore import IdentityStore
 
-URI = "wss://coordinator/agent"
+BASE = "wss://coordinator"
 """The same for every address: certificates name coordinators, not addresses."""
 IDENTITY_S = 2.0
 """Seconds between two checks whether the identity has changed."""
@@ -59,9 +58,41 @@ CHECK_S = 2.0
 REFUSED_S, LONG_REFUSED_S = 5.0, 60.0
 """Maximum seconds until a coordinator that has refused this robot is tried again; they double."""
 
-LIMITS = Limits(calls=256, streams=256, hello=10.0, reply=MAX_REQUEST)
+LIMITS = Limits(calls=256, streams=256, reply=MAX_REQUEST)
 """A coordinator passes on what all its clients ask for. It would end the connection for a larger
 frame, and with it all that its other clients have asked for."""
+
+
+class _Connection(ClientConnection):
+    """A connection that a coordinator cannot use to fill the memory of this robot."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._idle = IdleFrames()
+
+    def process_event(self, event: Event) -> None:
+        """Take a frame, or end the connection if too many come without a message."""
+        if isinstance(event, Frame) and self._idle.too_many(event):
+            if not self.transport.is_closing():
+                _log.warning("the coordinator sends frames without a message: disconnecting")
+            self.transport.abort()
+            return
+        super().process_event(event)
+
+
+OPTIONS: dict[str, Any] = {
+    "create_connection": _Connection,
+    "ping_interval": PING_S,
+    "ping_timeout": PING_S,
+    "close_timeout": 1.0,
+    "compression": None,
+    "max_size": MAX_REQUEST,
+    "max_queue": 16,
+    "proxy": None,
+    "logger": logging.getLogger("dorad.agent.websockets"),
+    "user_agent_header": None,
+}
+"""Of every connection to a coordinator."""
 
 GIVEN_UP = (ConnectionError, ssl.SSLEOFError, InvalidMessage)
 """Errors of a handshake that the coordinator has ended: others waited."""
@@ -96,6 +127,8 @@ class Dialer:
         self._last: tuple[str, int] | None = None
         self._timeouts: dict[tuple[str, int], HandshakeTimeout] = {}
         """By the address of a coordinator."""
+        self._at: tuple[str, int] | None = None
+        """The coordinator that is tried, or in use."""
         self._address = ""
         self._version = ""
         """Of the identity that is in use."""
@@ -160,6 +193,7 @@ class Dialer:
     async def _try(self, identity: Identity, host: str, port: int) -> bool:
         """Answer one coordinator until the connection ends; return True if it refuses us."""
         self._attached = False
+        self._at = (host, port)
         self._address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         try:
             await self._connect(identity, host, port)
@@ -185,6 +219,40 @@ class Dialer:
         """Record that the coordinator has attached, and the pause that it asks its fleet for."""
         self._attached, self._pause = True, bounded(pause)
         self._set("connected", "")
+
+    @asynccontextmanager
+    async def beside(
+        self, path: str, headers: Mapping[str, str]
+    ) -> AsyncIterator[ClientConnection]:
+        """Open another connection to the coordinator that has attached.
+
+        Raises:
+            ControlError: none has, it does not answer, or it refuses this connection.
+        """
+        if self._at is None or not self._attached or self._connection is None:
+            raise ControlError("unavailable", "no coordinator has attached")
+        identity = self._identities.load()
+        context = await asyncio.to_thread(_context, identity.tls)
+        timeout = self._timeouts[self._at].seconds(self._pause, alone=True)
+        sock = await _open(*self._at)
+        try:
+            async with connect(
+                f"{BASE}{path}",
+                sock=sock,
+                ssl=context,
+                additional_headers=headers,
+                open_timeout=timeout,
+                ssl_handshake_timeout=timeout + 1,
+                **OPTIONS,
+            ) as connection:
+                check_coordinator(connection.transport.get_extra_info("ssl_object"))
+                yield connection
+        except InvalidStatus as error:
+            raise _refusal(error) from None
+        except TimeoutError:
+            raise ControlError("deadline", f"no answer within {timeout:g} s") from None
+        except (OSError, InvalidHandshake) as error:
+            raise ControlError("unavailable", _reason(error)) from None
 
     async def answers(self) -> bool:
         """Return whether the coordinator that has attached answers a ping now."""
@@ -218,20 +286,12 @@ class Dialer:
         opened = False
         try:
             async with connect(
-                URI,
+                f"{BASE}/agent",
                 sock=sock,
                 ssl=context,
                 open_timeout=timeout,
                 ssl_handshake_timeout=timeout + 1,
-                ping_interval=PING_S,
-                ping_timeout=PING_S,
-                close_timeout=1.0,
-                compression=None,
-                max_size=MAX_REQUEST,
-                max_queue=16,
-                proxy=None,
-                logger=_websockets_log,
-                user_agent_header=None,
+                **OPTIONS,
             ) as connection:
                 opened = True
                 allowed.answered()
@@ -253,11 +313,11 @@ class Dialer:
 
     async def _serve(self, connection: ClientConnection) -> None:
         try:
-            found = check_coordinator(connection.transport.get_extra_info("ssl_object"))
+            coordinator = check_coordinator(connection.transport.get_extra_info("ssl_object"))
         except ControlError as error:
             # That is not our coordinator, which may be back at any time.
             raise ControlError("unavailable", error.message) from None
-        peer = Peer(0, -1, -1, name=f"coordinator {found.name}", role="admin")
+        peer = Peer(0, -1, -1, name=f"coordinator {coordinator.name}", role="admin")
         session = ClientSession(
             connection,
             peer,
@@ -352,12 +412,12 @@ def _refusal(error: InvalidStatus) -> ControlError:
     """Return the error that a coordinator has sent as the answer to the HTTP request."""
     status, body = error.response.status_code, bytes(error.response.body or b"")
     try:
-        found = ControlError.of(codec.decode(body, Error, "the refusal"))
+        refusal = ControlError.of(codec.decode(body, Error, "the refusal"))
     except ControlError:
-        found = ControlError("refused", f"it answers with HTTP status {status}")
+        refusal = ControlError("refused", f"it answers with HTTP status {status}")
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
-        found.code = "busy"
-    return found
+        refusal.code = "busy"
+    return refusal
 
 
 def _is_refusal(connection: ClientConnection) -> bool:

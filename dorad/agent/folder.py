@@ -1,12 +1,15 @@
 """The folders of an agent, and the files of its identity."""
 
-from __future__ import annotations
-
 import grp
 import os
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from dorad.atomicfile import atomic_file
+from dorad.control.agentsettings import SYSTEM_FILE
+from dorad.control.errors import ControlError
 from dorad.release.signature import SYSTEM_FOLDER as SIGNERS_DIR
 from dorad.release.trees import SYSTEM_FOLDER as RELEASES_DIR
 from dorad.shm.rendezvous import SYSTEM_DIR as MACHINE_DIR
@@ -18,8 +21,17 @@ SYSTEM_DIR = Path("/var/lib/dorad-agent")
 RECORDINGS_DIR = Path("/var/lib/dorad/recordings")
 """The folder on a robot for recordings. The package creates it, for the default user of nodes."""
 
+FIRST = "enrolled-authority.pem"
+"""In the identity after a hand-over: the authority that enrolled the robot. Its digest stays that
+of the fleet, so the robot keeps the term, the head of the audit and the revocations."""
+
+HAND_OVER = "hand-over.json"
+"""In the identity during a hand-over."""
+
 GROUP = "dorad"
 """The group of dorad, whose members may do everything on a robot."""
+
+T = TypeVar("T")
 
 
 def default_folder() -> Path:
@@ -29,6 +41,11 @@ def default_folder() -> Path:
     base = os.environ.get("XDG_STATE_HOME", "")
     home = Path(base) if base.startswith("/") else Path.home() / ".local" / "state"
     return home / "dorad-agent"
+
+
+def settings_file(folder: Path) -> Path:
+    """Return the file that says what an agent with this folder takes from its coordinator."""
+    return SYSTEM_FILE if folder == SYSTEM_DIR else folder / SYSTEM_FILE.name
 
 
 def releases_folder(folder: Path) -> Path:
@@ -100,8 +117,16 @@ def write_secret(path: Path, content: bytes) -> None:
             os.fchmod(file.fileno(), 0o640)
 
 
-def _is_shared(found: os.stat_result) -> bool:
+def _is_shared(status: os.stat_result) -> bool:
     try:
-        return found.st_gid == grp.getgrnam(GROUP).gr_gid
+        return status.st_gid == grp.getgrnam(GROUP).gr_gid
     except KeyError:
         return False
+
+
+def decode(content: bytes, kind: type[T], what: str) -> T:
+    """Return what a file of the identity has; `what` names it in the ControlError."""
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise ControlError("refused", f"{what} is damaged: {error}", "enrol it again") from None

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dorad import __version__
-from dorad.agent.identity import Enrolment, checked
+from dorad.agent.identity import Enrolment, Identity, checked
 from dorad.control.client import Client
 from dorad.control.errors import ControlError
 from dorad.control.messages.enrolment import ENROL_SIGN, EnrolSign
@@ -20,7 +20,7 @@ from dorad.control.token import is_token
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.agent.identity import Identity, IdentityStore
+    from dorad.agent.identitystore import IdentityStore
     from dorad.control.messages.agent import Certificates
 
 
@@ -78,15 +78,15 @@ def authority_of(text: str) -> str:
     from dorad.agent import keys
 
     try:
-        found = ssl.DER_cert_to_PEM_cert(base64.b64decode(text, validate=True))
+        pem = ssl.DER_cert_to_PEM_cert(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
-        found = ""
+        pem = ""
     # TLS does not check this signature, and the token would be used up.
-    if not keys.is_whole(found):
+    if not keys.is_whole(pem):
         raise ControlError(
             "bad-request", "`--authority` is damaged: it is not a certificate in base64", _HINT
         )
-    return found
+    return pem
 
 
 def _sign(

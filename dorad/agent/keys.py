@@ -1,7 +1,5 @@
 """The robot's key, its requests for certificates, and checks of the certificates."""
 
-from __future__ import annotations
-
 import itertools
 
 from cryptography import x509
@@ -88,6 +86,11 @@ def leads_to(chain: str, root: str) -> bool:
 def newest_of(trusted: str) -> str:
     """Return the last certificate in a text (PEM): of two authorities the one that follows."""
     return load(trusted, "the authority")[-1].public_bytes(serialization.Encoding.PEM).decode()
+
+
+def oldest_of(trusted: str) -> str:
+    """Return the first certificate in a text (PEM). Raises ControlError."""
+    return load(trusted, "the authority")[0].public_bytes(serialization.Encoding.PEM).decode()
 
 
 def is_whole(authority: str) -> bool:

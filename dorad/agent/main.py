@@ -15,7 +15,7 @@ from dorad.program import log_level, run_program
 from dorad.version import version_option
 
 if TYPE_CHECKING:
-    from dorad.agent.identity import IdentityStore
+    from dorad.agent.identitystore import IdentityStore
     from dorad.agent.model import AgentStatus
     from dorad.control.messages.releases import ReleaseState
 
@@ -218,8 +218,8 @@ def _read_token(file: Path | None) -> str:
     if file is None and (given := os.environ.get("DORAD_AGENT_TOKEN")):
         return given.strip()
     if file is None and sys.stdin.isatty():
-        found: str = click.prompt("Token", hide_input=True, err=True)
-        return found.strip()
+        typed: str = click.prompt("Token", hide_input=True, err=True)
+        return typed.strip()
     return sys.stdin.buffer.readline(MAX_TOKEN_INPUT).decode("ascii", "replace").strip()
 
 
@@ -239,13 +239,13 @@ def status(folder: Path, *, as_json: bool) -> int:
 
     from dorad.agent.status import read_status
 
-    found = read_status(folder)
+    status = read_status(folder)
     if as_json:
-        _print_json(msgspec.to_builtins(found))
+        _print_json(msgspec.to_builtins(status))
     else:
-        for line in _lines(found):
+        for line in _lines(status):
             click.echo(line)
-    return 0 if found.connection.state == "connected" else 1
+    return 0 if status.connection.state == "connected" else 1
 
 
 @command.command(
@@ -270,26 +270,24 @@ def move(folder: Path, *, coordinators: tuple[str, ...]) -> None:
 @click.option("--force", is_flag=True, help="Also if dataflows of the fleet run here.")
 @click.pass_obj
 def leave(folder: Path, *, force: bool) -> None:
-    """Leave the fleet: forget identity, key and shares. Dataflows that run are not stopped."""
+    """Leave the fleet: forget identity, key and orders. Dataflows that run are not stopped."""
     import msgspec
 
-    from dorad.agent.store import ShareStore
+    from dorad.agent.store import AssignmentStore
 
     identities = _identities(folder)
     identities.load()
-    store = ShareStore(folder / "shares.db")
+    store = AssignmentStore(folder / "shares.db")
     try:
-        running = [name for name, record in store.records.items() if record.ended is None]
+        running = [name for name, record in store.runs.items() if record.ended is None]
         if running and not force:
             raise click.ClickException(
                 f"dataflows of the fleet run here: {', '.join(running)}; stop them there, "
                 "or use --force"
             )
         identities.remove()
-        for name in list(store.records):
+        for name in list(store.assignments):
             store.remove(name)
-        for name in list(store.releases):
-            store.remove_release(name)
         # Who joins a fleet again obeys its coordinators from their first term on; the head of the
         # audit stays known.
         store.remember(msgspec.structs.replace(store.memory, fleet="", epoch=0, term=""))
@@ -303,21 +301,21 @@ command.add_command(release)
 
 def _identities(folder: Path) -> IdentityStore:
     from dorad.agent.folder import open_folder
-    from dorad.agent.identity import IdentityStore
+    from dorad.agent.identitystore import IdentityStore
 
     open_folder(folder)
     return IdentityStore(folder)
 
 
-def _lines(found: AgentStatus) -> list[str]:
+def _lines(status: AgentStatus) -> list[str]:
     from dorad.terminal import visible
 
-    lines = [found.line]
-    for share in found.shares:
+    lines = [status.line]
+    for share in status.shares:
         links = [f"{name} {link.state}" for name, link in share.links.items()]
         rest = "; ".join(filter(None, [share.reason, ", ".join(links)]))
         lines.append(f"  {share.dataflow}: {share.status}" + (rest and f" ({rest})"))
-    lines += [_release_line(release) for release in found.releases]
+    lines += [_release_line(release) for release in status.releases]
     return [visible(line) for line in lines]
 
 

@@ -101,8 +101,8 @@ def machine(folder: Path, *, as_json: bool) -> None:
 
     from dorad.release.machine import this_machine
 
-    found = this_machine()
-    click.echo(msgspec.json.encode(found) if as_json else str(found.target))
+    machine = this_machine()
+    click.echo(msgspec.json.encode(machine) if as_json else str(machine.target))
 
 
 @release.command(context_settings=CONTEXT)

@@ -1,19 +1,12 @@
 """The changes since the last report to a coordinator."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import msgspec
 
+from dorad.control.messages.agent import ShareState
+from dorad.control.messages.releases import ReleaseState
 from dorad.control.shortening import short_release, short_share
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.control.messages.agent import ShareState
-    from dorad.control.messages.releases import ReleaseState
-
 
 MAX_USUAL = 16 << 10
 """Bytes of a state that is reported as it is: all that a robot may have fit into a frame."""
@@ -65,9 +58,9 @@ def _without_measures(state: ReleaseState) -> ReleaseState:
 
 
 def _without_noise(state: ShareState) -> ShareState:
-    """Return a state without the round trips to other machines, which always differ."""
+    """Return a state without what is measured of links, which always differs."""
     links = {
-        name: msgspec.structs.replace(link, round_trip_us=None)
+        name: msgspec.structs.replace(link, round_trip_us=None, clock_us=None, clock_margin_us=0)
         for name, link in state.links.items()
     }
     return msgspec.structs.replace(state, links=links)

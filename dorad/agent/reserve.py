@@ -4,18 +4,14 @@ Its blocks are overwritten in place, which needs no room on most file systems. W
 survives a reboot. The names of all entries come first, so that those that have no room are named.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import os
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
 
 SIZE = 1 << 20
 """Bytes of the file."""

@@ -4,13 +4,12 @@ The key to unseal them is in a file of its own. No renewal of a certificate touc
 the fleet, or joins another one, forgets it with all secrets.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import re
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import msgspec
 
@@ -21,10 +20,6 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.agent import HeldSecret, SealedSecret, SecretsHeld
 from dorad.dataflow.secrets import MAX_SECRET, NAME_PATTERN
 from dorad.launch.secrets import FOLDER, OF_AGENT
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
 MAX_SECRETS = 100
 """Secrets of one robot."""

@@ -61,18 +61,18 @@ def read_status(folder: Path) -> AgentStatus:
     """
     path = runtime_folder(folder) / "status.json"
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=AgentStatus)
+        status = msgspec.json.decode(path.read_bytes(), type=AgentStatus)
     except FileNotFoundError:
-        found = None
+        status = None
     except (OSError, ValueError, RecursionError) as error:
         raise ControlError("refused", f"{path} cannot be read: {error}") from None
-    if found is None or not is_alive(found.pid, found.ticks):
+    if status is None or not is_alive(status.pid, status.ticks):
         raise ControlError(
             "unavailable",
             f"no dorad-agent runs in {folder}",
             "start it with `systemctl enable --now dorad-agent`, or see its journal",
         )
-    return found
+    return status
 
 
 async def keep_status(folder: Path, changed: Bell, status: Callable[[], AgentStatus]) -> None:

@@ -1,11 +1,9 @@
-"""The shares and releases of a robot and its last coordinator, in a SQLite file.
+"""The assignments of a robot and its last coordinator, in a SQLite file.
 
-Each change is on the disk when its method returns, except those of `keep`, `keep_release` and
-`remember`: what must be obeyed at once is obeyed on a full disk, too. It is in memory and in the
-reserve until there is room.
+Each change is on the disk when its method returns, except those of `keep` and `remember`: what must
+be obeyed at once is obeyed on a full disk, too. It is in memory and in the reserve until there is
+room.
 """
-
-from __future__ import annotations
 
 import contextlib
 import logging
@@ -16,58 +14,30 @@ from pathlib import Path
 
 import apsw
 import msgspec
+from msgspec.structs import replace
 
-from dorad.agent.model import Memory, ShareRecord
-from dorad.agent.releases.model import ReleaseRecord
+from dorad.agent.assignments.model import Assignment, ReleaseRecord
+from dorad.agent.assignments.runs import RunRecord
+from dorad.agent.model import Memory
 from dorad.agent.reserve import Reserve, ReserveError, Row
+from dorad.agent.storefile import PUT, open_file, read_assignments, read_memory, values_of
 from dorad.control.errors import ControlError
-from dorad.control.messages.agent import Revocation
 from dorad.sqliteerrors import DISK_ERRORS
 
-MAX_SHARES = 200
-"""Maximum number of shares of one robot."""
+MAX_ASSIGNMENTS = 200
+"""Maximum number of dataflows of one robot."""
 MAX_BYTES = 64 << 20
-"""Maximum size of all shares together."""
+"""Maximum size of all assignments together."""
 
 MAX_RELEASES = 50
 """Maximum number of dataflows of one robot that come from releases."""
 
-_SCHEMA = 2
-_BUSY_MS = 2000
-_TABLES = """
-CREATE TABLE share (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
-CREATE TABLE memory (
-    id INTEGER PRIMARY KEY, fleet TEXT NOT NULL, epoch INTEGER NOT NULL, audit TEXT NOT NULL
-) STRICT;
-"""
-_TABLES_2 = """
-CREATE TABLE release (dataflow TEXT PRIMARY KEY, record BLOB NOT NULL) STRICT, WITHOUT ROWID;
-"""
-
-_TERM_TABLE = """
-CREATE TABLE IF NOT EXISTS term (
-    id INTEGER PRIMARY KEY, fleet TEXT NOT NULL, epoch INTEGER NOT NULL, term TEXT NOT NULL,
-    authority TEXT NOT NULL, revocations TEXT NOT NULL
-) STRICT;
-"""
-"""What versions before this one do not know. The schema stays: a robot may go back to them. Its row
-counts while its fleet and epoch are those of `memory`."""
-
 _DAMAGED = (apsw.CorruptError, apsw.NotADBError, msgspec.MsgspecError, UnicodeError, RecursionError)
-
-_PUT = {
-    "share": "INSERT OR REPLACE INTO share VALUES (?, ?)",
-    "release": "INSERT OR REPLACE INTO release VALUES (?, ?)",
-    "memory": (
-        "INSERT OR REPLACE INTO memory VALUES (0, ?, ?, ?);"
-        "INSERT OR REPLACE INTO term VALUES (0, ?, ?, ?, ?, ?)"
-    ),
-}
 
 _log = logging.getLogger(__name__)
 
 
-class ShareStore:
+class AssignmentStore:
     """One file. It may be used by one thread at a time."""
 
     def __init__(self, path: Path, spare: Path | None = None) -> None:
@@ -94,17 +64,15 @@ class ShareStore:
         self._lost: set[str] = set()
         """Dataflows whose last orders could not be kept over a reboot."""
         self._sizes: dict[str, int] = {}
-        self.records: dict[str, ShareRecord] = {}
+        self.assignments: dict[str, Assignment] = {}
         """By the name of the dataflow."""
-        self.releases: dict[str, ReleaseRecord] = {}
-        """Dataflows that come from releases, by name. Each has a share of that name, too."""
         self.memory = Memory()
         try:
             try:
-                self._db = self._opened(path)
+                self._db = self._opened()
             except _DAMAGED as error:
                 self._move_damaged(error)
-                self._db = self._opened(path)
+                self._db = self._opened()
         except DISK_ERRORS as error:
             if spare is None or not path.exists():
                 raise ControlError("refused", f"{path} cannot be used: {error}") from None
@@ -125,39 +93,46 @@ class ShareStore:
                 "a later order was lost at a reboot, because the disk was full when it came;"
                 " repeat it"
             )
-        if not {Row("share", dataflow), Row("release", dataflow)} & self._unstored.keys():
+        if Row("assignment", dataflow) not in self._unstored:
             return ""
         if dataflow in self._in_memory:
             return f"its order is in memory only, which a reboot clears: {self.trouble}"
         return f"its order is in {self._reserve.path.name}: {self.trouble}"
 
-    def keep(self, record: ShareRecord) -> None:
-        """Store a share, or keep it in memory and in the reserve while the disk is full.
+    @property
+    def runs(self) -> dict[str, RunRecord]:
+        """The runs that dorad is asked for, by the name of the dataflow."""
+        return {name: run for name, each in self.assignments.items() if (run := each.run)}
+
+    @property
+    def releases(self) -> dict[str, ReleaseRecord]:
+        """What is known of the dataflows that come from releases, by name."""
+        return {name: own for name, each in self.assignments.items() if (own := each.release)}
+
+    def keep(self, assignment: Assignment) -> None:
+        """Store an assignment, or keep it in memory and in the reserve while the disk is full.
 
         Raises:
             ControlError: there are too many.
         """
         try:
-            self.put(record)
+            self.put(assignment)
         except ControlError as error:
             if error.code != "unavailable":
                 raise
-            name = record.order.dataflow
-            self.records[name] = record
+            name, content = assignment.dataflow, msgspec.json.encode(assignment)
+            self.assignments[name] = assignment
+            self._sizes[name] = len(content)
             self._lost.discard(name)
-            self._defer(Row("share", name), msgspec.json.encode(record), error)
+            self._defer(Row("assignment", name), content, error)
 
-    def keep_release(self, record: ReleaseRecord) -> None:
-        """Store a dataflow from releases, as `keep` does."""
-        try:
-            self.put_release(record)
-        except ControlError as error:
-            if error.code != "unavailable":
-                raise
-            name = record.order.dataflow
-            self.releases[name] = record
-            self._lost.discard(name)
-            self._defer(Row("release", name), msgspec.json.encode(record), error)
+    def run(self, dataflow: str) -> RunRecord | None:
+        """Return the run of an assignment."""
+        return self.assignments.get(dataflow, Assignment(None)).run
+
+    def keep_run(self, run: RunRecord) -> None:
+        """Keep how far the run of an assignment has come."""
+        self.keep(replace(self.assignments[run.order.dataflow], run=run))
 
     def flush(self) -> bool:
         """Write what was not stored; return True if something was and nothing is left."""
@@ -166,7 +141,7 @@ class ShareStore:
             return False
         try:
             for row, content in list(self._unstored.items()):
-                self._write(_PUT[row.table], _values(row, content))
+                self._write(PUT[row.table], values_of(row, content))
                 del self._unstored[row]
         except ControlError as error:
             _log.debug("%d rows are not stored: %s", len(self._unstored), error)
@@ -215,8 +190,11 @@ class ShareStore:
             for row, content in kept.rows.items():
                 is_used = self._use(row, content)
                 _log.info("the %s of %s was not stored, used now: %s", *row, is_used)
-                if is_used:
+                if is_used and row.table == "memory":
                     self._unstored[row] = content
+                elif is_used:
+                    whole = msgspec.json.encode(self.assignments[row.name])
+                    self._unstored[Row("assignment", row.name)] = whole
         except (ReserveError, msgspec.MsgspecError) as error:
             self.notice = f"orders that came while the disk was full are lost: {error}"
             _log.error("%s", self.notice)
@@ -234,82 +212,72 @@ class ShareStore:
 
     def _use(self, row: Row, content: bytes) -> bool:
         """Use a row, unless that of the file is newer: an older dorad knows no reserve."""
-        present: ShareRecord | ReleaseRecord | None
+        if row.table == "memory":
+            memory = msgspec.json.decode(content, type=Memory)
+            if self.memory.fleet == memory.fleet and self.memory.epoch > memory.epoch:
+                return False
+            self.memory = memory
+            return True
+        present = self.assignments.get(row.name, Assignment(None))
+        known: Assignment | RunRecord | ReleaseRecord | None
+        kept: Assignment | RunRecord | ReleaseRecord
         match row.table:
-            case "share":
-                share = msgspec.json.decode(content, type=ShareRecord)
-                present = self.records.get(row.name)
-                if present is not None and present.version > share.version:
-                    return False
-                self.records[row.name] = share
-                self._sizes[row.name] = len(content)
+            case "assignment":
+                kept = assignment = msgspec.json.decode(content, type=Assignment)
+                known = self.assignments.get(row.name)
+            case "share":  # as versions before have written it
+                kept = run = msgspec.json.decode(content, type=RunRecord)
+                known, assignment = present.run, replace(present, run=run)
             case "release":
-                release = msgspec.json.decode(content, type=ReleaseRecord)
-                present = self.releases.get(row.name)
-                if present is not None and present.version > release.version:
-                    return False
-                self.releases[row.name] = release
-            case "memory":
-                memory = msgspec.json.decode(content, type=Memory)
-                if self.memory.fleet == memory.fleet and self.memory.epoch > memory.epoch:
-                    return False
-                self.memory = memory
+                kept = release = msgspec.json.decode(content, type=ReleaseRecord)
+                known, assignment = present.release, replace(present, release=release)
             case _:
                 return False
+        if known is not None and known.version > kept.version:
+            return False
+        self.assignments[row.name] = assignment
+        self._sizes[row.name] = len(msgspec.json.encode(assignment))
         return True
 
-    def put(self, record: ShareRecord) -> None:
-        """Store a share, if it has changed.
+    def put(self, assignment: Assignment) -> None:
+        """Store an assignment, if it has changed.
 
         Raises:
             ControlError: there are too many, or the disk cannot be written.
         """
-        name = record.order.dataflow
-        if record == self.records.get(name):
+        name = assignment.dataflow
+        present = self.assignments.get(name)
+        if assignment == present:
             return
-        content = msgspec.json.encode(record)
+        content = msgspec.json.encode(assignment)
         others = sum(size for other, size in self._sizes.items() if other != name)
-        if name not in self._sizes and len(self._sizes) >= MAX_SHARES:
+        if present is None and len(self.assignments) >= MAX_ASSIGNMENTS:
             raise ControlError(
-                "busy", f"this robot has {MAX_SHARES} shares, the maximum", "remove some of them"
+                "busy",
+                f"this robot has {MAX_ASSIGNMENTS} dataflows, the maximum",
+                "remove some of them",
             )
-        if others + len(content) > MAX_BYTES:
-            raise ControlError(
-                "too-large", f"the shares of this robot would exceed {MAX_BYTES} bytes"
-            )
-        self._put(Row("share", name), content)
-        self._sizes[name] = len(content)
-        self.records[name] = record
-
-    def remove(self, dataflow: str) -> None:
-        """Forget a share. Raises ControlError."""
-        self._write("DELETE FROM share WHERE dataflow = ?", (dataflow,))
-        self._drop(Row("share", dataflow))
-        self._sizes.pop(dataflow, None)
-        self.records.pop(dataflow, None)
-
-    def put_release(self, record: ReleaseRecord) -> None:
-        """Store a dataflow that comes from releases.
-
-        Raises:
-            ControlError: there are too many, or the disk cannot be written.
-        """
-        name = record.order.dataflow
-        if name not in self.releases and len(self.releases) >= MAX_RELEASES:
+        is_new = assignment.release is not None and (present is None or present.release is None)
+        if is_new and len(self.releases) >= MAX_RELEASES:
             raise ControlError(
                 "busy",
                 f"this robot has {MAX_RELEASES} dataflows from releases, the maximum",
                 "remove some of them",
             )
-        content = msgspec.json.encode(record)
-        self._put(Row("release", name), content)
-        self.releases[name] = record
+        if others + len(content) > MAX_BYTES:
+            raise ControlError(
+                "too-large", f"the dataflows of this robot would exceed {MAX_BYTES} bytes"
+            )
+        self._put(Row("assignment", name), content)
+        self._sizes[name] = len(content)
+        self.assignments[name] = assignment
 
-    def remove_release(self, dataflow: str) -> None:
-        """Forget a dataflow that came from releases. Raises ControlError."""
-        self._write("DELETE FROM release WHERE dataflow = ?", (dataflow,))
-        self._drop(Row("release", dataflow))
-        self.releases.pop(dataflow, None)
+    def remove(self, dataflow: str) -> None:
+        """Forget an assignment. Raises ControlError."""
+        self._write("DELETE FROM assignment WHERE dataflow = ?", (dataflow,))
+        self._drop(Row("assignment", dataflow))
+        self._sizes.pop(dataflow, None)
+        self.assignments.pop(dataflow, None)
 
     def remember(self, memory: Memory) -> None:
         """Store what is remembered of coordinators, if it has changed, or keep it, as `keep`."""
@@ -324,7 +292,7 @@ class ShareStore:
 
     def _put(self, row: Row, content: bytes) -> None:
         """Write a row. Raises ControlError."""
-        self._write(_PUT[row.table], _values(row, content))
+        self._write(PUT[row.table], values_of(row, content))
         if row.name in self._lost:
             self._lost.discard(row.name)
             with contextlib.suppress(ReserveError):  # then it is reported once more
@@ -334,7 +302,7 @@ class ShareStore:
     def _write(self, sql: str, values: tuple[str | bytes | int, ...]) -> None:
         try:
             if self._db is None:
-                self._db = self._opened(self._path, load=False)
+                self._db = open_file(self._path)
             with self._db:
                 self._db.execute(sql, values)
         except apsw.Error as error:
@@ -344,31 +312,20 @@ class ShareStore:
                 "see `df` and the journal",
             ) from None
 
-    def _opened(self, path: Path, *, load: bool = True) -> apsw.Connection:
+    def _opened(self) -> apsw.Connection:
         """Open the file and read all of it."""
-        db = apsw.Connection(str(path))
+        db = open_file(self._path)
         try:
-            db.set_busy_timeout(_BUSY_MS)
-            version = db.execute("PRAGMA user_version").get
-            if version not in range(_SCHEMA + 1):
-                raise ControlError(
-                    "version",
-                    f"{path} has version {version}, this dorad-agent knows {_SCHEMA}",
-                    "install the newer dorad again",
-                )
-            db.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL")
-            if version != _SCHEMA:
-                _log.debug("%s has schema %s; it gets %d", path, version, _SCHEMA)
-                tables = _TABLES_2 if version else f"{_TABLES} {_TABLES_2}"
-                with db:
-                    db.execute(f"{tables} PRAGMA user_version = {_SCHEMA}")
-            db.execute(_TERM_TABLE)
-            if load:
-                self._load(db)
+            self._load(db)
         except BaseException:
             db.close()
             raise
         return db
+
+    def _load(self, db: apsw.Connection) -> None:
+        self.memory = read_memory(db)
+        for name, (assignment, size) in read_assignments(db).items():
+            self.assignments[name], self._sizes[name] = assignment, size
 
     def _read_copy(self, spare: Path, why: apsw.Error) -> None:
         """Read a copy of the file, because the disk has no room for what SQLite needs to open it.
@@ -384,29 +341,10 @@ class ShareStore:
                 for part in ("", "-wal"):
                     with contextlib.suppress(FileNotFoundError):
                         shutil.copyfile(f"{self._path}{part}", f"{copy}{part}")
-                self._opened(copy).close()
+                with contextlib.closing(open_file(copy)) as db:
+                    self._load(db)
         except (apsw.Error, OSError, *_DAMAGED) as error:
             raise ControlError("refused", f"{self.trouble}, and no copy of it: {error}") from None
-
-    def _load(self, db: apsw.Connection) -> None:
-        query = (
-            "SELECT memory.fleet, memory.epoch, memory.audit, coalesce(term.term, ''), "
-            "coalesce(term.authority, memory.fleet), coalesce(term.revocations, '[]') "
-            "FROM memory LEFT JOIN term ON (term.fleet, term.epoch) = (memory.fleet, memory.epoch)"
-        )
-        for fleet, epoch, audit, term, authority, revocations in db.execute(query):
-            known = msgspec.json.decode(str(revocations), type=list[Revocation])
-            given = {"fleet": fleet, "epoch": epoch, "term": term, "authority": authority}
-            self.memory = msgspec.convert({**given, "audit": audit, "revocations": known}, Memory)
-        for name, content in db.execute("SELECT dataflow, record FROM share"):
-            assert isinstance(name, str)
-            assert isinstance(content, bytes)
-            self.records[name] = msgspec.json.decode(content, type=ShareRecord)
-            self._sizes[name] = len(content)
-        for name, content in db.execute("SELECT dataflow, record FROM release"):
-            assert isinstance(name, str)
-            assert isinstance(content, bytes)
-            self.releases[name] = msgspec.json.decode(content, type=ReleaseRecord)
 
     def _move_damaged(self, why: Exception) -> None:
         kept = self._path.with_name(f"{self._path.name}.damaged.{int(time.time())}")
@@ -416,16 +354,5 @@ class ShareStore:
         for part in ("-wal", "-shm"):
             Path(f"{self._path}{part}").unlink(missing_ok=True)
         self._sizes.clear()
-        self.records.clear()
-        self.releases.clear()
+        self.assignments.clear()
         self.memory = Memory()
-
-
-def _values(row: Row, content: bytes) -> tuple[str | bytes | int, ...]:
-    """Return the values of a row for `_PUT`."""
-    if row.table == "memory":
-        memory = msgspec.json.decode(content, type=Memory)
-        revocations = msgspec.json.encode(memory.revocations).decode()
-        counted = (memory.fleet, memory.epoch, memory.term, memory.authority, revocations)
-        return (memory.fleet, memory.epoch, memory.audit, *counted)
-    return row.name, content

@@ -5,20 +5,14 @@ that it has met, but follows no jump: a coordinator in wrong hands could otherwi
 come after it. An operator can let a robot obey any term.
 """
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from dorad.agent.model import Memory
 from dorad.control.errors import ControlError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dorad.agent.model import Memory
-    from dorad.control.messages.agent import Attach, Remember, Revocation
+from dorad.control.messages.agent import Attach, Remember, Revocation
 
 MAX_JUMP = 1 << 20
 """How far ahead of the last one a term may be."""

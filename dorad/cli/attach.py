@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from dorad.cli.interrupts import Interrupts, from_thread
 from dorad.cli.live import LiveLog, writer
-from dorad.cli.reporting import print_line, print_note, print_warning, report_end
-from dorad.cli.startprogress import show_start
+from dorad.commandline.reports import print_line, print_note, print_warning, report_end
+from dorad.commandline.startprogress import show_start
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.logs.filter import LogFilter

@@ -5,27 +5,25 @@ It reads files, but runs nothing.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import NodeKind
+from dorad.dataflow.model import Dataflow, NodeKind, NodeSpec
 from dorad.dataflow.words import split_command
 from dorad.launch import programs
 from dorad.launch.command import managed_environment
 from dorad.launch.environment import layered_environment
 from dorad.problems import ProblemError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.dataflow.model import Dataflow, NodeSpec
-
 PIP = ("pip", "pip3")
 NODE_PACKAGES = ("pyarrow>=17", "numpy")
 """Packages that every Python node needs; the launcher adds dora itself to its path."""
+SHELL_WORDS = frozenset(("&&", "||", "|", ";", "&", ">", ">>", "<", "2>&1"))
+"""Words by which one recognizes a line that was written for a shell."""
 OFFLINE = {"UV_OFFLINE": "1", "PIP_NO_INDEX": "1"}
 """Variables that keep uv and pip off the network: uv uses its cache, pip what is installed."""
 
@@ -64,16 +62,24 @@ class NodeBuild:
     def program(self, argv: tuple[str, ...]) -> str:
         """Return the path of a command's program. Raises BuildError if it does not exist."""
         name = argv[0]
+        head = f"node '{self.node}': cannot run the build command `{shlex.join(argv)}`"
+        if shells := [word for word in argv if word in SHELL_WORDS]:
+            raise BuildError(
+                f"{head}: no shell runs it, which `{shells[0]}` needs (write each command in a "
+                "line of its own, or `sh -c '...'`)"
+            )
         if "/" in name:
             name = str(self.cwd / name)
-        found = shutil.which(name, path=self.env.get("PATH"))
-        if found is None:
+        path = shutil.which(name, path=self.env.get("PATH"))
+        if path is None:
             where = "no such program" if "/" in name else "not found on PATH"
-            raise BuildError(
-                f"node '{self.node}': cannot run the build command `{shlex.join(argv)}`: "
-                f"{argv[0]}: {where} (commands run without a shell: no `&&`, pipes or globs)"
-            )
-        return str(Path(self.cwd, found))
+            hint = "commands run without a shell: no `&&`, pipes or globs"
+            if argv[0] == "cd":
+                hint = "write `make -C FOLDER`, or the whole line as `sh -c '...'`"
+            elif "=" in argv[0]:
+                hint = "set variables in the `env` of the node"
+            raise BuildError(f"{head}: {argv[0]}: {where} ({hint})")
+        return str(Path(self.cwd, path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +96,8 @@ class BuildContext:
     """The `bin` folder of the virtual environment that dora runs from."""
     offline: bool = False
     """Whether uv and pip must not download anything."""
+    library: Path | None = None
+    """The prefix of libdora_node, for compilers; None if the system's is to be found."""
 
 
 def plan(context: BuildContext) -> tuple[NodeBuild, ...]:
@@ -112,6 +120,8 @@ def _lines(node: NodeSpec) -> tuple[str, ...]:
 def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -> NodeBuild:
     """Plan the build of one node for the environment that the launcher will use."""
     folder = context.dataflow.base_dir
+    if node.git is not None:
+        folder = programs.folder_of(node, context.dataflow)
     env = layered_environment(context.environ, context.dataflow.env, context.run_env, node.own_env)
     if context.offline:
         env |= OFFLINE
@@ -141,5 +151,20 @@ def _node_build(node: NodeSpec, lines: tuple[str, ...], context: BuildContext) -
     for line in lines:
         name, *rest = split_command(line)
         commands.append((*pip, *rest) if name in PIP else (name, *rest))
+        if context.library is not None and name not in PIP:
+            env |= _compiler_paths(env, context.library)
     changes = {k: v for k, v in env.items() if context.environ.get(k) != v}
     return NodeBuild(node.id, folder, env, changes, (*commands, *needed), python, own)
+
+
+def _compiler_paths(env: Mapping[str, str], library: Path) -> dict[str, str]:
+    """Return variables by which CMake and pkg-config find libdora_node, after the user's own."""
+    paths = {}
+    for name, folder in (
+        ("CMAKE_PREFIX_PATH", library),
+        ("PKG_CONFIG_PATH", library / "lib" / "pkgconfig"),
+    ):
+        folders = env[name].split(os.pathsep) if env.get(name) else []
+        if str(folder) not in folders:
+            paths[name] = os.pathsep.join([*folders, str(folder)])
+    return paths

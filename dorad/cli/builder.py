@@ -1,28 +1,39 @@
-"""Build a dataflow's nodes: run their build commands and relay the output."""
+"""Build a dataflow's nodes: fetch their sources, run their build commands, relay the output."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from dorad.cli import cflags
 from dorad.cli.build_plan import BuildContext, BuildError, NodeBuild, plan
-from dorad.cli.node_packages import Packages, damage, is_install, read
+from dorad.cli.buildprocess import run_command
+from dorad.cli.gitfetch import Fetcher
+from dorad.cli.node_packages import Packages, before_of, damage, is_install, listed, read
+from dorad.cli.options import LockFile
+from dorad.commandline.files import has_builds
+from dorad.dataflow.gitsources import lock_path, read_lock, write_lock
 from dorad.launch.holder.client import HolderClient
 from dorad.launch.model import Command, LaunchError
 from dorad.launch.programs import own_environment
-from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from dorad.dataflow.model import Dataflow
 
-CHUNK = 1 << 16
-DRAIN_S = 1.0
-"""Seconds to wait for output after a command's end: a background process may hold the pipe."""
+NO_LOCK = LockFile()
+
+
+class Built(NamedTuple):
+    """What a build has done."""
+
+    sources: int
+    """Sources that are there, fetched now or before."""
+    nodes: int
+    """Nodes whose build commands were run."""
 
 
 async def build_nodes(
@@ -31,28 +42,47 @@ async def build_nodes(
     uv: bool,
     extra_env: Mapping[str, str],
     echo: Callable[[str], None],
+    lock: LockFile = NO_LOCK,
+    may_be_old: bool = False,
     parallel: bool = False,
     offline: bool = False,
-) -> int:
-    """Build every node that has `build` commands, and return their number.
+) -> Built:
+    """Fetch the sources of nodes with `git`, and run the commands of those with `build`.
 
     Lines of progress and output go to `echo`, each starting with the node's id. With `parallel`,
-    nodes are built at the same time; with `offline`, uv and pip download nothing. Cancelling kills
-    the commands.
+    nodes are built at the same time; with `offline`, nothing is downloaded. With `may_be_old`,
+    what was fetched before is used if a repository cannot be reached, with a line that says so.
+    Cancelling kills the commands.
 
     Raises:
-        BuildError: a command failed or cannot be started. All others are stopped.
+        BuildError: a source cannot be fetched, a command failed or cannot be started. All others
+            are stopped.
+        GitSourceError: a lock file cannot be used.
     """
-    builds = plan(BuildContext(dataflow, os.environ, extra_env, uv, own_environment(), offline))
-    if not builds:
-        return 0
+    path = lock_path(dataflow, lock.path)
+    locked = read_lock(path, dataflow) if lock.locked else {}
+    if not has_builds(dataflow) and not lock.write:
+        return Built(0, 0)
     async with HolderClient.start() as holder:
+        fetcher = Fetcher(
+            dataflow, holder, echo, locked=locked, offline=offline, may_be_old=may_be_old
+        )
+        fetched = await fetcher.fetch()
+        if lock.write:
+            write_lock(path, dataflow, fetched)
+            echo(f"wrote {path}")
+        environment = own_environment()
+        builds = plan(
+            BuildContext(
+                dataflow, os.environ, extra_env, uv, environment, offline, cflags.own_prefix()
+            )
+        )
         if parallel:
             await _together(holder, builds, echo)
         else:
             for build in builds:
                 await _build(holder, build, echo)
-    return len(builds)
+    return Built(len(fetched), len(builds))
 
 
 async def _together(
@@ -81,10 +111,14 @@ async def _build(holder: HolderClient, build: NodeBuild, echo: Callable[[str], N
         installs = is_install(argv)
         if installs and before is None:
             before = await read(build.python, build.env)
+        old = listed(build.python, build.env.get("HOME"))
         echo(f"{build.node}: $ {shlex.join(argv)}")
         command = Command((program, *argv[1:]), build.cwd, build.env)
         await _run(holder, build, argv, command, echo)
-        after = await read(build.python, build.env) if installs else None
+        new = listed(build.python, build.env.get("HOME"))
+        after = await read(build.python, build.env) if installs or new != old else None
+        if after is not None and before is None:
+            before = before_of(after, old, new)
         if after is not None and (broken := damage(before, after, own=build.own)) is not None:
             text, advice = broken
             head = f"node '{build.node}': after its build command `{shlex.join(argv)}`"
@@ -99,45 +133,10 @@ async def _run(
     command: Command,
     echo: Callable[[str], None],
 ) -> None:
-    reading, writing = os.pipe()
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
-    )
+    repeat = f"to repeat it: {build.pasteable(argv)}"
     try:
-        try:
-            process = await holder.spawn(command, writing, writing)
-        except LaunchError as error:
-            raise BuildError(
-                f"node '{build.node}': {error}; to repeat it: {build.pasteable(argv)}"
-            ) from error
-        finally:
-            os.close(writing)
-        relay = asyncio.create_task(_relay(reader, lambda line: echo(f"{build.node}: {line}")))
-        ending = asyncio.create_task(process.wait())
-        try:
-            await asyncio.wait({ending, relay}, return_when=asyncio.FIRST_COMPLETED)
-            if relay.done():
-                relay.result()  # raises if the output cannot be written
-            end = await ending
-            await asyncio.wait({relay}, timeout=DRAIN_S)
-        finally:
-            relay.cancel()
-            ending.cancel()
-    finally:
-        transport.close()
+        end = await run_command(holder, command, lambda line: echo(f"{build.node}: {line}"))
+    except LaunchError as error:
+        raise BuildError(f"node '{build.node}': {error}; {repeat}") from error
     if not end.ok:
-        raise BuildError(
-            f"node '{build.node}': a build command {end}; to repeat it: {build.pasteable(argv)}"
-        )
-
-
-async def _relay(reader: asyncio.StreamReader, write: Callable[[str], None]) -> None:
-    """Pass on the lines that are not empty. A carriage return ends a line, too."""
-    rest = b""
-    while chunk := await reader.read(CHUNK):
-        *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
-        for line in filter(None, lines):
-            write(visible(line.decode(errors="replace")))
-    if rest:
-        write(visible(rest.decode(errors="replace")))
+        raise BuildError(f"node '{build.node}': a build command {end}; {repeat}")

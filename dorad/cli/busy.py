@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.durations import Duration
-from dorad.cli.groups import Group
-from dorad.cli.reporting import print_note
 from dorad.cli.select import connect
-from dorad.cli.tables import age, format_option, plain, print_lines, print_table
+from dorad.commandline.durations import Duration
+from dorad.commandline.groups import Group
+from dorad.commandline.reports import print_note
+from dorad.commandline.tables import age, format_option, plain, print_lines, print_table
 from dorad.control.errors import ControlError
 from dorad.terminal import visible
 

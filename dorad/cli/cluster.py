@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import click
 
-from dorad.cli.files import DataflowFile
-from dorad.cli.groups import Group
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from dorad.commandline.files import DataflowFile
+from dorad.commandline.groups import Group
 
 PROGRAM = "dorafleet"
 

@@ -1,6 +1,6 @@
 """The table of commands, and their overview for `dora --help`. Imports no click, to answer fast."""
 
-from dorad.cli.page import CommandEntry, help_page, terminal_width
+from dorad.commandline.page import CommandEntry, help_page, terminal_width
 
 COMPLETE_VARIABLE = "_DORA_COMPLETE"
 """The environment variable by which a shell requests completions."""
@@ -8,7 +8,7 @@ COMPLETE_VARIABLE = "_DORA_COMPLETE"
 COMMANDS: dict[str, CommandEntry] = {
     "run": CommandEntry("dorad.cli.run:run", "Run a dataflow on this machine and show its logs."),
     "up": CommandEntry("dorad.cli.up:up", "Start the daemon in the background.", server=True),
-    "down": CommandEntry("dorad.cli.down:down", "Stop the daemon.", server=True),
+    "down": CommandEntry("dorad.cli.up:down", "Stop the daemon.", server=True),
     "start": CommandEntry(
         "dorad.cli.start:start", "Start a dataflow under the daemon.", server=True
     ),
@@ -44,6 +44,12 @@ COMMANDS: dict[str, CommandEntry] = {
     "topic": CommandEntry(
         "dorad.cli.topic:topic", "Show, measure and send messages of outputs.", server=True
     ),
+    "trace": CommandEntry(
+        "dorad.cli.trace:trace", "Show why a message was late: where its time went.", server=True
+    ),
+    "view": CommandEntry(
+        "dorad.cli.view:view", "Show messages and logs in Foxglove or rerun.", server=True
+    ),
     "param": CommandEntry(
         "dorad.cli.param:param", "Read and set parameters of running nodes.", server=True
     ),
@@ -70,6 +76,9 @@ COMMANDS: dict[str, CommandEntry] = {
         "dorad.cli.expand:expand", "Print a dataflow with modules and env expanded."
     ),
     "new": CommandEntry("dorad.cli.new:new", "Create a dataflow or a node, with tests."),
+    "cflags": CommandEntry(
+        "dorad.cli.cflags:cflags", "Print compiler flags for nodes in C and C++."
+    ),
     "completion": CommandEntry(
         "dorad.cli.completion:completion", "Print the completion script for a shell."
     ),
@@ -79,9 +88,7 @@ COMMANDS: dict[str, CommandEntry] = {
     "check": CommandEntry(
         "dorad.cli.status:status", "`check` is `status`.", server=True, hidden=True
     ),
-    "destroy": CommandEntry(
-        "dorad.cli.down:down", "`destroy` is `down`.", server=True, hidden=True
-    ),
+    "destroy": CommandEntry("dorad.cli.up:down", "`destroy` is `down`.", server=True, hidden=True),
     "system": CommandEntry(
         "dorad.cli.status:system", "`system status` is `status`.", server=True, hidden=True
     ),
@@ -95,7 +102,6 @@ MOVED_COMMANDS = {
     "daemon": "is `dorad` here; `dora up` starts one in the background",
     "self": "does not exist: update and uninstall with pip or apt, whichever installed dora",
     "hub": "is not available yet",
-    "trace": "is not available yet",
 }
 """What to use instead of commands of dora 1.x that do not exist here."""
 

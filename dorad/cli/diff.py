@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.replay import name_list, tolerances_of
-from dorad.cli.tables import format_option
+from dorad.cli.record_options import check_whole, names_in
+from dorad.cli.record_values import tolerances_of
+from dorad.commandline.tables import format_option
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ Examples:
 
 \b
 The n-th message of a topic in A is compared with the n-th in B: type, values and metadata, but not
-the times. Exit code: 0 if they are equal, 1 if not.
+the times. Exit code: 0 if they are equal, 1 if not, 3 if a recording is damaged: that is not
+compared.
 """
 
 _file = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -46,7 +48,7 @@ def diff(
     style: str,
 ) -> int:
     """Show where the recordings A and B differ first, for each topic."""
-    from dorad.cli.tables import print_lines
+    from dorad.commandline.tables import print_lines
     from dorad.record.compare import Rules
     from dorad.record.diff import differences
     from dorad.record.sources import open_recording
@@ -55,16 +57,18 @@ def diff(
     rules = Rules(given["tolerance"], given["tolerances"], ignore)
     with ExitStack() as stack:
         left, right = (stack.enter_context(open_recording(path)) for path in (one, other))
-        found, compared = differences(left, right, rules, name_list(topics) or None)
+        if code := check_whole((left, right)):
+            return code
+        differing, compared = differences(left, right, rules, names_in(topics) or None)
     if style == "json":
-        print_lines(map(_as_json, found))
+        print_lines(map(_as_json, differing))
     else:
-        for each in found:
+        for each in differing:
             click.echo(visible(str(each)))
-        if not found:
+        if not differing:
             click.echo(f"{compared} messages are equal")
-    return 1 if found else 0
+    return 1 if differing else 0
 
 
-def _as_json(found: Difference) -> dict[str, Any]:
-    return found._asdict()
+def _as_json(difference: Difference) -> dict[str, Any]:
+    return difference._asdict()

@@ -13,19 +13,20 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad import __version__
-from dorad.cli.files import DataflowFile
+from dorad.cli.doctor_ros2 import check_ros2
 from dorad.cli.select import connect
-from dorad.cli.tables import print_object
+from dorad.commandline.files import DataflowFile
+from dorad.commandline.tables import print_object
 from dorad.natural import natural_item
 from dorad.problems import ProblemError
-from dorad.realtime.checks import Check, run_checks
+from dorad.realtime.checks import Check, Level, run_checks
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from dorad.control.messages import DaemonStatus, DataflowInfo, NodeInfo
-    from dorad.realtime.checks import Level
+    from dorad.dataflow.model import Dataflow
 
 COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 SHARED_MEMORY = Path("/dev/shm")
@@ -88,6 +89,7 @@ def check_machine() -> Iterator[Check]:
     yield check_native()
     yield check_fences()
     yield check_uv(shutil.which("uv"))
+    yield from check_ros2(os.environ)
 
 
 def check_real_time() -> Iterator[Check]:
@@ -179,16 +181,52 @@ def check_uv(program: str | None) -> Check:
     return Check("PASS", "uv", done.stdout.strip())
 
 
+BUILDERS = {
+    "cmake": "cmake",
+    "make": "make",
+    "ninja": "ninja-build",
+    "meson": "meson",
+    "cc": "gcc",
+    "gcc": "gcc",
+    "c++": "g++",
+    "g++": "g++",
+    "clang": "clang",
+    "clang++": "clang",
+    "pkg-config": "pkg-config",
+}
+"""Programs that build nodes in C and C++, with the Debian packages that have them."""
+
+COMPILERS = ("cc", "gcc", "clang")
+
+
+def check_builders(dataflow: Dataflow) -> Iterator[Check]:
+    """Check that the programs of `build` commands are installed, and a compiler for them."""
+    users: dict[str, str] = {}
+    for node in dataflow.nodes:
+        for line in node.build:
+            users.setdefault(Path((line.split() or [""])[0]).name, node.id)
+    wanted = {name: node for name, node in users.items() if name in BUILDERS}
+    for name, user in wanted.items():
+        if shutil.which(name) is None:
+            text = f"node {user} is built with `{name}`, which is not installed"
+            hint = f"run `sudo apt-get install {BUILDERS[name]}`"
+            yield Check("FAIL", "build", text, hint)
+    if wanted and not any(map(shutil.which, COMPILERS)):
+        text = f"node {next(iter(wanted.values()))} needs a C compiler, and there is none"
+        yield Check("FAIL", "build", text, "run `sudo apt-get install g++ libc6-dev`")
+
+
 def check_daemon() -> Iterator[Check]:
     """Check the daemon, or the coordinator, and everything that runs under it."""
     from dorad.control.errors import ControlError
     from dorad.control.messages import DATAFLOW_LIST, NODE_LIST, Nothing, Ref
     from dorad.daemon.paths import system_paths
     from dorad.launch import landlock
+    from dorad.telemetry.feed import STATUS_FILE
 
     try:
         with connect() as client:
-            found = client.status()
+            status = client.status()
             dataflows = client.call(DATAFLOW_LIST, Nothing())
             nodes = client.call(NODE_LIST, Ref())
     except ControlError as error:
@@ -196,20 +234,44 @@ def check_daemon() -> Iterator[Check]:
         return
     if client.server.path is None:
         yield Check("PASS", "coordinator", f"{client.daemon} at {client.server.address}")
-        for notice in found.notices:
+        for notice in status.notices:
             yield Check("WARN", "coordinator", notice)
     else:
-        yield from judge_daemon(found)
+        yield from judge_daemon(status)
         yield check_socket(client.server.path)
         if client.server.path == system_paths().control:
             yield check_service_memory(SERVICE_MEMORY)
             yield judge_isolation(landlock.version())
-        yield from check_disks(client.server.path, Path(found.state).parent)
+            yield from check_telemetry(STATUS_FILE)
+        yield from check_disks(client.server.path, Path(status.state).parent)
     yield judge_dataflows(dataflows.dataflows)
     yield from judge_links(dataflows.dataflows)
     yield from judge_nodes(nodes.nodes)
     for machine, reason in sorted((dataflows.missing | nodes.missing).items(), key=natural_item):
         yield Check("WARN", f"machine {machine}", reason, "see `dorafleet doctor`")
+
+
+def check_telemetry(path: Path) -> Iterator[Check]:
+    """Check what the exporter of this machine has lost; nothing if none runs."""
+    import msgspec
+
+    from dorad.boundedfile import read_bounded
+    from dorad.telemetry.feed import MAX_STATUS, Report
+
+    try:
+        reports = msgspec.json.decode(read_bounded(path, MAX_STATUS), type=list[Report])
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, ProblemError) as error:
+        yield Check("WARN", "telemetry", f"{path}: {error}")
+        return
+    for report in reports:
+        text = f"{report.sent} {report.signal} sent to {report.url}, {report.dropped} dropped"
+        if report.error:
+            hint = "dataflows run on; see `systemctl status dorad-telemetry`"
+            yield Check("WARN", "telemetry", f"{text}: {report.error}", hint)
+        else:
+            yield Check("WARN" if report.dropped else "PASS", "telemetry", text)
 
 
 def judge_links(dataflows: Sequence[DataflowInfo]) -> Iterator[Check]:
@@ -219,6 +281,9 @@ def judge_links(dataflows: Sequence[DataflowInfo]) -> Iterator[Check]:
             name, title = f"link to {machine}", flow.name or flow.uuid
             if peer.state == "up":
                 trip = "" if peer.round_trip_us is None else f", {peer.round_trip_us / 1e3:.1f} ms"
+                if peer.clock_us is not None:
+                    clock, margin = peer.clock_us / 1e3, peer.clock_margin_us / 1e3
+                    trip += f"; its clock is {clock:+.1f} ms ahead, \N{PLUS-MINUS SIGN}{margin:.1f}"
                 yield Check("PASS", name, f"dataflow {title}{trip}")
             else:
                 yield Check("WARN", name, f"dataflow {title}: {peer.reason}")
@@ -271,17 +336,17 @@ def check_disks(socket: Path, state: Path) -> Iterator[Check]:
         yield Check("PASS", "disk", f"{folders[0]} has room")
 
 
-def judge_daemon(found: DaemonStatus) -> Iterator[Check]:
+def judge_daemon(status: DaemonStatus) -> Iterator[Check]:
     """Check the state of the daemon."""
-    text = f"dorad {found.version}, pid {found.pid}"
-    if found.version != __version__:
+    text = f"dorad {status.version}, pid {status.pid}"
+    if status.version != __version__:
         hint = "restart it with `dora down && dora up`"
         yield Check("WARN", "daemon", f"{text}; this command is {__version__}", hint)
     else:
         yield Check("PASS", "daemon", text)
-    if found.problem:
-        yield Check("FAIL", "daemon", f"nodes cannot be started: {found.problem}")
-    for notice in found.notices:
+    if status.problem:
+        yield Check("FAIL", "daemon", f"nodes cannot be started: {status.problem}")
+    for notice in status.notices:
         yield Check("WARN", "daemon", notice)
 
 
@@ -320,8 +385,8 @@ def judge_nodes(nodes: Sequence[NodeInfo]) -> Iterator[Check]:
 
 def check_file(path: Path) -> Iterator[Check]:
     """Check a dataflow file."""
-    from dorad.cli.files import load_dataflow
     from dorad.cli.validate import missing_programs
+    from dorad.commandline.files import load_dataflow
     from dorad.dataflow.errors import DataflowError
     from dorad.dataflow.picture import summary
     from dorad.dataflow.support import unsupported
@@ -337,6 +402,7 @@ def check_file(path: Path) -> Iterator[Check]:
     unfit = type_problems(dataflow)
     for problem in (*unsupported(dataflow), *unfit):
         yield Check("FAIL", "dataflow", str(problem))
+    yield from check_builders(dataflow)
     for problem in (*all_warnings(dataflow), *missing_programs(dataflow, os.environ)):
         if problem not in unfit:
             yield Check("WARN", "dataflow", str(problem))

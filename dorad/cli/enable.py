@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_name
+from dorad.commandline.reports import print_note
 from dorad.terminal import visible
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.reporting import print_warning
+from dorad.commandline.files import dataflow_argument, load_dataflow
+from dorad.commandline.reports import print_warning
 
 EPILOG = """\b
 Examples:

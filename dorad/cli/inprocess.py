@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import click
 
 from dorad.cli.root import cli
 from dorad.problems import ProblemError
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 
 MAX_S = 1e9
 """Longer runs are refused."""

@@ -1,4 +1,4 @@
-"""Handle Ctrl-C, SIGTERM and SIGHUP during a run: stop, then kill, then exit."""
+"""Ctrl-C, SIGTERM and SIGHUP: stop a run, then kill it, then exit; or end a recording."""
 
 from __future__ import annotations
 
@@ -6,33 +6,26 @@ import contextlib
 import os
 import signal
 import threading
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from dorad.cli.attach import Attached
+    from dorad.daemon.run import DataflowRun
 
 EXIT_ABANDONED = 1
-
-
-class Stoppable(Protocol):
-    """The part of a run that signals act on."""
-
-    def stop(self) -> None:
-        """Ask every node to stop."""
-
-    def kill(self, why: str) -> None:
-        """Kill every node."""
-
-    def abandon(self) -> None:
-        """Prepare for the exit of this process."""
 
 
 class Interrupts:
     """A signal handler that escalates with each signal. The holder ends nodes left running."""
 
     def __init__(
-        self, run: Stoppable, report: Callable[[str], None], leave: Callable[[int], None] = os._exit
+        self,
+        run: DataflowRun | Attached,
+        report: Callable[[str], None],
+        leave: Callable[[int], None] = os._exit,
     ) -> None:
         self._run = run
         self._report = report
@@ -74,3 +67,17 @@ def from_thread(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Ca
             loop.call_soon_threadsafe(stop)
 
     return call
+
+
+@contextlib.contextmanager
+def stop_signals(stop: Callable[[str], object]) -> Iterator[None]:
+    """Call `stop` with "Ctrl-C" or "SIGTERM" for each such signal, until the block ends."""
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        name = "Ctrl-C" if number == signal.SIGINT else "SIGTERM"
+        before[number] = signal.signal(number, lambda *_, why=name: stop(why))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

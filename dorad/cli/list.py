@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dorad.cli.select import connect, warn_missing
-from dorad.cli.tables import (
+from dorad.commandline.tables import (
     format_option,
     megabytes,
     percent,
@@ -57,22 +57,27 @@ def list_dataflows(
     with connect() as client:
         answer = client.call(DATAFLOW_LIST, Nothing())
     warn_missing(answer.missing)
-    found = chosen(answer.dataflows, status=status, name=name, sort_by=sort_by)
+    dataflows = chosen(answer.dataflows, status=status, name=name, sort_by=sort_by)
     if quiet:
-        for info in found:
+        for info in dataflows:
             click.echo(visible(info.uuid))
     elif style == "json":
-        print_lines(map(_as_json, found))
+        print_lines(map(_as_json, dataflows))
     else:
         columns = list(COLUMNS)
-        rows = [_as_row(info) for info in found]
+        rows = [_as_row(info) for info in dataflows]
         # A daemon's dataflows all run on its own machine.
         if any(info.machines for info in answer.dataflows):
             columns.append("Machines")
-            rows = [(*row, _machines(info.machines)) for row, info in zip(rows, found, strict=True)]
+            rows = [
+                (*row, _machines(info.machines)) for row, info in zip(rows, dataflows, strict=True)
+            ]
         if any(info.enabled for info in answer.dataflows):
             columns.append("At boot")
-            rows = [(*row, _at_boot(info)) for row, info in zip(rows, found, strict=True)]
+            rows = [(*row, _at_boot(info)) for row, info in zip(rows, dataflows, strict=True)]
+        if any(info.why for info in dataflows):
+            columns.append("Why")
+            rows = [(*row, info.why) for row, info in zip(rows, dataflows, strict=True)]
         print_table(columns, rows)
 
 
@@ -120,9 +125,9 @@ def _at_boot(info: DataflowInfo) -> str:
     return "enabled" if info.enabled else "-"
 
 
-def _machines(found: Sequence[str]) -> str:
+def _machines(machines: Sequence[str]) -> str:
     """Return the first machines; `--format json` has all."""
-    return first_of(found, MAX_MACHINES) or "-"
+    return first_of(machines, MAX_MACHINES) or "-"
 
 
 def _as_json(info: DataflowInfo) -> dict[str, Any]:
@@ -138,6 +143,7 @@ def _as_json(info: DataflowInfo) -> dict[str, Any]:
         "ended_at": info.ended_at,
         "enabled": info.enabled,
         **({"machines": info.machines} if info.machines else {}),
+        **({"why": info.why} if info.why else {}),
     }
 
 

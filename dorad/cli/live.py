@@ -12,13 +12,12 @@ import os
 import select
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from dorad.cli.reporting import print_warning
+from dorad.commandline.reports import print_warning
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from typing import TextIO
 
     from dorad.logrecord import LogRecord
     from dorad.logs.filter import LogFilter

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from dorad.cli.complete import dataflow_names_and_uuids, node_names
-from dorad.cli.durations import Duration
 from dorad.cli.options import log_filter_option, log_format_option, log_level_option, shown_lines
-from dorad.cli.reporting import print_note
 from dorad.cli.select import machine_option
-from dorad.cli.tables import colours
+from dorad.commandline.complete import dataflow_names_and_uuids, node_names
+from dorad.commandline.durations import Duration
+from dorad.commandline.reports import print_note
+from dorad.commandline.tables import colours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -136,7 +136,7 @@ def logs(
 
     The default is the only running dataflow, or the one that ended last.
     """
-    from dorad.cli.logsources import Wanted, blocks
+    from dorad.cli.logsources import LineQuery, blocks
 
     if extra:
         named = " ".join(f"-n {shlex.quote(node)}" for node in extra)
@@ -154,7 +154,7 @@ def logs(
     shown = shown_lines(level, log_filter)
     matching = _matching(terms)
     now = time.time()
-    wanted = Wanted(
+    wanted = LineQuery(
         dataflow=dataflow,
         nodes=nodes,
         shown=shown,
@@ -167,10 +167,10 @@ def logs(
     )
     # The usual way to end it. KeyboardInterrupt could interrupt the client at any point.
     signal.signal(signal.SIGINT, _end_at_once)
-    found = blocks(wanted, local=local)
+    lines = blocks(wanted, local=local)
     if terms:
-        found = _filtered(found, matching, tail)
-    _show(found, log_format)
+        lines = _filtered(lines, matching, tail)
+    _show(lines, log_format)
 
 
 def _matching(terms: str) -> Callable[[LogRecord], bool]:
@@ -186,14 +186,14 @@ def _matching(terms: str) -> Callable[[LogRecord], bool]:
 
 
 def _filtered(
-    found: Iterable[Block], matches: Callable[[LogRecord], bool], tail: int | None
+    lines: Iterable[Block], matches: Callable[[LogRecord], bool], tail: int | None
 ) -> Iterator[Block]:
     """Yield the lines that match; with `tail`, only the last ones, once all are read."""
     from collections import deque
 
     kept: deque[LogRecord] = deque(maxlen=tail)
     last: Block | None = None
-    for block in found:
+    for block in lines:
         records = [record for record in block.records if matches(record)]
         last = block
         if tail is None:
@@ -210,11 +210,11 @@ def _end_at_once(*_: object) -> None:
     os._exit(0)
 
 
-def _show(found: Iterable[Block], log_format: Format) -> None:
+def _show(all_blocks: Iterable[Block], log_format: Format) -> None:
     from dorad.logs.format import formatter
 
     line = None
-    for block in found:
+    for block in all_blocks:
         if line is None:
             line = formatter(
                 log_format,

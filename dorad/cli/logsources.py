@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from dorad.cli.reporting import print_line
+from dorad.commandline.reports import print_line
 from dorad.daemon.paths import system_paths
 from dorad.logs.find import Found, NoLogsError, find, list_runs
 from dorad.logs.history import History
@@ -31,7 +31,7 @@ POLL_S = 0.1
 """Seconds between two reads of followed files."""
 
 
-class Wanted(NamedTuple):
+class LineQuery(NamedTuple):
     """The lines to show. Times are in seconds since 1970."""
 
     dataflow: str | None
@@ -56,7 +56,7 @@ class Block(NamedTuple):
     left_out: int = 0
 
 
-def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
+def blocks(wanted: LineQuery, *, local: bool) -> Iterator[Block]:
     """Yield the wanted lines.
 
     Raises:
@@ -73,7 +73,7 @@ def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
     try:
         client = connect()
     except NoDaemonError as error:
-        found = _find_instead(wanted, error)
+        source = _find_instead(wanted, error)
     else:
         with client:
             lines = _from_daemon(client, wanted)
@@ -82,13 +82,13 @@ def blocks(wanted: Wanted, *, local: bool) -> Iterator[Block]:
             except ControlError as error:
                 if error.code != "not-found" or client.server.path is None:
                     raise  # the files here are not those of a fleet
-                found = _find_instead(wanted, error)
+                source = _find_instead(wanted, error)
             else:
                 if first is not None:
                     yield first
                 yield from lines
                 return
-    yield from _from_files(wanted, found)
+    yield from _from_files(wanted, source)
 
 
 def find_here(dataflow: str | None) -> Found:
@@ -112,7 +112,7 @@ def runs_here() -> list[str]:
     return list(dict.fromkeys(run.name or run.folder.name for run in runs))
 
 
-def _find_instead(wanted: Wanted, error: ControlError) -> Found:
+def _find_instead(wanted: LineQuery, error: ControlError) -> Found:
     """Return the logs from ./out that the daemon could not provide, else raise its error."""
     from dorad.control.errors import NoDaemonError
 
@@ -126,7 +126,7 @@ def _find_instead(wanted: Wanted, error: ControlError) -> Found:
         raise error from none
 
 
-def _from_daemon(client: Client, wanted: Wanted) -> Iterator[Block]:
+def _from_daemon(client: Client, wanted: LineQuery) -> Iterator[Block]:
     stream = client.logs(
         wanted.dataflow,
         nodes=wanted.nodes,
@@ -144,24 +144,24 @@ def _from_daemon(client: Client, wanted: Wanted) -> Iterator[Block]:
             yield Block(lines.dataflow, lines.lines, left_out=lines.left_out)
 
 
-def _from_files(wanted: Wanted, found: Found) -> Iterator[Block]:
-    _check_nodes(wanted.nodes, found)
-    if wanted.dataflow != found.folder.name:
-        _report_source(found)
+def _from_files(wanted: LineQuery, source: Found) -> Iterator[Block]:
+    _check_nodes(wanted.nodes, source)
+    if wanted.dataflow != source.folder.name:
+        _report_source(source)
     selection = Selection(
         frozenset(wanted.nodes), wanted.shown, wanted.since, wanted.until, wanted.grep
     )
-    nodes = found.nodes
-    sender = found.sender
-    past = None if sender is None else JournalPast(found.folder.name, selection, sender)
+    nodes = source.nodes
+    sender = source.sender
+    past = None if sender is None else JournalPast(source.folder.name, selection, sender)
     try:
-        with closing(History(found.folder, nodes, selection, past)) as history:
+        with closing(History(source.folder, nodes, selection, past)) as history:
             for lines in history.blocks(wanted.tail):
-                yield Block(found.folder.name, lines.records, nodes, lines.left_out)
+                yield Block(source.folder.name, lines.records, nodes, lines.left_out)
             if wanted.follow and past is not None:
-                yield from _follow_journal(found, history, past, skip=wanted.tail == 0)
+                yield from _follow_journal(source, history, past, skip=wanted.tail == 0)
             elif wanted.follow:
-                yield from _follow(found, history)
+                yield from _follow(source, history)
     except JournalError as error:
         raise click.ClickException(str(error)) from error
     except OSError as error:
@@ -171,14 +171,14 @@ def _from_files(wanted: Wanted, found: Found) -> Iterator[Block]:
         raise click.ClickException(text) from error
 
 
-def _follow(found: Found, history: History) -> Iterator[Block]:
-    with Tailing(found.folder, history) as tailing:
+def _follow(source: Found, history: History) -> Iterator[Block]:
+    with Tailing(source.folder, history) as tailing:
         while True:
-            running = found.running
-            nodes = Found.at(found.folder).nodes
+            running = source.running
+            nodes = Found.at(source.folder).nodes
             records = tailing.read(nodes)
             if records:
-                yield Block(found.folder.name, records, nodes)
+                yield Block(source.folder.name, records, nodes)
             elif running:
                 time.sleep(POLL_S)
             else:
@@ -186,32 +186,32 @@ def _follow(found: Found, history: History) -> Iterator[Block]:
 
 
 def _follow_journal(
-    found: Found, history: History, past: JournalPast, *, skip: bool
+    source: Found, history: History, past: JournalPast, *, skip: bool
 ) -> Iterator[Block]:
     """Follow the journal, and the files with the lines that it does not hold."""
-    with Tailing(found.folder, history) as tailing:
-        for new in past.follow(lambda: found.running, skip=skip):
-            nodes = Found.at(found.folder).nodes
+    with Tailing(source.folder, history) as tailing:
+        for new in past.follow(lambda: source.running, skip=skip):
+            nodes = Found.at(source.folder).nodes
             records = [record for record in new if history.selection.passes(record)]
             records += tailing.read(nodes)
             if records:
-                yield Block(found.folder.name, records, nodes)
+                yield Block(source.folder.name, records, nodes)
 
 
-def _check_nodes(wanted: Sequence[str], found: Found) -> None:
-    there = found.nodes
+def _check_nodes(wanted: Sequence[str], source: Found) -> None:
+    there = source.nodes
     for node in wanted:
         if node not in there and node != DAEMON:
             names = ", ".join(there) or "none"
-            raise click.ClickException(f"{found.title} has no node '{node}'; its nodes: {names}")
+            raise click.ClickException(f"{source.title} has no node '{node}'; its nodes: {names}")
 
 
-def _report_source(found: Found) -> None:
-    state = "running" if found.running else "ended"
-    if found.about is not None:
-        moment = found.about.ended_at if state == "ended" else found.about.started_at
+def _report_source(source: Found) -> None:
+    state = "running" if source.running else "ended"
+    if source.about is not None:
+        moment = source.about.ended_at if state == "ended" else source.about.started_at
         if moment is not None:
             word = "ended" if state == "ended" else "started"
             state = f"{word} {local_time(moment, '%Y-%m-%d %H:%M:%S')}"
-    older = f"; {found.others} older runs: choose by UUID" if found.others else ""
-    print_line("logs of:", "cyan", f"{found.title}, {state}{older}")
+    older = f"; {source.others} older runs: choose by UUID" if source.others else ""
+    print_line("logs of:", "cyan", f"{source.title}, {state}{older}")

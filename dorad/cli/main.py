@@ -9,7 +9,7 @@ import os
 import sys
 
 from dorad.cli.commands import COMPLETE_VARIABLE, page
-from dorad.cli.streams import open_standard_streams
+from dorad.commandline.streams import open_standard_streams
 from dorad.exit import exit_at_once
 
 TYPE_CHECKING = False
@@ -31,7 +31,7 @@ def run_command(arguments: "Sequence[str]") -> int:
     try:
         print(text, flush=True)
     except OSError as error:
-        from dorad.cli.outcome import output_failed
+        from dorad.commandline.outcome import output_failed
 
         return output_failed(error)
     return 0

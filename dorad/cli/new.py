@@ -12,16 +12,20 @@ EPILOG = """\b
 Examples:
   dora new hello                       a dataflow: two talkers and a listener
   dora new my-filter --kind node       one node, to be used in dataflows
+  dora new driver --lang cpp           a dataflow of two nodes in C++, built by CMake
 """
 
-LANGUAGES = ("python",)
+LANGUAGES = {"python": "Python", "c": "C", "cpp": "C++"}
 TAKEN = {"dora", "dorad", "numpy", "pyarrow", "pytest", "tests"}
 """Modules that a node's package must not hide, besides the standard library."""
 
 
 def _language(ctx: click.Context, param: click.Parameter, value: str) -> str:
     if value not in LANGUAGES:
-        raise click.BadParameter(f"there is no template for '{value}', only for python", ctx, param)
+        known = ", ".join(LANGUAGES)
+        raise click.BadParameter(
+            f"there is no template for '{value}', only for {known}", ctx, param
+        )
     return value
 
 
@@ -31,20 +35,31 @@ def _language(ctx: click.Context, param: click.Parameter, value: str) -> str:
     "--kind", type=click.Choice(["dataflow", "node"]), default="dataflow", help="What to create."
 )
 @click.option(
-    "--lang", metavar="LANGUAGE", default="python", callback=_language, help="Only `python`."
+    "--lang",
+    metavar="LANGUAGE",
+    default="python",
+    callback=_language,
+    help="`python`, `c` or `cpp`; a single node only in `python`.",
 )
 def new(name: str, *, kind: str, lang: str) -> None:
     """Create the folder NAME with a new dataflow or a new node.
 
-    Both run as they are, and have tests that need no running dataflow.
+    Both run as they are; in Python, they have tests that need no running dataflow.
     """
     target = Path(name)
+    if lang != "python" and kind == "node":
+        raise click.UsageError(
+            f"there is no template for a single node in {LANGUAGES[lang]}: leave out `--kind node`"
+        )
     _check_name(target.name, kind)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise click.ClickException(f"{target} exists; nothing was changed")
     if target.is_dir() and any(target.iterdir()):
         raise click.ClickException(f"{target} exists and is not empty; nothing was changed")
-    files = dataflow_files(target.name) if kind == "dataflow" else node_files(target.name)
+    if lang != "python":
+        files = native_files(target.name, lang)
+    else:
+        files = dataflow_files(target.name) if kind == "dataflow" else node_files(target.name)
     for relative, text in files.items():
         path = target / relative
         try:
@@ -53,7 +68,10 @@ def new(name: str, *, kind: str, lang: str) -> None:
         except OSError as error:
             raise click.ClickException(f"cannot write {path}: {error.strerror}") from error
     click.echo(f"created the {kind} {target.name} in {target}/\n")
-    click.echo(f"  cd {target}\n  dora run dataflow.yml\n  pytest")
+    if lang != "python":
+        click.echo(f"  cd {target}\n  dora build dataflow.yml\n  dora run dataflow.yml")
+    else:
+        click.echo(f"  cd {target}\n  dora run dataflow.yml\n  pytest")
 
 
 def dataflow_files(name: str) -> dict[str, str]:
@@ -71,6 +89,20 @@ def dataflow_files(name: str) -> dict[str, str]:
     ):
         files |= {f"{node}/{path}": text for path, text in _package(node, template).items()}
     return files
+
+
+def native_files(name: str, lang: str) -> dict[str, str]:
+    """Return the files of a new dataflow of two nodes in C or C++."""
+    more = {
+        "language": LANGUAGES[lang],
+        "languages": "C" if lang == "c" else "CXX",
+        "suffix": lang,
+    }
+    texts = ("dataflow.yml", "CMakeLists.txt", "README.md")
+    files = {each: _fill(f"native/{each}", name, **more) for each in texts}
+    for node in ("talker", "listener"):
+        files[f"src/{node}.{lang}"] = _fill(f"native/{node}.{lang}", name)
+    return {**files, ".gitignore": "build/\nout/\n.dora/\n"}
 
 
 def node_files(name: str) -> dict[str, str]:
@@ -95,10 +127,10 @@ def module_name(name: str) -> str:
     return re.sub(r"[-.]", "_", name).lower()
 
 
-def _fill(template: str, name: str) -> str:
+def _fill(template: str, name: str, **more: str) -> str:
     folder = resources.files("dorad.cli").joinpath("templates")
     text = folder.joinpath(*f"{template}.in".split("/")).read_text(encoding="utf-8")
-    return Template(text).substitute(name=name, module=module_name(name))
+    return Template(text).substitute(name=name, module=module_name(name), **more)
 
 
 def _check_name(name: str, kind: str) -> None:

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.complete import input_names, node_names, topic_names
-from dorad.cli.durations import Duration
-from dorad.cli.files import DataflowFile
-from dorad.cli.groups import Group
+from dorad.cli.curves import read_history
 from dorad.cli.node_view import as_json, as_row, columns_for, detail_json, detail_lines
-from dorad.cli.reporting import print_changes, print_warning
 from dorad.cli.select import connect, dataflow_option, machine_option, select, warn_missing
-from dorad.cli.tables import format_option, print_lines, print_object, print_table
+from dorad.commandline.complete import input_names, node_names, topic_names
+from dorad.commandline.durations import Duration
+from dorad.commandline.files import DataflowFile
+from dorad.commandline.groups import Group
+from dorad.commandline.reports import print_changes, print_warning
+from dorad.commandline.tables import format_option, print_lines, print_object, print_table
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -95,11 +96,13 @@ Examples:
 def info_node(node: str, *, dataflow: str | None, style: str) -> None:
     """Show the inputs, outputs, restart policy and resource use of NODE."""
     with connect() as client:
-        detail = client.node_info(node, dataflow=select(client, dataflow))
+        uuid = select(client, dataflow)
+        detail = client.node_info(node, dataflow=uuid)
+        history = read_history(client, uuid, node)
     if style == "json":
-        print_object(detail_json(detail))
+        print_object(detail_json(detail, history))
     else:
-        for line in detail_lines(detail):
+        for line in detail_lines(detail, history):
             click.echo(visible(line))
 
 

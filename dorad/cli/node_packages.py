@@ -11,16 +11,14 @@ import json
 import logging
 import os
 import re
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 
 from dorad.launch.environment import with_compat
 from dorad.phrases import first_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 PROBE_S = 60.0
 """Seconds that a look at the packages may take."""
@@ -130,6 +128,37 @@ def _advice(before: Packages | None, after: Packages, *, own: bool) -> str:
 def is_install(argv: Sequence[str]) -> bool:
     """Return True if a build command runs pip, or a shell that does."""
     return any(_PIP.search(word) for word in argv)
+
+
+NOT_TRIED = "No module named numpy or pyarrow was imported"
+"""The error of packages that were only listed: whether nodes could start is not known."""
+
+
+def listed(python: str, home: str | None) -> dict[str, str]:
+    """Return the versions of what lies in the package folders of a Python, without running it.
+
+    That costs nothing, and tells whether a command has installed something that does not look like
+    it: `make`, or a script, that runs pip.
+    """
+    prefix = Path(python).parent.parent
+    patterns = [(prefix, "lib/python3*/*-packages"), (prefix, "local/lib/python3*/*-packages")]
+    if home:
+        patterns.append((Path(home), ".local/lib/python3*/site-packages"))
+    versions = {}
+    for place, pattern in patterns:
+        for folder in place.glob(pattern):
+            for each in folder.glob("*.dist-info"):
+                name, _, version = each.name.removesuffix(".dist-info").partition("-")
+                versions[re.sub(r"[-_.]+", "-", name).lower()] = version
+    return versions
+
+
+def before_of(after: Packages, old: Mapping[str, str], new: Mapping[str, str]) -> Packages:
+    """Return the packages before a command that has changed what is listed from `old` to `new`."""
+    versions = {**after.versions, **old}
+    for name in new.keys() - old.keys():
+        versions.pop(name, None)
+    return Packages(versions, error=NOT_TRIED)
 
 
 async def read(python: str, env: Mapping[str, str]) -> Packages | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from dorad.cli.tables import megabytes, milliseconds, percent, rate
+from dorad.cli.curves import edge_lines, node_lines
+from dorad.commandline.tables import megabytes, milliseconds, percent, plain, rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from dorad.control.messages import NodeDetail, NodeInfo, NodeMetrics
+    from dorad.control.messages import History, NodeDetail, NodeInfo, NodeMetrics
 
 COLUMNS = ("NODE", "STATUS", "PID", "CPU", "MEMORY", "RESTARTS", "MACHINE", "DATAFLOW")
 
@@ -51,7 +52,7 @@ def status_text(info: NodeInfo) -> str:
     return "Dynamic" if info.dynamic and info.pid is None else info.status.capitalize()
 
 
-def detail_json(detail: NodeDetail) -> dict[str, Any]:
+def detail_json(detail: NodeDetail, history: History | None) -> dict[str, Any]:
     """Return all details of a node, dora's keys first."""
     info = detail.info
     return {
@@ -59,7 +60,10 @@ def detail_json(detail: NodeDetail) -> dict[str, Any]:
         "dataflow": info.dataflow_name or info.dataflow,
         "path": detail.path,
         "outputs": [
-            {"id": output, "subscribers": [f"{found.node}/{found.input}" for found in receivers]}
+            {
+                "id": output,
+                "subscribers": [f"{receiver.node}/{receiver.input}" for receiver in receivers],
+            }
             for output, receivers in detail.outputs.items()
         ],
         "inputs": [{"id": name, "source": source} for name, source in detail.inputs.items()],
@@ -90,16 +94,18 @@ def detail_json(detail: NodeDetail) -> dict[str, Any]:
         "startup_timeout": detail.startup_timeout,
         "realtime": detail.realtime,
         "stamps_refused": info.stamps_refused,
+        "protocol": info.protocol,
         "deadline_misses": info.deadline_misses,
         "tick_delay": info.tick_delay,
         "tick_jitter": info.tick_jitter,
         "tick_worst": info.tick_worst,
         "notes": detail.notes,
+        "history": None if history is None else plain(history),
     }
 
 
-def detail_lines(detail: NodeDetail) -> Iterator[str]:
-    """Yield the lines that describe a node."""
+def detail_lines(detail: NodeDetail, history: History | None) -> Iterator[str]:
+    """Yield the lines that describe a node, with its last ten minutes if they are known."""
     info = detail.info
     yield f"Node: {info.node}"
     yield f"Dataflow: {info.dataflow_name or info.dataflow}"
@@ -127,11 +133,22 @@ def detail_lines(detail: NodeDetail) -> Iterator[str]:
     if detail.outputs:
         yield from ("", "Outputs:")
         for output, receivers in detail.outputs.items():
-            names = ", ".join(f"{found.node}/{found.input}" for found in receivers)
+            names = ", ".join(f"{receiver.node}/{receiver.input}" for receiver in receivers)
             yield f"  {output} -> {names}" if names else f"  {output} (no subscribers)"
     yield from ("", "Now:", *_now(info))
+    yield from _past(info.node, history)
     if detail.notes:
         yield from ("", "Notes:", *(f"  {note}" for note in detail.notes))
+
+
+def _past(node: str, history: History | None) -> Iterator[str]:
+    """Yield the curves of a node and of the edges to it."""
+    lines = [line for each in history.nodes for line in node_lines(each)] if history else []
+    for edge in history.edges if history else ():
+        if edge.target.partition("/")[0] == node and (of_edge := list(edge_lines(edge))):
+            lines += [f"{edge.source} -> {edge.target}", *(f"  {line}" for line in of_edge)]
+    if lines:
+        yield from ("", "Last ten minutes:", *(f"  {line}" for line in lines))
 
 
 def _now(info: NodeInfo) -> Iterator[str]:
@@ -139,6 +156,8 @@ def _now(info: NodeInfo) -> Iterator[str]:
     if info.pid is not None:
         since = f", for {time.time() - info.started_at:.0f} s" if info.started_at else ""
         yield f"  pid:             {info.pid}{since}"
+    if info.protocol is not None:
+        yield f"  node API:        version {info.protocol}"
     yield f"  CPU:             {percent(info.metrics.cpu)}"
     yield f"  memory:          {megabytes(info.metrics.memory)}"
     disk = (rate(info.metrics.disk_read), rate(info.metrics.disk_write))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dorad.logs.filter import LogFilter
 
@@ -68,6 +70,81 @@ finish_option = click.option(
     metavar="[=BOOL]",
     help="Also end nodes with timers once their data inputs have closed.",
 )
+
+
+class LockFile(NamedTuple):
+    """What is to be done with the lock file of `git` sources."""
+
+    locked: bool = False
+    """Whether it says which commits are fetched."""
+    write: bool = False
+    path: Path | None = None
+    """Another file than the one beside the dataflow's file."""
+
+
+def lock_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options about the lock file to a command, which gets them as `lock`."""
+
+    @functools.wraps(command)
+    def with_lock(
+        *args: Any, locked: bool, write_lockfile: bool, lockfile: Path | None, **others: Any
+    ) -> Any:
+        if locked and write_lockfile:
+            raise click.UsageError("--locked and --write-lockfile exclude each other")
+        if lockfile is not None and not (locked or write_lockfile):
+            raise click.UsageError("--lockfile needs --locked or --write-lockfile")
+        return command(*args, lock=LockFile(locked, write_lockfile, lockfile), **others)
+
+    for option in (
+        click.option(
+            "--lockfile",
+            metavar="FILE",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Use this lock file instead of NAME.dora-lock.yaml beside NAME.yml.",
+        ),
+        click.option(
+            "--write-lockfile", is_flag=True, help="Write the commits of `git` sources to a file."
+        ),
+        click.option(
+            "--locked", is_flag=True, help="Fetch the commits that the lock file says, no others."
+        ),
+    ):
+        with_lock = option(with_lock)
+    return with_lock
+
+
+class Launch(NamedTuple):
+    """How a dataflow is started, beside what its file says."""
+
+    uv: bool
+    allow_shell: bool
+    env: Mapping[str, str]
+    strict: bool = False
+    finish_flag: bool | None = None
+    lock: LockFile = LockFile()
+
+
+def launch_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a start to a LaunchCommand, which gets them as its argument `launch`."""
+
+    @functools.wraps(command)
+    def launched(
+        *args: Any,
+        uv: bool,
+        allow_shell_nodes: bool,
+        env: Mapping[str, str],
+        strict: bool,
+        exit_when_nodes_finish: bool | None,
+        **others: Any,
+    ) -> Any:
+        launch = Launch(uv, allow_shell_nodes, env, strict, exit_when_nodes_finish)
+        return command(*args, launch=launch, **others)
+
+    for option in (finish_option, strict_option, env_option, shell_nodes_option, uv_option):
+        launched = option(launched)
+    return launched
+
+
 log_format_option = click.option(
     "--log-format",
     type=click.Choice(["pretty", "json", "compact"]),

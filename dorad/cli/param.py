@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.complete import node_names, param_names
-from dorad.cli.groups import Group
-from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_option, select
-from dorad.cli.tables import format_option, print_object, print_table
+from dorad.commandline.complete import node_names, param_names
+from dorad.commandline.groups import Group
+from dorad.commandline.reports import print_note
+from dorad.commandline.tables import format_option, print_object, print_table
 from dorad.control.paramtext import allowed_text, json_text
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def list_params(node: str, *, dataflow: str | None, style: str) -> None:
     with connect() as client:
         params = client.params(node, dataflow=select(client, dataflow))
     if style == "json":
-        print_object({found.key: found.value for found in params})
+        print_object({param.key: param.value for param in params})
     elif params:
         print_table(COLUMNS, map(_as_row, params))
     else:
@@ -135,12 +135,12 @@ def parse_json(text: str, name: str) -> Any:
         raise click.UsageError(f"{name} is not JSON: {error}{hint}") from error
 
 
-def _as_row(found: Param) -> tuple[str, ...]:
+def _as_row(param: Param) -> tuple[str, ...]:
     return (
-        found.key,
-        json_text(found.value),
-        found.type or "",
-        json_text(found.default) if found.declared else "",
-        allowed_text(found),
-        found.description or "",
+        param.key,
+        json_text(param.value),
+        param.type or "",
+        json_text(param.default) if param.declared else "",
+        allowed_text(param),
+        param.description or "",
     )

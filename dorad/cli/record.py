@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from dorad.cli.files import SUFFIXES, path_items
-from dorad.cli.groups import CommandEntry, LazyGroup
-from dorad.cli.instance import add_options
+from dorad.commandline.files import SUFFIXES, path_items
+from dorad.commandline.groups import CommandEntry, LazyGroup
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -30,15 +29,15 @@ recording is INCOMPLETE and the exit code 1. `dora replay` sends the messages ag
 """
 
 _START = "start"
-_WITH_SERVER = (_START, "ring", "mark", "incidents", "stop")
-"""The commands that need a server for a running dataflow."""
 
 
-class Record(LazyGroup):
+class RecordGroup(LazyGroup):
     """The commands of `dora record`; other arguments are those of `start`."""
 
     table: ClassVar[dict[str, CommandEntry]] = {
-        _START: CommandEntry("dorad.cli.record_start:start", "Record messages (the default)."),
+        _START: CommandEntry(
+            "dorad.cli.record_start:start", "Record messages (the default).", server=True
+        ),
         "info": CommandEntry("dorad.cli.record_info:info", "Show what a recording contains."),
         "list": CommandEntry("dorad.cli.record_info:list_files", "List recordings in a folder."),
         "recover": CommandEntry(
@@ -50,23 +49,20 @@ class Record(LazyGroup):
             "dorad.cli.record_edit:export", "Write Parquet, Arrow, CSV or rerun files."
         ),
         "ring": CommandEntry(
-            "dorad.cli.record_ring:ring", "Record into a black box: keep only the last seconds."
+            "dorad.cli.record_ring:ring",
+            "Record into a black box: keep only the last seconds.",
+            server=True,
         ),
         "stop": CommandEntry(
-            "dorad.cli.record_stop:stop", "End the recordings of a running dataflow."
+            "dorad.cli.record_attach:stop", "End the recordings of a running dataflow.", server=True
         ),
-        "mark": CommandEntry("dorad.cli.record_box:mark", "Keep what the black box has recorded."),
+        "mark": CommandEntry(
+            "dorad.cli.record_box:mark", "Keep what the black box has recorded.", server=True
+        ),
         "incidents": CommandEntry(
-            "dorad.cli.record_box:incidents", "List, export and remove incidents."
+            "dorad.cli.record_box:incidents", "List, export and remove incidents.", server=True
         ),
     }
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command; add the options that choose a server if it may need one."""
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and cmd_name in _WITH_SERVER:
-            add_options(command)
-        return command
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Put `start` before arguments that do not begin with the name of a command."""
@@ -97,6 +93,6 @@ class Record(LazyGroup):
         return [*super().shell_complete(ctx, incomplete), *files]
 
 
-@click.group("record", cls=Record, epilog=EPILOG)
+@click.group("record", cls=RecordGroup, epilog=EPILOG)
 def record() -> None:
     """Record the messages of a dataflow: of PATH, which it runs, or of one that runs already."""

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.durations import Duration
 from dorad.cli.select import dataflow_option
 from dorad.cli.sizes import Size
-from dorad.cli.tables import format_option, print_lines, print_table
+from dorad.commandline.durations import Duration
+from dorad.commandline.tables import format_option, print_lines, print_table
 from dorad.dataflow.settings import RECORD_FOLDER
 from dorad.shm.rendezvous import ADDRESS_VARIABLE
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from dorad.control.messages import BlackBox, Incident
-    from dorad.record.incidents import Mark
+    from dorad.record.box.incidents import Mark
 
 folder_argument = click.argument(
     "folder", type=click.Path(file_okay=False, path_type=Path), required=False
@@ -63,8 +63,8 @@ def mark(
 
     With --dataflow, or through a coordinator, on every machine of a running dataflow.
     """
-    from dorad.record import blackbox
-    from dorad.record import incidents as kept
+    from dorad.record.box import blackbox
+    from dorad.record.box import incidents as kept
 
     before, after = min(before, kept.MAX_S), min(after, kept.MAX_S)
     wanted = kept.Mark(time.time_ns(), before, after, note[: kept.MAX_NOTE], "command")
@@ -83,12 +83,12 @@ def mark(
 
 def _existing(folder: Path | None) -> Path:
     """Return the folder given, or the default one. Raises click.ClickException if it is not one."""
-    found = folder or Path(RECORD_FOLDER)
-    if not found.is_dir():
+    box_folder = folder or Path(RECORD_FOLDER)
+    if not box_folder.is_dir():
         raise click.ClickException(
-            f"there is no folder {found}; name that of a black box, or its dataflow with -d"
+            f"there is no folder {box_folder}; name that of a black box, or its dataflow with -d"
         )
-    return found
+    return box_folder
 
 
 INCIDENTS_EPILOG = """\b
@@ -139,9 +139,9 @@ def incidents(
     """List the incidents in FOLDER; export one, or remove some.
 
     With --dataflow those of its black box, also after its end; through a coordinator those on all
-    machines.
+    machines. The exit code is 3 if segments between those of an incident are gone.
     """
-    from dorad.record import incidents as kept
+    from dorad.record.box import incidents as kept
 
     if output is not None and exported is None:
         raise click.UsageError("--output goes with --export ID")
@@ -155,8 +155,7 @@ def incidents(
         return _of_dataflows(dataflow, exported, output, style)
     folder = _existing(folder)
     if exported is not None:
-        _export(folder, exported, output)
-        return 0
+        return _export(folder, exported, output)
     now_ns = time.time_ns()
     known = kept.incidents(folder)
     if older_than is not None:
@@ -170,24 +169,37 @@ def incidents(
         return 0
     rows = [_row(own, each) for own, each in known]
     _print_rows(rows, style)
-    return 0
+    return _report_gone(rows)
 
 
-def _export(folder: Path, name: str, output: Path | None) -> None:
-    from dorad.cli.reporting import print_warning
-    from dorad.record import incidents as kept
+def _report_gone(rows: list[dict[str, Any]]) -> int:
+    """Say which incidents lack segments; return the exit code."""
+    from dorad.cli.record_options import LOSSY
+    from dorad.commandline.reports import print_warning
+
+    lacking = [row for row in rows if row["gone"]]
+    for row in lacking:
+        of = row["segments"] + row["gone"]
+        print_warning(visible(f"{row['id']} lacks {row['gone']} of its {of} segments"))
+    return LOSSY if lacking else 0
+
+
+def _export(folder: Path, name: str, output: Path | None) -> int:
+    from dorad.cli.record_edit import report_copied
+    from dorad.commandline.reports import print_warning
+    from dorad.record.box import incidents as kept
     from dorad.record.edit import merge
 
     own, mark = kept.incident(folder, name)
     target = output or Path(f"{name}.mcap")
-    count = merge(sorted(own.glob("*.mcap")), target, start=mark.start_ns, end=mark.end_ns)
+    copied = merge(sorted(own.glob("*.mcap")), target, start=mark.start_ns, end=mark.end_ns)
     if kept.is_open(mark, time.time_ns()):
         print_warning("messages still come into this incident: export it again when it is over")
-    click.echo(f"wrote {visible(str(target))}: {count} messages")
+    return report_copied(target, copied)
 
 
 def _remove(folder: Path, name: str) -> None:
-    from dorad.record import incidents as kept
+    from dorad.record.box import incidents as kept
 
     try:
         kept.remove(folder, name)
@@ -200,51 +212,49 @@ def _of_dataflows(
     dataflow: str | None, exported: str | None, output: Path | None, style: str
 ) -> int:
     """List the incidents of running and ended dataflows, or export one; return the exit code."""
-    from dorad.cli.reporting import print_warning
     from dorad.cli.select import connect, warn_missing
+    from dorad.commandline.reports import print_warning
 
     with connect() as client:
-        found = client.incidents(dataflow)
-    warn_missing(found.missing)
-    for box in found.boxes:
+        incidents = client.incidents(dataflow)
+    warn_missing(incidents.missing)
+    for box in incidents.boxes:
         if box.problem:
             print_warning(visible(f"{_place(box)} cannot be read: {box.problem}"))
         if box.left_out:
             print_warning(visible(f"{_place(box)} has {box.left_out} older incidents"))
     if exported is not None:
-        holding = [box for box in found.boxes if any(x.id == exported for x in box.incidents)]
-        _export_from(holding, exported, output)
-        return 0
-    rows = [_row_of(box, each) for box in found.boxes for each in box.incidents]
+        holding = [box for box in incidents.boxes if any(x.id == exported for x in box.incidents)]
+        return _export_from(holding, exported, output)
+    rows = [_row_of(box, each) for box in incidents.boxes for each in box.incidents]
     _print_rows(rows, style)
-    return 0
+    return _report_gone(rows)
 
 
 def _place(box: BlackBox) -> str:
     return box.folder if box.machine is None else f"{box.machine}:{box.folder}"
 
 
-def _export_from(boxes: list[BlackBox], name: str, output: Path | None) -> None:
-    """Export an incident of the only one of these black boxes."""
+def _export_from(boxes: list[BlackBox], name: str, output: Path | None) -> int:
+    """Export an incident of the only one of these black boxes; return the exit code."""
     from dorad.cli.remote_files import copied_folder
-    from dorad.record.incidents import INCIDENTS
+    from dorad.record.box.incidents import INCIDENTS
 
     if len(boxes) != 1:
         where = ", ".join(map(_place, boxes)) or "no black box that answers"
         raise click.ClickException(f"{name} is in {visible(where)}; name a dataflow with -d")
     box = boxes[0]
     if box.machine is None:
-        _export(Path(box.folder), name, output)
-        return
+        return _export(Path(box.folder), name, output)
     target = output or Path(f"{name}.mcap")
     if target.exists():
         raise click.ClickException(f"{target} exists already; name another file with -o")
     with copied_folder(f"{_place(box)}/{INCIDENTS}/{name}", target) as own:
-        _export(own.parents[1], name, target)
+        return _export(own.parents[1], name, target)
 
 
 def _print_rows(rows: list[dict[str, Any]], style: str) -> None:
-    from dorad.record.report import size_text
+    from dorad.phrases import size_text
 
     if style == "json":
         print_lines(rows)
@@ -258,7 +268,7 @@ def _print_rows(rows: list[dict[str, Any]], style: str) -> None:
                 row["id"],
                 f"{row['before']:g} s",
                 f"{row['after']:g} s",
-                str(row["segments"]),
+                _segments_text(row["segments"], row["gone"]),
                 size_text(row["bytes"]),
                 row["source"],
                 row["note"],
@@ -268,8 +278,12 @@ def _print_rows(rows: list[dict[str, Any]], style: str) -> None:
     )
 
 
+def _segments_text(there: int, gone: int) -> str:
+    return f"{there} of {there + gone}" if gone else str(there)
+
+
 def _row(own: Path, each: Mark) -> dict[str, Any]:
-    from dorad.record import incidents as kept
+    from dorad.record.box import incidents as kept
 
     files = kept.files_of(own)
     return {
@@ -278,6 +292,7 @@ def _row(own: Path, each: Mark) -> dict[str, Any]:
         "before": each.before_s,
         "after": each.after_s,
         "segments": len(files),
+        "gone": kept.segments_gone(own),
         "bytes": sum(size for _, size in files),
         "source": each.source,
         "note": each.note,
@@ -286,7 +301,7 @@ def _row(own: Path, each: Mark) -> dict[str, Any]:
 
 
 def _row_of(box: BlackBox, each: Incident) -> dict[str, Any]:
-    from dorad.record.incidents import INCIDENTS
+    from dorad.record.box.incidents import INCIDENTS
 
     return {
         "machine": box.machine,
@@ -296,6 +311,7 @@ def _row_of(box: BlackBox, each: Incident) -> dict[str, Any]:
         "before": each.before,
         "after": each.after,
         "segments": each.segments,
+        "gone": each.gone,
         "bytes": each.bytes,
         "source": each.source,
         "note": each.note,

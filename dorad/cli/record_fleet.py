@@ -14,21 +14,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from msgspec.structs import replace
 
-from dorad.cli.record_options import choose
-from dorad.cli.reporting import print_error, print_note, print_warning
-from dorad.cli.stopsignals import stop_signals
+from dorad.cli.interrupts import stop_signals
+from dorad.cli.record_options import Chosen, choose
+from dorad.commandline.reports import print_error, print_note, print_warning
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dorad.cli.record_options import Chosen
     from dorad.control.client import Client, Stream
     from dorad.control.messages import DataflowDetail, LogLines
     from dorad.dataflow.model import Dataflow
     from dorad.logrecord import LogRecord
-    from dorad.record.outcome import Ended
-    from dorad.record.settings import Settings
+    from dorad.record.recorder.outcome import Ended
+    from dorad.record.recorder.settings import Settings
 
 POLL_S = 0.5
 CHECK_S = 2.0
@@ -66,17 +65,17 @@ def plan(
             by_machine.setdefault(machine, []).append(topic)
     from dorad.dataflow.recording import ATTACHED
 
-    found = [
+    recorders = [
         Recorder(machine, f"{ATTACHED}{token}_{number}__", tuple(own))
         for number, (machine, own) in enumerate(sorted(by_machine.items()), 1)
     ]
-    return found, left
+    return recorders, left
 
 
 def record_on_machines(
     client: Client,
     run: str,
-    found: DataflowDetail,
+    detail: DataflowDetail,
     known: Dataflow,
     settings: Settings,
     chosen: Chosen,
@@ -86,7 +85,7 @@ def record_on_machines(
     Return the exit code: 0 if each machine's recording is complete.
     """
     topics = choose(known, chosen.topics, chosen.excluded)
-    recorders, left = plan(topics, found.placement, secrets.token_hex(4))
+    recorders, left = plan(topics, detail.placement, secrets.token_hex(4))
     for topic in left:
         print_warning(f"{topic} is not recorded: its node runs nowhere yet")
     if not recorders:
@@ -109,8 +108,8 @@ def record_on_machines(
 
 def _add(client: Client, run: str, recorder: Recorder, settings: Settings, queue_size: int) -> None:
     """Add a recorder to the dataflow, on its machine."""
-    from dorad.record.arguments import recorder_node
-    from dorad.record.settings import SUFFIX
+    from dorad.record.recorder.arguments import recorder_node
+    from dorad.record.recorder.settings import SUFFIX
 
     own = settings
     if settings.box is None:
@@ -162,12 +161,12 @@ def _joined(client: Client, run: str) -> list[tuple[Recorder, bool]]:
     """Return the recorders that commands have added, each with whether it has ended."""
     from dorad.dataflow.recording import ATTACHED
 
-    found = [
+    joined = [
         (Recorder(info.machine or "", info.node, ()), info.status in _ENDED)
         for info in client.nodes(run)
         if info.node.startswith(ATTACHED)
     ]
-    return sorted(found)
+    return sorted(joined)
 
 
 def _warn_of_others(client: Client, run: str) -> None:
@@ -241,7 +240,7 @@ class _Watch:
             self.troubles[node] = why
 
     def _take(self, line: LogRecord) -> None:
-        from dorad.record.outcome import read_outcome
+        from dorad.record.recorder.outcome import read_outcome
 
         recorder = self._recorders.get(line.node or "")
         if recorder is None:
@@ -259,7 +258,7 @@ class _Watch:
     def _end_all(self) -> None:
         """Ask each recorder to end its recording."""
         from dorad.control.errors import ControlError
-        from dorad.record.outcome import END_PARAM
+        from dorad.record.recorder.outcome import END_PARAM
 
         self._asked_at = time.monotonic()
         for node in self._missing():
@@ -291,21 +290,22 @@ def _report(
     recorders: Sequence[Recorder], ended: Mapping[str, Ended], troubles: Mapping[str, str]
 ) -> int:
     """Print how each recording has ended; return the exit code."""
-    from dorad.record.report import count_text, size_text
+    from dorad.phrases import count_text, size_text
 
     complete = True
     for machine, node, _ in recorders:
-        found = ended.get(node)
-        if found is None:
+        outcome = ended.get(node)
+        if outcome is None:
             complete = False
             print_error(f"{machine}: UNKNOWN: {troubles.get(node, 'no answer')}")
             continue
-        complete = complete and found.complete
-        for topic, count in sorted(found.dropped.items()):
+        complete = complete and outcome.complete
+        for topic, count in sorted(outcome.dropped.items()):
             print_warning(f"{machine}: {count} dropped on {topic}")
-        status = "COMPLETE" if found.complete else "INCOMPLETE"
-        text = f"{count_text(found.messages, 'message')}, {size_text(found.bytes)}; {found.reason}"
+        status = "COMPLETE" if outcome.complete else "INCOMPLETE"
+        messages = count_text(outcome.messages, "message")
+        text = f"{messages}, {size_text(outcome.bytes)}; {outcome.reason}"
         click.echo(f"{machine}: {status}: {visible(text)}")
-        for path in found.paths:
+        for path in outcome.paths:
             click.echo(f"recorded {machine}:{visible(path)}")
     return 0 if complete else 1

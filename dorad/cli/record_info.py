@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.record_options import recording_argument, recordings_argument
-from dorad.cli.reporting import print_error, print_warning
-from dorad.cli.tables import format_option, print_lines, print_object, print_table
+from dorad.cli.record_options import (
+    LOSSY,
+    recording_argument,
+    recordings_argument,
+    report_missing,
+)
+from dorad.commandline.reports import print_error, print_warning
+from dorad.commandline.tables import format_option, print_lines, print_object, print_table
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -21,26 +26,33 @@ if TYPE_CHECKING:
 INFO_EPILOG = """\b
 Examples:
   dora record info day.mcap
+  dora record info day.mcap --check
   dora record info day.mcap --format json
 """
 
 
 @click.command("info", epilog=INFO_EPILOG)
 @recording_argument
+@click.option("--check", is_flag=True, help="Read all messages, and say which are damaged.")
 @format_option
-def info(file: Path, *, style: str) -> int:
+def info(file: Path, *, check: bool, style: str) -> int:
     """Show what the recording FILE contains, and how it ended.
 
-    The exit code is 1 if the recording is not complete.
+    The status is what its recorder has written at the end; --check reads the whole file. The exit
+    code is 1 if the recording is not complete, 3 if messages are damaged.
     """
-    from dorad.record.sources import open_recording
+    from dorad.record.sources import open_recording, verify
 
     with open_recording(file) as reader:
+        if check:
+            verify(reader)
         if style == "json":
-            print_object(as_json(reader))
+            print_object({**as_json(reader), "checked": check})
         else:
             for line in _lines(reader):
                 click.echo(visible(line))
+            checked = "yes, all messages" if check else "no: --check reads all messages"
+            click.echo(f"checked      {checked}")
             click.echo()
             seconds = _seconds(reader)
             print_table(
@@ -52,11 +64,16 @@ def info(file: Path, *, style: str) -> int:
             )
         for problem in reader.problems:
             print_warning(problem)
-        return 0 if reader.status == "COMPLETE" and not reader.problems else 1
+        if lost := report_missing(reader.path, reader.damage.missing()):
+            return lost
+        whole = reader.status in ("COMPLETE", "FOREIGN") and not reader.problems
+        return 0 if whole else 1
 
 
 def as_json(reader: Recording) -> dict[str, Any]:
     """Return the facts about a recording as JSON values."""
+    from dorad.record.damage import dropped_in
+
     return {
         "path": str(reader.path),
         "status": reader.status,
@@ -69,19 +86,12 @@ def as_json(reader: Recording) -> dict[str, Any]:
             topic: {"messages": count, "types": reader.types_of(topic)}
             for topic, count in reader.topics().items()
         },
-        "dropped": _dropped(reader),
+        "dropped": dropped_in(reader.metadata),
+        "missing": [each._asdict() for each in reader.damage.missing()],
         "metadata": reader.metadata,
         "attachments": [each.name for each in reader.attachments()],
         "problems": reader.problems,
     }
-
-
-def _dropped(reader: Recording) -> dict[str, int]:
-    found = {}
-    for key, value in reader.metadata.get("dora.end", {}).items():
-        if key.startswith("dropped.") and value.isdecimal() and len(value) < 20:
-            found[key.removeprefix("dropped.")] = int(value)
-    return found
 
 
 def _seconds(reader: Recording) -> float:
@@ -93,13 +103,14 @@ def _rate(count: int, seconds: float) -> str:
 
 
 def _lines(reader: Recording) -> Iterator[str]:
-    from dorad.record.report import size_text
+    from dorad.phrases import size_text
+    from dorad.record.damage import dropped_in
 
     about = reader.metadata.get("dora.recording", {})
     end = reader.metadata.get("dora.end", {})
     reason = end.get("reason", "")
     if reader.maker:
-        reason = f"made by {reader.maker}, not by dora"
+        reason = f"a recording of {reader.maker}"
     yield f"status       {reader.status}{f': {reason}' if reason else ''}"
     if reader.start:
         start = datetime.datetime.fromtimestamp(reader.start / 1e9).astimezone()
@@ -117,7 +128,7 @@ def _lines(reader: Recording) -> Iterator[str]:
         yield f"attached     {files}"
     if end.get("clock_steps_ns"):
         yield f"clock steps  {', '.join(map(_step, end['clock_steps_ns'].split(',')))}"
-    for topic, count in _dropped(reader).items():
+    for topic, count in dropped_in(reader.metadata).items():
         yield f"dropped      {count} on {topic}"
 
 
@@ -131,6 +142,7 @@ def _step(text: str) -> str:
 LIST_EPILOG = """\b
 Examples:
   dora record list
+  dora record list --check
   dora record list /var/lib/dora/recordings --format json
 """
 
@@ -139,21 +151,34 @@ Examples:
 @click.argument(
     "folder", type=click.Path(exists=True, file_okay=False, path_type=Path), default="."
 )
+@click.option("--check", is_flag=True, help="Read all messages, and say which are damaged.")
 @format_option
-def list_files(folder: Path, *, style: str) -> None:
-    """List the recordings in FOLDER, by default this one."""
-    from dorad.record.reader import RecordingError
-    from dorad.record.report import size_text
-    from dorad.record.sources import open_recording
+def list_files(folder: Path, *, check: bool, style: str) -> int:
+    """List the recordings in FOLDER, by default this one.
+
+    The status is what the recorder has written at the end; --check reads the whole files. The exit
+    code is 1 if a file cannot be read, 3 if messages are damaged, or a part of a recording is not
+    among them.
+    """
+    from dorad.phrases import size_text
+    from dorad.record.mcap.reader import RecordingError
+    from dorad.record.sources import missing_parts, open_recording, part_of, verify
 
     rows: list[dict[str, Any]] = []
+    parts = []
+    code = 0
     for path in sorted((*folder.glob("*.mcap"), *folder.glob("*.drec"))):
         try:
             with open_recording(path) as reader:
+                if check:
+                    verify(reader)
+                code = max(code, report_missing(path, reader.damage.missing()))
+                parts.append(part_of(reader))
                 rows.append(
                     {
                         "file": path.name,
                         "status": reader.status,
+                        "checked": check,
                         "messages": sum(reader.topics().values()),
                         "bytes": reader.size,
                         "seconds": round(_seconds(reader), 3),
@@ -162,9 +187,12 @@ def list_files(folder: Path, *, style: str) -> None:
                 )
         except (RecordingError, OSError) as error:
             print_warning(str(error))
+            code = max(code, 1)
+    for path, missing in missing_parts(parts):
+        code = max(code, report_missing(path, [missing]))
     if style == "json":
         print_lines(rows)
-        return
+        return code
     print_table(
         ("FILE", "STATUS", "MESSAGES", "SIZE", "DURATION"),
         (
@@ -178,6 +206,7 @@ def list_files(folder: Path, *, style: str) -> None:
             for row in rows
         ),
     )
+    return code
 
 
 RECOVER_EPILOG = """\b
@@ -191,20 +220,24 @@ file cannot be recovered. What the recorder had not written before a crash, at m
 second, is in no file.
 """
 
-LOSSY = 3
-
 
 @click.command("recover", epilog=RECOVER_EPILOG)
 @recordings_argument
 def recover(files: tuple[Path, ...]) -> int:
     """Repair recordings after a crash, in place."""
-    from dorad.record.recover import RecoveryError
-    from dorad.record.recover import recover as repair
-    from dorad.record.report import count_text, size_text
+    from dorad.phrases import count_text, size_text
+    from dorad.record.drec import is_drec
+    from dorad.record.mcap.recovery import RecoveryError
+    from dorad.record.mcap.recovery import recover as repair
 
     failed = lossy = False
     for file in files:
         try:
+            if is_drec(file):
+                raise RecoveryError(
+                    f"{file} is a recording of dora 1.x, which is read up to its last message",
+                    "`dora record merge FILE -o NEW.mcap` makes an MCAP file of it",
+                )
             done = repair(file)
         except RecoveryError as error:
             failed = True

@@ -12,21 +12,21 @@ import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
-from dorad.cli.reporting import print_error
 from dorad.cli.select import connect, label, select
+from dorad.commandline.reports import print_error
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Collection, Mapping
 
     from dorad.control.client import Client, Stream
-    from dorad.control.messages import DataflowDetail, IncidentList, LogLines, LogRecord
-    from dorad.record.incidents import Mark
+    from dorad.control.messages import DataflowDetail, LogLines
+    from dorad.record.box.incidents import Mark
 
 POLL_S = 0.5
 ANSWER_S = 60.0
@@ -34,8 +34,6 @@ ANSWER_S = 60.0
 
 MAX_AT_ONCE = 16
 """Machines that are asked at once."""
-
-Asked = TypeVar("Asked", str, str | None)
 
 _log = logging.getLogger(__name__)
 
@@ -57,13 +55,13 @@ def mark_running(given: str | None, folder: Path | None, mark: Mark) -> int:
         if given is not None and client.server.path is None:
             known = client.incidents(given)
             if any("/" in box.dataflow for box in known.boxes):
-                return _mark_releases(client, given, folder, known, mark)
-        found = client.info(select(client, given))
-        run = found.info.uuid
-        block = from_descriptor(found.descriptor, path=Path(found.path)).record
+                return _mark_releases(client, given, folder, mark)
+        info = client.info(select(client, given))
+        run = info.info.uuid
+        block = from_descriptor(info.descriptor, path=Path(info.path)).record
         place = folder or Path(RECORD_FOLDER if block is None else block.folder)
-        _check_running(found, place)
-        machines: list[str | None] = [*sorted(set(found.placement.values()))]
+        _check_running(info, place)
+        machines: list[str | None] = [*sorted(set(info.placement.values()))]
         if client.server.path is not None:
             machines = [None]
         if not machines:
@@ -75,47 +73,25 @@ def mark_running(given: str | None, folder: Path | None, mark: Mark) -> int:
     return _report({nodes[node]: answers[node] for node in nodes if node in answers}, machines)
 
 
-def _mark_releases(
-    client: Client, given: str, folder: Path | None, known: IncidentList, mark: Mark
-) -> int:
+def _mark_releases(client: Client, given: str, folder: Path | None, mark: Mark) -> int:
     """Let the recorders of a release make an incident, each on its robot; return the exit code."""
-    from dorad.control.errors import ControlError
-    from dorad.dataflow.recording import NODE_ID
-    from dorad.record.outcome import MARK_PARAM, MARK_WORD
-
     if folder is not None:
         raise click.ClickException(f"{given} comes from a release: leave out {folder}")
+    marked = client.mark_incident(given, before=mark.before_s, after=mark.after_s, note=mark.note)
     answers: dict[str | None, tuple[bool, str]] = {
-        robot: (False, reason) for robot, reason in known.missing.items()
+        **{robot: (True, text) for robot, text in marked.made.items()},
+        **{robot: (False, reason) for robot, reason in marked.failed.items()},
     }
-
-    dataflows = {box.machine: box.dataflow for box in known.boxes}
-
-    def order(robot: str | None) -> None:
-        try:
-            value = msgspec.to_builtins(mark)
-            client.set_param(NODE_ID, MARK_PARAM, value, dataflow=dataflows[robot])
-        except ControlError as error:
-            answers[robot] = (False, str(error))
-
-    def take_back(robot: str | None) -> None:
-        try:
-            client.delete_param(NODE_ID, MARK_PARAM, dataflow=dataflows[robot])
-        except ControlError as error:  # it was not set, or the dataflow has ended
-            _log.debug("the order stays on %s: %s", robot, error)
-
-    lines = client.logs(given, nodes=[NODE_ID], grep=MARK_WORD, tail=0, follow=True)
-    _ask_all(lines, lambda line: line.machine, dataflows, answers, order, take_back)
-    return _report(answers, [*dataflows, *known.missing])
+    return _report(answers, [*answers])
 
 
-def _check_running(found: DataflowDetail, folder: Path) -> None:
+def _check_running(detail: DataflowDetail, folder: Path) -> None:
     """Raise click.ClickException if no node can be added that makes the incident."""
-    info = found.info
+    info = detail.info
     if info.status in ("starting", "running"):
         return
     state = "is stopping" if info.active else "has ended"
-    where = visible(str(Path(found.path).parent / folder))
+    where = visible(str(Path(detail.path).parent / folder))
     raise click.ClickException(
         f"dataflow {label(info)} {state}; its black box stays, mark that by its folder, on each "
         f"machine that has one: `dora record mark {where}`"
@@ -133,13 +109,13 @@ def _definition(folder: Path, mark: Mark, user: str | None) -> dict[str, Any]:
 
 def _ask(
     client: Client, run: str, nodes: Mapping[str, str | None], definition: Mapping[str, Any]
-) -> dict[str | None, tuple[bool, str]]:
+) -> dict[str, tuple[bool, str]]:
     """Let each node make its incident; return whether it did, and its words."""
     from dorad.cli.record_attach import remove_added
     from dorad.control.errors import ControlError
-    from dorad.record.outcome import MARK_WORD
+    from dorad.record.recorder.outcome import MARK_WORD
 
-    answers: dict[str | None, tuple[bool, str]] = {}
+    answers: dict[str, tuple[bool, str]] = {}
 
     def add(node: str) -> None:
         machine = nodes[node]
@@ -156,55 +132,35 @@ def _ask(
     # Before there are nodes that answer: lines that come live do not depend on log files, which
     # cannot be written while the disk is full.
     lines = client.logs(run, grep=MARK_WORD, tail=0, follow=True)
-    _ask_all(lines, lambda line: line.node, nodes, answers, add, remove)
+    # All at once: while one machine starts, the rings of the others lose what is to be kept.
+    with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
+        try:
+            list(pool.map(add, nodes))
+            _read_answers(lines, nodes, answers)
+        finally:
+            lines.close()
+            list(pool.map(remove, nodes))
     return answers
 
 
-def _ask_all(
-    lines: Stream[LogLines],
-    who: Callable[[LogRecord], str | None],
-    asked: Collection[Asked],
-    answers: dict[str | None, tuple[bool, str]],
-    order: Callable[[Asked], None],
-    take_back: Callable[[Asked], None],
-) -> None:
-    """Give an order to each that is asked, add the answers to `answers`, and take the orders back.
-
-    All at once: while one machine starts, the rings of the others lose what is to be kept.
-    """
-    with ThreadPoolExecutor(MAX_AT_ONCE) as pool:
-        try:
-            list(pool.map(order, asked))
-            _read_answers(lines, who, asked, answers)
-        finally:
-            lines.close()
-            list(pool.map(take_back, asked))
-
-
 def _read_answers(
-    lines: Stream[LogLines],
-    who: Callable[[LogRecord], str | None],
-    asked: Collection[str | None],
-    answers: dict[str | None, tuple[bool, str]],
+    lines: Stream[LogLines], asked: Collection[str], answers: dict[str, tuple[bool, str]]
 ) -> None:
-    """Add the answers that lines have to `answers`, until all that were asked have answered.
-
-    `who` returns which of them a line is from.
-    """
-    from dorad.record.outcome import read_marked
+    """Add the answers that lines have to `answers`, until all that were asked have answered."""
+    from dorad.record.recorder.outcome import read_marked
 
     end = time.monotonic() + ANSWER_S
     while not answers.keys() >= set(asked) and time.monotonic() < end:
         try:
-            found = lines.next(POLL_S).lines
+            records = lines.next(POLL_S).lines
         except TimeoutError:
             continue
         except StopIteration:
             return
-        for line in found:
+        for line in records:
             answer = read_marked(line.target, line.fields)
-            if answer is not None and who(line) in asked:
-                answers[who(line)] = (answer.made, answer.text)
+            if answer is not None and line.node is not None and line.node in asked:
+                answers[line.node] = (answer.made, answer.text)
 
 
 def _report(

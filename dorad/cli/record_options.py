@@ -7,15 +7,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from dorad.cli.complete import dataflow_names
-from dorad.cli.durations import Duration
+from dorad.commandline.complete import dataflow_names
+from dorad.commandline.durations import Duration
+from dorad.commandline.reports import print_warning
 from dorad.dataflow.recording import COMPRESSIONS
+from dorad.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from dorad.dataflow.model import Dataflow
-    from dorad.record.settings import Settings
+    from dorad.record.damage import Missing
+    from dorad.record.recorder.settings import Settings
+    from dorad.record.sources import Recording
+
+LOSSY = 3
+"""Exit code of a command that has left out messages because they are damaged."""
 
 _RECORDING = click.Path(exists=True, dir_okay=False, path_type=Path)
 recording_argument = click.argument("file", type=_RECORDING)
@@ -82,9 +89,61 @@ def check_target(
         raise click.UsageError("give PATH to run a dataflow, or --attach for one that runs already")
 
 
+def report_missing(path: Path, missing: Sequence[Missing]) -> int:
+    """Say what a damaged recording lacks; return the exit code: `LOSSY`, or 0 if nothing."""
+    for each in missing:
+        print_warning(visible(f"{path} is damaged: missing {each}"))
+    return LOSSY if missing else 0
+
+
+def check_whole(recordings: Sequence[Recording]) -> int:
+    """Read recordings to their ends, say what damaged ones lack, and return the exit code."""
+    from dorad.record.sources import verify
+
+    return max(report_missing(each.path, verify(each)) for each in recordings)
+
+
 def names_in(given: Sequence[str]) -> list[str]:
     """Return the names in options that take several, separated by commas."""
     return [name for text in given for name in text.split(",") if name]
+
+
+def check_topics(wanted: Iterable[str], known: Collection[str], owner: str = "recording") -> None:
+    """Raise click.ClickException unless a recording, or a dataflow, has all wanted topics."""
+    from dorad.dataflow.nearest import did_you_mean
+
+    for topic in wanted:
+        if topic not in known:
+            hint = did_you_mean(topic, list(known)) or f"it has: {', '.join(known) or 'none'}"
+            raise click.ClickException(f"the {owner} has no topic {topic!r} ({hint})")
+
+
+def chosen_topics(
+    wanted: Sequence[str], excluded: Sequence[str], known: Collection[str]
+) -> list[str] | None:
+    """Return the topics of a recording that options leave; None if they choose nothing.
+
+    A node's name stands for all its outputs.
+
+    Raises:
+        click.ClickException: a name is unknown, or no topic is left.
+    """
+    nodes = {topic.partition("/")[0] for topic in known}
+    check_topics((name for name in (*wanted, *excluded) if name not in nodes), known)
+    if not wanted and not excluded:
+        return None
+
+    def named(topic: str, names: Sequence[str]) -> bool:
+        return any(f"{topic}/".startswith(f"{name}/") for name in names)
+
+    left = [
+        topic
+        for topic in known
+        if (not wanted or named(topic, wanted)) and not named(topic, excluded)
+    ]
+    if not left:
+        raise click.ClickException("--exclude leaves no topic")
+    return left
 
 
 def choose(dataflow: Dataflow, wanted: Sequence[str], excluded: Sequence[str]) -> list[str]:
@@ -92,17 +151,13 @@ def choose(dataflow: Dataflow, wanted: Sequence[str], excluded: Sequence[str]) -
 
     A node's name stands for all its outputs.
     """
-    from dorad.dataflow.nearest import did_you_mean
     from dorad.dataflow.recording import choose_topics, topics_in, unknown_names
 
-    for name in unknown_names(dataflow, (*wanted, *excluded)):
-        known = topics_in(dataflow)
-        hint = did_you_mean(name, known) or f"it has: {', '.join(known) or 'none'}"
-        raise click.ClickException(f"the dataflow has no output {name!r} ({hint})")
-    found = choose_topics(dataflow, wanted, excluded)
-    if not found:
+    check_topics(unknown_names(dataflow, (*wanted, *excluded)), topics_in(dataflow), "dataflow")
+    topics = choose_topics(dataflow, wanted, excluded)
+    if not topics:
         raise click.ClickException("there is no topic to record")
-    return found
+    return topics
 
 
 def refuse_existing(settings: Settings) -> None:

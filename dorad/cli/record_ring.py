@@ -3,20 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.durations import Duration
-from dorad.cli.files import DataflowFile, load_dataflow
-from dorad.cli.options import (
-    LaunchCommand,
-    env_option,
-    finish_option,
-    shell_nodes_option,
-    strict_option,
-    uv_option,
-)
+from dorad.cli.options import Launch, LaunchCommand, launch_options
 from dorad.cli.record_options import (
     Chosen,
     attach_option,
@@ -28,11 +18,10 @@ from dorad.cli.record_options import (
     queue_size_option,
     topics_option,
 )
-from dorad.cli.record_start import Launch, record_dataflow
+from dorad.cli.record_start import record_dataflow
 from dorad.cli.sizes import Size
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from dorad.commandline.durations import Duration
+from dorad.commandline.files import DataflowFile, load_dataflow
 
 MIN_RING_BYTES = 4 << 20
 
@@ -97,11 +86,7 @@ write `record: {keep: 60s}` into the dataflow instead.
     help="Keep less, and at last end, when the disk has less free; 1GB, or 5 % of the disk.",
 )
 @queue_size_option
-@uv_option
-@shell_nodes_option
-@env_option
-@strict_option
-@finish_option
+@launch_options
 def ring(
     path: Path | None,
     *,
@@ -117,14 +102,10 @@ def ring(
     compression: str,
     min_free: int | None,
     queue_size: int,
-    uv: bool,
-    allow_shell_nodes: bool,
-    env: Mapping[str, str],
-    strict: bool,
-    exit_when_nodes_finish: bool | None,
+    launch: Launch,
 ) -> int:
     """Record the dataflow PATH, or a running one, and keep only the last seconds."""
-    from dorad.record.settings import Settings
+    from dorad.record.recorder.settings import Settings
 
     check_target(path, attach)
     settings = Settings(
@@ -142,5 +123,4 @@ def ring(
         from dorad.cli.record_attach import record_running
 
         return record_running(attach or None, settings, chosen)
-    launch = Launch(uv, allow_shell_nodes, env, strict, exit_when_nodes_finish)
     return record_dataflow(load_dataflow(path), settings, chosen, launch)

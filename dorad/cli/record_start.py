@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 from msgspec.structs import replace
 
-from dorad.cli.files import DataflowFile, load_dataflow, write_text
-from dorad.cli.options import (
-    LaunchCommand,
-    env_option,
-    finish_option,
-    shell_nodes_option,
-    strict_option,
-    uv_option,
-)
+from dorad.cli.options import Launch, LaunchCommand, launch_options
 from dorad.cli.record import EPILOG
 from dorad.cli.record_options import (
     Chosen,
@@ -32,12 +24,13 @@ from dorad.cli.record_options import (
     topics_option,
 )
 from dorad.cli.sizes import Size, Split, SplitAt
+from dorad.commandline.files import DataflowFile, load_dataflow, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from dorad.dataflow.model import Dataflow
-    from dorad.record.settings import Settings
+    from dorad.record.recorder.settings import Settings
 
 
 @click.command("start", cls=LaunchCommand, epilog=EPILOG)
@@ -74,11 +67,7 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the dataflow with its recorder there; do not run it.",
 )
-@uv_option
-@shell_nodes_option
-@env_option
-@strict_option
-@finish_option
+@launch_options
 def start(
     path: Path | None,
     *,
@@ -95,14 +84,10 @@ def start(
     min_free: int | None,
     queue_size: int,
     output_yaml: Path | None,
-    uv: bool,
-    allow_shell_nodes: bool,
-    env: Mapping[str, str],
-    strict: bool,
-    exit_when_nodes_finish: bool | None,
+    launch: Launch,
 ) -> int:
     """Record the dataflow PATH, or one that runs already."""
-    from dorad.record.settings import Settings, default_path
+    from dorad.record.recorder.settings import Settings, default_path
 
     check_target(path, attach, name, proxy=proxy)
     attached = proxy or attach is not None
@@ -126,18 +111,7 @@ def start(
     dataflow = load_dataflow(path)
     if output is None:
         settings = replace(settings, path=default_path(dataflow.path.stem))
-    launch = Launch(uv, allow_shell_nodes, env, strict, exit_when_nodes_finish)
     return record_dataflow(dataflow, settings, chosen, launch, output_yaml=output_yaml)
-
-
-class Launch(NamedTuple):
-    """The options of `dora run`."""
-
-    uv: bool
-    allow_shell: bool
-    env: Mapping[str, str]
-    strict: bool
-    finish_flag: bool | None
 
 
 def record_dataflow(
@@ -169,7 +143,7 @@ def with_recorder(
 ) -> Dataflow:
     """Return the dataflow with the node that records `topics`. Raises TopologyError."""
     from dorad.dataflow.topology import add_node
-    from dorad.record.arguments import recorder_node
+    from dorad.record.recorder.arguments import recorder_node
 
     after = add_node(dataflow, recorder_node(topics, settings, queue_size))
     return replace(after, warnings=dataflow.warnings, positions=dataflow.positions)
@@ -182,11 +156,7 @@ def _run(dataflow: Dataflow, launch: Launch, *, stop_after: float | None) -> int
 
     with early_holder() as holder:
         ended = run_dataflow(
-            dataflow,
-            holder,
-            shown_lines(None, None),
-            **launch._asdict(),
-            stop_after=stop_after,
+            dataflow, holder, shown_lines(None, None), launch, stop_after=stop_after
         )
     report_result(ended, verbose=False)
     return 0 if ended.ok else 1

@@ -6,15 +6,12 @@ import contextlib
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from dorad.atomicfile import temporary_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _REMOTE = re.compile(r"(?:[\w.-]+@)?(?:[\w.-]+|\[[0-9A-Fa-f:.]+\]):.+")
 

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-import math
 import os
-import re
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.files import write_text
-from dorad.cli.options import (
-    LaunchCommand,
-    env_option,
-    shell_nodes_option,
-    uv_option,
+from dorad.cli.options import Launch, env_option, shell_nodes_option, uv_option
+from dorad.cli.record_options import (
+    check_topics,
+    check_whole,
+    names_in,
+    recordings_argument,
 )
-from dorad.cli.record_options import recordings_argument
-from dorad.cli.reporting import print_note, print_warning
-from dorad.dataflow.durations import parse_duration
+from dorad.cli.record_values import (
+    finite,
+    parse_range,
+    remapped,
+    replacements,
+    tolerances_of,
+)
+from dorad.commandline.files import write_text
+from dorad.commandline.reports import print_note, print_warning
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from dorad.record.config import ReplayConfig
-    from dorad.record.rewire import Plan
+    from dorad.dataflow.model import Dataflow
+    from dorad.record.replay.config import ReplayConfig
+    from dorad.record.replay.plan import ReplayPlan
     from dorad.record.sources import Recording
 
 MAX_NAMED = 5
@@ -40,24 +44,21 @@ Examples:
   dora replay day.mcap --speed 4 --start 10s --end 1m
   dora replay day.mcap --live detector              this node runs, and gets recorded inputs
   dora replay day.mcap --replace detector=new.py --assert --step
+  dora replay day.mcap --remap camera/image=left/image
   dora replay x.drec                                a recording of dora 1.x
+  dora replay drive.mcap --dataflow flow.yml        a recording of ROS 2
 
 \b
 The messages come in the order in which they were sent, at any speed. The programs of the
 nodes that run are those of the recorded dataflow: replay only recordings that you trust.
 With --assert, the exit code is 1 at the first message of a running node that differs from the
-recorded one. On a terminal: space pauses, s sends one message, + and - change the speed.
+recorded one; a damaged recording is refused. Without it, damaged messages are left out and named at
+the end, and the exit code is 1.
+On a terminal: space pauses, s sends one message, + and - change the speed.
 """
 
 
-def finite(context: click.Context, option: click.Parameter, value: float) -> float:
-    """Refuse infinity and NaN, which click takes as numbers. Raises click.BadParameter."""
-    if not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a number", context, option)
-    return value
-
-
-@click.command("replay", cls=LaunchCommand, epilog=EPILOG)
+@click.command("replay", epilog=EPILOG)
 @recordings_argument
 @click.option(
     "--speed",
@@ -72,10 +73,16 @@ def finite(context: click.Context, option: click.Parameter, value: float) -> flo
 @click.option("--loop", is_flag=True, help="Begin again at the end, until Ctrl-C.")
 @click.option("--pause", "paused", is_flag=True, help="Wait for a key before the first message.")
 @click.option(
-    "--step", is_flag=True, help="After each message, wait until all nodes have handled it."
+    "--step", is_flag=True, help="Run one node at a time, so that each replay is the same."
 )
 @click.option(
     "--topics", metavar="A/B,...", multiple=True, help="Send only these topics (`node/output`)."
+)
+@click.option(
+    "--remap",
+    metavar="A/X=B/Y,...",
+    multiple=True,
+    help="Send the messages of the recorded topic A/X as B/Y. Other options take the new names.",
 )
 @click.option(
     "--replace",
@@ -97,7 +104,7 @@ def finite(context: click.Context, option: click.Parameter, value: float) -> flo
     "--ignore",
     metavar="TOPIC[:PATH]",
     multiple=True,
-    help="Do not compare this: `log/*`, `*:metadata.seq`.",
+    help="Do not compare this: `log/*`, `*:metadata.seq`, `arm/pose:data[3]`.",
 )
 @click.option(
     "--clock",
@@ -105,12 +112,20 @@ def finite(context: click.Context, option: click.Parameter, value: float) -> flo
     default="now",
     help="The time that messages carry.",
 )
+@click.option("--ros-clock", is_flag=True, help="Publish the recorded time on /clock of ROS 2.")
 @click.option(
     "--dataflow",
     "dataflow_file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Use this dataflow instead of the recorded one.",
+)
+@click.option(
+    "--record",
+    "record",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Record what running nodes send.",
 )
 @click.option(
     "--output-yaml",
@@ -131,13 +146,16 @@ def replay(
     paused: bool,
     step: bool,
     topics: tuple[str, ...],
+    remap: tuple[str, ...],
     replace: tuple[str, ...],
     live: tuple[str, ...],
     check: bool,
     tolerance: tuple[str, ...],
     ignore: tuple[str, ...],
     clock: str,
+    ros_clock: bool,
     dataflow_file: Path | None,
+    record: Path | None,
     output_yaml: Path | None,
     uv: bool,
     allow_shell_nodes: bool,
@@ -148,19 +166,25 @@ def replay(
     from dorad.dataflow.expand import flat_yaml
     from dorad.dataflow.load import from_descriptor
     from dorad.dataflow.recording import topics_in
-    from dorad.record.config import ReplayConfig
-    from dorad.record.control import socket_of
-    from dorad.record.player import topics_of
-    from dorad.record.sources import open_all
+    from dorad.record.replay.config import ReplayConfig
+    from dorad.record.replay.control import socket_of
+    from dorad.record.rostopics import replayed_topics
+    from dorad.record.sources import open_all, topics_of
 
     if loop and check:
         raise click.UsageError("--assert compares one pass: leave out --loop")
+    if ros_clock and step:
+        raise click.UsageError("--ros-clock cannot follow --step: nodes of ROS 2 are not stepped")
     if (tolerance or ignore) and not check:
         raise click.UsageError("--tolerance and --ignore go with --assert")
-    wanted, programs = _replacements(replace)
+    wanted, programs = replacements(replace)
     with ExitStack() as stack:
         recordings = open_all(files, stack)
         first, last = parse_range(start, end, recordings)
+        descriptor, path = _descriptor(recordings, dataflow_file)
+        flow = from_descriptor(descriptor, path=path)
+        renamed = remapped(remap, topics_of(recordings))
+        of_ros = replayed_topics(flow, recordings, renamed)
         config = ReplayConfig(
             files=[str(file.absolute()) for file in files],
             topics=[],
@@ -171,35 +195,79 @@ def replay(
             paused=paused,
             step=step,
             recorded_clock=clock == "recorded",
+            ros_clock=ros_clock,
             ignore=list(ignore),
+            remap={**of_ros.names, **renamed},
             control=str(socket_of(os.getpid())) if output_yaml is None else "",
             **tolerances_of(tolerance),
         )
+        for each in recordings:
+            each.rename(config.remap)
         known = topics_of(recordings)
-        chosen = name_list(topics)
-        _check_topics(chosen, known)
-        descriptor, path = _descriptor(recordings, dataflow_file)
+        chosen = names_in(topics)
+        check_topics(chosen, known)
+        if check and check_whole(recordings):
+            raise click.ClickException("a damaged recording is not compared: leave out --assert")
+        for each in recordings:
+            _warn_of_drops(each)
+    outputs = topics_in(flow)
+    check_topics(config.remap.values(), outputs, "dataflow")
     rewired, config, plan = plan_replay(
         descriptor,
         known,
         config,
         wanted=wanted,
         programs=programs,
-        live=[*name_list(live), *programs],
+        live=[*names_in(live), *programs],
         check=check,
         topics=chosen or None,
+        aliases=of_ros.aliases,
     )
     dataflow = from_descriptor(rewired, path=path)
+    if record is not None:
+        dataflow = _recorded(dataflow, record)
     if output_yaml is not None:
         write_text(output_yaml, flat_yaml(dataflow))
         click.echo(f"wrote {output_yaml}; run it with `dora run {output_yaml}`")
         return 0
     running = ", ".join(plan.live) or "none"
-    print_note(f"replayed nodes: {', '.join(plan.replayed)}; running nodes: {running}")
+    replayed = ", ".join(plan.replayed) or "none"
+    print_note(f"replayed nodes: {replayed}; running nodes: {running}")
     for topic in plan.silent:
         print_warning(f"nothing is sent on {topic}: it is not in the recording, or left out")
-    _warn_of_gone(chosen or list(known), topics_in(from_descriptor(descriptor, path=path)))
-    return run_replay(dataflow, config, uv=uv, allow_shell=allow_shell_nodes, env=env)
+    _warn_of_gone(chosen or list(known), outputs)
+    launch = Launch(uv, allow_shell_nodes, env, finish_flag=True)
+    return run_replay(dataflow, config, launch, plan.endless)
+
+
+def _recorded(dataflow: Dataflow, path: Path) -> Dataflow:
+    """Return a dataflow with a recorder of all nodes but the replayer."""
+    from dorad.cli.record_options import refuse_existing
+    from dorad.cli.record_start import with_recorder
+    from dorad.dataflow.recording import topics_in
+    from dorad.dataflow.settings import RECORD_QUEUE_SIZE
+    from dorad.record.recorder.settings import Settings
+    from dorad.record.replay.plan import REPLAYER
+
+    settings = Settings(path=path.absolute())
+    refuse_existing(settings)
+    topics = [each for each in topics_in(dataflow) if not each.startswith(f"{REPLAYER}/")]
+    if not topics:
+        raise click.ClickException("--record finds no node that runs and has outputs")
+    return with_recorder(dataflow, topics, settings, RECORD_QUEUE_SIZE)
+
+
+def _warn_of_drops(recording: Recording) -> None:
+    """Say that the recorder itself had no complete recording."""
+    from dorad.record.damage import dropped_in
+
+    if recording.status in ("COMPLETE", "FOREIGN", "RECOVERED"):
+        return
+    dropped = dropped_in(recording.metadata)
+    named = [f"{count} dropped on {topic}" for topic, count in dropped.items()]
+    more = ["..."] if len(named) > MAX_NAMED else []
+    details = f": {', '.join((*named[:MAX_NAMED], *more))}" if named else ""
+    print_warning(visible(f"{recording.path} is {recording.status}{details}"))
 
 
 def _warn_of_gone(recorded: Sequence[str], outputs: Sequence[str]) -> None:
@@ -220,7 +288,8 @@ def plan_replay(
     live: Sequence[str],
     check: bool,
     topics: Sequence[str] | None,
-) -> tuple[dict[str, Any], ReplayConfig, Plan]:
+    aliases: Mapping[str, str] | None = None,
+) -> tuple[dict[str, Any], ReplayConfig, ReplayPlan]:
     """Return the descriptor of the replay, the configuration of its replayer, and what it does.
 
     Raises:
@@ -230,12 +299,18 @@ def plan_replay(
 
     import msgspec
 
-    from dorad.record.check import rules_of
-    from dorad.record.config import encode
-    from dorad.record.rewire import check_comparison, choose_replayed, rewire, set_arguments
+    from dorad.record.replay.checker import rules_of
+    from dorad.record.replay.config import encode
+    from dorad.record.replay.plan import check_comparison, choose_replayed, rewire, set_arguments
 
+    # A node whose topics got other names is not to run, either.
     replayed = choose_replayed(
-        descriptor, known, wanted=wanted, live=live, sources_only=check and not wanted
+        descriptor,
+        (*known, *config.remap),
+        wanted=wanted,
+        live=live,
+        sources_only=check and not wanted,
+        steps=config.step,
     )
     rewired, plan = rewire(
         descriptor,
@@ -246,6 +321,8 @@ def plan_replay(
         steps=config.step,
         lossless=config.speed == 0,
         topics=topics,
+        aliases=aliases,
+        ros_clock=config.ros_clock,
     )
     if check:
         check_comparison(plan, rules_of(config).ignores)
@@ -261,104 +338,9 @@ def _descriptor(
 ) -> tuple[Mapping[str, Any], Path]:
     """Return the dataflow to replay, and the path of its file, which may not exist."""
     if given is not None:
-        from dorad.cli.files import load_dataflow
+        from dorad.commandline.files import load_dataflow
 
         return load_dataflow(given).descriptor, given
     from dorad.record.embedded import embedded_dataflow
 
     return embedded_dataflow(recordings)
-
-
-def name_list(given: Sequence[str]) -> list[str]:
-    """Return the names in options that take several, separated by commas."""
-    return [name for text in given for name in text.split(",") if name]
-
-
-def _replacements(given: Sequence[str]) -> tuple[list[str], dict[str, str]]:
-    wanted, programs = [], {}
-    for text in name_list(given):
-        name, equals, path = text.partition("=")
-        if not equals:
-            wanted.append(name)
-        elif not name or not path:
-            raise click.UsageError(f"'{text}' is not NODE=PATH")
-        else:
-            found = Path(path)
-            programs[name] = str(found.absolute()) if found.exists() else path
-    return wanted, programs
-
-
-def _check_topics(wanted: Sequence[str], known: Mapping[str, int]) -> None:
-    from dorad.dataflow.nearest import did_you_mean
-
-    for topic in wanted:
-        if topic not in known:
-            hint = did_you_mean(topic, list(known)) or f"it has: {', '.join(known) or 'none'}"
-            raise click.ClickException(f"the recording has no topic {topic!r} ({hint})")
-
-
-def parse_range(
-    start: str | None, end: str | None, recordings: Sequence[Recording]
-) -> tuple[int | None, int | None]:
-    """Return the times of `--start` and `--end` in ns since 1970, None for those not given.
-
-    Raises:
-        click.UsageError: one is not a time, or the end is not after the start.
-        click.ClickException: the recordings have no message between them.
-    """
-    begin = min(each.start for each in recordings)
-    last = max(each.end for each in recordings)
-    first = parse_moment(start, begin, "--start")
-    final = parse_moment(end, begin, "--end")
-    if first is not None and final is not None and final <= first:
-        raise click.UsageError(f"--end {end} is not after --start {start}")
-    if (first is not None and first > last) or (final is not None and final <= begin):
-        raise click.ClickException(
-            f"there is no message in this range: the recording begins {_date(begin)} "
-            f"and has {(last - begin) / 1e9:.3f} s"
-        )
-    return first, final
-
-
-def _date(moment: int) -> str:
-    return datetime.fromtimestamp(moment / 1e9).isoformat(" ", "milliseconds")
-
-
-_RELATIVE = re.compile(r"\+?[\d.]")
-
-
-def parse_moment(text: str | None, begin: int, option: str) -> int | None:
-    """Return a time in ns since 1970: a duration counts from `begin`.
-
-    Raises:
-        click.UsageError: the text of `option` is neither.
-    """
-    if text is None:
-        return None
-    try:
-        if _RELATIVE.match(text) and "T" not in text and "-" not in text:
-            return begin + int(parse_duration(text.removeprefix("+")) * 1e9)
-        return int(datetime.fromisoformat(text).timestamp() * 1e9)
-    except ValueError:
-        raise click.UsageError(
-            f"{option} '{text}' is neither a time after the start (90s) nor a date "
-            "(2026-05-01T12:00:00)"
-        ) from None
-
-
-def tolerances_of(given: Sequence[str]) -> dict[str, Any]:
-    """Return `tolerance` and `tolerances` in the options. Raises click.UsageError."""
-    found: dict[str, Any] = {"tolerance": 0.0, "tolerances": {}}
-    for text in given:
-        topic, equals, number = text.rpartition("=")
-        try:
-            value = float(number)
-            if not 0 <= value < float("inf"):
-                raise ValueError
-        except ValueError:
-            raise click.UsageError(f"--tolerance '{text}' is not X or TOPIC=X") from None
-        if equals:
-            found["tolerances"][topic] = value
-        else:
-            found["tolerance"] = value
-    return found

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from typing import ClassVar
 
 import click
 
 from dorad.cli.commands import ABOUT, COMMANDS, COMPLETE_VARIABLE, EPILOG, MOVED_COMMANDS, page
-from dorad.cli.groups import LazyGroup
-from dorad.cli.outcome import run_group
-from dorad.cli.page import MAX_WIDTH
+from dorad.commandline.groups import LazyGroup
+from dorad.commandline.outcome import run_group
+from dorad.commandline.page import MAX_WIDTH, CommandEntry
 from dorad.version import version_option
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dorad.cli.page import CommandEntry
 
 MISSING_LIBRARY = "libatomic.so.1"
 """The library that `dorad.shm.fence` needs on arm64. pip cannot install it."""
@@ -25,15 +21,6 @@ class Cli(LazyGroup):
     """The group of all commands."""
 
     table: ClassVar[dict[str, CommandEntry]] = COMMANDS
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command `cmd_name`; add the options that choose a daemon if it needs one."""
-        command, entry = super().get_command(ctx, cmd_name), COMMANDS.get(cmd_name)
-        if command is not None and entry is not None and entry.server:
-            from dorad.cli.instance import add_options
-
-            add_options(command)
-        return command
 
     def unknown(self, name: str, names: list[str]) -> str:
         """Return the error message; for a command of dora 1.x it names the replacement."""

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractAsyncContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.durations import Duration
-from dorad.cli.files import dataflow_argument, load_dataflow
 from dorad.cli.foreground import early_holder, report_result, run_dataflow
 from dorad.cli.options import (
+    Launch,
     LaunchCommand,
+    LockFile,
     debug_option,
-    env_option,
-    finish_option,
+    launch_options,
+    lock_options,
     log_filter_option,
     log_format_option,
     log_level_option,
     reload_option,
-    shell_nodes_option,
     shown_lines,
-    strict_option,
-    uv_option,
 )
+from dorad.commandline.durations import Duration
+from dorad.commandline.files import dataflow_argument, load_dataflow
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from dorad.daemon.run import DataflowRun
     from dorad.logs.format import Format
 
 EPILOG = """\b
@@ -46,7 +45,7 @@ VERBOSE = ("debug", "trace")
 
 @click.command(cls=LaunchCommand, epilog=EPILOG)
 @dataflow_argument()
-@uv_option
+@launch_options
 @click.option(
     "--stop-after",
     "--duration",
@@ -59,32 +58,28 @@ VERBOSE = ("debug", "trace")
 @log_format_option
 @log_filter_option
 @reload_option
-@shell_nodes_option
 @debug_option
-@env_option
-@strict_option
-@finish_option
+@lock_options
 @click.option(
     "--secrets",
     metavar="FOLDER",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     help="Folder with a file for each secret of the nodes; default: ~/.config/dora/secrets.",
 )
+@click.option("--view", is_flag=True, help="Show it in Foxglove, as `dora view` does.")
 def run(
     path: Path,
     *,
-    uv: bool,
+    launch: Launch,
     stop_after: float | None,
     log_level: str | None,
     log_format: Format,
     log_filter: str | None,
     hot_reload: bool,
-    allow_shell_nodes: bool,
     debug: bool,
-    env: Mapping[str, str],
-    strict: bool,
-    exit_when_nodes_finish: bool | None,
     secrets: Path | None,
+    view: bool,
+    lock: LockFile,
 ) -> int:
     """Run the dataflow PATH on this machine and show its log.
 
@@ -99,15 +94,18 @@ def run(
             recorded(load_dataflow(path)),
             holder,
             shown,
-            log_format,
-            uv=uv,
-            allow_shell=allow_shell_nodes,
-            env=env,
-            strict=strict,
+            launch._replace(lock=lock),
+            log_format=log_format,
             stop_after=stop_after,
-            finish_flag=exit_when_nodes_finish,
             hot_reload=hot_reload,
             secrets=secrets,
+            beside=_viewed if view else lambda _: nullcontext(),
         )
     report_result(ended, verbose=log_level in VERBOSE)
     return 0 if ended.ok else 1
+
+
+def _viewed(run: DataflowRun) -> AbstractAsyncContextManager[None]:
+    from dorad.cli.view import viewed  # few runs are
+
+    return viewed(run)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.complete import dataflow_names, machine_names
-from dorad.cli.reporting import print_leader, print_warning
+from dorad.commandline.complete import dataflow_names, machine_names
+from dorad.commandline.reports import print_leader, print_warning
 from dorad.natural import natural_item
 from dorad.terminal import visible
 
@@ -60,22 +60,22 @@ def load_running(given: str | None) -> Dataflow:
     from dorad.dataflow.load import from_descriptor
 
     with connect() as client:
-        found = client.info(select(client, given))
-    return from_descriptor(found.descriptor, path=Path(found.path))
+        info = client.info(select(client, given))
+    return from_descriptor(info.descriptor, path=Path(info.path))
 
 
-def on_machine(found: Top, machine: str | None) -> Top:
+def on_machine(top: Top, machine: str | None) -> Top:
     """Return what is on one machine of a fleet, everything without one."""
     if machine is None:
-        return found
+        return top
     from msgspec.structs import replace
 
     return replace(
-        found,
-        nodes=[info for info in found.nodes if info.machine == machine],
-        edges=[edge for edge in found.edges if edge.machine == machine],
-        interfaces=[each for each in found.interfaces if each.machine == machine],
-        links=[each for each in found.links if each.reporter == machine],
+        top,
+        nodes=[info for info in top.nodes if info.machine == machine],
+        edges=[edge for edge in top.edges if edge.machine == machine],
+        interfaces=[each for each in top.interfaces if each.machine == machine],
+        links=[each for each in top.links if each.reporter == machine],
     )
 
 
@@ -104,15 +104,15 @@ def select(client: Client, given: str | None) -> str:
     """
     if given is not None:
         return given
-    found = running(client)
-    if not found:
+    running_flows = running(client)
+    if not running_flows:
         raise click.ClickException("no dataflow is running (start one with `dora start PATH`)")
-    if len(found) == 1:
-        return found[0].uuid
+    if len(running_flows) == 1:
+        return running_flows[0].uuid
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        names = ", ".join(label(info) for info in found)
-        raise click.ClickException(f"{len(found)} dataflows are running; name one: {names}")
-    return _ask(found)
+        names = ", ".join(label(info) for info in running_flows)
+        raise click.ClickException(f"{len(running_flows)} dataflows are running; name one: {names}")
+    return _ask(running_flows)
 
 
 def running(client: Client) -> list[DataflowInfo]:
@@ -125,8 +125,8 @@ def label(info: DataflowInfo) -> str:
     return info.name or info.uuid
 
 
-def _ask(found: list[DataflowInfo]) -> str:
-    for place, info in enumerate(found, start=1):
+def _ask(choices: list[DataflowInfo]) -> str:
+    for place, info in enumerate(choices, start=1):
         click.echo(f"{place:3}  {info.uuid}  {visible(info.name or '')}", err=True)
-    choice = click.prompt("which dataflow", type=click.IntRange(1, len(found)), err=True)
-    return found[int(choice) - 1].uuid
+    choice = click.prompt("which dataflow", type=click.IntRange(1, len(choices)), err=True)
+    return choices[int(choice) - 1].uuid

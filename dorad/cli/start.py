@@ -8,25 +8,26 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.cli.enable import warn_unless_of_machine
-from dorad.cli.files import dataflow_argument, load_dataflow
-from dorad.cli.launching import build_first, has_builds, print_warnings, refuse_unsupported
 from dorad.cli.options import (
+    Launch,
     LaunchCommand,
     debug_option,
-    env_option,
-    finish_option,
+    launch_options,
     reload_option,
-    shell_nodes_option,
-    strict_option,
-    uv_option,
 )
-from dorad.cli.reporting import print_note, report_end
 from dorad.cli.select import connect
-from dorad.cli.startprogress import wait_for_start
+from dorad.cli.startsteps import build_first
+from dorad.commandline.files import (
+    dataflow_argument,
+    load_dataflow,
+    note_unbuilt,
+    print_warnings,
+    refuse_unsupported,
+)
+from dorad.commandline.startprogress import report_start
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
 EPILOG = """\b
@@ -51,12 +52,8 @@ programs must be: build commands are not run.
 @click.option("--attach/--detach", default=None, help="Stay until the dataflow ends, or not.")
 @click.option("--enable", is_flag=True, help="Also start it at every boot; needs --name.")
 @reload_option
-@uv_option
-@shell_nodes_option
+@launch_options
 @debug_option
-@env_option
-@strict_option
-@finish_option
 def start(
     path: Path,
     *,
@@ -64,12 +61,8 @@ def start(
     attach: bool | None,
     enable: bool,
     hot_reload: bool,
-    uv: bool,
-    allow_shell_nodes: bool,
+    launch: Launch,
     debug: bool,
-    env: Mapping[str, str],
-    strict: bool,
-    exit_when_nodes_finish: bool | None,
 ) -> int:
     """Start the dataflow PATH under the daemon, or over the machines of a fleet.
 
@@ -79,26 +72,26 @@ def start(
     if enable and name is None:
         raise click.UsageError("--enable needs --name, the name of the dataflow after a boot")
     dataflow = load_dataflow(path)
-    refuse_unsupported(dataflow, strict=strict, placed=True)
+    refuse_unsupported(dataflow, strict=launch.strict, placed=True)
     with connect() as client:  # report a missing daemon before a long build
         placed = client.server.path is None
     if not placed:
-        refuse_unsupported(dataflow, strict=strict)
+        refuse_unsupported(dataflow, strict=launch.strict)
     print_warnings(dataflow)
     if attach is None:
         attach = sys.stdout.isatty()
     if not placed:
-        build_first(dataflow, uv=uv, env=env)
-    elif has_builds(dataflow):
-        print_note("build commands are not run: the robots need the programs already")
+        build_first(dataflow, launch)
+    else:
+        note_unbuilt(dataflow)
     with connect() as client:
         started = client.start(
             dataflow,
             name=name,
-            env=dict(env),
-            uv=uv,
-            allow_shell=allow_shell_nodes,
-            exit_when_nodes_finish=exit_when_nodes_finish,
+            env=launch.env,
+            uv=launch.uv,
+            allow_shell=launch.allow_shell,
+            exit_when_nodes_finish=launch.finish_flag,
             hot_reload=hot_reload,
         )
         click.echo(visible(f"dataflow start triggered: {started.uuid}"))
@@ -107,11 +100,7 @@ def start(
             warn_unless_of_machine(client.server.path)
         sys.stdout.flush()
         if not attach:
-            state = wait_for_start(client, started.uuid)
-            if report_end(state):
-                click.echo(visible(f"dataflow started: {started.uuid}"))
-                return 0
-            return 1
+            return report_start(client, started.uuid)
     from dorad.cli.attach import follow
 
     return follow(started.uuid, [node.id for node in dataflow.nodes])

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dorad.cli.files import DataflowFile
-from dorad.cli.groups import Group
 from dorad.cli.select import connect
-from dorad.cli.tables import age, format_option, megabytes, percent, print_object
+from dorad.commandline.files import DataflowFile
+from dorad.commandline.groups import Group
+from dorad.commandline.tables import age, format_option, megabytes, percent, print_object
 from dorad.natural import natural_item
 from dorad.terminal import visible
 
@@ -43,49 +43,49 @@ def status(*, style: str, path: Path | None) -> int:
     """Show whether the daemon runs, and how many dataflows run under it."""
     from dorad.control.errors import ControlError
 
-    found: DaemonStatus | Fleet | None = None
+    answer: DaemonStatus | Fleet | None = None
     address, error, word = None, "", "running"
     try:
         with connect() as client:
             address = client.server.address
-            found = _ask(client)
+            answer = _ask(client)
     except ControlError as failure:
         error, word = str(failure), _WORDS.get(failure.code, "not reachable")
     if style == "json":
-        print_object(_as_json(found, address, word, error))
-    elif isinstance(found, Fleet):
-        _show_fleet(found, address)
+        print_object(_as_json(answer, address, word, error))
+    elif isinstance(answer, Fleet):
+        _show_fleet(answer, address)
     else:
-        _show(found, address, word, error)
+        _show(answer, address, word, error)
     if path is not None:
-        from dorad.cli.files import load_dataflow
+        from dorad.commandline.files import load_dataflow
 
         load_dataflow(path)
         if style == "table":
             click.echo(f"{path}: {click.style('ok', fg='green')}")
-    return 1 if found is None else 0
+    return 1 if answer is None else 0
 
 
-def _show(found: DaemonStatus | None, address: str | None, word: str, error: str) -> None:
-    if found is None:
+def _show(status: DaemonStatus | None, address: str | None, word: str, error: str) -> None:
+    if status is None:
         click.echo(f"{click.style('✗', fg='red')} {_wanted()}: {word}")
         click.echo(f"  {visible(error)}", err=True)
         return
-    click.echo(f"{click.style('✓', fg='green')} dorad {visible(found.version)}: running")
+    click.echo(f"{click.style('✓', fg='green')} dorad {visible(status.version)}: running")
     click.echo(f"  address: {address}")
     click.echo(
-        f"  pid {found.pid}, up {age(time.time() - found.started_at)}, "
-        f"CPU {percent(found.cpu)}, memory {megabytes(found.memory)}"
+        f"  pid {status.pid}, up {age(time.time() - status.started_at)}, "
+        f"CPU {percent(status.cpu)}, memory {megabytes(status.memory)}"
     )
-    click.echo(visible(f"  state: {found.state}"))
-    if found.network is not None:
-        for line in network_lines(found.network):
+    click.echo(visible(f"  state: {status.state}"))
+    if status.network is not None:
+        for line in network_lines(status.network):
             click.echo(visible(line))
-    click.echo(f"active dataflows: {found.dataflows} ({found.nodes} node processes)")
-    if found.problem:
-        problem = visible(f"nodes cannot be started: {found.problem}")
+    click.echo(f"active dataflows: {status.dataflows} ({status.nodes} node processes)")
+    if status.problem:
+        problem = visible(f"nodes cannot be started: {status.problem}")
         click.echo(f"{click.style('✗', fg='red')} {problem}")
-    for notice in found.notices:
+    for notice in status.notices:
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {visible(notice)}")
 
 
@@ -115,54 +115,54 @@ def _ask(client: Client) -> DaemonStatus | Fleet:
     return Fleet(status, client.call(DATAFLOW_LIST, Nothing()).missing)
 
 
-def _show_fleet(found: Fleet, address: str | None) -> None:
-    status = found.status
+def _show_fleet(fleet: Fleet, address: str | None) -> None:
+    status = fleet.status
     click.echo(f"{click.style('✓', fg='green')} coordinator {visible(status.version)}: running")
     click.echo(f"  address: {address}")
     click.echo(f"  pid {status.pid}, up {age(time.time() - status.started_at)}")
     click.echo(f"active dataflows: {status.dataflows} ({status.nodes} nodes)")
-    for machine, reason in sorted(found.missing.items(), key=natural_item):
+    for machine, reason in sorted(fleet.missing.items(), key=natural_item):
         click.echo(f"{click.style('✗', fg='red')} {visible(machine)}: {visible(reason)}")
     for notice in status.notices:
         click.echo(f"{click.style('note:', fg='yellow', bold=True)} {visible(notice)}")
 
 
 def _as_json(
-    found: DaemonStatus | Fleet | None, address: str | None, word: str, error: str
+    answer: DaemonStatus | Fleet | None, address: str | None, word: str, error: str
 ) -> dict[str, Any]:
     """Return the JSON result: dora's keys first; a daemon is its own coordinator."""
     from msgspec import to_builtins
 
-    if isinstance(found, Fleet):
-        status = found.status
+    if isinstance(answer, Fleet):
+        status = answer.status
         return {
             "coordinator": {"status": "running", "address": address, "version": status.version},
-            "daemon": {"status": "not running" if found.missing else "running"},
+            "daemon": {"status": "not running" if answer.missing else "running"},
             "active_dataflows": status.dataflows,
             "nodes": status.nodes,
             "state": status.state,
             "notices": status.notices,
-            "missing": dict(found.missing),
+            "missing": dict(answer.missing),
         }
 
     result: dict[str, Any] = {
         "coordinator": {"status": word, "address": address},
         "daemon": {"status": word},
-        "active_dataflows": 0 if found is None else found.dataflows,
+        "active_dataflows": 0 if answer is None else answer.dataflows,
     }
-    if found is None:
+    if answer is None:
         return result | {"error": error}
     result["daemon"] |= {
-        "version": found.version,
-        "pid": found.pid,
-        "started_at": found.started_at,
-        "cpu": found.cpu,
-        "memory": found.memory,
-        "adopted": found.adopted,
+        "version": answer.version,
+        "pid": answer.pid,
+        "started_at": answer.started_at,
+        "cpu": answer.cpu,
+        "memory": answer.memory,
+        "adopted": answer.adopted,
     }
-    result |= {"nodes": found.nodes, "state": found.state, "notices": found.notices}
-    result |= {"problem": found.problem or None}
-    return result | {"network": None if found.network is None else to_builtins(found.network)}
+    result |= {"nodes": answer.nodes, "state": answer.state, "notices": answer.notices}
+    result |= {"problem": answer.problem or None}
+    return result | {"network": None if answer.network is None else to_builtins(answer.network)}
 
 
 def network_lines(network: Network) -> Iterator[str]:

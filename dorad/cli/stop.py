@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.durations import Duration
-from dorad.cli.reporting import print_error, report_end
 from dorad.cli.select import (
     connect,
     dataflow_name,
@@ -17,7 +15,9 @@ from dorad.cli.select import (
     running,
     select,
 )
-from dorad.cli.startprogress import report_restart
+from dorad.commandline.durations import Duration
+from dorad.commandline.reports import print_error, report_end
+from dorad.commandline.startprogress import report_restart
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from dorad.cli.durations import Duration
-from dorad.cli.groups import Group
 from dorad.cli.lineuse import Lines
 from dorad.cli.select import connect, machine_option, on_machine, warn_missing
-from dorad.cli.tables import print_object
+from dorad.commandline.durations import Duration
+from dorad.commandline.groups import Group
+from dorad.commandline.tables import in_ms, print_object
 from dorad.dataflow.model import LINK
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ Examples:
   dora top --once | jq '.[].inputs[] | select(.dropped > 0)'
 
 \b
-Keys: q quits; n, c, m, r and d sort by name, CPU, memory, rate and drops.
+Keys: q quits; w, n, c, m, r and d sort by the worst, name, CPU, memory, rate and drops.
 The figures come from counters in shared memory, without any effect on the dataflows.
 """
 
@@ -47,55 +47,56 @@ def top(*, refresh_interval: float, once: bool, machine: str | None) -> None:
     """Watch the resource use of nodes and the message rates between them."""
     if once:
         with connect() as client:
-            found = on_machine(client.top(), machine)
-        warn_missing(found.missing)
-        print_object(snapshot(found))
+            measured = on_machine(client.top(), machine)
+        warn_missing(measured.missing)
+        print_object(snapshot(measured))
         return
     if not (sys.stdout.isatty() and sys.stdin.isatty()):
         raise click.ClickException("a live table needs a terminal (use --once for JSON)")
     # The console draws on stderr.
-    console = _console() if sys.stderr.isatty() else None
-    if console is not None:
-        console(refresh_interval, machine)
+    if sys.stderr.isatty() and _console(refresh_interval, machine):
         return
     from dorad.cli.top_screen import watch
 
     watch(refresh_interval, machine)
 
 
-def _console() -> Callable[[float, str | None], None] | None:
-    """Return the live table of the console, None where the console is not installed.
+def _console(interval: float, machine: str | None) -> bool:
+    """Show the live table of the console; return False where the console cannot be used.
 
-    dorad is there without it, on robots, so it is looked for by name.
+    dorad is there without it, on robots, so it is looked for by name. Textual is imported only when
+    it draws, and may be missing, or be too old.
     """
     import importlib
 
     try:
-        return cast(
+        show = cast(
             "Callable[[float, str | None], None]",
             importlib.import_module("dorafleet.console.main").top,
         )
+        show(interval, machine)
     except ImportError as error:
         if (error.name or "").partition(".")[0] not in ("dorafleet", "textual"):
             raise
-        return None
+        return False
+    return True
 
 
-def snapshot(found: Top) -> list[dict[str, Any]]:
+def snapshot(measured: Top) -> list[dict[str, Any]]:
     """Return the output of `--once`: dora's objects, and `inputs` with the edges of each node."""
     # Every machine of a dataflow has a link, all of the same name.
     edges: dict[tuple[str, str | None, str], list[EdgeStats]] = {}
-    for edge in found.edges:
+    for edge in measured.edges:
         key = (edge.dataflow, edge.machine, edge.target.partition("/")[0])
         edges.setdefault(key, []).append(edge)
-    lines = Lines(found.links)
+    lines = Lines(measured.links)
     return [
-        _node(info, edges.get((info.dataflow, info.machine, info.node), []), found, lines)
-        for info in found.nodes
+        _node(info, edges.get((info.dataflow, info.machine, info.node), []), measured, lines)
+        for info in measured.nodes
     ]
 
 
-def _node(info: NodeInfo, edges: list[EdgeStats], found: Top, lines: Lines) -> dict[str, Any]:
+def _node(info: NodeInfo, edges: list[EdgeStats], measured: Top, lines: Lines) -> dict[str, Any]:
     used = info.metrics
     network = {"tx_bytes_s": used.net_tx, "rx_bytes_s": used.net_rx} if used.net_known else None
     return {
@@ -119,11 +120,11 @@ def _node(info: NodeInfo, edges: list[EdgeStats], found: Top, lines: Lines) -> d
         "stamps_refused": info.stamps_refused,
         "started_at": info.started_at,
         "last_exit": info.last_exit,
-        "window_s": found.window,
+        "window_s": measured.window,
         "inputs": [_edge(edge) for edge in edges],
         "channels": [
             _channel(each, lines)
-            for each in found.links
+            for each in measured.links
             if info.node == LINK and (each.dataflow, each.reporter) == (info.dataflow, info.machine)
         ],
     }
@@ -148,14 +149,10 @@ def _timers(info: NodeInfo) -> dict[str, Any] | None:
         return None
     return {
         "deadline_misses": info.deadline_misses,
-        "delay_ms": _ms(info.tick_delay),
-        "jitter_ms": _ms(info.tick_jitter),
-        "worst_ms": _ms(info.tick_worst),
+        "delay_ms": in_ms(info.tick_delay),
+        "jitter_ms": in_ms(info.tick_jitter),
+        "worst_ms": in_ms(info.tick_worst),
     }
-
-
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1e3
 
 
 def _edge(edge: EdgeStats) -> dict[str, Any]:
@@ -173,8 +170,11 @@ def _edge(edge: EdgeStats) -> dict[str, Any]:
         "rate_hz": edge.rate,
         "drop_rate_hz": edge.drop_rate,
         "bytes_s": edge.bandwidth,
-        "latency_ms": _ms(edge.latency),
-        "jitter_ms": _ms(edge.jitter),
+        "latency_ms": in_ms(edge.latency),
+        "latency_p50_ms": in_ms(edge.latency_p50),
+        "latency_p99_ms": in_ms(edge.latency_p99),
+        "latency_worst_ms": in_ms(edge.latency_worst),
+        "jitter_ms": in_ms(edge.jitter),
         "broken": edge.broken,
     }
 

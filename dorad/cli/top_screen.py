@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from dorad.cli.node_view import status_text
 from dorad.cli.select import connect, on_machine
-from dorad.cli.tables import milliseconds, rate, screen_lines, table_lines
+from dorad.commandline.tables import milliseconds, rate, screen_lines, table_lines
 from dorad.control.topparts import sort_edges, sort_nodes
 from dorad.natural import natural, natural_item
 from dorad.terminal import local_time
@@ -43,6 +43,7 @@ EDGES = (
     "EDGE",
     "RATE(Hz)",
     "LATENCY(ms)",
+    "P50/P99/WORST(ms)",
     "JITTER(ms)",
     "DROPPED",
     "DROPS/s",
@@ -52,6 +53,7 @@ EDGES = (
 LINKS = ("LINK", "DATAFLOW", "MESSAGES", "LOST", "QUEUE", "LATENCY(ms)")
 INTERFACES = ("INTERFACE", "RECEIVED", "SENT", "DROPPED/s")
 ORDERS = {
+    "w": "worst",
     "n": "name",
     "c": "CPU",
     "m": "memory",
@@ -60,7 +62,7 @@ ORDERS = {
     "l": "latency",
 }
 """Keys that change the sort order, and their names."""
-HELP = "q quit   sort: n name  c CPU  m memory  r rate  d drops  l latency"
+HELP = "q quit   sort: w worst  n name  c CPU  m memory  r rate  d drops  l latency"
 
 
 def watch(interval: float, machine: str | None) -> None:
@@ -73,7 +75,7 @@ def watch(interval: float, machine: str | None) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    order = "n"
+    order = "w"
     console = Console(markup=False, highlight=False, emoji=False)
     with (
         connect() as client,
@@ -82,10 +84,10 @@ def watch(interval: float, machine: str | None) -> None:
         Live(console=console, screen=True, auto_refresh=False) as live,
     ):
         while True:
-            found = on_machine(client.top(), machine)
+            measured = on_machine(client.top(), machine)
             end = time.monotonic() + interval
             while (left := end - time.monotonic()) > 0:
-                live.update(screen(found, order), refresh=True)
+                live.update(screen(measured, order), refresh=True)
                 pressed = key(left)
                 if pressed == "q":
                     return
@@ -109,27 +111,27 @@ def _keys() -> Iterator[Callable[[float], str]]:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
 
 
-def screen(found: Top, order: str) -> RenderableType:
+def screen(measured: Top, order: str) -> RenderableType:
     """Return the whole screen for a snapshot, sorted by `order`, a key of `ORDERS`."""
     from rich.console import Group
 
-    clock = local_time(found.at, "%H:%M:%S")
-    dataflows = len({info.dataflow for info in found.nodes})
+    clock = local_time(measured.at, "%H:%M:%S")
+    dataflows = len({info.dataflow for info in measured.nodes})
     left_out = [
         f"{name} is left out: {why}"
-        for name, why in sorted(found.missing.items(), key=natural_item)
+        for name, why in sorted(measured.missing.items(), key=natural_item)
     ]
-    head = f"dora top   {clock}   dataflows: {dataflows}   nodes: {len(found.nodes)}"
+    head = f"dora top   {clock}   dataflows: {dataflows}   nodes: {len(measured.nodes)}"
     # As the API names them.
     name = ORDERS[order].lower()
-    nodes, edges = sort_nodes(found.nodes, name), sort_edges(found.edges, name)
-    links = sort_links(found.links, order)
-    names = {info.dataflow: info.dataflow_name or info.dataflow[:8] for info in found.nodes}
+    nodes, edges = sort_nodes(measured.nodes, name), sort_edges(measured.edges, name)
+    links = sort_links(measured.links, order)
+    names = {info.dataflow: info.dataflow_name or info.dataflow[:8] for info in measured.nodes}
     rows = [link_row(link, names.get(link.dataflow, link.dataflow[:8])) for link in links]
     link_lines = _lines(LINKS, rows, [link.reporter for link in links])
-    interfaces = found.interfaces
+    interfaces = measured.interfaces
     return Group(
-        screen_lines([f"{head}   sorted by {ORDERS[order]}", HELP, *left_out, ""]),
+        screen_lines([f"{head}   order: {ORDERS[order]}", HELP, *left_out, ""]),
         screen_lines([*_lines(NODES, map(node_row, nodes), _machines(nodes)), ""], head=1),
         screen_lines([*_lines(EDGES, map(edge_row, edges), _machines(edges)), ""], head=1),
         *([screen_lines([*link_lines, ""], head=1)] if links else []),
@@ -192,8 +194,9 @@ def edge_row(edge: EdgeStats) -> tuple[str, ...]:
         f"{edge.source} -> {edge.target}{broken}",
         f"{edge.rate:.1f}",
         milliseconds(edge.latency),
+        "/".join(map(milliseconds, (edge.latency_p50, edge.latency_p99, edge.latency_worst))),
         milliseconds(edge.jitter),
-        str(edge.dropped),
+        f"{edge.dropped} + {edge.losses} lost" if edge.losses else str(edge.dropped),
         f"{edge.drop_rate:.1f}",
         f"{edge.queued}/{edge.queue_size}",
         rate(edge.bandwidth),
@@ -214,6 +217,11 @@ def link_row(link: LinkChannel, dataflow: str) -> tuple[str, ...]:
     )
 
 
-def interface_row(found: InterfaceRates) -> tuple[str, ...]:
+def interface_row(interface: InterfaceRates) -> tuple[str, ...]:
     """Return the row of a network interface under `INTERFACES`."""
-    return (found.name, rate(found.received), rate(found.sent), f"{found.dropped:.1f}")
+    return (
+        interface.name,
+        rate(interface.received),
+        rate(interface.sent),
+        f"{interface.dropped:.1f}",
+    )

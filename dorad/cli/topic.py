@@ -4,8 +4,7 @@ from typing import ClassVar
 
 import click
 
-from dorad.cli.groups import CommandEntry, LazyGroup
-from dorad.cli.instance import add_options
+from dorad.commandline.groups import CommandEntry, LazyGroup
 
 EPILOG = """\b
 Examples:
@@ -23,22 +22,19 @@ class Topics(LazyGroup):
 
     table: ClassVar[dict[str, CommandEntry]] = {
         "list": CommandEntry(
-            "dorad.cli.topic_info:list_topics", "List outputs and their subscribers."
+            "dorad.cli.topic_info:list_topics", "List outputs and their subscribers.", server=True
         ),
-        "echo": CommandEntry("dorad.cli.topic_echo:echo", "Show the messages that outputs send."),
-        "hz": CommandEntry("dorad.cli.topic_hz:hz", "Measure how often outputs send."),
+        "echo": CommandEntry(
+            "dorad.cli.topic_echo:echo", "Show the messages that outputs send.", server=True
+        ),
+        "hz": CommandEntry("dorad.cli.topic_hz:hz", "Measure how often outputs send.", server=True),
         "info": CommandEntry(
-            "dorad.cli.topic_info:info", "Show type, rate and subscribers of outputs."
+            "dorad.cli.topic_info:info", "Show type, rate and subscribers of outputs.", server=True
         ),
-        "pub": CommandEntry("dorad.cli.topic_pub:pub", "Send a message as if the node did."),
+        "pub": CommandEntry(
+            "dorad.cli.topic_pub:pub", "Send a message as if the node did.", server=True
+        ),
     }
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the command `cmd_name`, and add the options that choose a server."""
-        command = super().get_command(ctx, cmd_name)
-        if command is not None and cmd_name in self.table:
-            add_options(command)
-        return command
 
 
 @click.group("topic", cls=Topics, epilog=EPILOG)

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.durations import Duration
-from dorad.cli.reporting import print_note
 from dorad.cli.select import connect, dataflow_option, select
-from dorad.cli.tables import format_option
 from dorad.cli.topic_hz import topics_argument
+from dorad.commandline.durations import Duration
+from dorad.commandline.reports import print_note
+from dorad.commandline.tables import format_option
 from dorad.control.arrayvalues import to_python_within
 from dorad.terminal import visible, visible_json
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from dorad.control.client import Arrays
     from dorad.control.messages import TopicHeader
+    from dorad.control.stream import ArrayMessage, Stream
 
 EPILOG = """\b
 Examples:
@@ -89,7 +89,7 @@ def echo(
             print_note(f"{number} {messages} displaced on {topic}: read too slowly")
 
 
-def until(stream: Arrays, end: float | None) -> Iterator[tuple[TopicHeader, pa.Array | None]]:
+def until(stream: Stream[ArrayMessage], end: float | None) -> Iterator[ArrayMessage]:
     """Yield messages until the stream ends or the monotonic clock reaches `end`."""
     while True:
         left = None if end is None else end - time.monotonic()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.complete import topic_names
-from dorad.cli.durations import Duration
 from dorad.cli.select import connect, dataflow_option, select, warn_missing
-from dorad.cli.tables import format_option, print_lines, screen_lines, table_lines
+from dorad.commandline.complete import topic_names
+from dorad.commandline.durations import Duration
+from dorad.commandline.tables import format_option, print_lines, screen_lines, table_lines
 from dorad.terminal import visible
 
 if TYPE_CHECKING:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from dorad.cli.durations import Duration
+from dorad.cli.curves import edge_json, edge_lines, read_history
 from dorad.cli.lineuse import Lines, bandwidth_text
 from dorad.cli.select import connect, dataflow_option, select, warn_missing
-from dorad.cli.tables import format_option, print_lines, print_table
 from dorad.cli.topic_echo import until
 from dorad.cli.topic_hz import topics_argument
+from dorad.commandline.durations import Duration
+from dorad.commandline.tables import (
+    format_option,
+    in_ms,
+    milliseconds,
+    print_lines,
+    print_table,
+)
 from dorad.phrases import first_of
 from dorad.terminal import visible
 
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dorad.control.client import Client
-    from dorad.control.messages import TopicInfo, TopicRate
+    from dorad.control.messages import EdgeStats, History, TopicInfo, TopicRate
 
 EPILOG = """\b
 Examples:
@@ -80,6 +87,8 @@ def info(topics: tuple[str, ...], *, dataflow: str | None, duration: float, styl
         known = {f"{topic.node}/{topic.output}": topic for topic in client.topics(uuid).topics}
         _progress(f"measures for {duration:g} s")
         rates = measure(client, uuid, topics, duration)
+        edges = [edge for edge in client.top().edges if edge.dataflow == uuid]
+        history = read_history(client, uuid)
         untyped = [
             rate.topic
             for rate in rates.values()
@@ -89,15 +98,22 @@ def info(topics: tuple[str, ...], *, dataflow: str | None, duration: float, styl
             _progress(f"waits for a message of {first_of(untyped, 3)}")
         types = seen_types(client, uuid, untyped) if untyped else {}
     lines = Lines(link for topic in known.values() for link in topic.links)
-    found = [
-        _Found(known[name], rate, known[name].type or types.get(name), lines)
+    rows = [
+        _Found(
+            known[name],
+            rate,
+            types.get(name) or _Type(known[name].type),
+            lines,
+            {edge.target: edge for edge in edges if edge.source == name},
+            history,
+        )
         for name, rate in rates.items()
         if name in known
     ]
     if style == "json":
-        print_lines(map(_Found.as_json, found))
+        print_lines(map(_Found.as_json, rows))
         return
-    for place, one in enumerate(found):
+    for place, one in enumerate(rows):
         if place:
             click.echo()
         for line in one.lines():
@@ -125,31 +141,58 @@ def measure(
     return {rate.topic: rate for rate in rates}
 
 
-def seen_types(client: Client, uuid: str, topics: Sequence[str]) -> dict[str, str]:
+class _Type(NamedTuple):
+    """An Arrow type as text, None if it is unknown; `stream` if its arrays travel as a stream."""
+
+    text: str | None
+    stream: bool | None = None
+
+
+def seen_types(client: Client, uuid: str, topics: Sequence[str]) -> dict[str, _Type]:
     """Return the Arrow type of the next message of each topic that sends one soon."""
-    found: dict[str, str] = {}
+    from dorad.shm.typedescription import describe
+
+    types: dict[str, _Type] = {}
     with client.echo(topics, dataflow=uuid, queue_size=1) as stream:
         for header, data in until(stream, time.monotonic() + TYPE_S):
-            found[header.topic] = "null" if data is None else str(data.type)
-            if len(found) == len(topics):
+            types[header.topic] = (
+                _Type("null", stream=False)
+                if data is None
+                else _Type(str(data.type), describe(data.type) is None)
+            )
+            if len(types) == len(topics):
                 break
-    return found
+    return types
 
 
 class _Found:
     """A topic with its rate and type, as text and as JSON."""
 
-    def __init__(self, topic: TopicInfo, rate: TopicRate, kind: str | None, lines: Lines) -> None:
-        """`lines` are those of the whole dataflow."""
+    def __init__(
+        self,
+        topic: TopicInfo,
+        rate: TopicRate,
+        kind: _Type,
+        lines: Lines,
+        edges: dict[str, EdgeStats],
+        history: History | None,
+    ) -> None:
+        """`lines` are those of the whole dataflow, `edges` those of the topic by their target."""
+        self._step = 0.0 if history is None else history.step
+        self._curves = [
+            each for each in (history.edges if history else ()) if each.source == rate.topic
+        ]
         self._lines = lines
         self._topic = topic
         self._rate = rate
         self._kind = kind
         self._subscribers = [f"{to.node}/{to.input}" for to in topic.subscribers]
+        self._edges = edges
 
     def lines(self) -> Iterator[str]:
         yield f"Topic: {self._rate.topic}"
-        yield from ("", f"Type: {self._kind or 'unknown, nothing was sent'}")
+        form = ", which travels as an Arrow stream" if self._kind.stream else ""
+        yield from ("", f"Type: {self._kind.text or 'unknown, nothing was sent'}{form}")
         yield from ("", "Publisher:", f"  * {self._topic.node} ({self._rate.hz:.1f} Hz)")
         yield from ("", "Subscribers:", *(f"  * {name}" for name in self._subscribers or ["none"]))
         for link in self._topic.links:
@@ -159,14 +202,42 @@ class _Found:
             yield from (f"      {line}" for line in self._lines.text(link))
         yield from ("", "Statistics:", f"  Total messages: {self._rate.count}")
         yield f"  Bandwidth: {bandwidth_text(self._mbps)}"
+        for target, edge in self._edges.items():
+            if edge.latency_worst is not None:
+                figures = (edge.latency_p50, edge.latency_p99, edge.latency_worst)
+                p50, p99, worst = map(milliseconds, figures)
+                yield f"  Latency to {target}: p50 {p50} ms, p99 {p99} ms, worst {worst} ms"
+            if any(_missing(edge)):
+                yield (
+                    f"  Not received by {target}: {edge.lost} lost before {self._topic.node} had"
+                    f" them, {edge.dropped} dropped, {edge.unreadable} could not be read"
+                )
+        for curves in self._curves:
+            if lines := list(edge_lines(curves)):
+                yield from ("", f"Last ten minutes to {curves.target}:")
+                yield from (f"  {line}" for line in lines)
 
     def as_json(self) -> dict[str, Any]:
         return {
             "topic": self._rate.topic,
-            "type": self._kind,
+            "type": self._kind.text,
+            "stream": self._kind.stream,
             "publisher": self._topic.node,
             "hz": self._rate.hz,
             "subscribers": self._subscribers,
+            "latencies": {
+                name: {
+                    "p50_ms": in_ms(edge.latency_p50),
+                    "p99_ms": in_ms(edge.latency_p99),
+                    "worst_ms": in_ms(edge.latency_worst),
+                }
+                for name, edge in self._edges.items()
+            },
+            "missing": {
+                name: dict(zip(("lost", "dropped", "unreadable"), _missing(edge), strict=True))
+                for name, edge in self._edges.items()
+            },
+            "history": {each.target: edge_json(each, self._step) for each in self._curves},
             "machines": [
                 {
                     "machine": link.machine,
@@ -185,3 +256,8 @@ class _Found:
     @property
     def _mbps(self) -> float:
         return self._rate.bandwidth * 8 / 1e6
+
+
+def _missing(edge: EdgeStats) -> tuple[int, int, int]:
+    """Return the messages that the input lacks: lost before the sender, dropped, unreadable."""
+    return edge.lost, edge.dropped, edge.unreadable

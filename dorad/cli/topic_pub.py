@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
-from dorad.cli.complete import topic_names
 from dorad.cli.param import parse_json
 from dorad.cli.select import connect, dataflow_option, select
+from dorad.commandline.complete import topic_names
 
 EPILOG = """\b
 Examples:

@@ -1,4 +1,4 @@
-"""`dora up`: start this user's daemon in the background, unless it runs already."""
+"""`dora up` and `dora down`: start this user's daemon in the background, and stop it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.detached import start_detached
+from dorad.commandline.detached import start_detached
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ separate daemon with its own dataflows, sockets and log.
 @click.command(epilog=EPILOG)
 def up() -> int:
     """Start this user's daemon in the background."""
-    from dorad.cli.instance import refuse_address
+    from dorad.commandline.instance import refuse_address
     from dorad.control.choosing import SOCKET_VARIABLE
     from dorad.daemon.paths import system_paths, user_paths
     from dorad.shm.rendezvous import instance
@@ -107,3 +107,41 @@ def _status(control: Path) -> DaemonStatus | None:
             if error.code != "unavailable" or time.monotonic() > deadline:
                 raise
         time.sleep(POLL_S)
+
+
+EXIT_S = 30.0
+"""Seconds within which the daemon must exit after it has accepted the request."""
+
+DOWN_EPILOG = """\b
+Examples:
+  dora down
+  dora down --force
+
+\b
+Without --force it is refused while dataflows run, and lists them; with --force they are stopped
+first.
+"""
+
+
+@click.command(epilog=DOWN_EPILOG)
+@click.option("-f", "--force", is_flag=True, help="Stop running dataflows first.")
+def down(*, force: bool) -> int:
+    """Stop the daemon."""
+    from dorad.commandline.instance import refuse_address
+    from dorad.control.choosing import chosen_daemons
+    from dorad.control.client import Client
+    from dorad.procinfo import is_alive
+
+    refuse_address("dora down", "it stops the daemon of this machine", "dorafleet down")
+    with Client(chosen_daemons()) as client:
+        status = client.status()
+        client.shutdown(force=force)
+    deadline = time.monotonic() + EXIT_S
+    while is_alive(status.pid):
+        if time.monotonic() > deadline:
+            raise click.ClickException(
+                f"dorad (pid {status.pid}) is still running after {EXIT_S:g} s"
+            )
+        time.sleep(POLL_S)
+    click.echo(f"dorad ended (pid {status.pid})")
+    return 0

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from msgspec.structs import asdict
 
-from dorad.cli.files import dataflow_argument, default_dataflow, load_dataflow
 from dorad.cli.options import strict_option
 from dorad.cli.select import dataflow_option, load_running
+from dorad.commandline.files import dataflow_argument, default_dataflow, load_dataflow
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -67,10 +67,10 @@ def validate(
 
     path = path or (default_dataflow() if dataflow is None else Path(dataflow))
     try:
-        found = load_dataflow(path) if dataflow is None else load_running(dataflow)
+        checked = load_dataflow(path) if dataflow is None else load_running(dataflow)
         return _check(
             path,
-            found,
+            checked,
             running=dataflow is not None,
             strict_types=strict_types,
             strict=strict,
@@ -99,7 +99,7 @@ def _check(
     problems = type_problems(dataflow, strict=strict_types)
     if strict:
         problems = in_order((*problems, *dataflow.ignored))
-    warnings = tuple(found for found in all_warnings(dataflow) if found not in problems)
+    warnings = tuple(warning for warning in all_warnings(dataflow) if warning not in problems)
     notes = (*unsupported(dataflow, placed=True), *check_types(dataflow).inferred)
     # The programs of a dataflow that runs are there, if on other machines.
     programs = () if running else missing_programs(dataflow, os.environ)
@@ -130,21 +130,27 @@ def missing_programs(dataflow: "Dataflow", environ: Mapping[str, str]) -> tuple[
     It is not an error, since the file may be for another machine. Nodes with `build` are skipped.
     """
     from dorad.dataflow.model import NodeKind
-    from dorad.launch.command import LaunchContext, command_for
+    from dorad.launch.command import LaunchContext, NodeRights, command_for
     from dorad.launch.model import LaunchError
     from dorad.launch.operators import missing_files
 
-    context = LaunchContext(dataflow, environ, secret=Path)
-    found = []
+    class AnySecret(NodeRights):
+        """Takes every secret as there: the robot has it."""
+
+        def secret(self, name: str) -> Path:
+            return Path(name)
+
+    context = LaunchContext(dataflow, environ, rights=AnySecret())
+    problems = []
     for node in dataflow.nodes:
         if node.kind is NodeKind.PATH and not node.build and node.git is None:
             try:
                 command_for(node, context, "")
             except LaunchError as error:
-                found.append(dataflow.problem(f"{node.key}.path", str(error)))
+                problems.append(dataflow.problem(f"{node.key}.path", str(error)))
         elif node.kind is NodeKind.OPERATORS and not any(each.build for each in node.operators):
-            found += [dataflow.problem(key, text) for key, text in missing_files(node, dataflow)]
-    return tuple(found)
+            problems += [dataflow.problem(key, text) for key, text in missing_files(node, dataflow)]
+    return tuple(problems)
 
 
 def _report(
@@ -162,8 +168,8 @@ def _report(
         return 1 if problems else 0
     for problem in problems:
         click.echo(str(problem), err=True)
-    for colour, kind, found in (("yellow", "warning:", warnings), ("cyan", "note:", notes)):
-        for problem in found:
+    for colour, kind, listed in (("yellow", "warning:", warnings), ("cyan", "note:", notes)):
+        for problem in listed:
             click.echo(f"{click.style(kind, fg=colour)} {problem}", err=True)
     if problems or dataflow is None:
         return 1
@@ -185,6 +191,6 @@ def _plain(
         from dorad.dataflow.picture import counts
 
         result |= counts(dataflow)
-    for name, found in (("problems", problems), ("warnings", warnings), ("notes", notes)):
-        result[name] = [asdict(problem) for problem in found]
+    for name, listed in (("problems", problems), ("warnings", warnings), ("notes", notes)):
+        result[name] = [asdict(problem) for problem in listed]
     return result

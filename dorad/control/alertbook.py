@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Alert, Finding, PastAlert, Struct
 from dorad.natural import natural
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
 
 RAISED_AFTER_S = 2.0
 """Seconds that a state lasts before it is an alert."""
@@ -111,7 +109,7 @@ class AlertBook:
     def observe(
         self,
         now: float,
-        found: Mapping[str, Iterable[Finding]],
+        by_robot: Mapping[str, Iterable[Finding]],
         quiet: Collection[str] = (),
         unknown: Collection[str] = (),
     ) -> list[Alert]:
@@ -126,7 +124,7 @@ class AlertBook:
         self._forget_returns(now)
         seen: set[Key] = set()
         ended: list[Alert] = []
-        for robot, findings in found.items():
+        for robot, findings in by_robot.items():
             for finding in findings:
                 key = Key(robot, finding.cause, finding.subject)
                 if robot in quiet and not self._is_raised(key):
@@ -152,6 +150,12 @@ class AlertBook:
         if len(self._episodes) < MAX_EPISODES:
             self._full.discard("")
         return ended
+
+    def forget_robot(self, robot: str) -> None:
+        """Forget the alerts of a robot that has left the fleet: they are not over, but gone."""
+        for key in [key for key in self._episodes if key.robot == robot]:
+            self._forget(key)
+        self._over = {key: value for key, value in self._over.items() if key.robot != robot}
 
     def _forget(self, key: Key) -> None:
         del self._episodes[key]
@@ -199,14 +203,14 @@ class AlertBook:
         for key, episode in self._episodes.items():
             if episode.raised:
                 groups.setdefault((key.cause, key.subject), {})[key] = episode
-        found: list[Alert] = []
+        listed: list[Alert] = []
         for (cause, subject), members in groups.items():
             if len(members) >= FOLD:
-                found.append(_folded(f"*:{cause}:{subject}", members))
+                listed.append(_folded(f"*:{cause}:{subject}", members))
             else:
-                found += [_single(str(key), key, episode) for key, episode in members.items()]
+                listed += [_single(str(key), key, episode) for key, episode in members.items()]
         return sorted(
-            found, key=lambda each: (each.severity != "fail", -each.since, natural(each.id))
+            listed, key=lambda each: (each.severity != "fail", -each.since, natural(each.id))
         )
 
     def ack(self, id_: str, who: str, at: float, *, undo: bool = False) -> Alert:
@@ -223,12 +227,12 @@ class AlertBook:
         """Return what `stored` has of the robots of an alert after `ack`. Raises as that."""
         members = set(self._members(id_))
         robots = {key.robot for key in members}
-        found = {robot: each for robot, each in self.stored().items() if robot in robots}
-        for robot, alerts in found.items():
+        stored = {robot: each for robot, each in self.stored().items() if robot in robots}
+        for robot, alerts in stored.items():
             for each in alerts:
                 if Key(robot, each.finding.cause, each.finding.subject) in members:
                     each.acked_by, each.acked_at = ("", None) if undo else (who, at)
-        return found
+        return stored
 
     def _members(self, id_: str) -> list[Key]:
         """Return the findings of an alert. Raises ControlError if there is no such alert."""
@@ -241,10 +245,10 @@ class AlertBook:
 
     def stored(self) -> dict[str, list[StoredAlert]]:
         """Return all alerts by robot, to be kept for the next server."""
-        found: dict[str, list[StoredAlert]] = {}
+        rows: dict[str, list[StoredAlert]] = {}
         for key, episode in self._episodes.items():
             if episode.raised:
-                found.setdefault(key.robot, []).append(
+                rows.setdefault(key.robot, []).append(
                     StoredAlert(
                         finding=episode.finding,
                         returns=episode.returns,
@@ -252,7 +256,7 @@ class AlertBook:
                         acked_at=episode.acked_at,
                     )
                 )
-        return found
+        return rows
 
     def restore(self, now: float, stored: Mapping[str, Iterable[StoredAlert]]) -> None:
         """Take over the alerts of the previous server as seen now."""
@@ -300,6 +304,11 @@ class PastAlertBook:
                 self._alerts.remove((same or own)[0])
             self._alerts.append(PastAlert(**msgspec.structs.asdict(each), until=at))
 
+    def forget_robot(self, robot: str) -> None:
+        """Forget the alerts of a robot that has left the fleet."""
+        for each in [each for each in self._alerts if each.robots == [robot]]:
+            self._alerts.remove(each)
+
     def restore(self, alerts: Iterable[PastAlert]) -> None:
         """Take over those of the previous server, the newest first."""
         self._alerts.extendleft(islice(alerts, MAX_PAST - len(self._alerts)))
@@ -328,6 +337,7 @@ def _single(id_: str, key: Key, episode: Episode) -> Alert:
         flapping=episode.returns if episode.returns >= FLAPS else 0,
         acked_by=episode.acked_by,
         acked_at=episode.acked_at,
+        hint=finding.hint,
     )
 
 
@@ -336,7 +346,9 @@ def _folded(id_: str, members: Mapping[Key, Episode]) -> Alert:
     first = min(members.values(), key=lambda each: each.finding.since)
     alert = _single(id_, keys[0], first)
     acked = [each for each in members.values() if each.acked_by]
-    alert.text = first.finding.brief or alert.text
+    errors = {each.finding.error for each in members.values()}
+    if not first.finding.error or len(errors) > 1:
+        alert.text = first.finding.brief or alert.text
     alert.robots = [key.robot for key in keys[:MAX_NAMED]]
     alert.count = len(keys)
     alert.severity = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar, cast
 
@@ -15,9 +15,7 @@ from websockets.protocol import State
 
 from dorad import __version__
 from dorad.control import faults
-from dorad.control.arrays import to_message
-from dorad.control.asyncmethods import AsyncMethods
-from dorad.control.asyncstream import AsyncArrays, AsyncFrames, AsyncStream
+from dorad.control.asyncstream import AsyncFrames, AsyncStream
 from dorad.control.client import targets_of
 from dorad.control.connecting import (
     OPTIONS,
@@ -29,38 +27,37 @@ from dorad.control.connecting import (
     open_socket,
 )
 from dorad.control.errors import ControlError, NoDaemonError
-from dorad.control.messages import TOPIC_SUBSCRIBE
-from dorad.control.pending import PendingRequests, check_welcome, checked_as, hello
-from dorad.control.target import NEAR, ROBOT, Accepted
+from dorad.control.messages import (
+    TOPIC_SUBSCRIBE,
+    AnyMethod,
+    CallMethod,
+    StreamMethod,
+    Struct,
+    TopicHeader,
+    TopicSubscribe,
+)
+from dorad.control.methods import Methods
+from dorad.control.pending import PendingRequest, PendingRequests, check_welcome, hello
+from dorad.control.requests import A, Call, Request, StreamCall
+from dorad.control.target import NEAR, ROBOT, Accepted, Targets, Tcp, Timing, UnixSocket
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Mapping
     from pathlib import Path
-    from types import TracebackType
 
     from websockets.asyncio.connection import Connection
 
     from dorad.control.faults import Server
-    from dorad.control.messages import (
-        AnyMethod,
-        CallMethod,
-        StreamMethod,
-        Struct,
-        TopicHeader,
-        TopicSubscribe,
-    )
     from dorad.control.messages.method import P, R
-    from dorad.control.pending import PendingRequest
-    from dorad.control.target import Targets, Tcp, Timing, UnixSocket
 
-__all__ = ["AsyncArrays", "AsyncClient", "AsyncStream", "ControlError", "NoDaemonError"]
+__all__ = ["AsyncClient", "AsyncStream", "ControlError", "NoDaemonError"]
 
 T = TypeVar("T")
 
 NAME = f"dorad-client {__version__}"
 
 
-class AsyncClient(AsyncMethods):
+class AsyncClient(Methods):
     """A connection to a server. Use it in an `async with` block, or with `open` and `close`.
 
     Tasks may share it. While other tasks wait for answers, a stream that is not read keeps its
@@ -94,6 +91,8 @@ class AsyncClient(AsyncMethods):
         self._answer_by: Deadline
         """When the ping must be answered."""
         self._connection: Connection
+        self._at: UnixSocket | Tcp | None = None
+        """The one of the targets that has answered."""
         self.server: Server
         """Where the server is, for messages, once connected."""
         self.daemon: str
@@ -104,12 +103,7 @@ class AsyncClient(AsyncMethods):
     async def __aenter__(self) -> Self:
         return await self.open()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def open(self) -> Self:
@@ -126,9 +120,20 @@ class AsyncClient(AsyncMethods):
             greeted = await _greet(self._target.connection, server, ROBOT, deadline, self._name)
         else:
             targets = await asyncio.to_thread(targets_of, self._target)
-            greeted = await _first_greeted(targets, self._name)
+            self._at, greeted = await _first_greeted(targets, self._name)
         self.server, self._timing, self._connection, self.daemon, self.role = greeted
         return self
+
+    @asynccontextmanager
+    async def beside(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[Connection]:
+        """Open another connection to the same server at a path, for what is no request.
+
+        Raises:
+            ControlError: the server does not answer, or refuses it.
+        """
+        assert self._at is not None, "a robot has connected itself"
+        async with connected(self._at, path, headers) as connection:
+            yield connection
 
     @property
     def connected(self) -> bool:
@@ -146,7 +151,11 @@ class AsyncClient(AsyncMethods):
 
     async def close(self) -> None:
         """End the connection, and with it all calls and streams."""
-        await self._connection.close()
+        try:
+            await self._connection.close()
+        except asyncio.CancelledError:
+            self._connection.transport.abort()
+            raise
 
     async def call(self, method: CallMethod[P, R], params: P) -> R:
         """Call a method and return its result.
@@ -169,23 +178,31 @@ class AsyncClient(AsyncMethods):
         assert isinstance(result, method.result)
         return result
 
+    async def perform(self, call: Call[A, T], *args: A.args, **kwargs: A.kwargs) -> T:
+        """Call the method of a request that `call` makes, and return the result."""
+        if call.reads_files:
+            request = await asyncio.to_thread(call.request, self, *args, **kwargs)
+        else:
+            request = call.request(self, *args, **kwargs)
+        return request.convert(await self.call(request.method, request.params))
+
     def stream(self, method: StreamMethod[P, R], params: P) -> AsyncStream[R]:
         """Return a stream of the events of a method; see `AsyncStream`."""
-        return self._open_stream(method, params, checked_as(method.result))
+        return self._open(Request(method, params))
 
-    def arrays(self, params: TopicSubscribe) -> AsyncArrays:
-        """Return the messages of `topic.subscribe` as a stream; see `AsyncStream`."""
-        return self._open_stream(TOPIC_SUBSCRIBE, params, to_message)
+    def open_stream(
+        self, call: StreamCall[A, T], *args: A.args, **kwargs: A.kwargs
+    ) -> AsyncStream[T]:
+        """Return the stream that a request opens which `call` makes; see `AsyncStream`."""
+        return self._open(call.request(self, *args, **kwargs))
 
     def frames(self, params: TopicSubscribe) -> AsyncFrames:
         """Request the messages of `topic.subscribe`, and return them without decoding the data."""
-        return self._open_stream(TOPIC_SUBSCRIBE, params, _undecoded)
+        return self._open(Request(TOPIC_SUBSCRIBE, params, _undecoded))
 
-    def _open_stream(
-        self, method: AnyMethod, params: Struct, convert: Callable[[Any], T]
-    ) -> AsyncStream[T]:
-        send = partial(self._send_request, method, params)
-        return AsyncStream(send, self._wait_for, self._cancel, convert)
+    def _open(self, request: Request[T]) -> AsyncStream[T]:
+        send = partial(self._send_request, request.method, request.params)
+        return AsyncStream(send, self._wait_for, self._cancel, request.convert)
 
     async def _send_request(self, method: AnyMethod, params: Struct) -> PendingRequest:
         if self._broken is not None:
@@ -283,10 +300,40 @@ class _Greeted(NamedTuple):
     role: str
 
 
-async def _first_greeted(targets: Targets, name: str) -> _Greeted:
-    """Return the first of these servers that answers the hello. Raises ControlError."""
-    loop = asyncio.get_running_loop()
+async def _first_greeted(targets: Targets, name: str) -> tuple[UnixSocket | Tcp, _Greeted]:
+    """Return the first of these servers that answers the hello. Raises ControlError.
+
+    No other connection stays open, at whatever moment this is cancelled.
+    """
     greetings: set[asyncio.Task[_Greeted]] = set()
+    answered: tuple[UnixSocket | Tcp, _Greeted] | None = None
+
+    def abandon(greeting: asyncio.Task[_Greeted]) -> None:
+        if greeting.cancelled() or greeting.exception() is not None:
+            return
+        if answered is None or greeting.result() is not answered[1]:
+            greeting.result().connection.transport.abort()
+
+    try:
+        first = await _race(targets, name, greetings)
+        await _cancel(greetings)
+        answered = first  # from here on, nothing waits
+        return answered
+    finally:
+        for greeting in greetings:
+            greeting.add_done_callback(abandon)
+        await _cancel(greetings)
+
+
+async def _race(
+    targets: Targets, name: str, greetings: set[asyncio.Task[_Greeted]]
+) -> tuple[UnixSocket | Tcp, _Greeted]:
+    """Try servers until one has answered; the caller ends the `greetings` of the others.
+
+    Raises:
+        ControlError: none of them answers.
+    """
+    loop = asyncio.get_running_loop()
 
     async def greet(opened: Opened) -> _Greeted:
         if over:
@@ -305,25 +352,28 @@ async def _first_greeted(targets: Targets, name: str) -> _Greeted:
             return None
         return asyncio.run_coroutine_threadsafe(greet(opened), loop).result()
 
-    def discard(greeted: _Greeted) -> None:
-        loop.call_soon_threadsafe(greeted.connection.transport.abort)
-
     attempts, over = Attempts(targets), False
-    opening = Opening(targets, attempt, discard)
+    # What comes too late needs no closing here: the caller aborts all greetings but the first.
+    opening = Opening(targets, attempt, lambda _: None)
     try:
         while (outcome := await asyncio.to_thread(next, opening, None)) is not None:
             target, greeted = outcome
             if isinstance(greeted, _Greeted):
-                return greeted
+                return target, greeted
             attempts.failed(target, greeted)
         raise await asyncio.to_thread(attempts.error)
     finally:
         over = True
         opening.close()
-        for greeting in greetings:
-            greeting.cancel()
-        if greetings:
-            await asyncio.wait(greetings)
+
+
+async def _cancel(greetings: set[asyncio.Task[_Greeted]]) -> None:
+    """Cancel those that are not done, and wait for their ends."""
+    left = {each for each in greetings if not each.done()}
+    for each in left:
+        each.cancel()
+    if left:
+        await asyncio.wait(left)
 
 
 async def _open_and_greet(opened: Opened, name: str) -> _Greeted:
@@ -351,6 +401,26 @@ async def _greet(
             raise faults.connection_closed(server, _code(error)) from None
         raise
     return _Greeted(server, timing, connection, welcome.welcome, welcome.role)
+
+
+@asynccontextmanager
+async def connected(
+    target: UnixSocket | Tcp, path: str, headers: Mapping[str, str]
+) -> AsyncIterator[Connection]:
+    """Open a connection to a server at a path, for what is no request.
+
+    Raises:
+        ControlError: the server does not answer, or refuses it.
+    """
+    opened = await asyncio.to_thread(open_socket, target)
+    if opened is None:
+        raise ControlError("unavailable", f"nothing listens at {target}")
+    opened = opened._replace(headers={**opened.headers, **headers})
+    connection = await _open(opened, Deadline(opened.server, opened.timing.connect), path)
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 def _undecoded(event: Any) -> tuple[TopicHeader, memoryview]:
@@ -390,20 +460,29 @@ async def _within(deadline: Deadline, answer: Awaitable[T]) -> T:
             await asyncio.wait({task})
 
 
-async def _open(opened: Opened, deadline: Deadline) -> ClientConnection:
+def _abort(opening: asyncio.Future[ClientConnection]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result().transport.abort()
+
+
+async def _open(opened: Opened, deadline: Deadline, path: str = "/") -> ClientConnection:
     """Open the WebSocket on a connected socket. Raises ControlError."""
     given = dict(OPTIONS)
     if opened.tls is not None:
         given |= {"ssl": opened.tls, "create_connection": _Coordinator}
+    websocket = connect_websocket(
+        f"ws{'s' if opened.tls else ''}://{opened.host}{path}",
+        sock=opened.sock,
+        additional_headers=opened.headers,
+        open_timeout=None,
+        **given,
+    )
+    opening = asyncio.ensure_future(websocket)
     try:
-        opening = connect_websocket(
-            f"ws{'s' if opened.tls else ''}://{opened.host}/",
-            sock=opened.sock,
-            additional_headers=opened.headers,
-            open_timeout=None,
-            **given,
-        )
         return await _within(deadline, opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_abort)  # it may have opened just then
+        raise
     except TimeoutError:
         raise faults.not_responding(opened.server, opened.timing.connect) from None
     except (OSError, WebSocketException) as error:

@@ -5,16 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from dorad.control.errors import ControlError
-from dorad.control.pending import END
+from dorad.control.pending import END, PendingRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from types import TracebackType
-
-    import pyarrow as pa
 
     from dorad.control.messages import TopicHeader
-    from dorad.control.pending import PendingRequest
 
 T = TypeVar("T")
 
@@ -48,12 +44,7 @@ class AsyncStream(Generic[T]):
         await self._start()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     def __aiter__(self) -> Self:
@@ -85,9 +76,6 @@ class AsyncStream(Generic[T]):
             self._request = await self._send_request()
         return self._request
 
-
-AsyncArrays: TypeAlias = "AsyncStream[tuple[TopicHeader, pa.Array | None]]"
-"""Messages of outputs: the header of each, and its Arrow array."""
 
 AsyncFrames: TypeAlias = "AsyncStream[tuple[TopicHeader, memoryview]]"
 """Messages of outputs: the header of each, and its Arrow IPC stream."""

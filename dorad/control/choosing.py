@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dorad.control.errors import ControlError
 from dorad.control.settings import Settings, load, settings_path
 from dorad.control.target import COORDINATOR_PORT, Tcp, TlsFiles, UnixSocket, is_here, is_loopback
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -125,15 +123,17 @@ def encrypts(folder: Path) -> bool:
         return False
 
 
-def chosen() -> tuple[UnixSocket | Tcp, ...]:
+def chosen(settings_file: Path | None = None) -> tuple[UnixSocket | Tcp, ...]:
     """Return the servers to try, as the variables and the settings of the user say.
+
+    Another `settings_file` may stand for that of the user.
 
     Raises:
         ControlError: the directory of this user's sockets belongs to another user, or a variable
             is invalid.
         DataflowError: the settings have problems.
     """
-    path = settings_path()
+    path = settings_path() if settings_file is None else settings_file
     settings = None if path is None else load(path)
     asked = _asked()
     addresses = (asked.address, settings and settings.address)

@@ -7,11 +7,10 @@ import time
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 from dorad import __version__
 from dorad.control import faults
-from dorad.control.arrays import to_message
 from dorad.control.connecting import (
     Attempts,
     Deadline,
@@ -22,27 +21,23 @@ from dorad.control.connecting import (
 )
 from dorad.control.errors import ControlError, NoDaemonError
 from dorad.control.limits import MAX_REPLY
-from dorad.control.messages import TOPIC_SUBSCRIBE
 from dorad.control.methods import Methods
-from dorad.control.pending import PendingRequests, check_welcome, checked_as, hello
-from dorad.control.stream import Arrays, Stream
-from dorad.control.target import Targets, Tcp, UnixSocket
-from dorad.control.transport import SocketTransport
+from dorad.control.pending import PendingRequest, PendingRequests, check_welcome, hello
+from dorad.control.requests import A, Call, Request, StreamCall
+from dorad.control.stream import Stream
+from dorad.control.target import Targets, Tcp, Timing, UnixSocket
+from dorad.control.transport import SocketTransport, Transport
 from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
-    from types import TracebackType
 
     from dorad.control.faults import Server
-    from dorad.control.messages import AnyMethod, CallMethod, StreamMethod, Struct, TopicSubscribe
+    from dorad.control.messages import AnyMethod, CallMethod, StreamMethod, Struct
     from dorad.control.messages.method import P, R
-    from dorad.control.pending import PendingRequest
-    from dorad.control.target import Timing
-    from dorad.control.transport import Transport
 
-__all__ = ["Arrays", "Client", "ControlError", "NoDaemonError", "Stream"]
+__all__ = ["Client", "ControlError", "NoDaemonError", "Stream"]
 
 T = TypeVar("T")
 
@@ -96,12 +91,7 @@ class Client(Methods):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -127,19 +117,22 @@ class Client(Methods):
         assert isinstance(result, method.result)
         return result
 
+    def perform(self, call: Call[A, T], *args: A.args, **kwargs: A.kwargs) -> T:
+        """Call the method of a request that `call` makes, and return the result."""
+        request = call.request(self, *args, **kwargs)
+        return request.convert(self.call(request.method, request.params))
+
     def stream(self, method: StreamMethod[P, R], params: P) -> Stream[R]:
         """Request a stream of the events of a method at once, and return it."""
-        return self._open_stream(method, params, checked_as(method.result))
+        return self._open(Request(method, params))
 
-    def arrays(self, params: TopicSubscribe) -> Arrays:
-        """Request the messages of `topic.subscribe` at once, and return them as a stream."""
-        return self._open_stream(TOPIC_SUBSCRIBE, params, to_message)
+    def open_stream(self, call: StreamCall[A, T], *args: A.args, **kwargs: A.kwargs) -> Stream[T]:
+        """Send a request that `call` makes at once, and return the stream."""
+        return self._open(call.request(self, *args, **kwargs))
 
-    def _open_stream(
-        self, method: AnyMethod, params: Struct, convert: Callable[[Any], T]
-    ) -> Stream[T]:
-        request = self._send_request(method, params)
-        return Stream(request, self._wait_for, self._cancel, convert)
+    def _open(self, request: Request[T]) -> Stream[T]:
+        pending = self._send_request(request.method, request.params)
+        return Stream(pending, self._wait_for, self._cancel, request.convert)
 
     def _connect(self, targets: Targets, name: str) -> tuple[UnixSocket | Tcp, tuple[str, ...]]:
         """Connect to the first of these servers that answers. Raises ControlError."""

@@ -9,14 +9,23 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, get_args, get_origin, g
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import CallMethod, Cancel, Error, Nothing, Request, TopicHeader
+from dorad.control.messages import (
+    CallMethod,
+    Cancel,
+    Error,
+    Method,
+    Nothing,
+    Reply,
+    Request,
+    Struct,
+    TopicHeader,
+)
 from dorad.int64 import Int64
 from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorad.control.messages import Method, Reply, Struct
     from dorad.control.messages.method import P, R
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, Self, TypeVar
 
 from dorad import procinfo
 from dorad.control import faults
@@ -21,11 +21,11 @@ from dorad.control.limits import MAX_REPLY
 from dorad.control.peer import peer_of
 from dorad.control.standby import why_silent
 from dorad.control.target import FAR, NEAR, Tcp, Timing, UnixSocket, is_here, is_loopback
+from dorad.shm import rendezvous
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Mapping, Sequence
-    from typing import Self
 
     from dorad.control.faults import Server
     from dorad.control.messages import ErrorCode
@@ -95,6 +95,8 @@ class Deadline:
 
 
 T = TypeVar("T")
+SERVICE = Path("/usr/lib/systemd/system/dorad.service")
+"""Where the package has put its unit, on a robot."""
 
 
 class Attempts:
@@ -379,6 +381,8 @@ def _not_running(targets: Sequence[UnixSocket | Tcp]) -> ControlError:
     if others:
         message += f", and no coordinator at {at}"
     hint = f"start one with `{command}`"
+    if any(path.parent == rendezvous.SYSTEM_DIR for path in paths) and SERVICE.exists():
+        hint = f"`sudo systemctl enable --now dorad` starts the machine's, `{command}` your own"
     if owner := _other_owner():
         hint += f"; the user {owner} runs one, which commands of that user reach"
     if not others and _has_coordinator():

@@ -6,16 +6,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator
+from typing import Any
 
 import msgspec
 
-from dorad.control.messages import Event
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
-
-    from dorad.control.messages import Network
+from dorad.control.messages import Event, Network
 
 _log = logging.getLogger(__name__)
 

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+from typing import TypeAlias
 
 Value: TypeAlias = "str | float | bool | tuple[str, ...] | None"
 """A cell of a row: text, a number (times are ages in seconds), or several texts."""
@@ -95,18 +93,18 @@ def parse(text: str, keys: Iterable[str] = (), *, expressions: bool = True) -> F
 
 def number(text: str) -> float | None:
     """Return a number with an optional unit (`50`, `1.5k`, `10m`, `200ms`), or None."""
-    found = _NUMBER.fullmatch(text)
-    if found is None or found["unit"] not in _UNITS:
+    match = _NUMBER.fullmatch(text)
+    if match is None or match["unit"] not in _UNITS:
         return None
-    return float(found["number"]) * _UNITS[found["unit"]]
+    return float(match["number"]) * _UNITS[match["unit"]]
 
 
 def _term(word: str, keys: tuple[str, ...], expressions: bool) -> Term:
-    found = _TERM.fullmatch(word)
-    if found is None:
+    match = _TERM.fullmatch(word)
+    if match is None:
         negated = word.startswith("!") and len(word) > 1
         return Term("", "in", word[negated:].lower(), negated=negated)
-    key, how, value = found["key"].lower(), found["how"], found["value"]
+    key, how, value = match["key"].lower(), match["how"], match["value"]
     if keys and key not in keys and not key.startswith("label."):
         raise ValueError(f"there is no column `{key}`; there are {', '.join(keys)}")
     if how == "~":
@@ -124,10 +122,10 @@ def _term(word: str, keys: tuple[str, ...], expressions: bool) -> Term:
 
 def _meets(term: Term, row: Mapping[str, Value]) -> bool:
     if not term.key:
-        found = any(term.value in text.lower() for cell in row.values() for text in _texts(cell))
+        meets = any(term.value in text.lower() for cell in row.values() for text in _texts(cell))
     else:
-        found = _compare(term, row.get(term.key))
-    return found is not term.negated
+        meets = _compare(term, row.get(term.key))
+    return meets is not term.negated
 
 
 def _compare(term: Term, cell: Value) -> bool:

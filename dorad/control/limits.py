@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ import msgspec
 from dorad.control.errors import ControlError
 
 if TYPE_CHECKING:
+    from websockets.frames import Frame
+
     from dorad.control.peer import Peer
 
 MAX_REQUEST = 4 << 20
@@ -17,6 +20,18 @@ MAX_REQUEST = 4 << 20
 
 MAX_REPLY = 64 << 20
 """Maximum bytes of a frame from the daemon."""
+
+IDLE_FRAMES = 256
+IDLE_S = 10.0
+"""A peer may send this many frames without a message in this many seconds: pings, pongs, and
+pieces of a message shorter than `SHORT_PIECE`. Nothing else limits them: each ping has an answer,
+which waits in memory until the peer reads, and each piece waits for the last one."""
+
+SHORT_PIECE = 1024
+"""Bytes; the longer pieces of a message count for its size."""
+
+_CONTROL = (9, 10)
+"""The opcodes of pings and pongs."""
 
 _RESERVES = {"viewer": 2, "enrolling": 2, "operator": 1}
 """How many of the reserves are not for a role."""
@@ -43,7 +58,7 @@ class Limits(msgspec.Struct, frozen=True):
     calls_each: int | None = None
     streams_each: int | None = None
     """The same for all clients with one name."""
-    hello: float = 5.0
+    hello: float = 10.0
     """Time from the connection to the HTTP request, and from there to the `hello` frame."""
     call: float = 60.0
     """Time for a call whose parameters do not request more."""
@@ -53,6 +68,24 @@ class Limits(msgspec.Struct, frozen=True):
     """Seconds to wait before the next try, for who is answered with HTTP status 503."""
     slow: float = 120.0
     """Time for a client to read one frame; then its stream, or its connection, is ended."""
+
+
+class IdleFrames:
+    """Counts the frames of one peer that carry no message."""
+
+    def __init__(self) -> None:
+        self._since = time.monotonic()
+        self._count = 0
+
+    def too_many(self, frame: Frame) -> bool:
+        """Return True if a frame that has arrived is one too many."""
+        is_piece = not frame.fin and len(frame.data) < SHORT_PIECE
+        if frame.opcode not in _CONTROL and not is_piece:
+            return False
+        if (now := time.monotonic()) - self._since >= IDLE_S:
+            self._since, self._count = now, 0
+        self._count += 1
+        return self._count > IDLE_FRAMES
 
 
 class Usage:

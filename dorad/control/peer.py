@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import select
 import socket
 import struct
@@ -14,8 +15,11 @@ from dorad.procinfo import peer_credentials
 if TYPE_CHECKING:
     from dorad.control.tls import Certificate
 
-PeerRole = Literal["viewer", "operator", "admin", "robot", "enrolling"]
+PeerRole = Literal["viewer", "operator", "admin", "robot", "enrolling", "coordinator"]
 """What a peer may do. `enrolling` is a robot that has a token, but no certificate yet."""
+
+EXPORTER_USER = "dorad-telemetry"
+"""The user of the machine's exporter of telemetry, which talks to servers elsewhere."""
 
 SO_PEERGROUPS = 59
 """From Linux's asm-generic/socket.h; Python has no name for it."""
@@ -69,11 +73,28 @@ def peer_of(sock: socket.socket) -> Peer:
     return Peer(pid, uid, gid, frozenset(struct.unpack(f"{len(groups) // 4}I", groups)))
 
 
+def local_role(peer: Peer, own_uid: int, group: int | None) -> PeerRole | None:
+    """Return what a peer may do: root, the daemon's own user and members of its group everything.
+
+    The exporter of telemetry is in the group for the sake of the socket, and may only look.
+    """
+    if peer.uid in (0, own_uid):
+        return "admin"
+    if group is None or (peer.gid != group and group not in peer.groups):
+        return None
+    return "viewer" if peer.uid == _uid_of(EXPORTER_USER) else "admin"
+
+
 def may_command(peer: Peer, own_uid: int, group: int | None) -> bool:
     """Return True if a peer is root, the daemon's own user, or a member of its group."""
-    if peer.uid in (0, own_uid):
-        return True
-    return group is not None and (peer.gid == group or group in peer.groups)
+    return local_role(peer, own_uid, group) == "admin"
+
+
+def _uid_of(name: str) -> int | None:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        return None
 
 
 def pidfd_of(sock: socket.socket) -> int:

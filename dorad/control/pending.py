@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from dorad.control import codec
 from dorad.control.errors import ControlError
-from dorad.control.faults import connect_failed
+from dorad.control.faults import Server, connect_failed
 from dorad.control.limits import MAX_REQUEST
-from dorad.control.messages import PROTOCOL, Cancel, Hello, Welcome
+from dorad.control.messages import PROTOCOL, AnyMethod, Cancel, Hello, Struct, TopicHeader, Welcome
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import msgspec
 
-    from dorad.control.faults import Server
-    from dorad.control.messages import AnyMethod, Struct, TopicHeader
     from dorad.control.pace import Pace
 
 MAX_WAITING = 1024

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 import msgspec
 
-from dorad.control.messages import FleetRows
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dorad.control.messages import FleetRow
+from dorad.control.messages import FleetRow, FleetRows
 
 
 class RowDeltas:

@@ -10,16 +10,14 @@ import inspect
 import json
 import re
 import sys
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from dorad.control import messages as m
 from dorad.control.limits import MAX_REPLY, MAX_REQUEST
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _SCHEMAS = "#/components/schemas/"
 _MESSAGES = "#/components/messages/"
@@ -29,7 +27,7 @@ _NUMBER = {"type": "integer", "description": "The request's id."}
 
 def document() -> dict[str, Any]:
     """Return the AsyncAPI document, version 3.0.0, as dicts and lists."""
-    found = _messages()
+    messages = _messages()
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -53,12 +51,12 @@ def document() -> dict[str, Any]:
                 "address": "/",
                 "description": f"One WebSocket connection. A frame has at most {MAX_REQUEST} "
                 f"bytes from the client and {MAX_REPLY} from the daemon.",
-                "messages": {name: {"$ref": _MESSAGES + name} for name in found},
+                "messages": {name: {"$ref": _MESSAGES + name} for name in messages},
                 "bindings": {"ws": {"method": "GET"}},
             }
         },
         "operations": _operations(),
-        "components": {"messages": found, "schemas": _schemas()},
+        "components": {"messages": messages, "schemas": _schemas()},
     }
 
 
@@ -88,7 +86,7 @@ def _operation(summary: str, request: str, answers: list[str]) -> dict[str, Any]
 
 
 def _messages() -> dict[str, Any]:
-    found = {
+    messages = {
         "hello": _message("The first frame from the client.", _ref(m.Hello)),
         "welcome": _message("The first frame from the daemon.", _ref(m.Welcome)),
         "error": _message(
@@ -103,9 +101,9 @@ def _messages() -> dict[str, Any]:
         ),
     }
     for name, method in m.METHODS.items():
-        found[f"{name}.request"] = _request(name, method.params, method.summary)
-        found[_answer_name(name, method)] = _answer(method)
-    return found
+        messages[f"{name}.request"] = _request(name, method.params, method.summary)
+        messages[_answer_name(name, method)] = _answer(method)
+    return messages
 
 
 def _request(name: str, params: type[m.Struct], summary: str) -> dict[str, Any]:

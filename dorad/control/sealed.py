@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 from typing import NamedTuple
 
 import msgspec
@@ -46,11 +45,6 @@ def public_key(key: bytes) -> str:
     except ValueError:
         raise ControlError("refused", "the key for secrets is damaged") from None
     return base64.b64encode(private.public_key().public_bytes_raw()).decode()
-
-
-def key_id(public: str) -> str:
-    """Return a short text that names a public key."""
-    return hashlib.sha256(public.encode()).hexdigest()[:16]
 
 
 def seal(value: bytes, public: str, purpose: Purpose) -> str:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
+import stat
 from collections import Counter
+from contextlib import suppress
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from websockets.asyncio.server import Server, ServerConnection, serve, unix_serve
+from websockets.frames import Frame
+from websockets.protocol import Event, State
 
-from dorad.control import codec, listening
+from dorad.control import codec
 from dorad.control.errors import ControlError, as_message
-from dorad.control.limits import MAX_REQUEST, Held, Limits, Usage, check_client
-from dorad.control.messages import METHODS
-from dorad.control.peer import Peer, may_command, peer_of
+from dorad.control.limits import MAX_REQUEST, Held, IdleFrames, Limits, Usage, check_client
+from dorad.control.messages import METHODS, MethodTable
+from dorad.control.peer import Peer, local_role, peer_of
 from dorad.control.session import Call, ClientSession, Handler, HandlerTable, StreamHandler
 
 if TYPE_CHECKING:
-    import socket
     import ssl
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
@@ -27,7 +31,75 @@ if TYPE_CHECKING:
     from websockets.http11 import Request as HttpRequest
     from websockets.http11 import Response
 
-    from dorad.control.messages import MethodTable
+
+MAX_PATH_BYTES = 107
+"""Maximum length of a Unix socket's path."""
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def bind_socket(path: Path, group: int | None) -> tuple[socket.socket, int]:
+    """Bind a socket to `path`; return it, not yet listening, and its inode.
+
+    Its mode is 0660 with a group, 0600 without. The socket of a dead daemon is replaced.
+
+    Raises:
+        ControlError: a daemon already listens there, or no socket can be created there.
+    """
+    if len(os.fsencode(path)) > MAX_PATH_BYTES:
+        raise ControlError(
+            "refused",
+            f"{path} is too long for a socket: at most {MAX_PATH_BYTES} bytes are allowed",
+            "choose a shorter path",
+        )
+    _clear(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(path))
+        path.chmod(0o600)
+        if group is not None and path.lstat().st_gid != group:
+            os.chown(path, -1, group)
+        path.chmod(0o600 if group is None else 0o660)
+        return sock, path.stat().st_ino
+    except OSError as error:
+        sock.close()
+        raise ControlError("refused", f"{path} cannot be used: {error.strerror}") from None
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket of a dead daemon. Raises ControlError for anything else."""
+    if not path.exists() and not path.is_symlink():
+        return
+    if not _is_socket(path):
+        raise ControlError("refused", f"{path} exists and is not a socket", "move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        # Non-blocking: a daemon that hangs, with a full backlog, counts as running.
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            raise ControlError("refused", f"{path} belongs to another user") from None
+        except BlockingIOError:
+            pass
+    raise ControlError("exists", f"a daemon already listens at {path}", "end it with `dora down`")
+
+
+def remove_socket(path: Path, inode: int) -> None:
+    """Remove the socket at `path` if it is still the one with this inode."""
+    with suppress(FileNotFoundError):
+        if path.stat().st_ino == inode:
+            path.unlink()
+
 
 Authenticate: TypeAlias = "Callable[[ServerConnection, HttpRequest], Peer]"
 """Returns who connects. Raises ControlError to refuse the client."""
@@ -106,6 +178,10 @@ class ControlServer:
         """Number of connected clients."""
         return self._usage.connections.total()
 
+    def change_limits(self, limits: Limits) -> None:
+        """Use other limits for all connections from now on."""
+        self._limits = limits
+
     async def serve(self, path: Path, *, group: int | None = None) -> None:
         """Listen at `path` until `close`.
 
@@ -114,10 +190,14 @@ class ControlServer:
         Raises:
             ControlError: a daemon already listens there, or the path cannot be used.
         """
-        sock, self._inode = await asyncio.to_thread(listening.bind, path, group)
+        sock, self._inode = await asyncio.to_thread(bind_socket, path, group)
         self._path, self._group = path, group
-        await self._listen(unix_serve, sock)
+        await self.serve_unix(sock)
         _log.info("listening at %s", path)
+
+    async def serve_unix(self, sock: socket.socket) -> None:
+        """Listen at a bound Unix socket until `close`, which does not remove it."""
+        await self._listen(unix_serve, sock)
 
     async def serve_tcp(
         self,
@@ -136,7 +216,7 @@ class ControlServer:
             return
         if self._path is not None:
             # The path first: a daemon that starts now does not find a socket without a server.
-            await asyncio.to_thread(listening.remove, self._path, self._inode)
+            await asyncio.to_thread(remove_socket, self._path, self._inode)
         self._server.close()
         await self._server.wait_closed()
         self._server = None
@@ -227,7 +307,8 @@ class ControlServer:
         """Return the process at the other end of a Unix socket. Raises ControlError."""
         del request
         peer = self._credentials(connection.transport.get_extra_info("socket"))
-        if not may_command(peer, os.getuid(), self._group):
+        role = local_role(peer, os.getuid(), self._group)
+        if role is None:
             _log.warning("refused process %d of user %d", peer.pid, peer.uid)
             raise ControlError(
                 "refused",
@@ -235,7 +316,7 @@ class ControlServer:
                 "run the command as that user or as root; for the machine's own dorad, join "
                 "the group `dorad`",
             )
-        return peer
+        return peer._replace(role=role)
 
     async def _handle(self, connection: ServerConnection) -> None:
         assert isinstance(connection, _Connection)
@@ -262,6 +343,30 @@ class _Connection(ServerConnection):
     peer: Peer
     held: Held | None = None
     """Its place among those of its owner, once it is admitted."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._idle = IdleFrames()
+
+    @property
+    def state(self) -> State:
+        """The state; CLOSING for a client that broke the protocol before it had an answer.
+
+        It cannot be answered any more, and websockets would report that as an internal error.
+        """
+        state = super().state
+        if state is State.CONNECTING and self.protocol.eof_sent:
+            return State.CLOSING
+        return state
+
+    def process_event(self, event: Event) -> None:
+        """Take a frame, or end the connection of a peer that sends too many without a message."""
+        if isinstance(event, Frame) and self._idle.too_many(event):
+            if not self.transport.is_closing():
+                _log.warning("%s sends frames without a message: it is disconnected", self.peer)
+            self.transport.abort()
+            return
+        super().process_event(event)
 
     def eof_received(self) -> None:
         """Abort the connection: the client has disconnected and reads nothing more.

@@ -3,40 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from traceback import clear_frames
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, cast, overload
 
 from websockets.exceptions import ConnectionClosed
 
 from dorad.control import codec
 from dorad.control.errors import ControlError, as_message
-from dorad.control.limits import MAX_REPLY, Held, Usage
-from dorad.control.messages import PROTOCOL, Hello, Nothing, Reply, Struct, TopicHeader, Welcome
+from dorad.control.limits import MAX_REPLY, Held, Limits, Usage
+from dorad.control.messages import (
+    PROTOCOL,
+    AnyMethod,
+    CallMethod,
+    FrameMethod,
+    Hello,
+    MethodTable,
+    Nothing,
+    Reply,
+    Request,
+    StreamMethod,
+    Struct,
+    TopicHeader,
+    Welcome,
+)
 from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from websockets.asyncio.connection import Connection
 
-    from dorad.control.limits import Limits
-    from dorad.control.messages import (
-        AnyMethod,
-        CallMethod,
-        FrameMethod,
-        MethodTable,
-        Request,
-        StreamMethod,
-    )
     from dorad.control.messages.method import P, R
     from dorad.control.peer import Peer
 
 _log = logging.getLogger(__name__)
 
+S = TypeVar("S")
+F = TypeVar("F", bound=Callable[..., Any])
+
+_HANDLES = "__handles__"
+"""The attribute of a function that has the names of the methods that it handles."""
+
+_HELLO_WAITS = 10
 _POLICY_VIOLATION = 1008
 
 
@@ -58,26 +69,49 @@ StreamHandler: TypeAlias = Callable[[Call, Any], AsyncIterator[Event]]
 client cancels, disconnects or is too slow."""
 
 
+CallHandler: TypeAlias = "Callable[[S, Call, P], Coroutine[Any, Any, R]]"
+EventHandler: TypeAlias = "Callable[[S, Call, P], AsyncIterator[R]]"
+FrameHandler: TypeAlias = "Callable[[S, Call, P], AsyncIterator[tuple[R, bytes | memoryview]]]"
+
+
+@overload
+def handles(
+    method: CallMethod[P, R],
+) -> Callable[[CallHandler[S, P, R]], CallHandler[S, P, R]]: ...
+@overload
+def handles(
+    method: StreamMethod[P, R],
+) -> Callable[[EventHandler[S, P, R]], EventHandler[S, P, R]]: ...
+@overload
+def handles(
+    method: FrameMethod[P, R],
+) -> Callable[[FrameHandler[S, P, R]], FrameHandler[S, P, R]]: ...
+def handles(method: AnyMethod) -> Callable[[F], F]:
+    """Let a function of an object handle a method. It takes and returns what that declares."""
+
+    def mark(function: F) -> F:
+        vars(function).setdefault(_HANDLES, []).append(method.name)
+        return function
+
+    return mark
+
+
 class HandlerTable(dict[str, "Handler | StreamHandler"]):
-    """The handlers of methods, by name. Each takes and returns what its method declares."""
+    """The handlers of methods, by name."""
 
-    def call(self, method: CallMethod[P, R], handler: Callable[[Call, P], Awaitable[R]]) -> None:
-        """Let a function answer a method."""
-        self._put(method.name, handler)
+    @classmethod
+    def of(cls, *objects: object) -> Self:
+        """Return what the functions of these objects handle.
 
-    def stream(
-        self, method: StreamMethod[P, R], handler: Callable[[Call, P], AsyncIterator[R]]
-    ) -> None:
-        """Let an async generator function answer a method with events."""
-        self._put(method.name, handler)
-
-    def frames(
-        self,
-        method: FrameMethod[P, R],
-        handler: Callable[[Call, P], AsyncIterator[tuple[R, bytes | memoryview]]],
-    ) -> None:
-        """Let an async generator function answer a method with headers and Arrow data."""
-        self._put(method.name, handler)
+        Raises:
+            ValueError: two of them handle one method.
+        """
+        table = cls()
+        for each in objects:
+            for name, function in vars(type(each)).items():
+                for method in getattr(function, _HANDLES, ()):
+                    table._put(method, getattr(each, name))
+        return table
 
     def include(self, *tables: Mapping[str, Handler | StreamHandler]) -> None:
         """Add the handlers of other tables."""
@@ -149,8 +183,7 @@ class ClientSession:
 
     async def _shake_hands(self) -> ControlError | None:
         try:
-            async with asyncio.timeout(self._limits.hello):
-                frame = await self._connection.recv()
+            frame = await self._first_frame()
             self._client = _check_hello(frame, self._name)
             _log.debug("%s introduces itself as %.80r", self._peer, self._client)
         except TimeoutError:
@@ -164,6 +197,20 @@ class ClientSession:
         await self._send(codec.encode(Reply(id=None, error=as_message(error))))
         await self._connection.close(_POLICY_VIOLATION, "no valid hello")
         return error
+
+    async def _first_frame(self) -> str | bytes:
+        """Return the client's first frame. Raises TimeoutError.
+
+        In short waits: if this process stands still for long, one of them ends, and a frame that
+        has arrived meanwhile is read by the next.
+        """
+        wait = self._limits.hello / _HELLO_WAITS
+        for _ in range(_HELLO_WAITS - 1):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    return await self._connection.recv()
+        async with asyncio.timeout(wait):
+            return await self._connection.recv()
 
     async def _take(self, frame: str | bytes, tasks: asyncio.TaskGroup) -> None:
         """Start the request in a frame, or answer with the error that prevents it."""

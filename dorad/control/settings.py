@@ -57,18 +57,18 @@ def load(path: Path) -> Settings:
         raise DataflowError(problems.errors)
     fields = Fields(root, problems)
     block = fields.inside("coordinator", _BLOCK)
-    found = Settings() if block is None else _read_coordinator(block, path.parent)
+    settings = Settings() if block is None else _read_coordinator(block, path.parent)
     fields.finish()
     if block is not None:
         block.finish()
-        if found.tls is None and (block.has("certificate") or block.has("key")):
+        if settings.tls is None and (block.has("certificate") or block.has("key")):
             named = block.name_of("certificate" if block.has("certificate") else "key")
             problems.error(named, "needs `ca`, the authority that signs the coordinator's")
         if block.has("key") and not block.has("certificate"):
             problems.error(block.name_of("key"), "needs `certificate`, whose key it is")
     if problems.errors:
         raise DataflowError(in_order(problems.errors))
-    return found
+    return settings
 
 
 def _read_coordinator(block: Fields, folder: Path) -> Settings:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeAlias, TypeVar
 
 from dorad.control.errors import ControlError
-from dorad.control.pending import END
+from dorad.control.pending import END, PendingRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     import pyarrow as pa
 
     from dorad.control.messages import TopicHeader
-    from dorad.control.pending import PendingRequest
 
 T = TypeVar("T")
 
@@ -41,12 +39,7 @@ class Stream(Generic[T]):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __iter__(self) -> Self:
@@ -83,5 +76,5 @@ class Stream(Generic[T]):
             self._request = None
 
 
-Arrays: TypeAlias = "Stream[tuple[TopicHeader, pa.Array | None]]"
-"""Messages of outputs: the header of each, and its Arrow array."""
+ArrayMessage: TypeAlias = "tuple[TopicHeader, pa.Array | None]"
+"""A message of an output: its header, and its Arrow array."""

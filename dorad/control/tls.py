@@ -147,8 +147,8 @@ def certificate_of(connection: ssl.SSLObject | ssl.SSLSocket | None) -> Certific
     Raises:
         ControlError: it names no owner.
     """
-    found = None if connection is None else connection.getpeercert()
-    return _read(found) if found else None
+    certificate = None if connection is None else connection.getpeercert()
+    return _read(certificate) if certificate else None
 
 
 def check_coordinator(connection: ssl.SSLObject | ssl.SSLSocket | None) -> Identity:
@@ -157,11 +157,11 @@ def check_coordinator(connection: ssl.SSLObject | ssl.SSLSocket | None) -> Ident
     Raises:
         ControlError: the certificate does not belong to a coordinator.
     """
-    found = certificate_of(connection)
-    if found is None or found.identity.kind != "coordinator":
-        whose = "no certificate" if found is None else f"the certificate of {found.identity}"
+    theirs = certificate_of(connection)
+    if theirs is None or theirs.identity.kind != "coordinator":
+        whose = "no certificate" if theirs is None else f"the certificate of {theirs.identity}"
         raise ControlError("refused", f"the server shows {whose}, not that of a coordinator")
-    return found.identity
+    return theirs.identity
 
 
 def _context(protocol: int, authority: Path) -> ssl.SSLContext:
@@ -188,15 +188,15 @@ def _unusable(what: str, error: OSError) -> ControlError:
     return ControlError("refused", f"{what} cannot be used: {error.strerror or error}")
 
 
-def _read(found: Mapping[str, Any]) -> Certificate:
-    uris = [name for kind, name in found.get("subjectAltName", ()) if kind == "URI"]
+def _read(fields: Mapping[str, Any]) -> Certificate:
+    uris = [name for kind, name in fields.get("subjectAltName", ()) if kind == "URI"]
     owners = [uri for uri in uris if not uri.startswith(VALID)]
     dates = [uri for uri in uris if uri.startswith(VALID)]
     if len(owners) != 1 or len(dates) != 1:
         raise ControlError("refused", "the certificate does not name its owner and its dates")
     try:
         not_before, not_after = map(int, dates[0].removeprefix(VALID).split("/"))
-        serial = int(found["serialNumber"], 16)
+        serial = int(fields["serialNumber"], 16)
         return Certificate(Identity.parse(owners[0]), serial, not_before, not_after)
     except ValueError as error:
         raise ControlError("refused", f"the certificate cannot be used: {error}") from None

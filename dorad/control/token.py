@@ -32,18 +32,23 @@ def read_token(path: Path) -> str:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError as error:
-        raise ControlError("refused", f"{path} cannot be read: {error.strerror}") from None
+        hint = None
+        if isinstance(error, FileNotFoundError):
+            hint = "the coordinator makes it; if none runs here, another program uses its port: "
+            hint += "`ss -tlnp` shows which"
+        message = f"{path} cannot be read: {error.strerror}"
+        raise ControlError("refused", message, hint) from None
     try:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise ControlError("refused", f"{path} is not a file")
         # Root may be any user anyway, also that of the coordinator's service.
-        if os.geteuid() not in (0, found.st_uid):
-            raise ControlError("refused", f"{path} belongs to user {found.st_uid}, not to you")
-        if found.st_mode & 0o077:
+        if os.geteuid() not in (0, status.st_uid):
+            raise ControlError("refused", f"{path} belongs to user {status.st_uid}, not to you")
+        if status.st_mode & 0o077:
             raise ControlError(
                 "refused",
-                f"others may use {path}: its mode is {stat.S_IMODE(found.st_mode):04o}",
+                f"others may use {path}: its mode is {stat.S_IMODE(status.st_mode):04o}",
                 f"delete it, and restart the coordinator for a new token; or `chmod 600 {path}` if "
                 "no other user can have read it",
             )

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.control.filters import parse
-from dorad.control.messages import TopPart
+from dorad.control.filters import Filter, Value, parse
+from dorad.control.messages import EdgeStats, NodeInfo, Top, TopPart, TopWatch
 from dorad.natural import natural
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
-
-    from dorad.control.filters import Filter, Value
-    from dorad.control.messages import EdgeStats, NodeInfo, Top, TopWatch
 
 MIN_INTERVAL_S = 0.2
 """Minimum time between two events of a stream that a client chooses the interval of."""
 
 NODE_KEYS = ("node", "status", "dataflow", "robot", "pid", "cpu", "memory", "restarts", "queue")
 EDGE_KEYS = (
-    *("edge", "source", "target", "rate", "drops", "dropped", "queue", "latency", "broken"),
+    *("edge", "source", "target", "rate", "drops", "dropped", "lost", "queue", "latency", "broken"),
 )
 
 
@@ -58,6 +52,7 @@ def edge_cells(edge: EdgeStats) -> dict[str, Value]:
         "rate": edge.rate,
         "drops": edge.drop_rate,
         "dropped": edge.dropped,
+        "lost": edge.losses,
         "queue": edge.queued,
         "latency": edge.latency,
         "broken": edge.broken,
@@ -107,8 +102,17 @@ def _passes(wanted: Filter, cells: dict[str, Value], foreign: tuple[str, ...]) -
     return wanted.matches(cells)
 
 
+_SICK = ("failed", "restarting", "degraded", "pending", "starting")
+"""States of nodes that need a look, the worst first."""
+
+
+def _sickness(info: NodeInfo) -> tuple[int, bool, bool]:
+    place = _SICK.index(info.status) if info.status in _SICK else len(_SICK)
+    return place, not info.broken_inputs, not info.restarts
+
+
 def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
-    """Return the nodes sorted by name, or by a figure with the largest first."""
+    """Return the nodes sorted by name, the worst first, or by a figure with the largest first."""
     by_name = sorted(
         nodes,
         key=lambda info: (
@@ -117,6 +121,8 @@ def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
             natural(info.machine or ""),
         ),
     )
+    if order == "worst":
+        return sorted(by_name, key=_sickness)
     if order == "cpu":
         return sorted(by_name, key=lambda info: -info.metrics.cpu)
     if order == "memory":
@@ -125,7 +131,7 @@ def sort_nodes(nodes: list[NodeInfo], order: str) -> list[NodeInfo]:
 
 
 def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
-    """Return the edges sorted by name, or by a figure with the largest first."""
+    """Return the edges sorted by name, the worst first, or by a figure with the largest first."""
     by_name = sorted(
         edges,
         key=lambda edge: (
@@ -135,10 +141,12 @@ def sort_edges(edges: list[EdgeStats], order: str) -> list[EdgeStats]:
             natural(edge.machine or ""),
         ),
     )
+    if order == "worst":
+        return sorted(by_name, key=lambda edge: (not edge.broken, -edge.drop_rate, -edge.losses))
     if order == "rate":
         return sorted(by_name, key=lambda edge: -edge.rate)
     if order == "drops":
-        return sorted(by_name, key=lambda edge: (-edge.drop_rate, -edge.dropped))
+        return sorted(by_name, key=lambda edge: (-edge.drop_rate, -edge.dropped - edge.losses))
     if order == "latency":
         return sorted(by_name, key=lambda edge: 1.0 if edge.latency is None else -edge.latency)
     return by_name

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import Subscriber, TopicInfo
-from dorad.dataflow.model import LINK, NodeOutput
+from dorad.control.messages import LinkChannel, Subscriber, TopicInfo
+from dorad.dataflow.model import LINK, Dataflow, NodeOutput, NodeSpec
 from dorad.dataflow.nearest import did_you_mean
 from dorad.phrases import first_of
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dorad.control.messages import LinkChannel
-    from dorad.dataflow.model import Dataflow, NodeSpec
-
 
 MAX_NAMED = 20
 """Outputs that an error names."""
@@ -28,8 +21,8 @@ def inputs_of(node: NodeSpec) -> dict[str, str]:
 
 def subscribers(dataflow: Dataflow, node_id: str, output: str) -> list[Subscriber]:
     """Return the subscribers of an output, in the order of the file."""
-    found = receivers(dataflow, NodeOutput(node_id, output))
-    return [Subscriber(node=node, input=name) for node, name in found]
+    inputs = receivers(dataflow, NodeOutput(node_id, output))
+    return [Subscriber(node=node, input=name) for node, name in inputs]
 
 
 def topic_named(dataflow: Dataflow, name: str) -> NodeOutput | None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from dorad.daemon.broker.listener import SOCKETS, daemon_socket
-from dorad.daemon.record import checked_dataflow
-from dorad.daemon.runmodel import FORMAT, Inheritance
+from dorad.daemon.record import Record, checked_dataflow
+from dorad.daemon.runmodel import Inheritance, can_adopt
 from dorad.launch.model import LaunchError
 from dorad.problems import ProblemError
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from dorad.daemon.paths import DaemonPaths
-    from dorad.daemon.record import Record
     from dorad.daemon.recordstore import RecordStore
     from dorad.daemon.runner import Runner
     from dorad.launch.host import Host, KeptProcess
@@ -60,7 +59,7 @@ class Adoption:
         for record in records:
             if record.running:
                 self._adopt_record(record, processes.pop(record.uuid, []))
-        unknown = [process for found in processes.values() for process in found]
+        unknown = [process for kept in processes.values() for process in kept]
         await self._end_unknown(unknown, records)
         if self.adopted:
             _log.info("adopted %d running nodes", self.adopted)
@@ -77,7 +76,7 @@ class Adoption:
         try:
             if not row.snapshot:
                 raise ControlError("refused", "dorad ended before its nodes were started")
-            same_format = row.snapshot.get("format") == FORMAT
+            same_format = can_adopt(row.snapshot.get("format"))
             finished = same_format and row.snapshot["supervisor"].get("finished", False)
             if finished:
                 self._release(descriptors)
@@ -130,16 +129,16 @@ class Adoption:
             " so its nodes are started again"
         )
         record.row.status = "starting"
-        exits = [asyncio.ensure_future(found.process.wait()) for found in processes]
+        exits = [asyncio.ensure_future(kept.process.wait()) for kept in processes]
         for number in (signal.SIGTERM, signal.SIGKILL):
-            for found in processes:
-                found.process.signal(number)
+            for kept in processes:
+                kept.process.signal(number)
             if exits:
                 await asyncio.wait(exits, timeout=FORMAT_GRACE_S)
         # Only now: a node that still prints must not fail because its pipe is closed.
         self._release(descriptors)
-        for found in processes:
-            self._host.forget(found.pid)
+        for kept in processes:
+            self._host.forget(kept.pid)
         await self._runner.run_to_end(record)
 
     def _release(self, descriptors: Descriptors) -> None:
@@ -150,14 +149,14 @@ class Adoption:
                 os.close(number)
 
     def _kill(self, processes: Iterable[KeptProcess]) -> None:
-        for found in processes:
-            _log.debug("process %d (%s) is killed", found.pid, found.tag)
-            found.process.signal(signal.SIGKILL)
-            self._host.forget(found.pid)
+        for kept in processes:
+            _log.debug("process %d (%s) is killed", kept.pid, kept.tag)
+            kept.process.signal(signal.SIGKILL)
+            self._host.forget(kept.pid)
 
     async def _end_unknown(self, processes: list[KeptProcess], records: Sequence[Record]) -> None:
         """End processes, and remove descriptors and sockets, of dataflows not in the state."""
-        count = sum(found.exit is None for found in processes)
+        count = sum(kept.exit is None for kept in processes)
         self._kill(processes)
         self._release(self._host.take(""))
         try:

@@ -6,10 +6,18 @@ Every key is optional. An unknown key or section is an error, so that no misspel
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from dorad.control.agentsettings import (
+    INCIDENTS_SECTION,
+    SECTION,
+    read_agent,
+    read_incidents,
+)
+from dorad.control.messages.agent import Accepts
+from dorad.control.peer import EXPORTER_USER
 from dorad.dataflow.errors import Problem, TextError
 from dorad.dataflow.fields import Fields, integer, one_of
 from dorad.dataflow.problems import Problems, in_order
@@ -18,15 +26,12 @@ from dorad.dataflow.toml import read_toml
 from dorad.ownlog import LEVELS
 from dorad.problems import ProblemError
 from dorad.realtime.own import POLICIES, RealtimeSettings
+from dorad.telemetry import settings as telemetry
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-SYSTEM_FILE = Path("/etc/dorad/dorad.toml")
 ANY_USER = "*"
 LINK_USER = "dorad-link"
 """The user that links between machines run as under systemd."""
-OWN_USERS = (LINK_USER, "dorad-agent")
+OWN_USERS = (LINK_USER, "dorad-agent", EXPORTER_USER)
 """Users of dorad's other processes. No node runs as one: it could read their keys."""
 POOL_PREFIX = "dorad-df"
 """How the names of the users begin that dataflows get; see `userpool`."""
@@ -41,8 +46,8 @@ class ConfigError(ProblemError):
     """A configuration that cannot be used; `str()` has all problems in one line."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
-        found = in_order(problems)
-        super().__init__("refused", "; ".join(map(str, found)), problems=found)
+        ordered = in_order(problems)
+        super().__init__("refused", "; ".join(map(str, ordered)), problems=ordered)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +90,10 @@ class Settings:
     realtime: RealtimeSettings = field(default_factory=RealtimeSettings)
     journal: bool | None = None
     """Whether lines of nodes go to systemd's journal; None means if systemd runs the daemon."""
+    agent: Accepts = field(default_factory=Accepts)
+    """What the agent takes from its coordinator. It reads the file itself."""
+    telemetry: telemetry.Section = field(default_factory=telemetry.Section)
+    """What the exporter sends. It reads the file itself."""
 
     def needing_restart(self, before: Settings) -> list[str]:
         """Return the names of settings that differ from `before` and take effect at a restart."""
@@ -179,11 +188,27 @@ def _read_logs(block: Fields, before: Settings) -> Settings:
     return replace(before, journal=block.flag("journal"))
 
 
+def _read_agent(block: Fields, before: Settings) -> Settings:
+    return replace(before, agent=read_agent(block))
+
+
+def _read_incidents(block: Fields, before: Settings) -> Settings:
+    read_incidents(block)  # the agent reads it again; here its mistakes are found
+    return before
+
+
+def _read_telemetry(block: Fields, before: Settings) -> Settings:
+    return replace(before, telemetry=telemetry.read_section(block))
+
+
 _SECTIONS: dict[str, Callable[[Fields, Settings], Settings]] = {
     "daemon": _read_daemon,
     "nodes": _read_nodes,
     "realtime": _read_realtime,
     "logs": _read_logs,
+    SECTION: _read_agent,
+    INCIDENTS_SECTION: _read_incidents,
+    telemetry.SECTION: _read_telemetry,
 }
 
 

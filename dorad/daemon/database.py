@@ -8,25 +8,21 @@ takes its place. It survives the daemon, as nodes do, but no reboot. Once the di
 its content moves there.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
 import os
 import shutil
 import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import apsw
 import msgspec
 
 from dorad.problems import ProblemError
 from dorad.sqliteerrors import DISK_ERRORS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
 MAX_LOG = 16 << 20
 """Bytes of the write-ahead log at which `sync` empties it. The commit after that waits for the
@@ -68,22 +64,19 @@ class Database:
         self,
         path: Path,
         schema: Schema,
-        check: Callable[[Database], None],
         warn: Callable[[str], None],
         *,
         spare: Path | None = None,
     ) -> None:
         """Open or create the file. Rename it and start a new one if it is unusable, and `warn`.
 
-        `check` reads all content and raises if it is damaged. If the disk cannot be used, the
-        database is in `spare` until `move_back` succeeds.
+        If the disk cannot be used, the database is in `spare` until `move_back` succeeds.
 
         Raises:
             StateError: there is no file and none can be created.
         """
         self.path = path
         self._schema = schema
-        self._check_content = check
         self._warn = warn
         self._syncing = threading.Lock()
         self._connection: apsw.Connection | None = None
@@ -185,9 +178,9 @@ class Database:
             connection.wal_autocheckpoint(0)
             connection.execute("PRAGMA journal_size_limit = 0").fetchall()
             self._upgrade(connection)
-            found = connection.execute("PRAGMA quick_check(1)").fetchall()
-            if found != [("ok",)]:
-                raise _UnusableError(f"it is damaged: {found[0][0]}")
+            problems = connection.execute("PRAGMA quick_check(1)").fetchall()
+            if problems != [("ok",)]:
+                raise _UnusableError(f"it is damaged: {problems[0][0]}")
             self._connection = connection
             self._check()
         except BaseException:
@@ -215,10 +208,14 @@ class Database:
                 f"its layout is version {version}, this dorad uses {self._schema.version}"
             )
 
+    def check_content(self) -> None:
+        """Read all content; a subclass raises if it is damaged."""
+        raise NotImplementedError
+
     def _check(self) -> None:
         """Read everything once: SQLite does not detect every damaged page."""
         try:
-            self._check_content(self)
+            self.check_content()
         except (StateError, msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise _UnusableError(f"it is damaged: {error}") from error
 

@@ -1,17 +1,12 @@
 """Watch the number of the daemon's open descriptors, and warn before they run out."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import resource
 from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 EVERY_S = 5.0
 WARN_SHARE = 0.8

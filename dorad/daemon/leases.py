@@ -5,13 +5,12 @@ stream is open, or for some time. Those of clients are in a file that lasts unti
 that a restarted daemon knows them.
 """
 
-from __future__ import annotations
-
 import logging
 import pwd
 import time
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import msgspec
 
@@ -19,17 +18,14 @@ from dorad.atomicfile import atomic_file
 from dorad.control.errors import ControlError
 from dorad.control.messages import Lease
 from dorad.control.messages.leases import MAX_TTL_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from pathlib import Path
-
-    from dorad.control.peer import Peer
+from dorad.control.peer import Peer
 
 MAX_LEASES = 64
 """Maximum number of leases of clients."""
 MAX_USER_LEASES = 16
 """Maximum number of leases of one user other than root."""
+MAX_RESERVED = 100
+"""Maximum number of reservations that are remembered."""
 COME_BACK_S = 5.0
 """Seconds that a restarted daemon keeps a lease until its client has connected again."""
 
@@ -61,6 +57,8 @@ class Leases:
         self._warn = warn
         self._clock = clock
         self._held: dict[str, _Held] = {}
+        self._reserved: dict[str, float] = {}
+        """Until when no lease begins, by the key of the request; those that are over, too."""
         for each in self._load():
             until = clock() + COME_BACK_S if each.until is None else each.until
             self._held[each.id] = msgspec.structs.replace(each, until=until)
@@ -74,6 +72,12 @@ class Leases:
         if ttl is not None and not 0 < ttl <= MAX_TTL_S:
             raise ControlError(
                 "bad-request", f"the time of a lease must be above 0 and at most {MAX_TTL_S:g} s"
+            )
+        if left := self.reserved:
+            raise ControlError(
+                "busy",
+                f"this robot is about to switch to a release: no lease begins for {left:.0f} s",
+                "try again then",
             )
         self._expire()
         owner = _owner(peer)
@@ -95,6 +99,26 @@ class Leases:
         _log.info("busy: %s (%s)", reason, owner)
         self._store()
         return self._as_lease(held)
+
+    @property
+    def reserved(self) -> float:
+        """The seconds for which no lease begins."""
+        return max(0.0, max(self._reserved.values(), default=0.0) - self._clock())
+
+    def reserve(self, key: str, seconds: float) -> float:
+        """Let no lease begin for some seconds; return how many are left.
+
+        A reservation is not extended, and one that is over does not begin again.
+        """
+        now = self._clock()
+        if seconds == 0:
+            self._reserved.pop(key, None)
+        elif key not in self._reserved:
+            for oldest in sorted(self._reserved, key=self._reserved.__getitem__)[:-MAX_RESERVED]:
+                del self._reserved[oldest]
+            self._reserved[key] = now + seconds
+            _log.info("no lease begins for %g s: %s", seconds, key)
+        return max(0.0, self._reserved.get(key, 0.0) - now)
 
     def end(self, id_: str, peer: Peer | None = None) -> None:
         """End a lease; a `peer` may end its user's only, root all.
@@ -118,8 +142,8 @@ class Leases:
     def all(self, nodes: Iterable[Lease] = ()) -> list[Lease]:
         """Return all leases of clients and these of `nodes`, the oldest first."""
         self._expire()
-        found = [*map(self._as_lease, self._held.values()), *nodes]
-        return sorted(found, key=lambda each: each.since)
+        leases = [*map(self._as_lease, self._held.values()), *nodes]
+        return sorted(leases, key=lambda each: each.since)
 
     def _as_lease(self, held: _Held) -> Lease:
         left = None if held.until is None else held.until - self._clock()

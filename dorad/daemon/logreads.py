@@ -7,7 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import LogLines
+from dorad.control.messages import LogLines, LogRead
 from dorad.logrecord import in_blocks
 from dorad.logs.find import Found
 from dorad.logs.history import History
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Sequence
     from pathlib import Path
 
-    from dorad.control.messages import LogRead
     from dorad.logs.dataflowlog import DataflowLog
     from dorad.logs.hub import Follower, Lines
 
@@ -76,10 +75,10 @@ def _open(
         return log.follow(selection) if wanted.follow else (log.history(selection), None)
     if not folder.is_dir():
         raise ControlError("not-found", f"the log files of {uuid} no longer exist: {folder}")
-    found = Found.at(folder)
-    sender = found.sender
+    place = Found.at(folder)
+    sender = place.sender
     past = None if sender is None else JournalPast(uuid, selection, sender)
-    return History(folder, found.nodes, selection, past), None
+    return History(folder, place.nodes, selection, past), None
 
 
 def _nodes(log: DataflowLog | None, folder: Path) -> Sequence[str]:

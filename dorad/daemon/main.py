@@ -1,7 +1,5 @@
 """The `dorad` program: the daemon in the foreground, its own log on stderr."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import os
@@ -13,6 +11,7 @@ import click
 from dorad.daemon.paths import DaemonPaths, system_paths, user_paths
 from dorad.problems import ProblemError
 from dorad.program import log_level, run_program
+from dorad.shm.rendezvous import MAX_DIR_BYTES
 from dorad.version import version_option
 
 EPILOG = """\b
@@ -64,8 +63,9 @@ def command(
 ) -> int:
     """Supervise dataflows in the background of this machine."""
     from dorad import ownlog
-    from dorad.daemon.config import SYSTEM_FILE
+    from dorad.control.agentsettings import SYSTEM_FILE
     from dorad.daemon.service import Service
+    from dorad.heap import collect_rarely
 
     level = log_level(verbose=verbose)
     ownlog.setup(level or "info")
@@ -75,9 +75,16 @@ def command(
         chosen = system_paths() if system else user_paths()
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from error
+    runtime = chosen.runtime if runtime_dir is None else runtime_dir.absolute()
+    if (size := len(os.fsencode(runtime))) > MAX_DIR_BYTES:
+        raise click.BadParameter(
+            f"{runtime} has {size} bytes: sockets of dataflows need a path of at most "
+            f"{MAX_DIR_BYTES}; choose a shorter one",
+            param_hint="--runtime-dir",
+        )
     try:
         paths = DaemonPaths(
-            chosen.runtime if runtime_dir is None else runtime_dir.absolute(),
+            runtime,
             chosen.state if state_dir is None else state_dir.absolute(),
             chosen.logs if state_dir is None or chosen.logs is None else state_dir.absolute(),
         )
@@ -91,6 +98,7 @@ def command(
         )
         # Modules stay until the end: no collection of garbage has to look through them.
         gc.freeze()
+        collect_rarely()  # hop records are tuples by the thousand, too
         gc.enable()
         # Do not depend on the current folder, and do not keep its file system busy.
         os.chdir("/")

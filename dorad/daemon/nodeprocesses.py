@@ -1,26 +1,20 @@
 """The processes of one run: starts them, adopts them from an earlier daemon, ends leftovers."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from dorad.daemon.supervisor.processes import Launcher, log_name
-from dorad.launch.model import LaunchError
+from dorad.daemon.broker.admission import Admission
+from dorad.daemon.broker.broker import Broker
+from dorad.daemon.runmodel import RunServices
+from dorad.daemon.supervisor.processes import Launcher, NodeProcess, log_name
+from dorad.daemon.supervisor.state import RunListener
+from dorad.dataflow.model import Dataflow, NodeSpec
+from dorad.launch.host import KeptProcess
+from dorad.launch.model import Exit, LaunchError
+from dorad.launch.spawner import Process
 from dorad.node.protocol import close_all
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
-
-    from dorad.daemon.broker.admission import Admission
-    from dorad.daemon.supervisor.ports import Report
-    from dorad.daemon.supervisor.processes import NodeProcess
-    from dorad.dataflow.model import Dataflow, NodeSpec
-    from dorad.launch.host import FdStore, KeptProcess
-    from dorad.launch.model import Exit
-    from dorad.launch.spawner import Process
 
 _log = logging.getLogger(__name__)
 
@@ -32,16 +26,17 @@ class NodeProcesses:
         self,
         launcher: Launcher,
         admission: Admission,
-        store: FdStore,
-        forget: Callable[[int], None],
-        report: Report,
+        broker: Broker,
+        services: RunServices,
+        listener: RunListener,
     ) -> None:
-        """`admission` learns of each process; `forget` makes the host forget one that ended."""
+        """`admission` learns of each process, and `services` of its end."""
         self._launcher = launcher
         self._admission = admission
-        self._store = store
-        self._forget = forget
-        self._report = report
+        self._broker = broker
+        self._store = services.store
+        self._forget = services.forget
+        self._report = listener.report
         self._processes: dict[int, NodeProcess] = {}
         self._ending: set[asyncio.Task[Exit]] = set()
         """Waits for processes that were killed because another one has their place."""
@@ -54,6 +49,7 @@ class NodeProcesses:
             process = await self._launcher.start(node, node_config, restart_count)
         finally:
             self._admission.end(node.id, process)
+            self._broker.start_finished(node.id)
         self._processes[process.pid] = process
         return process
 
@@ -72,21 +68,21 @@ class NodeProcesses:
         Descriptors that a process needs are taken out of `descriptors`.
         """
         adopted: dict[str, NodeProcess] = {}
-        for found in sorted(kept, key=lambda each: _preference(each, attached)):
-            _, node_id, *_ = found.tag.split("/")
-            own = descriptors.pop(log_name(found.tag), ())
+        for old in sorted(kept, key=lambda each: _preference(each, attached)):
+            _, node_id, *_ = old.tag.split("/")
+            own = descriptors.pop(log_name(old.tag), ())
             try:
                 node, config = dataflow.node(node_id), node_config(node_id)
                 taken, own = own, ()
-                process = self._launcher.adopt(node, found.process, found.tag, taken, config)
+                process = self._launcher.adopt(node, old.process, old.tag, taken, config)
             except (KeyError, LaunchError) as error:
-                self._report("error", node_id, f"its process {found.pid} is killed: {error}")
-                found.process.signal(signal.SIGKILL)
-                self._forget(found.pid)
-                self._store.drop(log_name(found.tag))
+                self._report("error", node_id, f"its process {old.pid} is killed: {error}")
+                old.process.signal(signal.SIGKILL)
+                self._forget(old.pid)
+                self._store.drop(log_name(old.tag))
                 close_all(own)
                 continue
-            _log.debug("process %d is adopted as node %s", found.pid, node_id)
+            _log.debug("process %d is adopted as node %s", old.pid, node_id)
             self._processes[process.pid] = process
             self._admission.add(node_id, process)
             if node_id in adopted:
@@ -119,7 +115,7 @@ class NodeProcesses:
         for ending in self._ending:
             ending.cancel()
         left: dict[int, Process | NodeProcess] = {
-            found.pid: found.process for found in kept if found.exit is None
+            old.pid: old.process for old in kept if old.exit is None
         }
         for name, own in descriptors.items():
             self._store.drop(name)
@@ -131,6 +127,6 @@ class NodeProcesses:
             self._forget(pid)
 
 
-def _preference(found: KeptProcess, attached: Collection[int]) -> tuple[bool, bool, int]:
+def _preference(process: KeptProcess, attached: Collection[int]) -> tuple[bool, bool, int]:
     """Return a sort key that puts the process to keep last: running, attached, youngest."""
-    return found.exit is None, found.pid in attached, found.started
+    return process.exit is None, process.pid in attached, process.started

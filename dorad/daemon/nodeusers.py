@@ -1,21 +1,17 @@
 """Choose the user that a node runs as. No node runs as root because of a mistake."""
 
-from __future__ import annotations
-
 import contextlib
 import grp
 import logging
 import os
 import pwd
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from dorad.daemon.config import LINK_USER, POOL_PREFIX, SYSTEM_FILE, NodeSettings
+from dorad.control.agentsettings import SYSTEM_FILE
+from dorad.daemon.config import LINK_USER, POOL_PREFIX, NodeSettings
 from dorad.dataflow.nearest import did_you_mean
 from dorad.launch.model import LaunchError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,5 @@
 """Paths of the sockets and the state of a daemon, of a user or of the machine."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,14 +1,9 @@
 """Watches processes that are not children of the daemon, by pidfd."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
 

@@ -1,13 +1,11 @@
 """One dataflow of the daemon, running or ended: its stored row and its run."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dorad.bell import Bell
 from dorad.control.messages import (
@@ -16,23 +14,20 @@ from dorad.control.messages import (
     Failure,
     LinkPeer,
     NodeResult,
+    Share,
     Status,
 )
+from dorad.daemon.rules.exits import Result
+from dorad.daemon.rules.report import Block
+from dorad.daemon.run import DataflowRun
+from dorad.daemon.state import Row
 from dorad.dataflow import params
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.model import Dataflow, NodeSpec
 from dorad.dataflow.recording import recorded
 from dorad.dataflow.share import share
 from dorad.dataflow.support import unsupported
-
-if TYPE_CHECKING:
-    from dorad.control.messages import Share
-    from dorad.daemon.rules.exits import Result
-    from dorad.daemon.rules.report import Block
-    from dorad.daemon.run import DataflowRun
-    from dorad.daemon.state import Row
-    from dorad.dataflow.model import Dataflow, NodeSpec
-
 
 _LOST = "lost"
 """The key that the snapshot of a lost dataflow has."""
@@ -98,7 +93,7 @@ class Record:
             failures=[Failure(**entry) for entry in self.row.failures],
         )
 
-    def info(self, *, nodes: int, cpu: float, memory: int) -> DataflowInfo:
+    def info(self, *, nodes: int, cpu: float, memory: int, why: str) -> DataflowInfo:
         """Return the record as a row of a list."""
         return DataflowInfo(
             uuid=self.uuid,
@@ -113,6 +108,7 @@ class Record:
             interrupted=self.row.interrupted,
             links=self._links(),
             strangers="" if self.run is None else self.run.link.links.strangers,
+            why=why,
         )
 
     def _links(self) -> dict[str, LinkPeer]:

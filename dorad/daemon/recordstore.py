@@ -1,24 +1,19 @@
 """The records of dataflows in the state file. A broken disk does not stop any dataflow."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+from dorad.control.alertbook import StoredAlert
 from dorad.control.errors import ControlError
 from dorad.daemon.database import StateError
 from dorad.daemon.record import Record, is_lost
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-    from pathlib import Path
-
-    from dorad.control.alertbook import StoredAlert
-    from dorad.daemon.state import State
-    from dorad.daemon.userpool import Assignment
-    from dorad.dataflow.model import Dataflow
+from dorad.daemon.state import State
+from dorad.daemon.userpool import Assignment
+from dorad.dataflow.model import Dataflow
 
 _log = logging.getLogger(__name__)
 

@@ -1,13 +1,12 @@
 """The registry of a daemon's dataflows: start, find, enable, stop and forget them."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -15,31 +14,25 @@ from msgspec.structs import replace
 import dorad.daemon.subscription.subscriptions  # noqa: F401
 from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
+from dorad.control.messages import Start
 from dorad.control.naming import check_name, check_uuid, ended, find
 from dorad.daemon.adoption import Adoption
+from dorad.daemon.paths import DaemonPaths
 from dorad.daemon.record import Record, checked_dataflow
 from dorad.daemon.recordstore import RecordStore
 from dorad.daemon.run import DataflowRun, new_dataflow_id
 from dorad.daemon.runner import Runner
-from dorad.daemon.state import Options, Row
+from dorad.daemon.state import Options, Row, State
 from dorad.daemon.userpool import RECORDINGS_FOLDER, UserPool, owned_by
 from dorad.dataflow.errors import DataflowError
-from dorad.dataflow.model import NodeKind
+from dorad.dataflow.model import Dataflow, NodeKind
 from dorad.dataflow.params import check, check_key
 from dorad.dataflow.topology import changes
 from dorad.dataflow.types.strict import change_problems
+from dorad.launch.host import Host
 from dorad.launch.programs import folder_of
 from dorad.logs.paths import log_folder
 from dorad.problems import ProblemError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from dorad.control.messages import Start
-    from dorad.daemon.paths import DaemonPaths
-    from dorad.daemon.state import State
-    from dorad.dataflow.model import Dataflow
-    from dorad.launch.host import Host
 
 MAX_ENDED = 200
 """Number of ended dataflows that stay listed; the oldest are forgotten. As in dora 1.x."""
@@ -58,15 +51,24 @@ class Registry:
         warn: Callable[[str], None],
         *,
         journal: bool = False,
+        group: int | None = None,
     ) -> None:
         """Start empty; `adopt` reads the state.
 
-        `warn` reports to the operator. With `journal`, lines of nodes go to systemd's journal.
+        `warn` reports to the operator. Members of `group` may command the daemon. With
+        `journal`, lines of nodes go to systemd's journal.
         """
         self.event_bus = EventBus()
         self.store = RecordStore(state, warn)
         self.runner = Runner(
-            host, paths, self.store, self.event_bus, self._ended, warn, journal=journal
+            host,
+            paths,
+            self.store,
+            self.event_bus,
+            self._ended,
+            warn,
+            journal=journal,
+            group=group,
         )
         self.adopted = 0
         """Number of node processes that `adopt` found running."""

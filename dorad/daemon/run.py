@@ -10,41 +10,42 @@ import uuid
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from dorad.daemon.broker.admission import Admission
 from dorad.daemon.broker.broker import Broker
 from dorad.daemon.broker.restore import Kept
-from dorad.daemon.broker.sessions import MAX_NOTES
+from dorad.daemon.broker.sessions import MAX_NOTES, BrokerListener
 from dorad.daemon.nodeprocesses import NodeProcesses
-from dorad.daemon.rules.routing import Router
+from dorad.daemon.rules.exits import CLEAN_EXIT, ORDERED, Result
+from dorad.daemon.rules.links import Links
+from dorad.daemon.rules.routing import Router, routes_of
 from dorad.daemon.rules.stragglers import default_grace
-from dorad.daemon.runmodel import DEFAULT_OPTIONS, FORMAT, NO_DAEMON, Ended
+from dorad.daemon.runmodel import DEFAULT_OPTIONS, FORMAT, Inheritance, RunOptions, RunServices
 from dorad.daemon.sharelink import ShareLink
 from dorad.daemon.storing import StoreThrottle
-from dorad.daemon.supervisor.processes import Launcher, broken_commands
+from dorad.daemon.supervisor.processes import Launcher, NodeProcess, broken_commands
 from dorad.daemon.supervisor.supervisor import Supervisor
+from dorad.daemon.tracer import Tracer
 from dorad.dataflow.errors import DataflowError
-from dorad.dataflow.model import LINK
+from dorad.dataflow.model import LINK, Dataflow, NodeSpec
 from dorad.int64 import clamped
-from dorad.launch.command import python_files
+from dorad.launch.command import LaunchContext, program_files
 from dorad.launch.model import LaunchError
 from dorad.launch.secrets import newer_secrets
 from dorad.logs.dataflowlog import DataflowLog
+from dorad.trace.store import TraceStore
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.messages import LinkChannel
     from dorad.daemon.broker.readings import EdgeCounters
-    from dorad.daemon.runmodel import Inheritance, RunOptions, RunServices
     from dorad.daemon.subscription.subscriptions import Subscriptions
     from dorad.daemon.supervisor.hotreload import HotReload
-    from dorad.daemon.supervisor.processes import NodeProcess
-    from dorad.dataflow.model import Dataflow, NodeSpec
-    from dorad.launch.command import LaunchContext
     from dorad.launch.spawner import Spawner
-    from dorad.logs.journal.writer import Journal
+    from dorad.logrecord import Level
     from dorad.logs.record import Sink
 
 
@@ -62,6 +63,23 @@ def new_dataflow_id() -> str:
     return str(uuid.uuid4())
 
 
+class Ended(Struct, frozen=True):
+    """Result of a run."""
+
+    results: tuple[Result, ...]
+    """One for each node that the daemon starts, in the order of their ends."""
+    edges: tuple[EdgeCounters, ...]
+    seconds: float
+    """From the start of the first process to the end of the last."""
+    failure: str = ""
+    """Why the start failed for a reason outside the nodes; empty if it did not."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every node ended well."""
+        return not self.failure and all(result.ok for result in self.results)
+
+
 class DataflowRun:
     """Runs a dataflow once. No process, task, descriptor or socket of it outlives `run`."""
 
@@ -74,16 +92,16 @@ class DataflowRun:
         *,
         name: str | None = None,
         log_dir: Path | None = None,
-        journal: Journal | None = None,
+        journal: str | None = None,
         watch: Sink | None = None,
         options: RunOptions = DEFAULT_OPTIONS,
-        services: RunServices = NO_DAEMON,
+        services: RunServices | None = None,
         inherited: Inheritance | None = None,
     ) -> None:
         """Prepare a run; no node is started yet.
 
         Nodes connect to the broker at `socket`. Log files are written to `log_dir` (None: beside
-        the dataflow's file), or lines to the `journal`, which this run closes. `watch` gets the
+        the dataflow's file), or lines to the `journal`, given by its socket. `watch` gets the
         lines of nodes and of the daemon. `inherited` is what an earlier daemon left.
 
         Raises:
@@ -96,25 +114,39 @@ class DataflowRun:
         if problems:
             raise DataflowError(problems)
         self.dataflow_id = dataflow_id
-        self.notes: dict[str, list[str]] = {}
+        inherits = {} if inherited is None else inherited.snapshot
+        self.notes: dict[str, list[str]] = {**inherits.get("notes", {})}
         """Settings that the process of a node could not be given, one line each, by node."""
-        if inherited is not None:
-            self.notes |= inherited.snapshot.get("notes", {})
-        self.paces: dict[str, Any] = {}
+        self.paces: dict[str, Any] = inherits.get("paces", {})
         """What is known of the usual rates of outputs, for the next daemon."""
-        if inherited is not None:
-            self.paces = inherited.snapshot.get("paces", {})
-        self.link = ShareLink(
-            dataflow_id, options.share, lambda config: self.broker.set_link(config)
-        )
-        """The link process, if the dataflow has nodes on other machines."""
         self._context = context
         self._socket = socket
         self._options = options
-        self._services = services
+        self._services = services = services or RunServices()
         self._inherited = inherited
-        self._store_throttle = StoreThrottle(self._store_snapshot)
-        self._admission = Admission(services.may_use)
+        self.traces = services.traces or TraceStore()
+        """Where the traces of messages are kept."""
+        self._changes = StoreThrottle(self._store_snapshot)
+        self._admission = Admission(services)
+        links = Links()
+        self.supervisor = self._make_supervisor(links, inherits.get("supervisor"))
+        """Starts, watches and stops the nodes; reports the state of each."""
+        self.commands = self.supervisor.commands
+        """Changes nodes and edges while the dataflow runs."""
+        self.broker = self.supervisor.broker
+        self.tracer = Tracer(
+            dataflow_id,
+            self.broker.hops,
+            self.broker.emitter,
+            self.broker.stats,
+            self.traces,
+            self._has_failed,
+            machine="" if options.share is None else options.share.machine,
+        )
+        self.link = ShareLink(dataflow_id, options.share, links, self.broker)
+        """The link process, if the dataflow has nodes on other machines."""
+        self.link.use(self.link.of(context.dataflow))
+        self._router = Router(dataflow_id, self.broker.emitter, routes_of(context.dataflow))
         self.log = DataflowLog(
             dataflow_id,
             context.dataflow,
@@ -122,23 +154,12 @@ class DataflowRun:
             name=name,
             started_at=None if inherited is None else inherited.started_at,
             watch=watch,
-            route=lambda batch: self._router.route(batch),
+            route=self._router.route,
             journal=journal,
         )
-        self.supervisor = self._make_supervisor()
-        """Starts, watches and stops the nodes; reports the state of each."""
-        self.commands = self.supervisor.commands
-        """Changes nodes and edges while the dataflow runs."""
-        for node_id, values in options.params.items():
-            self.broker.params.replace(node_id, values)
-        # Set only now: the initial parameters are not a change.
-        self.broker.on_change = self._store_throttle.changed
-        self.broker.when_stored = self.commands.when_stored = self._store_throttle.when_stored
-        self.link.use(self.link.of(context.dataflow))
-        self._router = Router(dataflow_id, self.broker.emitter)
-        self._router.update(context.dataflow)
         self._hot_reload = self._make_hot_reload() if options.hot_reload else None
-        self._processes = self._make_processes(spawner)
+        launcher = Launcher(dataflow_id, spawner, context, self.log, services, self.note)
+        self._processes = NodeProcesses(launcher, self._admission, self.broker, services, self)
 
     async def run(self) -> Ended:
         """Start every node, and return when the dataflow has ended.
@@ -149,8 +170,8 @@ class DataflowRun:
         """
         started_at = time.monotonic()
         kept = self._inherited
-        found = 0 if kept is None else len(kept.processes)
-        _log.debug("dataflow %s at %s, %d processes found", self.dataflow_id, self._socket, found)
+        count = 0 if kept is None else len(kept.processes)
+        _log.debug("dataflow %s at %s, %d processes found", self.dataflow_id, self._socket, count)
         async with AsyncExitStack() as stack:
             stack.callback(self.log.close)
             self.log.begin()
@@ -176,11 +197,11 @@ class DataflowRun:
         kept = self._inherited
         stack.push_async_callback(self.broker.close)
         stack.push_async_callback(self._close_subscriptions)
-        stack.callback(self._store_throttle.close)
-        found = None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
+        stack.callback(self._changes.close)
+        restored = None if kept is None else Kept(kept.descriptors, kept.snapshot["broker"])
         # Before the broker takes the descriptors that tell it.
-        attached = set() if found is None else found.attached()
-        await self.broker.open(found)
+        attached = set() if restored is None else restored.attached()
+        await self.broker.open(restored)
         if kept is not None:
             # The snapshot may be older than the parameters, which are stored one by one.
             for node_id, values in self._options.params.items():
@@ -195,6 +216,8 @@ class DataflowRun:
             self._hot_reload.begin(None if kept is None else kept.snapshot.get("files"))
             watching = asyncio.create_task(self._hot_reload.watch(), name="hot reload")
             stack.push_async_callback(_cancel, watching)
+        tracing = asyncio.create_task(self._trace(), name="traces")
+        stack.push_async_callback(_cancel, tracing)
         await self.supervisor.run(self._start, adopted)
         return tuple(self.broker.stats.counters())
 
@@ -272,7 +295,7 @@ class DataflowRun:
         """Stop `seconds` after the start, also if the start barrier has not opened by then."""
         await asyncio.sleep(seconds)
         _log.debug("dataflow %s: %g s are over, opened: %s", self.dataflow_id, seconds, self.opened)
-        self.supervisor.stop()
+        self.supervisor.end_in_time()
 
     def old_secrets(self, node: NodeSpec, started_at: float | None) -> list[str]:
         """Return the secrets of a node that have changed since its process was started."""
@@ -281,7 +304,7 @@ class DataflowRun:
         files: dict[str, Path | None] = {}
         for name in node.secrets:
             try:
-                files[name] = self._context.secret(name)
+                files[name] = self._context.rights.secret(name)
             except LaunchError:
                 files[name] = None  # it was removed, or can no longer be used
         return newer_secrets(files, started_at)
@@ -293,23 +316,36 @@ class DataflowRun:
         if problems:
             raise DataflowError(problems, "the node cannot be started")
 
-    def report_event(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
-        """Report an event to the recorders of the dataflow."""
-        self.broker.notifications.send_event(what, node, text, data)
-
     def keep_paces(self, paces: dict[str, Any]) -> None:
         """Keep what is known of the usual rates of outputs for the next daemon."""
         if paces != self.paces:
             self.paces = paces
-            self._store_throttle.changed()
+            self._changes.changed()
 
-    def _publish(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
-        self.report_event(what, node, text, data)
-        self._services.on_event(what, node, text, data)
+    def publish(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
+        """Publish an event to the recorders of the dataflow and to the daemon."""
+        self.broker.notifications.send_event(what, node, text, data)
+        self._services.publish(what, node, text, data)
 
-    def _topology_changed(self, after: Dataflow) -> None:
+    def report(self, level: Level, node: str | None, text: str) -> None:
+        """Report one sentence to the user, about a node if any."""
+        self.log.report(level, node, text)
+
+    def topology_changed(self, after: Dataflow) -> None:
+        """Route and log the lines of the nodes of a changed dataflow."""
         self.log.update(after)
         self._router.update(after)
+
+    async def _trace(self) -> None:
+        try:
+            await self.tracer.run()
+        except Exception as error:  # noqa: BLE001 - the dataflow goes on without traces
+            _log.exception("traces of dataflow %s", self.dataflow_id)
+            self.log.report("warn", None, f"no more traces of messages are kept: {error!r}")
+
+    def _has_failed(self, node_id: str) -> bool:
+        view = self.supervisor.status(node_id)
+        return view is not None and view.last_exit not in (None, CLEAN_EXIT, *ORDERED)
 
     async def _start(self, node: NodeSpec, node_config: str, restart_count: int) -> NodeProcess:
         self.notes.pop(node.id, None)
@@ -331,7 +367,7 @@ class DataflowRun:
         else:
             self._processes.close(kept.processes, kept.descriptors)
 
-    def _note(self, node_id: str, text: str) -> None:
+    def note(self, node_id: str, text: str) -> None:
         """Warn of a setting that a node's process lacks, and keep the text for `dora node info`."""
         self.log.report("warn", node_id, text)
         _log.debug("note of node %s: %r", node_id, text)
@@ -339,70 +375,51 @@ class DataflowRun:
         if text not in notes:
             notes.append(text)
             del notes[:-MAX_NOTES]
-        self._store_throttle.changed()
+        self._changes.changed()
 
     def _store_snapshot(self) -> None:
         # The host may forget a process only after a snapshot without it has been stored.
-        self._services.on_change()
+        self._services.store_snapshot()
         self._processes.forget_exited({view.pid for view in self.supervisor.statuses().values()})
 
-    def _make_supervisor(self) -> Supervisor:
+    def _make_supervisor(self, links: Links, restored: dict[str, Any] | None) -> Supervisor:
         dataflow, finish = self._context.dataflow, self._options.exit_when_nodes_finish
         return Supervisor(
             dataflow,
             self._make_broker,
-            self.log.report,
+            self,
+            self._changes,
             exit_when_nodes_finish=bool(
                 dataflow.exit_when_nodes_finish if finish is None else finish
             ),
             hold=self._options.hold,
-            links=self.link.links,
+            links=links,
             finish_grace=default_grace(self._context.environ),
-            restored=None if self._inherited is None else self._inherited.snapshot["supervisor"],
-            check_program=self.check_program,
-            on_topology=self._topology_changed,
-            on_change=self._store_throttle.changed,
-            on_event=self._publish,
+            restored=restored,
         )
 
-    def _make_broker(self, listener: Supervisor) -> Broker:
-        self.broker = Broker(
+    def _make_broker(self, listener: BrokerListener) -> Broker:
+        return Broker(
             self._context.dataflow,
             self.dataflow_id,
             self._socket,
             listener,
             store=self._services.store,
-            admits=self._services.admits,
+            changes=self._changes,
+            params=self._options.params,
             admission=self._admission,
+            stepped=self._options.stepped,
         )
-        self.broker.on_note = self._note
-        return self.broker
 
     def _make_hot_reload(self) -> HotReload:
         from dorad.daemon.supervisor.hotreload import HotReload  # few runs watch their files
 
         return HotReload(
-            lambda: python_files(self._context, self.dataflow),
-            self.commands.restart,
-            self.broker.notifications.reload,
-            self.log.report,
-            self._store_throttle.changed,
-        )
-
-    def _make_processes(self, spawner: Spawner) -> NodeProcesses:
-        services = self._services
-        launcher = Launcher(
-            self.dataflow_id,
-            spawner,
-            self._context,
-            self.log,
-            store=services.store,
-            marker=services.marker,
-            note=self._note,
-            downloads=services.downloads,
-        )
-        return NodeProcesses(
-            launcher, self._admission, services.store, services.forget, self.log.report
+            lambda: program_files(self._context, self.dataflow),
+            self.commands,
+            self.broker.notifications,
+            self,
+            self._changes,
         )
 
 

@@ -1,4 +1,4 @@
-"""What a run of a dataflow is given and takes over, and what it ends with."""
+"""What a run of a dataflow is given and takes over."""
 
 from __future__ import annotations
 
@@ -7,26 +7,42 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
-from dorad.launch.host import NoStore
+from dorad.launch.host import FdStore, KeptProcess, NoStore
 from dorad.node import protocol
 from dorad.shm import layout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     from dorad.control.messages import Share
     from dorad.control.peer import Peer
-    from dorad.daemon.broker.readings import EdgeCounters
-    from dorad.daemon.rules.exits import Result
-    from dorad.daemon.supervisor.ports import PublishEvent
     from dorad.dataflow.model import NodeSpec
     from dorad.launch.fetch import Downloads
     from dorad.launch.helper import HelperHost
-    from dorad.launch.host import FdStore, KeptProcess
+    from dorad.trace.store import TraceStore
 
-FORMAT = f"{layout.MAGIC:x}.{protocol.VERSION}.3"
-"""Format of shared memory, packets and snapshots. A daemon cannot adopt nodes that use another
-format."""
+SNAPSHOT = 3
+"""Version of what a daemon stores of a run."""
+
+OLDEST_SNAPSHOT = 3
+"""The oldest version that this one reads."""
+
+FORMAT = [layout.MAGIC, protocol.VERSION, SNAPSHOT]
+"""Format of shared memory, packets and snapshots; see `can_adopt`."""
+
+
+def can_adopt(kept: object) -> bool:
+    """Return True if this version can adopt nodes of a daemon with another FORMAT, or the same."""
+    if not isinstance(kept, list) or len(kept) != len(FORMAT):
+        return False  # of release 0.1, which wrote a text
+    magic, version, snapshot = kept
+    return (
+        isinstance(version, int)
+        and isinstance(snapshot, int)
+        and magic == layout.MAGIC
+        and protocol.OLDEST <= version <= protocol.VERSION
+        and OLDEST_SNAPSHOT <= snapshot <= SNAPSHOT
+    )
 
 
 class RunOptions(Struct, frozen=True):
@@ -42,6 +58,8 @@ class RunOptions(Struct, frozen=True):
     """The parameters that each node starts with."""
     share: Share | None = None
     """How this machine reaches the others, if the dataflow has nodes elsewhere."""
+    stepped: bool = False
+    """Whether nodes run one at a time, as the broker's `stepper` lets them."""
     hold: float | None = None
     """With it, the start barrier opens only after `open_barrier`; after so many seconds the start
     fails."""
@@ -50,47 +68,40 @@ class RunOptions(Struct, frozen=True):
 DEFAULT_OPTIONS = RunOptions()
 
 
-class RunServices(Struct, frozen=True):
-    """What a daemon does for one of its runs. The defaults are for a run without a daemon."""
+class RunServices:
+    """What a daemon does for one of its runs. This one is for a run without a daemon."""
 
     store: FdStore = NoStore()
     """Keeps descriptors for the next daemon."""
     marker: str | None = None
     """Marks processes for the next daemon."""
-    admits: Callable[[Peer], bool] | None = None
-    """Decides which processes of other users may connect."""
-    may_use: Callable[[NodeSpec, Peer], bool] = lambda node, peer: peer.uid in (0, os.getuid())
-    """Decides which processes may attach as a dynamic node."""
     helpers: HelperHost | None = None
     """Starts helper processes."""
     downloads: Downloads | None = None
     """Keeps downloaded nodes."""
-    on_change: Callable[[], None] = lambda: None
-    """Called when `snapshot()` would differ."""
-    forget: Callable[[int], None] = lambda pid: None
-    """Called after `on_change` with the pid of each process that has exited."""
-    on_event: PublishEvent = lambda what, node, text, data: None
-    """Called with each event of the run."""
+    traces: TraceStore | None = None
+    """Keeps the traces of all dataflows of the daemon; without it, the run keeps its own."""
+    has_others = False
+    """Whether processes of other users may connect."""
 
+    def admits(self, peer: Peer) -> bool:
+        """Return True if this process of another user may connect."""
+        del peer
+        return False
 
-NO_DAEMON = RunServices()
+    def may_use(self, node: NodeSpec, peer: Peer) -> bool:
+        """Return True if a process may attach as a dynamic node."""
+        del node
+        return peer.uid in (0, os.getuid())
 
+    def store_snapshot(self) -> None:
+        """Store what `snapshot()` of the run returns."""
 
-class Ended(Struct, frozen=True):
-    """Result of a run."""
+    def forget(self, pid: int) -> None:
+        """Forget a process that has exited; a snapshot without it has been stored."""
 
-    results: tuple[Result, ...]
-    """One for each node that the daemon starts, in the order of their ends."""
-    edges: tuple[EdgeCounters, ...]
-    seconds: float
-    """From the start of the first process to the end of the last."""
-    failure: str = ""
-    """Why the start failed for a reason outside the nodes; empty if it did not."""
-
-    @property
-    def ok(self) -> bool:
-        """Whether every node ended well."""
-        return not self.failure and all(result.ok for result in self.results)
+    def publish(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
+        """Publish an event of the run."""
 
 
 class Inheritance(Struct, frozen=True):

@@ -1,41 +1,33 @@
 """Running dataflows from start to end, and keeping their records up to date."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from dorad.control.errors import ControlError
-from dorad.control.peer import may_command
+from dorad.control.eventbus import EventBus
+from dorad.control.peer import Peer, may_command
 from dorad.daemon.broker.listener import daemon_socket
 from dorad.daemon.broker.restore import RestoreError
 from dorad.daemon.config import LINK_USER, NodeSettings
 from dorad.daemon.nodeusers import NodeUsers
-from dorad.daemon.record import stored_failure, stored_result
+from dorad.daemon.paths import DaemonPaths
+from dorad.daemon.record import Record, stored_failure, stored_result
+from dorad.daemon.recordstore import RecordStore
 from dorad.daemon.rules.report import Block, failure_report
 from dorad.daemon.run import DataflowRun
-from dorad.daemon.runmodel import RunOptions, RunServices
+from dorad.daemon.runmodel import Inheritance, RunOptions, RunServices
 from dorad.daemon.userpool import node_folder
-from dorad.launch.command import LaunchContext
+from dorad.dataflow.model import Dataflow, NodeSpec
+from dorad.launch.command import LaunchContext, NodeRights
 from dorad.launch.fetch import MAX_TOTAL, Downloads
+from dorad.launch.host import Host
 from dorad.launch.model import Identity, LaunchError
-from dorad.launch.secrets import find_secret
-from dorad.logs.journal.writer import Journal
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.control.eventbus import EventBus
-    from dorad.control.peer import Peer
-    from dorad.daemon.paths import DaemonPaths
-    from dorad.daemon.record import Record
-    from dorad.daemon.recordstore import RecordStore
-    from dorad.daemon.runmodel import Inheritance
-    from dorad.dataflow.model import Dataflow, NodeSpec
-    from dorad.launch.host import Host
+from dorad.logs.journal.writer import SOCKET
+from dorad.trace.store import TraceStore
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +45,7 @@ class Runner:
         warn: Callable[[str], None],
         *,
         journal: bool,
+        group: int | None = None,
     ) -> None:
         """Call `on_ended` after the end of a dataflow is stored, and `warn` for the operator.
 
@@ -60,19 +53,20 @@ class Runner:
         """
         self.node_users = NodeUsers(NodeSettings())
         """The users that nodes run as."""
-        self.group: int | None = None
+        self.group = group
         """The group whose members may command the daemon."""
-        self._host = host
-        self._paths = paths
+        self.host = host
+        self.paths = paths
         self._store = store
-        self._event_bus = event_bus
+        self.event_bus = event_bus
         self._on_ended = on_ended
         self._warn = warn
         self._journal = journal
-        self._downloads: Downloads | None = None
+        self.traces = TraceStore()
+        self.downloads: Downloads | None = None
         if paths.downloads is not None:
-            self._downloads = Downloads(paths.downloads, helpers=host.helpers, max_total=MAX_TOTAL)
-            self._downloads.clear_partial()
+            self.downloads = Downloads(paths.downloads, helpers=host.helpers, max_total=MAX_TOTAL)
+            self.downloads.clear_partial()
 
     def prepare(
         self,
@@ -91,20 +85,17 @@ class Runner:
             uv=row.options.uv,
             allow_shell=row.options.allow_shell,
             dataflow_name=row.name or "",
-            identity=lambda node: self._identity(record, node),
-            link_user=lambda: self.node_users.link_user(),
-            secret=lambda name: find_secret(name, self._paths.secrets),
-            sandboxed=lambda node: self.node_users.settings.sandboxed(row.name, node),
+            rights=RecordRights(self, record),
         )
         try:
             record.run = DataflowRun(
                 row.uuid,
                 context,
-                self._host,
-                daemon_socket(self._paths.runtime, row.uuid),
+                self.host,
+                daemon_socket(self.paths.runtime, row.uuid),
                 name=row.name,
                 log_dir=Path(row.log_dir),
-                journal=Journal() if self._journal else None,
+                journal=SOCKET if self._journal else None,
                 options=RunOptions(
                     exit_when_nodes_finish=row.options.exit_when_nodes_finish,
                     hot_reload=row.options.hot_reload,
@@ -112,27 +103,11 @@ class Runner:
                     share=row.options.share,
                     hold=hold,
                 ),
-                services=self._services(record),
+                services=RecordServices(self, record),
                 inherited=inherited,
             )
         except (OSError, ValueError) as error:
             raise ControlError("refused", str(error)) from error
-
-    def _services(self, record: Record) -> RunServices:
-        uuid = record.row.uuid
-        return RunServices(
-            store=self._host,
-            marker=self._marker(uuid),
-            admits=(lambda peer: self._admits(record, peer)) if self._host.units else None,
-            may_use=lambda node, peer: self._may_use(record, node, peer),
-            helpers=self._host.helpers,
-            downloads=self._downloads,
-            on_change=lambda: self.save(record),
-            forget=self._host.forget,
-            on_event=lambda what, node, text, data: self._event_bus.publish(
-                uuid, what, node, text, **data
-            ),
-        )
 
     def start(self, record: Record) -> None:
         """Start a task that runs the prepared dataflow to its end."""
@@ -142,7 +117,7 @@ class Runner:
         """Run a prepared dataflow to its end, and store its results."""
         run = record.run
         assert run is not None
-        self._event_bus.publish(record.uuid, "dataflow-starting")
+        self.event_bus.publish(record.uuid, "dataflow-starting")
         try:
             ended = await run.run()
             await self._end_strays(record)
@@ -165,7 +140,7 @@ class Runner:
             _log.debug("dataflow %s has ended: %s", record.uuid, record.row.status)
             record.end()
             self._store.put(record)
-        self._event_bus.publish(record.uuid, "dataflow-ended", text=record.row.status)
+        self.event_bus.publish(record.uuid, "dataflow-ended", text=record.row.status)
         record.bell.ring()
         self._on_ended(record)
 
@@ -178,7 +153,7 @@ class Runner:
         if opens:
             _log.debug("dataflow %s runs", record.uuid)
             record.row.status = "running"
-            self._event_bus.publish(record.uuid, "dataflow-running")
+            self.event_bus.publish(record.uuid, "dataflow-running")
         if opens or run.dataflow is not record.dataflow:
             self._store.put_dataflow(record, run.dataflow)
         else:
@@ -198,41 +173,87 @@ class Runner:
             record.run.stop(grace)
         self._store.put_dataflow(record, record.run.dataflow)
 
-    def _identity(self, record: Record, node: NodeSpec) -> Identity:
-        """Return the user of a node, its groups, and its folder. Raises LaunchError."""
-        users, own, name = self.node_users, record.row.options.user, record.name
-        user = users.user_for(node.user, own)
-        groups = users.groups_for(node.groups, user) if self._host.units else node.groups
-        folder = None
-        if name is not None and self._host.units and user == (own or users.settings.user):
-            folder = node_folder(self._paths.state, name, user, node)
-        return Identity(user, groups, folder)
-
-    def _admits(self, record: Record, peer: Peer) -> bool:
-        """Return True if a node of the dataflow or its link process runs as the peer's user.
-
-        And if the peer may command the daemon.
-        """
-        if may_command(peer, os.getuid(), self.group):
-            return True
-        dataflow = record.dataflow if record.run is None else record.run.dataflow
-        wanted = [None] if dataflow is None else [node.user for node in dataflow.nodes]
-        users = self.node_users
-        return users.is_user_of([*wanted, LINK_USER], record.row.options.user, peer.uid)
-
-    def _may_use(self, record: Record, node: NodeSpec, peer: Peer) -> bool:
-        """Return True if a process of the peer's user may attach as a dynamic node."""
-        if may_command(peer, os.getuid(), self.group):
-            return True
-        return self.node_users.is_user_of([node.user], record.row.options.user, peer.uid)
-
-    def _marker(self, uuid: str) -> str:
+    def marker(self, uuid: str) -> str:
         """Return the marker that the processes of one dataflow carry; see `orphans`."""
-        return f"{self._paths.marker}#{uuid}"
+        return f"{self.paths.marker}#{uuid}"
 
     async def _end_strays(self, record: Record) -> None:
         """End processes that nodes have left in other sessions."""
         try:
-            await self._host.end_marked(self._marker(record.uuid), below_too=True)
+            await self.host.end_marked(self.marker(record.uuid), below_too=True)
         except LaunchError as error:
             self._warn(str(error))
+
+
+class RecordRights(NodeRights):
+    """Whom the nodes of one dataflow of a daemon run as."""
+
+    def __init__(self, runner: Runner, record: Record) -> None:
+        super().__init__(runner.paths.secrets)
+        self._runner = runner
+        self._record = record
+
+    def identity(self, node: NodeSpec) -> Identity:
+        """Return the user of a node, its groups, and its folder. Raises LaunchError."""
+        runner, row = self._runner, self._record.row
+        users, own, units = runner.node_users, row.options.user, runner.host.units
+        user = users.user_for(node.user, own)
+        groups = users.groups_for(node.groups, user) if units else node.groups
+        folder = None
+        if row.name is not None and units and user == (own or users.settings.user):
+            folder = node_folder(runner.paths.state, row.name, user, node)
+        return Identity(user, groups, folder)
+
+    def sandboxed(self, node_id: str) -> bool:
+        """Return True if a node loses the rights that most nodes never need."""
+        return self._runner.node_users.settings.sandboxed(self._record.row.name, node_id)
+
+    def link_user(self) -> str:
+        """Return the user of the link process. Raises LaunchError."""
+        return self._runner.node_users.link_user()
+
+
+class RecordServices(RunServices):
+    """What a daemon does for the run of one record."""
+
+    def __init__(self, runner: Runner, record: Record) -> None:
+        self.store = runner.host
+        self.marker = runner.marker(record.uuid)
+        self.helpers = runner.host.helpers
+        self.downloads = runner.downloads
+        self.traces = runner.traces
+        self.has_others = runner.host.units
+        self._runner = runner
+        self._record = record
+
+    def admits(self, peer: Peer) -> bool:
+        """Return True if a node of the dataflow or its link process runs as the peer's user.
+
+        And if the peer may command the daemon.
+        """
+        record = self._record
+        dataflow = record.dataflow if record.run is None else record.run.dataflow
+        wanted = [None] if dataflow is None else [node.user for node in dataflow.nodes]
+        return self.has_others and self._is_user(peer, [*wanted, LINK_USER])
+
+    def may_use(self, node: NodeSpec, peer: Peer) -> bool:
+        """Return True if a process of the peer's user may attach as a dynamic node."""
+        return self._is_user(peer, [node.user])
+
+    def _is_user(self, peer: Peer, wanted: list[str | None]) -> bool:
+        if may_command(peer, os.getuid(), self._runner.group):
+            return True
+        users = self._runner.node_users
+        return users.is_user_of(wanted, self._record.row.options.user, peer.uid)
+
+    def forget(self, pid: int) -> None:
+        """Let the host forget a process that has exited."""
+        self._runner.host.forget(pid)
+
+    def store_snapshot(self) -> None:
+        """Store the progress of the run."""
+        self._runner.save(self._record)
+
+    def publish(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
+        """Publish an event of the run to the watchers of the daemon."""
+        self._runner.event_bus.publish(self._record.uuid, what, node, text, **data)

@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import grp
 import logging
+import math
 import os
 import signal
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from dorad import __version__
+from dorad.control.messages import METHODS
+from dorad.control.roles import with_role_check
 from dorad.control.server import ControlServer
 from dorad.daemon.api.handlers import handlers
-from dorad.daemon.background import in_background
 from dorad.daemon.config import ConfigError, Settings, load
 from dorad.daemon.database import StateError
 from dorad.daemon.descriptors import DescriptorWatch
-from dorad.daemon.hosting import attach_host, wait_for_bus
 from dorad.daemon.leases import Leases
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
@@ -27,18 +28,121 @@ from dorad.daemon.measuring.watching import SelfWatch
 from dorad.daemon.nodeusers import NodeUsers
 from dorad.daemon.registry import Registry
 from dorad.daemon.state import State
+from dorad.launch.holder.client import HolderClient
+from dorad.launch.host import Host, HostListener
+from dorad.launch.model import LaunchError
 from dorad.logs.journal.choice import choose
 from dorad.notify import ServiceNotifier, feed_watchdog
 from dorad.problems import ProblemError
 from dorad.realtime import own
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
-    from typing import NoReturn
 
     from dorad.daemon.paths import DaemonPaths
     from dorad.daemon.recordstore import RecordStore
-    from dorad.launch.host import Host
+    from dorad.launch.systemd.bus import SystemBus
+
+_BUS_TIMEOUT_S = 20.0
+_RETRY_S = 0.2
+_MAX_RETRY_S = 2.0
+
+
+class Hosting(NamedTuple):
+    """The host, and the reason if it is not systemd although it should be."""
+
+    host: Host
+    note: str = ""
+    """A line for the operator of a machine without systemd."""
+    missing: str = ""
+    """Why systemd cannot be reached, although it runs this daemon."""
+
+
+async def attach_host(holder_path: Path, listener: HostListener, *, system: bool) -> Hosting:
+    """Return the host of a daemon: of the machine's with `system`, else of a user's.
+
+    Raises:
+        LaunchError: no host can be reached.
+    """
+    if not system:
+        _log.debug("the process holder at %s hosts nodes", holder_path)
+        return Hosting(await HolderClient.attach(holder_path, listener))
+    address = os.environ.get("NOTIFY_SOCKET")
+    if address is None:
+        return Hosting(
+            await HolderClient.attach(holder_path, listener),
+            note="systemd does not run this dorad, so nodes are plain processes"
+            " (no units, no `resources`, no `user`)",
+        )
+    # Imported here, because few daemons run under systemd.
+    from dorad.launch.systemd.envfile import EnvironmentFiles
+    from dorad.launch.systemd.host import SystemdHost
+    from dorad.launch.systemd.messages import BusError
+    from dorad.launch.systemd.notify import Notifier, take_descriptors
+    from dorad.launch.systemd.store import SystemdStore, holds_dataflows
+
+    received = take_descriptors(os.environ)
+    inherits = holds_dataflows(name for name, _ in received)
+    try:
+        bus = await _connect(_BUS_TIMEOUT_S if inherits else 0.0)
+    except BusError as error:
+        if inherits:
+            raise LaunchError(
+                f"nodes run as units of systemd, but D-Bus is not available: {error};"
+                " they keep running, and the next dorad adopts them"
+            ) from error
+        return Hosting(
+            await HolderClient.attach(holder_path, listener),
+            missing=f"D-Bus is not available ({error})",
+        )
+    notifier = Notifier(address)
+    store = SystemdStore(notifier, received)
+    environments = EnvironmentFiles(holder_path.with_name("environments"))
+    return Hosting(await SystemdHost.attach(bus, notifier, store, environments, listener))
+
+
+async def wait_for_bus() -> None:
+    """Return when systemd can be reached over D-Bus."""
+    bus = await _connect(math.inf)
+    await bus.close()
+
+
+async def _connect(timeout: float) -> SystemBus:
+    from dorad.launch.systemd.bus import SystemBus
+    from dorad.launch.systemd.messages import BusError
+
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout
+    pause = _RETRY_S
+    while True:
+        try:
+            return await SystemBus.connect()
+        except BusError as error:
+            if loop.time() >= deadline:
+                raise
+            _log.debug("D-Bus is not available: %s; next attempt in %.1f s", error, pause)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _MAX_RETRY_S)
+
+
+def in_background(
+    stack: AsyncExitStack,
+    work: Coroutine[Any, Any, None],
+    name: str,
+    warn: Callable[[str], None],
+) -> None:
+    """Run `work` as a task that is cancelled when `stack` unwinds; warn if it fails."""
+
+    def ended(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("%s has failed", name, exc_info=error)
+            warn(f"a task of the daemon has failed, until it is restarted: {name} ({error!r})")
+
+    task = asyncio.create_task(work, name=name)
+    task.add_done_callback(ended)
+    stack.callback(task.cancel)
+
 
 SYNC_EVERY_S = 5.0
 """Time between two flushes of the state to the disk."""
@@ -62,7 +166,7 @@ class ServiceError(ProblemError):
         super().__init__("unavailable", message)
 
 
-class Service:
+class Service(HostListener):
     """One daemon. Runs once."""
 
     def __init__(
@@ -111,15 +215,13 @@ class Service:
         group = self._group_id()
         self._prepare()
         async with AsyncExitStack() as stack:
-            hosting = await attach_host(self._paths.process_holder, system=self._system)
+            hosting = await attach_host(self._paths.process_holder, self, system=self._system)
             host = hosting.host
             self._missing = hosting.missing
             if hosting.note:
                 self._warn(hosting.note)
             notifier = ServiceNotifier()
             stack.callback(notifier.close)
-            host.on_died = self._on_host_died
-            host.on_problem = self._warn
             # After the host is attached, because nodes must not be pinned to the daemon's cores.
             realtime = settings.realtime
             if self._realtime:
@@ -137,8 +239,9 @@ class Service:
             logs = choose(settings.journal, os.environ, system=self._system)
             if logs.note is not None:
                 self._warn(logs.note)
-            registry = Registry(state, host, self._paths, self._warn, journal=logs.journal)
-            registry.runner.group = group
+            registry = Registry(
+                state, host, self._paths, self._warn, journal=logs.journal, group=group
+            )
             stack.push_async_callback(registry.close)
             self._apply(settings, registry, host)
             self._listen_to_signals(registry, host, notifier)
@@ -179,7 +282,7 @@ class Service:
         watch = SelfWatch(registry, measure)
         in_background(stack, watch.run(), "row and alerts", self._warn)
         leases = Leases(self._paths.leases, self._warn)
-        methods = handlers(self, registry, measure, watch, leases)
+        methods = with_role_check(handlers(self, registry, measure, watch, leases), METHODS)
         server = ControlServer(methods, version=__version__)
         await server.serve(self._paths.control, group=group)
         stack.push_async_callback(server.close)
@@ -218,7 +321,11 @@ class Service:
             logging.shutdown()
             os._exit(code)
 
-    def _on_host_died(self) -> None:
+    def on_problem(self, text: str) -> None:
+        """Warn of what the host of processes cannot keep."""
+        self._warn(text)
+
+    def on_died(self) -> None:
         """End the daemon: every node has exited, and none can be started."""
         self._warn("the process holder was killed, and every node with it")
         self._code = 1

@@ -1,23 +1,18 @@
 """The link process of a share: its configuration, and what it reports."""
 
-from __future__ import annotations
-
 import base64
 import os
 import stat
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from dorad.control.errors import ControlError
+from dorad.control.messages import LinkTls, Share
+from dorad.daemon.broker.broker import Broker
 from dorad.daemon.rules.links import Links
+from dorad.dataflow.model import Dataflow, Link
 from dorad.link.config import MAX_MACHINES, ChannelIn, ChannelOut, LinkConfig, Tls
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.control.messages import LinkTls, Share
-    from dorad.dataflow.model import Dataflow, Link
 
 MAX_PEM = 1 << 18
 """Bytes of one file with certificates or a key."""
@@ -56,19 +51,17 @@ def _read_pem(path: str) -> str:
 
 
 class ShareLink:
-    """Keeps the link process of a dataflow configured; `links` is what it reports."""
+    """Keeps the link process of a dataflow configured."""
 
-    def __init__(
-        self, dataflow_id: str, share: Share | None, send: Callable[[dict[str, Any]], None]
-    ) -> None:
-        """`send` sets the configuration of the present and of later processes.
+    def __init__(self, dataflow_id: str, share: Share | None, links: Links, broker: Broker) -> None:
+        """`broker` configures the present and later processes; `links` is what they report.
 
         Raises:
             ControlError: the certificates of the share cannot be read.
         """
-        self.links = Links()
+        self.links = links
         self._dataflow_id = dataflow_id
-        self._send = send
+        self._broker = broker
         self._share: Share | None = None
         self._tls: Tls | None = None
         if share is not None:
@@ -96,7 +89,7 @@ class ShareLink:
         """
         self.links.expect(link)
         if self._share is not None and link is not None:
-            self._send(_config(self._dataflow_id, self._share, self._tls, link))
+            self._broker.set_link(_config(self._dataflow_id, self._share, self._tls, link))
 
 
 def _config(dataflow_id: str, share: Share, tls: Tls | None, link: Link) -> dict[str, Any]:
@@ -125,9 +118,9 @@ def _config(dataflow_id: str, share: Share, tls: Tls | None, link: Link) -> dict
             f"has at most {MAX_MACHINES}",
             "let fewer machines exchange messages with this one, or divide the dataflow",
         )
-    found: dict[str, Any] = msgspec.to_builtins(config)
+    plain: dict[str, Any] = msgspec.to_builtins(config)
     try:
-        msgspec.convert(found, LinkConfig)
+        msgspec.convert(plain, LinkConfig)
     except msgspec.ValidationError as error:
         raise ControlError("bad-request", f"the share is not valid: {error}") from error
-    return found
+    return plain

@@ -1,8 +1,8 @@
 """The state that a daemon stores for the next one: dataflows, parameters, and alerts."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -10,11 +10,6 @@ from dorad.control.alertbook import StoredAlert
 from dorad.control.messages import Share, Status
 from dorad.daemon.database import Database, Schema, StateError
 from dorad.daemon.userpool import Assignment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from contextlib import AbstractContextManager
-    from pathlib import Path
 
 _ALERTS = "CREATE TABLE alerts (id INTEGER PRIMARY KEY, content TEXT NOT NULL) STRICT;"
 """One row, with all of them."""
@@ -99,42 +94,28 @@ _COLUMNS = (
 )  # fmt: skip
 
 
-class State:
+class State(Database):
     """The stored dataflows, parameters and alerts. Belongs to one thread, except `sync`."""
 
     def __init__(
         self, path: Path, warn: Callable[[str], None], *, spare: Path | None = None
     ) -> None:
         """Open or create the file at `path`, or use `spare`; see `Database`. Raises StateError."""
-        self._database = Database(path, SCHEMA, _check, warn, spare=spare)
+        super().__init__(path, SCHEMA, warn, spare=spare)
 
-    @property
-    def path(self) -> Path:
-        """The file in use, which is the spare one while the disk cannot be used."""
-        return self._database.path
-
-    def close(self) -> None:
-        """Close the file."""
-        self._database.close()
-
-    def sync(self) -> None:
-        """Flush all changes to the disk. Blocks: call it in a thread. Raises StateError."""
-        self._database.sync()
-
-    def move_back(self) -> bool:
-        """Move the state from memory to the disk, if it is there and the disk has room."""
-        return self._database.move_back()
-
-    def atomically(self) -> AbstractContextManager[None]:
-        """Return a block whose changes are stored all at once, or not at all if it raises.
-
-        Raises StateError.
-        """
-        return self._database.atomically()
+    def check_content(self) -> None:
+        """Read everything once. Raises if anything is invalid."""
+        self.alerts()
+        self.assignments()
+        for row in self.rows():
+            self.params(row.uuid)
 
     def rows(self) -> list[Row]:
         """Return all dataflows, the oldest first. Raises StateError."""
-        return _rows(self._database)
+        rows = self.execute(
+            f"SELECT {', '.join(_COLUMNS)} FROM dataflow ORDER BY started_at"  # noqa: S608 - constants
+        )
+        return [_row(values) for values in rows]
 
     def put(self, row: Row) -> None:
         """Store a dataflow, or its changes. Raises StateError."""
@@ -142,7 +123,7 @@ class State:
         for column in _JSON_COLUMNS:
             fields[column] = _json(fields[column])
         updates = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS[1:])
-        self._database.execute(
+        self.execute(
             f"INSERT INTO dataflow ({', '.join(_COLUMNS)}) VALUES "  # noqa: S608 - constants
             f"({', '.join(f':{name}' for name in _COLUMNS)}) "
             f"ON CONFLICT (uuid) DO UPDATE SET {updates}",
@@ -152,21 +133,26 @@ class State:
     def put_snapshot(self, uuid: str, snapshot: Mapping[str, Any]) -> None:
         """Store the progress of a dataflow. Raises StateError."""
         text = _json(snapshot)
-        self._database.execute("UPDATE dataflow SET snapshot = ? WHERE uuid = ?", (text, uuid))
+        self.execute("UPDATE dataflow SET snapshot = ? WHERE uuid = ?", (text, uuid))
 
     def forget(self, uuids: Iterable[str]) -> None:
         """Delete dataflows and their parameters, all or none. Raises StateError."""
-        with self._database.atomically():
+        with self.atomically():
             for uuid in uuids:
-                self._database.execute("DELETE FROM dataflow WHERE uuid = ?", (uuid,))
+                self.execute("DELETE FROM dataflow WHERE uuid = ?", (uuid,))
 
     def params(self, uuid: str) -> dict[str, dict[str, Any]]:
         """Return the parameters that were set, by node and key. Raises StateError."""
-        return _params(self._database, uuid)
+        params: dict[str, dict[str, Any]] = {}
+        for node, key, value in self.execute(
+            "SELECT node, key, value FROM param WHERE dataflow = ? ORDER BY node, key", (uuid,)
+        ):
+            params.setdefault(node, {})[key] = msgspec.json.decode(value)
+        return params
 
     def set_param(self, uuid: str, node: str, key: str, value: Any) -> None:
         """Store a parameter. Raises StateError."""
-        self._database.execute(
+        self.execute(
             "INSERT INTO param VALUES (?, ?, ?, ?) "
             "ON CONFLICT (dataflow, node, key) DO UPDATE SET value = excluded.value",
             (uuid, node, key, _json(value)),
@@ -174,47 +160,35 @@ class State:
 
     def delete_param(self, uuid: str, node: str, key: str) -> None:
         """Delete a parameter, if it exists. Raises StateError."""
-        self._database.execute(
+        self.execute(
             "DELETE FROM param WHERE dataflow = ? AND node = ? AND key = ?", (uuid, node, key)
         )
 
     def alerts(self) -> list[StoredAlert]:
         """Return the alerts that were stored last. Raises StateError."""
-        return _alerts(self._database)
+        for (content,) in self.execute("SELECT content FROM alerts"):
+            return msgspec.json.decode(content, type=list[StoredAlert])
+        return []
 
     def assignments(self) -> list[Assignment]:
         """Return the users of dataflows. Raises StateError."""
-        return _assignments(self._database)
+        rows = self.execute("SELECT dataflow, user, used_at FROM assignment")
+        return [Assignment(*values) for values in rows]
 
     def put_assignment(self, assignment: Assignment) -> None:
         """Store the user of a dataflow. Raises StateError."""
-        self._database.execute(
+        self.execute(
             "INSERT OR REPLACE INTO assignment (dataflow, user, used_at) VALUES (?, ?, ?)",
             assignment,
         )
 
     def delete_assignment(self, dataflow: str) -> None:
         """Delete the user of a dataflow, which has none then. Raises StateError."""
-        self._database.execute("DELETE FROM assignment WHERE dataflow = ?", (dataflow,))
+        self.execute("DELETE FROM assignment WHERE dataflow = ?", (dataflow,))
 
     def put_alerts(self, alerts: Sequence[StoredAlert]) -> None:
         """Store all alerts, in place of those before. Raises StateError."""
-        self._database.execute("INSERT OR REPLACE INTO alerts VALUES (1, ?)", (_json(alerts),))
-
-
-def _check(database: Database) -> None:
-    """Read everything once. Raises if anything is invalid."""
-    _alerts(database)
-    _assignments(database)
-    for row in _rows(database):
-        _params(database, row.uuid)
-
-
-def _rows(database: Database) -> list[Row]:
-    found = database.execute(
-        f"SELECT {', '.join(_COLUMNS)} FROM dataflow ORDER BY started_at"  # noqa: S608 - constants
-    )
-    return [_row(values) for values in found]
+        self.execute("INSERT OR REPLACE INTO alerts VALUES (1, ?)", (_json(alerts),))
 
 
 def _row(values: tuple[Any, ...]) -> Row:
@@ -224,26 +198,6 @@ def _row(values: tuple[Any, ...]) -> Row:
     for column in ("enabled", "interrupted"):
         fields[column] = bool(fields[column])
     return msgspec.convert(fields, Row)
-
-
-def _alerts(database: Database) -> list[StoredAlert]:
-    for (content,) in database.execute("SELECT content FROM alerts"):
-        return msgspec.json.decode(content, type=list[StoredAlert])
-    return []
-
-
-def _assignments(database: Database) -> list[Assignment]:
-    rows = database.execute("SELECT dataflow, user, used_at FROM assignment")
-    return [Assignment(*values) for values in rows]
-
-
-def _params(database: Database, uuid: str) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
-    for node, key, value in database.execute(
-        "SELECT node, key, value FROM param WHERE dataflow = ? ORDER BY node, key", (uuid,)
-    ):
-        found.setdefault(node, {})[key] = msgspec.json.decode(value)
-    return found
 
 
 def _json(value: Any) -> str:

@@ -1,25 +1,30 @@
 """Throttled storing of a state that changes in bursts."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable
-
-WhenStored = Callable[[Callable[[], None]], None]
-"""Calls a function once all changes so far are stored; see `StoreThrottle.when_stored`."""
 
 PAUSE_FACTOR = 4
 """Pause after storing, as a multiple of the time that storing took. Storing a large dataflow takes
 milliseconds, and each start and stop brings a burst of changes."""
 
 
-def call_now(call: Callable[[], None]) -> None:
-    """Call a function at once: nothing is stored."""
-    call()
+class Changes:
+    """Takes notice of changes of a state. This one stores nothing: a run without a daemon."""
+
+    def changed(self) -> None:
+        """Store the state soon."""
+
+    def when_stored(self, call: Callable[[], None]) -> None:
+        """Call `call` once all changes are stored of which `changed` knows.
+
+        For packets that nodes cannot take back: a daemon killed after such a packet must have
+        stored why it was sent.
+        """
+        call()
 
 
-class StoreThrottle:
+class StoreThrottle(Changes):
     """Calls `store` after changes: soon, but for at most a fifth of the time.
 
     Many changes may share one call. It comes only after the event loop's callback that made the
@@ -42,11 +47,7 @@ class StoreThrottle:
             self._timer = asyncio.get_running_loop().call_at(self._next_at, self._store_now)
 
     def when_stored(self, call: Callable[[], None]) -> None:
-        """Call `call` once all changes are stored of which `changed` knows.
-
-        For packets that nodes cannot take back: a daemon killed after such a packet must have
-        stored why it was sent.
-        """
+        """Call `call` after the next call of `store`; at once if no change waits for one."""
         if self._timer is None:
             call()
         else:

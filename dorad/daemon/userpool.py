@@ -132,8 +132,8 @@ class UserPool:
         return True
 
     def _owners(self, users: Iterable[str]) -> dict[str, set[str]]:
-        found = {user: {each.name for each in self._folders_of(user)} for user in users}
-        return {user: names for user, names in found.items() if names}
+        owners = {user: {each.name for each in self._folders_of(user)} for user in users}
+        return {user: names for user, names in owners.items() if names}
 
     def _folders_of(self, user: str) -> Iterator[Path]:
         """Yield the folders in the daemon's folder that a user owns."""
@@ -148,13 +148,13 @@ class UserPool:
 
 def pool_users() -> list[str]:
     """Return the users of this machine that dataflows get."""
-    found = []
+    users = []
     for number in range(1, MAX_USERS + 1):
         try:
-            found.append(pwd.getpwnam(f"{POOL_PREFIX}{number:02}").pw_name)
+            users.append(pwd.getpwnam(f"{POOL_PREFIX}{number:02}").pw_name)
         except KeyError:
             _log.debug("there is no user %s%02d", POOL_PREFIX, number)
-    return found
+    return users
 
 
 def owned_by(paths: Iterable[Path], user: str) -> Path | None:
@@ -219,15 +219,15 @@ def _given(folder: Path, mode: int, user: str, dataflow: str) -> StateFolder | N
 
 
 def _is_root_s(folder: Path) -> bool:
-    found = folder.lstat()
+    status = folder.lstat()
     others = stat.S_IWGRP | stat.S_IWOTH
-    return stat.S_ISDIR(found.st_mode) and found.st_uid == 0 and not found.st_mode & others
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == 0 and not status.st_mode & others
 
 
 def _owner(path: Path, *, follow: bool = False) -> int | None:
     """Return the uid of a folder's owner; None if there is no such folder, or only a link."""
     try:
-        found = path.stat(follow_symlinks=follow)
+        status = path.stat(follow_symlinks=follow)
     except OSError:
         return None
-    return found.st_uid if stat.S_ISDIR(found.st_mode) else None
+    return status.st_uid if stat.S_ISDIR(status.st_mode) else None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Union
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Sequence
 
     from dorad.dataflow.builder import Output
 
@@ -74,6 +73,7 @@ class MoreKeys(TypedDict, total=False):
     output_types: Mapping[str, str]
     output_framing: Mapping[str, Literal["raw", "arrow-ipc"]]
     output_metadata: Mapping[str, Sequence[str]]
+    output_rates: Mapping[str, float]
     pattern: Pattern
     send_logs_as: str
     min_log_level: Level

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from statistics import median
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from dorad.dataflow.layers import passes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dorad.dataflow.layers import Link
+from dorad.dataflow.layers import Link, passes
 
 GAP = 28.0
 """Minimum distance between neighbours in a row, pixels."""

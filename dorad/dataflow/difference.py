@@ -5,17 +5,21 @@ Pure. Nodes and edges that do not differ are in no step.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from dorad.dataflow.model import LINK, Link, NodeKind, NodeOutput
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
-    from dorad.dataflow.model import Channel, Dataflow, Input, NodeSpec
+from dorad.dataflow.model import (
+    LINK,
+    Channel,
+    Dataflow,
+    Input,
+    Link,
+    NodeKind,
+    NodeOutput,
+    NodeSpec,
+)
 
 
 class Remove(Struct, frozen=True):

@@ -5,13 +5,12 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.picture import BoxKind, picture
+from dorad.dataflow.picture import Box, BoxKind, Bundle, Group, picture
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from dorad.dataflow.model import Dataflow
-    from dorad.dataflow.picture import Box, Bundle, Group
 
 SHAPES = {
     BoxKind.NODE: ('["', '"]'),

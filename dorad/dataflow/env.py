@@ -56,7 +56,8 @@ def read_env(
     if value is None:
         return {}
     if not isinstance(value.data, dict):
-        problems.error(value, f"must be a mapping of names to values, not {value.describe()}")
+        message = f"must be a mapping of names to values, not {value.describe()}"
+        problems.error(value, message, "write `env: {NAME: value}`")
         return {}
     env: dict[str, str] = {}
     for name, item in value.data.items():

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from msgspec import Struct
 
 from dorad.problems import ProblemError
 from dorad.terminal import visible
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class Problem(Struct, frozen=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from yaml import CSafeDumper
@@ -11,8 +11,6 @@ from dorad.dataflow.document import core_scalar
 from dorad.dataflow.env import escape
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from dorad.dataflow.model import Dataflow
 
 _WIDTH = 1 << 16

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.nearest import did_you_mean, nearest
-from dorad.dataflow.problems import hint_for
+from dorad.dataflow.problems import Problems, hint_for
 from dorad.dataflow.sizes import parse_size
 from dorad.phrases import shorten
 
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
     from enum import StrEnum
 
-    from dorad.dataflow.problems import Problems
     from dorad.dataflow.value import Value
 
     _Choice = TypeVar("_Choice", bound=StrEnum)
@@ -210,16 +209,16 @@ class Fields:
 
     def texts(self, name: str, check: Callable[[str], object] | None = None) -> tuple[str, ...]:
         """Return a list of checked texts; drop duplicates with a warning."""
-        found: dict[str, Value] = {}
+        values: dict[str, Value] = {}
         for item in self.items(name):
             text = scalar_text(item, self.problems, check)
             if text is None:
                 continue
-            if text in found:
-                first = found[text].where()
+            if text in values:
+                first = values[text].where()
                 self.problems.warn(item, f"`{text}` is listed twice, first {first}")
-            found.setdefault(text, item)
-        return tuple(found)
+            values.setdefault(text, item)
+        return tuple(values)
 
     def text_map(self, name: str) -> dict[str, str]:
         """Return a mapping of names to texts."""
@@ -270,6 +269,20 @@ class Fields:
         return misspelt
 
 
+def _as_text(value: Value) -> str | None:
+    """Return the hint for a list in place of a text."""
+    if not isinstance(value.data, list) or not value.data:
+        return None
+    if any(isinstance(each.data, dict | list) for each in value.data):
+        return None
+    name = value.key.rpartition(".")[2]
+    if name == "build" and len(value.data) > 1:
+        return "write `build: |`, and each command in a line below it"
+    text = " ".join(each.text for each in value.data)
+    single = name == "args" or len(value.data) == 1
+    return f"write `{name}: {shorten(text)}`" if single and text.isprintable() else None
+
+
 def scalar_text(
     value: Value, problems: Problems, check: Callable[[str], object] | None = None
 ) -> str | None:
@@ -278,7 +291,7 @@ def scalar_text(
     The tree keeps the text, too: `id: 1` is "1" for every reader of the descriptor.
     """
     if value.data is None or isinstance(value.data, dict | list):
-        problems.error(value, f"must be text, not {value.describe()}")
+        problems.error(value, f"must be text, not {value.describe()}", _as_text(value))
         return None
     value.data = value.text
     if check is not None:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.ids import check_data_id
-from dorad.dataflow.model import Input, LogSource, QueuePolicy, Timer
+from dorad.dataflow.model import Input, LogSource, QueuePolicy, Source, Timer
 from dorad.dataflow.sources import parse_source
 
 if TYPE_CHECKING:
-    from dorad.dataflow.model import Source
     from dorad.dataflow.problems import Problems
     from dorad.dataflow.value import Value
 
@@ -32,9 +31,9 @@ def read_inputs(owner: Fields) -> tuple[Input, ...]:
             check_data_id(input_id)
         except TextError as error:
             owner.problems.error_in_name(value, error.message, error.hint)
-        found = _read_input(input_id, value, owner.problems)
-        if found is not None:
-            inputs.append(found)
+        entry = _read_input(input_id, value, owner.problems)
+        if entry is not None:
+            inputs.append(entry)
     return tuple(inputs)
 
 

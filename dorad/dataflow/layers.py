@@ -8,11 +8,9 @@ cross. Pure functions over hashable keys.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 SWEEPS = 24
 """Passes over the rows while ordering them; the number of crossings settles much earlier."""

@@ -6,16 +6,14 @@ ordering, so that nothing is drawn over anything else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dorad.dataflow.columns import GAP, Size, columns
 from dorad.dataflow.layers import Link, ordered, ranks, without_cycles
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from collections.abc import Set as AbstractSet
 
 ROW_GAP = 30.0
 """Distance between a row of boxes and the row of labels below it, pixels."""

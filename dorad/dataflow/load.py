@@ -6,21 +6,22 @@ import logging
 import os
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.document import read_document
 from dorad.dataflow.env import read_env
-from dorad.dataflow.errors import DataflowError, TextError
+from dorad.dataflow.errors import DataflowError, Problem, TextError
 from dorad.dataflow.fields import Fields
-from dorad.dataflow.model import Dataflow, NodeKind, TypeRule
+from dorad.dataflow.model import Dataflow, ModuleUse, NodeKind, NodeSpec, TypeRule
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.nodes import read_lone_node, read_node, refuse_module
 from dorad.dataflow.patterns import check_patterns
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.recording import with_hops
 from dorad.dataflow.text import read_text
 from dorad.dataflow.types.ports import is_typed
 from dorad.dataflow.value import Value, walk
@@ -28,10 +29,7 @@ from dorad.dataflow.wiring import connect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
-    from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import ModuleUse, NodeSpec
     from dorad.dataflow.settings import RecordBlock
     from dorad.dataflow.types.model import TypeDef
 
@@ -56,7 +54,8 @@ def load(path: str | Path, *, environ: Mapping[str, str] | None = None) -> Dataf
     text = read_text(Path(path), problems, pipes=True)
     if text is None:
         raise DataflowError(problems.errors)
-    return _with_user_types(parse(text, path=Path(path), environ=environ))
+    environ = os.environ if environ is None else environ
+    return _with_user_types(parse(text, path=Path(path), environ=environ), environ)
 
 
 def parse(text: str, *, path: Path, environ: Mapping[str, str] | None = None) -> Dataflow:
@@ -156,6 +155,7 @@ def _read_dataflow(
     mismatches = (dataflow.problem(*each) for each in check_patterns(nodes))
     return replace(
         dataflow,
+        nodes=tuple(map(with_hops, nodes)),
         warnings=in_order([*dataflow.warnings, *mismatches]),
         # Last, because reading the file turns numbers into text where text is required.
         descriptor=root.plain(),
@@ -236,12 +236,12 @@ def _check_record(dataflow: Dataflow, root: Value, problems: Problems) -> None:
             )
 
 
-def _with_user_types(dataflow: Dataflow) -> Dataflow:
+def _with_user_types(dataflow: Dataflow, environ: Mapping[str, str]) -> Dataflow:
     if not is_typed(dataflow):
         return dataflow
     from dorad.dataflow.types.user import with_user_types  # most dataflows have no types
 
-    return with_user_types(dataflow)
+    return with_user_types(dataflow, environ)
 
 
 def _read_own_types(fields: Fields) -> tuple[TypeDef, ...]:

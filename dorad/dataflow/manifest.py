@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from dorad.dataflow.document import read_document
@@ -19,7 +19,6 @@ from dorad.dataflow.types.urn import parse_urn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from dorad.dataflow.value import Value
 
@@ -134,8 +133,8 @@ def _read_types(body: Fields) -> Library:
                 "a node's types must start with its namespace",
                 f"write `{namespace}/v1/…`",
             )
-    found = list(drafts(entries, "", body.problems))
-    return Library(read_drafts(found))
+    drafted = list(drafts(entries, "", body.problems))
+    return Library(read_drafts(drafted))
 
 
 def _read_ports(body: Fields, side: str, library: Library) -> int:

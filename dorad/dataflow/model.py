@@ -16,8 +16,10 @@ from dorad.dataflow.settings import (
     LogLevel,
     ParamSpec,
     Realtime,
+    RecordBlock,
     Resources,
     Restart,
+    Ros2Bridge,
     Types,
 )
 
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from dorad.dataflow.settings import RecordBlock
     from dorad.dataflow.types.model import TypeDef
 
 
@@ -33,11 +34,23 @@ LINK = "dora.link"
 """The id of the node that carries messages between this machine and others."""
 
 
+ARCH = "DORA_ARCH"
+"""The variable in a node's `path` for the architecture of its machine, as `uname -m` prints it."""
+
 RECORDER = "dora-record-node"
 """The program of a node that records its inputs."""
 
 REPLAYER = "dora-replay-node"
 """The program of a node that sends recorded messages."""
+
+ROS2 = "ros2"
+"""The command of ROS 2, which starts processes of its own."""
+
+
+def ros2_words(path: str) -> list[str] | None:
+    """Return the arguments of `ros2` in a node's `path`, None for other programs."""
+    program, *words = path.split() or [""]
+    return words if program == ROS2 else None
 
 
 class QueuePolicy(StrEnum):
@@ -140,7 +153,19 @@ class LogSource(_Value, frozen=True):
         return "/".join(["dora/logs", *(part for part in (self.level, self.node) if part)])
 
 
-Source = NodeOutput | Timer | LogSource
+class HopSource(_Value, frozen=True):
+    """`dora/hops`: what all nodes do with messages. Only recorders have such an input."""
+
+    @property
+    def text(self) -> str:
+        """The source as a file would spell it."""
+        return str(self)
+
+    def __str__(self) -> str:
+        return "dora/hops"
+
+
+Source = NodeOutput | Timer | LogSource | HopSource
 
 
 class Input(Struct, frozen=True):
@@ -280,6 +305,7 @@ class NodeSpec(_Value, frozen=True):
     """For a module: the texts that its nodes get."""
     declared: Mapping[str, ParamSpec] = field(default_factory=dict)
     """For a program: the parameters that can be read and set while it runs."""
+    ros2: Ros2Bridge | None = None
     link: Link | None = None
     """For the node `LINK`: its channels."""
 

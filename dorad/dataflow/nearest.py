@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
 
 MAX_WORD = 500
 """Maximum characters of a word that is compared: longer ones would take seconds."""
@@ -27,8 +24,8 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 def did_you_mean(word: str, words: Iterable[str]) -> str | None:
     """Return a hint with the nearest word, or None."""
-    found = nearest(word, words)
-    return f"did you mean `{found}`?" if found is not None else None
+    near = nearest(word, words)
+    return f"did you mean `{near}`?" if near is not None else None
 
 
 def distance(a: str, b: str) -> int:
@@ -55,7 +52,7 @@ def near(word: str, words: Iterable[str]) -> str | None:
         for candidate in words
         if abs(len(candidate) - len(word)) <= MAX_DISTANCE
     ]
-    best = min(close, key=lambda found: found[0], default=None)
+    best = min(close, key=lambda pair: pair[0], default=None)
     if best is None or best[0] > MAX_DISTANCE or 2 * best[0] >= len(word):
         return None
     return best[1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.declare import read_declared, read_module_params
 from dorad.dataflow.deploy import read_deploy
@@ -13,25 +13,31 @@ from dorad.dataflow.fields import Fields, integer
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.inputs import read_inputs
 from dorad.dataflow.kinds import ALL_KEYS, INSTEAD, check_keys, check_runnable, declares, kind_of
-from dorad.dataflow.model import NodeKind, NodeSpec
+from dorad.dataflow.model import Input, NodeKind, NodeSpec, Operator, Sync
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
 from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.secrets import MAX_NODE_SECRETS, check_secret_name
-from dorad.dataflow.settings import Git, Restart, RestartPolicy
+from dorad.dataflow.settings import (
+    Git,
+    Logging,
+    Realtime,
+    Resources,
+    Restart,
+    RestartPolicy,
+    Ros2Bridge,
+)
 from dorad.dataflow.words import no_nul, split_args
 from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
-    from dorad.dataflow.model import Input, Operator, Sync
-    from dorad.dataflow.settings import Logging, Realtime, Resources
     from dorad.dataflow.value import Value
 
 _SHA256 = r"[0-9a-fA-F]{64}"
 _HUB = r"([A-Za-z0-9_.-]+/)?[A-Za-z0-9_.-]+@.+"
+_GIT = r"(?:https?|ssh|git)://[^\s/-]\S*|file:///\S*|[A-Za-z0-9_][A-Za-z0-9_.-]*@[^\s:/@-][^\s:/@]*:[^\s-]\S*"
 _USER = r"[A-Za-z_][A-Za-z0-9_-]{0,31}"
 _MAX_CORES = 1 << 16
 _MAX_SPIN_US = 1000
@@ -109,8 +115,9 @@ def read_node(
         module=fields.checked("module", _check_module, None),
         params=read_module_params(fields) if kind is NodeKind.MODULE else {},
         declared=read_declared(fields) if declares(kind) else {},
+        ros2=_read_ros2(fields, inputs, outputs),
     )
-    fields.ignore("params", "ros2")  # `support` refuses any bridge to ROS 2
+    fields.ignore("params")
     check_keys(fields, kind)
     if kind is NodeKind.DYNAMIC and node.startup_timeout is not None:
         problems.error_in_name(
@@ -229,9 +236,27 @@ def _check_module(text: str) -> str:
     return text
 
 
+def _check_git(text: str) -> str:
+    if re.fullmatch(_GIT, text) is None:
+        raise TextError(
+            f"`{text}` is not the URL of a repository",
+            "write `https://HOST/PATH`, `ssh://…`, `user@HOST:PATH` or `file:///PATH`",
+        )
+    return text
+
+
+def _check_reference(text: str) -> str:
+    # As git's own rules; `-` would be an option.
+    if re.fullmatch(r"[^-\s~^:?*\[\\\x00-\x1f\x7f][^\s~^:?*\[\\\x00-\x1f\x7f]*", text) is None:
+        raise TextError(f"`{text}` is not the name of a branch, a tag or a commit")
+    return text
+
+
 def _read_git(fields: Fields) -> Git | None:
-    url = fields.text("git")
-    branch, tag, rev = (fields.text(key) for key in ("branch", "tag", "rev"))
+    url = fields.checked("git", _check_git, None)
+    branch, tag, rev = (
+        fields.checked(key, _check_reference, None) for key in ("branch", "tag", "rev")
+    )
     given = [key for key in ("branch", "tag", "rev") if fields.has(key)]
     for key in given if url is None else given[1:]:
         message = f"`{given[0]}` and `{key}` exclude each other" if url else "needs `git`"
@@ -269,6 +294,17 @@ def _read_resources(fields: Fields) -> Resources | None:
     from dorad.dataflow.resources import read_resources  # most dataflows have none
 
     return read_resources(fields)
+
+
+def _read_ros2(
+    fields: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...]
+) -> Ros2Bridge | None:
+    if not fields.has("ros2"):
+        fields.ignore("ros2")
+        return None
+    from dorad.dataflow.ros2 import read_ros2  # most dataflows have none
+
+    return read_ros2(fields, inputs, outputs)
 
 
 def _check_user(text: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -22,8 +22,6 @@ from dorad.dataflow.ports import (
 from dorad.dataflow.settings import Logging
 
 if TYPE_CHECKING:
-    from typing import Any
-
     from dorad.dataflow.problems import Problems
     from dorad.dataflow.value import Value
 
@@ -107,7 +105,7 @@ def read_shared_logging(node: Fields, operators: tuple[Operator, ...]) -> Loggin
     node, `send_stdout_as` and `send_logs_as` are `<operator>/<output>`.
     """
     outputs = tuple(f"{each.id}/{output}" for each in operators for output in each.outputs)
-    found = read_logging(node, outputs)
+    logging = read_logging(node, outputs)
     for operator in operators:
         for key in LOG_KEYS:
             value = getattr(operator.logging, key)
@@ -121,8 +119,8 @@ def read_shared_logging(node: Fields, operators: tuple[Operator, ...]) -> Loggin
                 )
             text = f"{operator.id}/{value}" if key.startswith("send_") else value
             changes: dict[str, Any] = {key: text}
-            found = replace(found, **changes)
-    return found
+            logging = replace(logging, **changes)
+    return logging
 
 
 def _check_operator_id(text: str) -> None:

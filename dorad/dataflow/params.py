@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.document import MAX_DEPTH
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.nearest import did_you_mean
-from dorad.dataflow.settings import ParamType
+from dorad.dataflow.settings import ParamSpec, ParamType
 from dorad.phrases import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from dorad.dataflow.model import NodeSpec
-    from dorad.dataflow.settings import ParamSpec
 
 MAX_KEY_SIZE = 256
 """Bytes of UTF-8, as in dora 1.x."""

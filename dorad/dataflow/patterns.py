@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.dataflow.model import NodeOutput
+from dorad.dataflow.model import Input, NodeOutput, NodeSpec
 from dorad.dataflow.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from dorad.dataflow.fields import Fields
-    from dorad.dataflow.model import Input, NodeSpec
     from dorad.dataflow.settings import Types
 
 PARTS = {
@@ -91,15 +90,15 @@ def check_patterns(nodes: Sequence[NodeSpec]) -> list[Mismatch]:
     """Return every declared end without a matching other end."""
     owners = [owner for node in nodes for owner in _owners(node)]
     declared = [o for o in owners if o.types.pattern or o.types.roles_in or o.types.roles_out]
-    found: list[Mismatch] = []
+    mismatches: list[Mismatch] = []
     for owner in declared:
-        check = _Check(owner, owners, found)
+        check = _Check(owner, owners, mismatches)
         check.part()
         for output, role in owner.types.roles_out.items():
             check.output(output, role)
         for item, source in owner.sources():
             check.input(item, source)
-    return found
+    return mismatches
 
 
 def _owners(node: NodeSpec) -> Iterator[_Owner]:
@@ -111,10 +110,10 @@ def _owners(node: NodeSpec) -> Iterator[_Owner]:
 
 
 class _Check:
-    def __init__(self, owner: _Owner, owners: Sequence[_Owner], found: list[Mismatch]) -> None:
+    def __init__(self, owner: _Owner, owners: Sequence[_Owner], mismatches: list[Mismatch]) -> None:
         self._owner = owner
         self._owners = owners
-        self._found = found
+        self._found = mismatches
 
     def _warn(self, key: str, message: str, hint: str | None = None) -> None:
         self._found.append(Mismatch(f"{self._owner.key}.{key}", message, hint))
@@ -130,12 +129,12 @@ class _Check:
     def _partners(self) -> list[_Owner]:
         """Return the nodes that receive from this one and send something back."""
         feeding = {(source.node, source.output) for _, source in self._owner.sources()}
-        found = []
+        partners = []
         for other, _ in self._receivers(set(self._owner.outputs)):
             back = any((other.node, output) in feeding for output in other.outputs)
-            if back and other not in found:
-                found.append(other)
-        return found
+            if back and other not in partners:
+                partners.append(other)
+        return partners
 
     def part(self) -> None:
         """Check that a node at the other end plays the other part."""

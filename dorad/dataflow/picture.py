@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, QueuePolicy, Timer, module_of
+from dorad.dataflow.model import (
+    Dataflow,
+    HopSource,
+    Input,
+    LogSource,
+    ModuleUse,
+    NodeKind,
+    NodeOutput,
+    NodeSpec,
+    QueuePolicy,
+    Timer,
+    module_of,
+)
 from dorad.dataflow.types.ports import output_types
-
-if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow, Input, ModuleUse, NodeSpec
 
 
 class BoxKind(StrEnum):
@@ -42,6 +50,10 @@ class Wire:
     label: str
     """`image` if both ends have this name, else `image → frame`; empty for a timer's `tick`."""
     tooltip: str
+    source: str
+    """Such as `camera/image`, or `dora/timer/hz/30`."""
+    target: str
+    """`node/input`."""
     type: str = ""
     """The last part of the output's type, if it has one: `Image`."""
     backpressure: bool = False
@@ -97,6 +109,8 @@ def picture(dataflow: Dataflow) -> Picture:
                 case LogSource() as logs:
                     key = str(logs)
                     outside.setdefault(key, _log_box(logs))
+                case HopSource():
+                    continue
             wires.setdefault((key, node.id), []).append(_wire(dataflow, node, entry))
     return Picture(
         (*outside.values(), *(_node_box(node) for node in dataflow.nodes)),
@@ -188,7 +202,7 @@ def _node_tooltip(node: NodeSpec) -> str:
 
 
 def _wire(dataflow: Dataflow, node: NodeSpec, entry: Input) -> Wire:
-    tooltip = f"{entry.source.text} → {node.id}/{entry.id}"
+    target = f"{node.id}/{entry.id}"
     facts = [f"queue {entry.queue_size}", str(entry.queue_policy)]
     if entry.input_timeout is not None:
         facts.append(f"timeout {entry.input_timeout:g} s")
@@ -200,13 +214,15 @@ def _wire(dataflow: Dataflow, node: NodeSpec, entry: Input) -> Wire:
             urn = output_types(dataflow.node(source)).get(output, "")
         case Timer():
             label = "" if entry.id == "tick" else entry.id
-        case LogSource():
+        case LogSource() | HopSource():
             pass
     if urn:
         facts.append(urn)
     return Wire(
         label,
-        f"{tooltip}\n{' · '.join(facts)}",
+        f"{entry.source.text} → {target}\n{' · '.join(facts)}",
+        entry.source.text,
+        target,
         urn.partition("[")[0].rpartition("/")[2],
         entry.queue_policy is QueuePolicy.BACKPRESSURE,
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.fields import scalar_text
+from dorad.dataflow.fields import Fields, scalar_text
 from dorad.dataflow.ids import check_data_id
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.patterns import read_pattern, read_roles
@@ -15,7 +15,6 @@ from dorad.dataflow.words import build_commands
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorad.dataflow.fields import Fields
     from dorad.dataflow.model import Input
 
 TYPE_KEYS = (
@@ -23,6 +22,7 @@ TYPE_KEYS = (
     "input_types",
     "output_framing",
     "output_metadata",
+    "output_rates",
     "pattern",
     "input_patterns",
     "output_patterns",
@@ -35,6 +35,7 @@ LOG_KEYS = (
     "max_rotated_files",
 )
 _DEFAULT_ROTATED_FILES = 5
+MAX_RATE_HZ = 1e6
 
 
 def read_outputs(owner: Fields) -> tuple[str, ...]:
@@ -62,6 +63,13 @@ def read_types(owner: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...
     if framings is not None:
         for output in framings.names:
             framing[output] = framings.choice(output, OutputFraming) or OutputFraming.ARROW_IPC
+    rates = {}
+    declared = owner.inside("output_rates")
+    if declared is not None:
+        for output in declared.names:
+            rate = declared.number(output, minimum=0, maximum=MAX_RATE_HZ)
+            if rate is not None:
+                rates[output] = rate
     types = Types(
         owner.text_map("input_types"),
         owner.text_map("output_types"),
@@ -70,11 +78,13 @@ def read_types(owner: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...
         read_pattern(owner),
         read_roles(owner, "input_patterns"),
         read_roles(owner, "output_patterns"),
+        rates,
     )
     for key in ("input_types", "input_patterns"):
         _warn_unknown_ports(owner, key, "inputs", [i.id for i in inputs])
-    for key in ("output_types", "output_framing", "output_metadata", "output_patterns"):
-        _warn_unknown_ports(owner, key, "outputs", outputs)
+    for key in TYPE_KEYS:
+        if key.startswith("output_"):
+            _warn_unknown_ports(owner, key, "outputs", outputs)
     return types
 
 

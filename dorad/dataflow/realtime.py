@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import Timer
+from dorad.dataflow.model import Input, Timer
 from dorad.dataflow.settings import Realtime, Scheduling
 
 if TYPE_CHECKING:
     from dorad.dataflow.fields import Fields
-    from dorad.dataflow.model import Input
 
 PRIORITY = 20
 """The default priority, below the kernel's interrupt threads, which have 50."""

@@ -16,6 +16,9 @@ from dorad.dataflow.errors import TextError
 from dorad.dataflow.model import (
     LINK,
     RECORDER,
+    REPLAYER,
+    Dataflow,
+    HopSource,
     Input,
     LogSource,
     NodeKind,
@@ -35,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
     from dorad.dataflow.fields import Fields
-    from dorad.dataflow.model import Dataflow
 
 NODE_ID = "__dora_record__"
 """The id of the recorder, as in dora 1.x."""
@@ -44,9 +46,16 @@ ATTACHED = "__dora_record_"
 """The start of the id of a recorder that has joined a running dataflow."""
 
 LOGS_INPUT = "dora___logs"
+HOPS_INPUT = "dora___hops"
+HOPS_QUEUE_SIZE = 512
+"""Messages with hop records that wait for a recorder, 16 KiB each: those of a second at most."""
+
 COMPRESSIONS = ("auto", "zstd", "lz4", "none")
 
-_RESTART = Restart(RestartPolicy.ON_FAILURE, delay=1.0, max_delay=30.0, max_restarts=10, window=600)
+# At once: what comes meanwhile waits in its queues, for a second at a thousand messages a second.
+_RESTART = Restart(
+    RestartPolicy.ON_FAILURE, delay=0.05, max_delay=30.0, max_restarts=10, window=600
+)
 
 
 def read_recording(fields: Fields) -> RecordBlock | None:
@@ -57,7 +66,7 @@ def read_recording(fields: Fields) -> RecordBlock | None:
     keep = block.checked("keep", parse_time, None)
     keep_incidents = block.checked("keep_incidents", parse_time, None)
     split = block.checked("split", parse_split, (None, None))
-    found = RecordBlock(
+    recording = RecordBlock(
         folder=block.text("folder") or RECORD_FOLDER,
         topics=block.texts("topics"),
         exclude=block.texts("exclude"),
@@ -72,17 +81,17 @@ def read_recording(fields: Fields) -> RecordBlock | None:
         queue_size=block.integer("queue_size", minimum=1, maximum=65536) or RECORD_QUEUE_SIZE,
         user=block.text("user"),
     )
-    if keep is not None and (found.split_bytes or found.split_s):
+    if keep is not None and (recording.split_bytes or recording.split_s):
         block.problems.error(
             block.name_of("split"), "goes not with `keep`", "a black box has its own segments"
         )
-    if keep is None and (keep_incidents is not None or found.max_incidents_size is not None):
+    if keep is None and (keep_incidents is not None or recording.max_incidents_size is not None):
         name = "keep_incidents" if keep_incidents is not None else "max_incidents_size"
         block.problems.error(
             block.name_of(name), "goes with `keep`", "only a black box has incidents"
         )
     block.finish({"output": "write `folder`", "file": "write `folder`", "path": "write `folder`"})
-    return found
+    return recording
 
 
 def parse_time(text: str) -> float:
@@ -163,6 +172,24 @@ def is_recorder(node: NodeSpec) -> bool:
     return node.is_recorder or (node.is_dynamic and node.id.startswith(ATTACHED))
 
 
+def with_hops(node: NodeSpec) -> NodeSpec:
+    """Return a node; one that records also gets the hop records, which no file asks for."""
+    if not is_recorder(node) or all(entry.id != LOGS_INPUT for entry in node.inputs):
+        return node
+    entry = Input(HOPS_INPUT, HopSource(), HOPS_QUEUE_SIZE, long_form=True)
+    return replace(node, inputs=(*node.inputs, entry))
+
+
+def is_replayer(node: NodeSpec) -> bool:
+    """Return True for the node that sends recorded messages."""
+    return node.path == REPLAYER
+
+
+def records_or_replays(node: NodeSpec) -> bool:
+    """Return True for a node that is a tool: it answers nothing that other nodes send."""
+    return is_recorder(node) or is_replayer(node)
+
+
 def input_name(topic: str) -> str:
     """Return the input of the recorder for a topic, as in dora 1.x."""
     node, _, output = topic.partition("/")
@@ -221,13 +248,15 @@ def _node(recording: RecordBlock, name: str, topics: list[str]) -> NodeSpec:
     ):
         if value is not None:
             words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
-    return NodeSpec(
-        NODE_ID,
-        NodeKind.PATH,
-        path=RECORDER,
-        args=shlex.join(words),
-        inputs=tuple(inputs),
-        spin_us=0,
-        restart=_RESTART,
-        user=recording.user,
+    return with_hops(
+        NodeSpec(
+            NODE_ID,
+            NodeKind.PATH,
+            path=RECORDER,
+            args=shlex.join(words),
+            inputs=tuple(inputs),
+            spin_us=0,
+            restart=_RESTART,
+            user=recording.user,
+        )
     )

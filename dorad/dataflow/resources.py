@@ -25,7 +25,7 @@ def read_resources(node: Fields) -> Resources | None:
     block = node.inside("resources")
     if block is None:
         return None
-    found = Resources(
+    resources = Resources(
         memory_max=_memory(block, "memory_max"),
         memory_high=_memory(block, "memory_high"),
         memory_swap_max=block.size("memory_swap_max"),
@@ -35,11 +35,15 @@ def read_resources(node: Fields) -> Resources | None:
         tasks_max=block.integer("tasks_max", minimum=1, maximum=_MAX_TASKS),
     )
     block.finish({"cpu_max": "write `cpu_quota`", "memory": "write `memory_max`"})
-    if found.memory_max and found.memory_high and found.memory_high > found.memory_max:
+    if (
+        resources.memory_max
+        and resources.memory_high
+        and resources.memory_high > resources.memory_max
+    ):
         block.problems.error(
             block.name_of("memory_high"), "is above `memory_max`, so it has no effect"
         )
-    return found
+    return resources
 
 
 def parse_quota(text: str) -> float:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import Any
 
 from msgspec import Struct, field
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from typing import Any
 
 RECORD_FOLDER = "recordings"
 RECORD_QUEUE_SIZE = 1000
@@ -82,6 +79,8 @@ class Types(Struct, frozen=True):
     roles_in: Mapping[str, str] = field(default_factory=dict)
     """The part of a pattern that each input carries; `roles_out` for the outputs."""
     roles_out: Mapping[str, str] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
+    """Messages per second that outputs must have, or an alert says so; 0: it may be silent."""
 
 
 class Restart(Struct, frozen=True):
@@ -209,3 +208,54 @@ class RecordBlock(Struct, frozen=True):
     compression: str = "auto"
     queue_size: int = RECORD_QUEUE_SIZE
     user: str | None = None
+
+
+class Ros2Qos(Struct, frozen=True):
+    """The quality of service of a ROS 2 topic, service or action. None is chosen by the bridge."""
+
+    reliable: bool | None = None
+    durability: str | None = None
+    """`volatile` or `transient_local`."""
+    liveliness: str | None = None
+    """`automatic`, `manual_by_participant` or `manual_by_topic`."""
+    lease_duration: float | None = None
+    """Seconds."""
+    max_blocking_time: float | None = None
+    """Seconds."""
+    keep_last: int | None = None
+    keep_all: bool = False
+
+
+class Ros2Endpoint(Struct, frozen=True):
+    """One topic, service or action of a ROS 2 bridge."""
+
+    kind: str
+    """`subscribe`, `publish`, `service_client`, `service_server`, `action_client` or
+    `action_server`."""
+    name: str
+    type: str
+    """`package/Name`."""
+    inputs: tuple[str, ...] = ()
+    """What goes to ROS 2."""
+    outputs: tuple[str, ...] = ()
+    """What comes from it; a service has one."""
+    qos: Ros2Qos = field(default_factory=Ros2Qos)
+
+
+class Ros2Bridge(Struct, frozen=True):
+    """The `ros2` of a node. As JSON it is the configuration of the bridge's process."""
+
+    endpoints: tuple[Ros2Endpoint, ...]
+    """One, or the topics of one ROS 2 node."""
+    setup: str | None = None
+    """A setup file, a folder with one, or a virtual environment; None searches."""
+    namespace: str = "/"
+    node_name: str | None = None
+    """None is the node's id."""
+    domain_id: int | None = None
+    """None is that of the environment."""
+    transport: str = "dds"
+    """`dds` or `zenoh`."""
+    zenoh_config: str | None = None
+    use_sim_time: bool = False
+    """Follow the time of `/clock`."""

@@ -10,27 +10,24 @@ Timers tick where their node runs. A `dora/logs` input gets the lines of its own
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from dorad.dataflow.model import (
     LINK,
     Channel,
+    Dataflow,
     Input,
     Link,
     NodeKind,
     NodeOutput,
     NodeSpec,
+    Operator,
     QueuePolicy,
 )
 from dorad.dataflow.settings import Restart, RestartPolicy, Types
 from dorad.dataflow.types.ports import output_types
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-
-    from dorad.dataflow.model import Dataflow, Operator
 
 RESTART = Restart(RestartPolicy.ALWAYS, delay=0.1, max_delay=2.0, window=60.0)
 """The link is always restarted: nothing else connects this machine."""
@@ -59,28 +56,28 @@ def share(dataflow: Dataflow, machine: str, placement: Mapping[str, str]) -> Dat
 
 def _foreign_sources(dataflow: Dataflow, here: set[str]) -> list[NodeOutput]:
     """Return the outputs that nodes here receive from nodes elsewhere."""
-    found = {
+    sources = {
         source: None
         for node in dataflow.nodes
         if node.id in here
         for _, source in _sources(node)
         if source.node not in here
     }
-    return list(found)
+    return list(sources)
 
 
 def _outgoing(
     dataflow: Dataflow, here: set[str], placement: Mapping[str, str]
 ) -> dict[tuple[NodeOutput, str], list[tuple[str, Input]]]:
     """Return the channels to other machines, each with the inputs that it feeds there."""
-    found: dict[tuple[NodeOutput, str], list[tuple[str, Input]]] = {}
+    receivers: dict[tuple[NodeOutput, str], list[tuple[str, Input]]] = {}
     for node in dataflow.nodes:
         if node.id not in here and node.id in placement:
             for entry, source in _sources(node):
                 if source.node in here:
-                    fed = found.setdefault((source, placement[node.id]), [])
+                    fed = receivers.setdefault((source, placement[node.id]), [])
                     fed.append((node.id, entry))
-    return found
+    return receivers
 
 
 def _sources(node: NodeSpec) -> Iterator[tuple[Input, NodeOutput]]:

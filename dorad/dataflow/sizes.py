@@ -17,10 +17,10 @@ _MAX = 2**63 - 1
 
 def parse_size(text: str) -> int:
     """Return the number of bytes; units are powers of 1024, as in dora. Raises TextError."""
-    found = re.fullmatch(_SIZE, text.strip())
-    if found is None:
+    match = re.fullmatch(_SIZE, text.strip())
+    if match is None:
         raise TextError(f"`{shorten(text)}` is not a size", "write `64MB` or a number of bytes")
-    number, unit = found.groups()
+    number, unit = match.groups()
     factor = _UNITS.get(unit.upper())
     if factor is None:
         raise TextError(f"`{shorten(text)}` has an unknown unit", "B, KB, MB or GB, of 1024 each")

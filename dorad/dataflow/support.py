@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.dataflow.model import NodeKind
+from dorad.dataflow.model import Dataflow, NodeKind, NodeSpec, Operator
 from dorad.dataflow.problems import in_order
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import Dataflow, NodeSpec, Operator
 
 MAX_NODES = 1000
 """Maximum nodes of one dataflow. More would block the daemon's event loop for other dataflows."""
 
 TOO_MANY_HINT = "split it into several dataflows"
-
-_KINDS = {
-    NodeKind.ROS2: ("ros2", "use a node that speaks ROS 2"),
-    NodeKind.HUB: ("hub", "install the package and name its program with `path`"),
-}
 
 
 class _Unsupported(NamedTuple):
@@ -44,12 +38,12 @@ def unsupported(dataflow: Dataflow, *, placed: bool = False) -> tuple[Problem, .
     A key with its default value is allowed. Such a dataflow can be validated, but not run, since
     running it would ignore the key.
     """
-    found = [] if placed else [*_deploys(dataflow)]
+    problems = [] if placed else [*_deploys(dataflow)]
     if len(dataflow.nodes) > MAX_NODES:
-        found.append(_Unsupported("nodes", TOO_MANY_HINT, too_many(len(dataflow.nodes))))
+        problems.append(_Unsupported("nodes", TOO_MANY_HINT, too_many(len(dataflow.nodes))))
     for node in dataflow.nodes:
-        found += _of_node(node)
-    return in_order(dataflow.problem(each.key, each.text(), each.hint) for each in found)
+        problems += _of_node(node)
+    return in_order(dataflow.problem(each.key, each.text(), each.hint) for each in problems)
 
 
 def too_many(nodes: int) -> str:
@@ -69,11 +63,10 @@ def _deploys(dataflow: Dataflow) -> Iterator[_Unsupported]:
 
 
 def _of_node(node: NodeSpec) -> Iterator[_Unsupported]:
-    if node.kind in _KINDS:
-        word, hint = _KINDS[node.kind]
-        yield _Unsupported(f"{node.key}.{word}", hint)
-    if node.git is not None:
-        yield _Unsupported(f"{node.key}.git", "clone it yourself and name the program with `path`")
+    if node.kind is NodeKind.HUB:
+        yield _Unsupported(
+            f"{node.key}.hub", "install the package and name its program with `path`"
+        )
     for index, operator in enumerate(node.operators):
         body = node.operator_key(index)
         yield from _of_operator(body, operator)

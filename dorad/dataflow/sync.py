@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.ids import check_data_id
-from dorad.dataflow.model import NodeOutput, QueuePolicy, Sync
+from dorad.dataflow.model import Input, NodeOutput, QueuePolicy, Sync
 from dorad.dataflow.nearest import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.dataflow.model import Input
     from dorad.dataflow.value import Value
 
 DEFAULT_NAME = "sync"
@@ -41,7 +40,7 @@ class _Reader:
     def __init__(self, node: Fields, inputs: Sequence[Input]) -> None:
         entries = node.take("inputs")
         self._problems = node.problems
-        self._inputs = {found.id: found for found in inputs}
+        self._inputs = {entry.id: entry for entry in inputs}
         self._written = entries.data.keys() if entries and isinstance(entries.data, dict) else ()
         self._names = dict.fromkeys(self._written, "an input")
         self._taken: dict[str, str] = {}
@@ -82,22 +81,22 @@ class _Reader:
         name = item.text
         if name in self._taken:
             self._problems.error(item, f"`{name}` is already in the group `{self._taken[name]}`")
-        found = self._inputs.get(name)
-        if found is None:
+        entry = self._inputs.get(name)
+        if entry is None:
             hint = did_you_mean(name, self._inputs)
             self._problems.error(item, f"the node has no input `{name}`", hint)
             return
-        if not isinstance(found.source, NodeOutput):
-            source = found.source.text
+        if not isinstance(entry.source, NodeOutput):
+            source = entry.source.text
             self._problems.error(
                 item, f"`{name}` receives `{source}`; only outputs of nodes are synchronised"
             )
         why = None
-        if found.queue_policy is QueuePolicy.BACKPRESSURE:
+        if entry.queue_policy is QueuePolicy.BACKPRESSURE:
             why = "have `queue_policy: backpressure`: messages without a match are dropped"
-        elif found.latched:
+        elif entry.latched:
             why = "be `latched`: an old message has no match"
-        elif found.max_rate_hz is not None:
+        elif entry.max_rate_hz is not None:
             why = "have `max_rate_hz`: it would drop messages that others need as a match"
         if why is not None:
             self._problems.error(item, f"the synchronised input `{name}` cannot {why}")

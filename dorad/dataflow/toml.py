@@ -11,10 +11,13 @@ import re
 import tomllib
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dorad.dataflow.fields import Fields
+from dorad.dataflow.text import read_text
 from dorad.dataflow.value import Value
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from dorad.dataflow.problems import Problems
 
@@ -48,20 +51,27 @@ def read_toml(text: str, problems: Problems) -> Value | None:
     return _value(content, "", _Position(1, 1, 1, 1), _positions(text))
 
 
+def read_section(path: Path, name: str, problems: Problems) -> Fields | None:
+    """Return a section of a dorad.toml; None without it, or if the file cannot be read."""
+    text = read_text(path, problems, "a configuration of dorad")
+    root = None if text is None else read_toml(text, problems)
+    return None if root is None else Fields(root, problems).inside(name, "a section")
+
+
 def _positions(text: str) -> dict[str, _Position]:
     """Return the position of each section and key, by its path."""
-    found: dict[str, _Position] = {}
+    positions: dict[str, _Position] = {}
     section = ""
     for number, line in enumerate(text.splitlines(), 1):
         if match := _SECTION.match(line):
             section = match[1]
             column = match.start(1) + 1
-            found.setdefault(section, _Position(number, column, number, column))
+            positions.setdefault(section, _Position(number, column, number, column))
         elif match := _KEY.match(line):
             path = f"{section}.{match[1]}" if section else match[1]
             place = _Position(number, match.end() + 1, number, match.start(1) + 1)
-            found.setdefault(path, place)
-    return found
+            positions.setdefault(path, place)
+    return positions
 
 
 def _value(data: Any, path: str, position: _Position, positions: Mapping[str, _Position]) -> Value:

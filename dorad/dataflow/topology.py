@@ -9,13 +9,22 @@ from __future__ import annotations
 import logging
 import re
 from copy import deepcopy
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from msgspec.structs import replace
 
 from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.load import from_descriptor
-from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec
+from dorad.dataflow.model import (
+    Dataflow,
+    Input,
+    LogSource,
+    NodeKind,
+    NodeOutput,
+    NodeSpec,
+    Operator,
+    Source,
+)
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.nodes import read_one
 from dorad.dataflow.recording import keep_recorder
@@ -24,15 +33,12 @@ from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from typing import Any
-
-    from dorad.dataflow.model import Dataflow, Input, Operator, Source
 
     Code = Literal["not-found", "exists", "refused"]
 
 _log = logging.getLogger(__name__)
 
-_SPAWNED = (NodeKind.PATH, NodeKind.URL, NodeKind.SHELL, NodeKind.OPERATORS)
+_SPAWNED = (NodeKind.PATH, NodeKind.URL, NodeKind.SHELL, NodeKind.OPERATORS, NodeKind.ROS2)
 
 
 class TopologyError(ProblemError):
@@ -101,10 +107,10 @@ def replace_node(dataflow: Dataflow, node_id: str, definition: Mapping[str, Any]
         for node in descriptor["nodes"]
     ]
     consumed = {
-        source.output: f"{node.id}/{found.id}"
+        source.output: f"{node.id}/{entry.id}"
         for node in dataflow.nodes
-        for found in node.all_inputs
-        if isinstance(source := found.source, NodeOutput) and source.node == node_id
+        for entry in node.all_inputs
+        if isinstance(source := entry.source, NodeOutput) and source.node == node_id
     }
     for output, consumer in consumed.items():
         if output not in new.all_outputs:
@@ -127,19 +133,19 @@ def connect(
     Raises TopologyError.
     """
     output, (consumer, input_id) = _output(dataflow, source), _target(dataflow, target)
-    found = _input(consumer, input_id)
+    present = _input(consumer, input_id)
     if consumer.operators and _operator_of(consumer, input_id) is None:
         raise TopologyError(
             "not-found",
             f"`{consumer.id}` has no operator `{input_id.partition('/')[0]}`",
             f"write `{consumer.id}/<operator>/<input>`",
         )
-    if found is not None and found.source == output:
+    if present is not None and present.source == output:
         raise TopologyError("exists", f"`{source}` goes to `{target}` already")
-    if found is not None:
+    if present is not None:
         raise TopologyError(
             "exists",
-            f"the input `{target}` already receives `{found.source.text}`",
+            f"the input `{target}` already receives `{present.source.text}`",
             "disconnect that first, or choose another input",
         )
     descriptor = deepcopy(dataflow.descriptor)
@@ -155,16 +161,16 @@ def disconnect(dataflow: Dataflow, source: str, target: str) -> Dataflow:
     Raises TopologyError.
     """
     output, (consumer, input_id) = _output(dataflow, source), _target(dataflow, target)
-    found = _input(consumer, input_id)
-    if found is None:
+    entry = _input(consumer, input_id)
+    if entry is None:
         raise TopologyError(
             "not-found",
             f"`{consumer.id}` has no input `{input_id}`",
             did_you_mean(input_id, (other.id for other in consumer.all_inputs)),
         )
-    if found.source != output:
+    if entry.source != output:
         raise TopologyError(
-            "not-found", f"the input `{target}` receives `{found.source.text}`, not `{source}`"
+            "not-found", f"the input `{target}` receives `{entry.source.text}`, not `{source}`"
         )
     descriptor = deepcopy(dataflow.descriptor)
     body, name = _body(descriptor, consumer, input_id)
@@ -286,12 +292,12 @@ def _operator_of(node: NodeSpec, input_id: str) -> Operator | None:
 
 
 def _input(node: NodeSpec, input_id: str) -> Input | None:
-    return next((found for found in node.all_inputs if found.id == input_id), None)
+    return next((entry for entry in node.all_inputs if entry.id == input_id), None)
 
 
 def _keep_inputs(old: NodeSpec, new: NodeSpec) -> None:
     """Raise TopologyError unless both have the same inputs: the new node gets the old mailbox."""
-    were, are = ({found.id: found for found in node.all_inputs} for node in (old, new))
+    were, are = ({entry.id: entry for entry in node.all_inputs} for node in (old, new))
     for input_id in were.keys() | are.keys():
         was, now = were.get(input_id), are.get(input_id)
         if was is None or now is None:
@@ -348,12 +354,12 @@ def _body(descriptor: dict[str, Any], node: NodeSpec, input_id: str) -> tuple[di
 
 def _replaced(was: NodeSpec, now: NodeSpec) -> bool:
     """Return True if two definitions differ in anything but their edges."""
-    options = {found.id: replace(found, long_form=False) for found in was.all_inputs}
+    options = {entry.id: replace(entry, long_form=False) for entry in was.all_inputs}
     return _without_inputs(was) != _without_inputs(now) or any(
-        found.source == options[found.id].source
-        and replace(found, long_form=False) != options[found.id]
-        for found in now.all_inputs
-        if found.id in options
+        entry.source == options[entry.id].source
+        and replace(entry, long_form=False) != options[entry.id]
+        for entry in now.all_inputs
+        if entry.id in options
     )
 
 

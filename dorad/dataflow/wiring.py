@@ -8,16 +8,22 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from dorad.dataflow.kinds import ALL_KEYS
-from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec, QueuePolicy
+from dorad.dataflow.model import (
+    Input,
+    LogSource,
+    NodeKind,
+    NodeOutput,
+    NodeSpec,
+    QueuePolicy,
+    Source,
+)
 from dorad.dataflow.nearest import did_you_mean, nearest
-from dorad.dataflow.problems import hint_for
+from dorad.dataflow.problems import Problems, hint_for
 from dorad.phrases import first_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from dorad.dataflow.model import Input, Source
-    from dorad.dataflow.problems import Problems
     from dorad.dataflow.value import Value
 
 _MAX_LISTED = 12
@@ -78,13 +84,13 @@ def _resolve_sources(
 
 
 def _edges(node: NodeSpec) -> Iterator[_Edge]:
-    for found in node.inputs:
-        yield _Edge(node, found, f"{node.key}.inputs.{found.id}", node.id)
+    for entry in node.inputs:
+        yield _Edge(node, entry, f"{node.key}.inputs.{entry.id}", node.id)
     for index, operator in enumerate(node.operators):
         body = node.operator_key(index)
-        for found in operator.inputs:
-            key = f"{body}.inputs.{found.id}"
-            yield _Edge(node, found, key, f"{node.id}/{operator.id}")
+        for entry in operator.inputs:
+            key = f"{body}.inputs.{entry.id}"
+            yield _Edge(node, entry, key, f"{node.id}/{operator.id}")
 
 
 def _resolve(node: NodeSpec, by_id: Mapping[str, NodeSpec]) -> NodeSpec:
@@ -143,6 +149,13 @@ def _check_options(
         problems.error_in_name(
             values[f"{edge.key}.latched"],
             f"`{source.text}` carries printed lines, and the last one is not kept",
+        )
+    if edge.input.queue_policy is QueuePolicy.BACKPRESSURE and _is_printed(node, source.output):
+        problems.warn(
+            values[f"{edge.key}.queue_policy"],
+            f"`{source.text}` carries printed lines, which wait for no receiver: the oldest are"
+            " dropped, and counted, when the queue is full",
+            "give it a larger `queue_size`",
         )
     if node.id != edge.consumer.id or not node.operators:
         return

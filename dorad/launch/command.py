@@ -7,16 +7,31 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import re
 import shlex
+import shutil
 import sys
+from collections.abc import Iterable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 from msgspec import Struct, field
 
-from dorad.dataflow.model import RECORDER, REPLAYER, NodeKind
+from dorad.dataflow.gitsources import FOLDER as GIT_FOLDER
+from dorad.dataflow.gitsources import Reference, base_of
+from dorad.dataflow.model import (
+    ARCH,
+    RECORDER,
+    REPLAYER,
+    ROS2,
+    Dataflow,
+    NodeKind,
+    NodeSpec,
+    ros2_words,
+)
 from dorad.launch import environment, operators, programs
 from dorad.launch.helper import helper_environment
 from dorad.launch.model import Command, Identity, LaunchError, NoFileError
@@ -24,14 +39,9 @@ from dorad.launch.secrets import find_secret
 from dorad.node.runtime.config import CONFIG
 from dorad.realtime.schedule import schedule_of
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from dorad.dataflow.model import Dataflow, NodeSpec
-
 _log = logging.getLogger(__name__)
 _SHELL = "/bin/sh"
-OWN_PROGRAMS = {RECORDER: "dorad.record.node", REPLAYER: "dorad.record.replaynode"}
+OWN_PROGRAMS = {RECORDER: "dorad.record.recorder.node", REPLAYER: "dorad.record.replay.node"}
 """Programs of nodes that are part of dora. They run in its own environment."""
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})")
@@ -44,6 +54,31 @@ class Runner(NamedTuple):
 
     node: str
     operator: str | None
+
+
+class NodeRights:
+    """Whom nodes run as, and what they may have. These are the rules of `dora run`."""
+
+    def __init__(self, secrets: Iterable[Path] = ()) -> None:
+        """Take secrets from these folders."""
+        self._secrets = tuple(secrets)
+
+    def identity(self, node: NodeSpec) -> Identity:
+        """Return the user of a node, its groups and its folder. Raises LaunchError."""
+        return Identity(node.user or "", node.groups)
+
+    def sandboxed(self, node_id: str) -> bool:
+        """Return True if a node loses the rights that most nodes never need."""
+        del node_id
+        return True
+
+    def link_user(self) -> str:
+        """Return the user of the link process; empty is the spawner's. Raises LaunchError."""
+        return ""
+
+    def secret(self, name: str) -> Path:
+        """Return the file of a secret. Raises LaunchError."""
+        return find_secret(name, self._secrets)
 
 
 class LaunchContext(Struct, frozen=True):
@@ -61,15 +96,7 @@ class LaunchContext(Struct, frozen=True):
     """The value of DORA_RUN_PARENT_PID."""
     dataflow_name: str = ""
     """The name of the dataflow; empty if it has none."""
-    identity: Callable[[NodeSpec], Identity] = lambda node: Identity(node.user or "", node.groups)
-    """Returns the user that a node runs as, with its groups and its folder. Raises LaunchError."""
-    sandboxed: Callable[[str], bool] = lambda _: True
-    """Returns whether the node with this id loses the rights that most nodes never need."""
-    link_user: Callable[[], str] = lambda: ""
-    """Returns the user that the link process runs as; empty is the user of the spawner. Raises
-    LaunchError."""
-    secret: Callable[[str], Path] = lambda name: find_secret(name, ())
-    """Returns the file of the secret with this name. Raises LaunchError."""
+    rights: NodeRights = field(default_factory=NodeRights)
     own_environment: Path | None = field(default_factory=programs.own_environment)
     """`bin` of the virtual environment that dora runs from."""
 
@@ -89,10 +116,15 @@ def command_for(
     env = environment.layered_environment(
         context.environ, context.dataflow.env, context.run_env, node.own_env
     )
-    identity = context.identity(node)
-    secrets = {name: context.secret(name) for name in node.secrets}
+    identity = context.rights.identity(node)
+    secrets = {name: context.rights.secret(name) for name in node.secrets}
     warnings = environment.left_out(context.run_env)
     folder = programs.folder_of(node, context.dataflow)
+    if node.git is not None and folder == base_of(node, context.dataflow):
+        raise NoFileError(
+            f"its source {Reference.of(node.git)} was not fetched into {folder / GIT_FOLDER} "
+            "(run `dora build`)"
+        )
     programs.check_open(folder)
     if folder != context.dataflow.base_dir and not folder.is_dir():
         raise NoFileError(f"`deploy.working_dir`: there is no folder {folder} on this machine")
@@ -102,11 +134,15 @@ def command_for(
             _check_shell_allowed(context)
             argv = [_SHELL, "-c", node.args or ""]
             _activate(node, context, env, programs.environment_bin(env, context.own_environment))
+        case NodeKind.PATH if (words := ros2_words(node.path or "")) is not None:
+            argv = [*_ros2(folder, env), *words, *args]
         case NodeKind.PATH:
             path = _expand(node.path or "", context.environ, warnings)
             argv = [*_program(node, path, folder, context, env), *args]
         case NodeKind.URL if downloaded is not None:
             argv = [*_program(node, str(downloaded), folder, context, env), *args]
+        case NodeKind.ROS2:
+            argv = [*_bridge(node, folder, env), *args]
         case NodeKind.OPERATORS:
             env[CONFIG] = operators.runtime_config(node, folder)
             argv = [*_python(node, folder, context, env), "-u", "-c", operators.code(node)]
@@ -126,7 +162,7 @@ def command_for(
         schedule_of(node.realtime),
         node.resources,
         identity,
-        context.sandboxed(node.id),
+        context.rights.sandboxed(node.id),
         context.dataflow_name,
         secrets,
         tuple(warnings),
@@ -149,24 +185,59 @@ def _link_command(context: LaunchContext, node_config: str) -> Command:
         (sys.executable, "-m", "dorad.link"),
         Path("/"),
         env,
-        identity=Identity(context.link_user()),
+        identity=Identity(context.rights.link_user()),
         dataflow_name=context.dataflow_name,
     )
 
 
-def python_files(context: LaunchContext, dataflow: Dataflow) -> dict[Path, tuple[Runner, ...]]:
-    """Return the Python files of a dataflow, each with the nodes and operators that run it."""
-    found: dict[Path, tuple[Runner, ...]] = {}
+def _bridge(node: NodeSpec, folder: Path, env: dict[str, str]) -> list[str]:
+    """Return the words that start a bridge to ROS 2; add its configuration to `env`.
+
+    Raises:
+        LaunchError: there is no ROS 2 for it.
+    """
+    # Few dataflows need what it imports.
+    from dorad.ros2 import environment as ros2_environment
+    from dorad.ros2 import start as ros2_start
+
+    assert node.ros2 is not None
+    try:
+        ros2_environment.choose(node.ros2.setup, folder, env)
+    except ros2_environment.SetupError as error:
+        raise LaunchError(str(error)) from error
+    env[ros2_start.CONFIG] = msgspec.json.encode(node.ros2).decode()
+    return [sys.executable, "-P", "-m", ros2_start.__name__]
+
+
+def _ros2(folder: Path, env: Mapping[str, str]) -> list[str]:
+    """Return the words that run `ros2` as a node. Raises LaunchError if there is no ROS 2."""
+    from dorad.launch import ros2launch
+    from dorad.ros2.environment import SetupError, choose
+
+    if shutil.which(ROS2, path=env.get("PATH")) is None:
+        try:
+            choose(None, folder, env)  # which the node enters; that takes a second
+        except SetupError as error:
+            raise LaunchError(str(error)) from error
+    return [sys.executable, "-P", "-m", ros2launch.__name__]
+
+
+def program_files(context: LaunchContext, dataflow: Dataflow) -> dict[Path, tuple[Runner, ...]]:
+    """Return the files that nodes and operators run, each with these.
+
+    They are Python files and built programs; a command from PATH is not one of the dataflow.
+    """
+    files: dict[Path, tuple[Runner, ...]] = {}
     for node in dataflow.nodes:
         folder = programs.folder_of(node, dataflow)
         runs: list[tuple[str, str | None]] = [(each.source, each.id) for each in node.operators]
-        if node.kind is NodeKind.PATH and node.path is not None:
+        if node.kind is NodeKind.PATH and node.path is not None and ros2_words(node.path) is None:
             runs.append((_expand(node.path, context.environ, []), None))
         for source, operator in runs:
             path = folder / source
-            if path.suffix == ".py":
-                found[path] = (*found.get(path, ()), Runner(node.id, operator))
-    return found
+            if path.suffix == ".py" or (operator is None and "/" in source):
+                files[path] = (*files.get(path, ()), Runner(node.id, operator))
+    return files
 
 
 def _check_shell_allowed(context: LaunchContext) -> None:
@@ -209,12 +280,12 @@ def _uv_program(
     if not path.endswith(".py"):
         # uv looks up any other name among the commands of its project.
         program = folder / path
-        found = program.is_file() or "/" in path
+        is_file = program.is_file() or "/" in path
         programs.activate_for_uv(env, folder, context.own_environment)
         return [
             programs.find_uv(on_path),
             "run",
-            str(programs.find_program(path, folder, on_path)) if found else path,
+            str(programs.find_program(path, folder, on_path)) if is_file else path,
         ]
     script = str(programs.find_program(path, folder, on_path))
     return [*_uv_python(node, folder, context, env, builds=bool(node.build)), "-u", script]
@@ -256,9 +327,11 @@ def _activate(
 def _expand(path: str, environ: Mapping[str, str], warnings: list[str]) -> str:
     def value(match: re.Match[str]) -> str:
         name = match[1] or match[2]
+        if name == ARCH:
+            return environ.get(ARCH) or platform.machine()
         if name in _EXPANDED and name in environ:
             return environ[name]
-        known = ", ".join(_EXPANDED)
+        known = ", ".join((*_EXPANDED, ARCH))
         warnings.append(f"path: `{match[0]}` is left as it is; only {known} are expanded")
         return match[0]
 

@@ -27,14 +27,14 @@ def children(pid: int) -> list[int]:
     # `dora run` waits for the end of its process holder, which would have to import pathlib.
     if not os.path.exists(f"/proc/self/task/{os.getpid()}/children"):  # noqa: PTH110 - as above
         return _children_by_psutil(pid)
-    found: list[int] = []
+    pids: list[int] = []
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in os.listdir(f"/proc/{pid}/task"):  # noqa: PTH208 - as above
             # If a thread has just ended, another one has its children now.
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):
                 with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:  # noqa: PTH123
-                    found += map(int, file.read().split())
-    return found
+                    pids += map(int, file.read().split())
+    return pids
 
 
 def _children_by_psutil(pid: int) -> list[int]:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dorad.dataflow.env import is_loader, is_reserved
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 COMPAT_FOLDER = Path(__file__).parents[1] / "compat"
 """Contains the `dora` module that nodes import, even if another one is installed."""

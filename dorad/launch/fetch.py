@@ -14,16 +14,11 @@ import socket
 import sys
 import tempfile
 import urllib.parse
+from collections.abc import Iterator, Set
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from dorad.launch.helper import LocalHelpers, helper_environment
+from dorad.launch.helper import HelperHost, LocalHelpers, helper_environment
 from dorad.launch.model import Command, LaunchError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Set
-
-    from dorad.launch.helper import HelperHost
 
 MAX_BYTES = 1 << 30
 """Maximum size of one file."""
@@ -122,12 +117,12 @@ class Downloads:
     def _is_right(self, path: Path, sha256: str) -> bool:
         """Return True if the file exists and its checksum is right; check each version once."""
         try:
-            found = _identity(path)
-            if self._checked.get(path) != found:
+            identity = _identity(path)
+            if self._checked.get(path) != identity:
                 if _checksum(path) != sha256.lower():
                     _log.warning("%s was changed; it is downloaded again", path)
                     return False
-                self._checked[path] = found
+                self._checked[path] = identity
         except FileNotFoundError:
             return False
         return True
@@ -151,9 +146,9 @@ class Downloads:
 
     def _finish(self, url: str, partial: Path, target: Path, sha256: str | None) -> None:
         """Check a complete download and rename it to `target`. Raises OSError, LaunchError."""
-        if sha256 is not None and (found := _checksum(partial)) != sha256.lower():
+        if sha256 is not None and (checksum := _checksum(partial)) != sha256.lower():
             raise LaunchError(
-                f"{url} does not match path_sha256: its sha256 is {found}, expected {sha256}"
+                f"{url} does not match path_sha256: its sha256 is {checksum}, expected {sha256}"
             )
         partial.chmod(0o755)
         with partial.open("rb") as file:
@@ -242,8 +237,8 @@ def _make_folders(folder: Path, top: Path) -> None:
 
 
 def _identity(path: Path) -> tuple[int, int, int]:
-    found = path.stat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = path.stat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _checksum(path: Path) -> str:

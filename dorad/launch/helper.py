@@ -9,16 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from typing import Protocol
 
-from dorad.launch.model import Exit, LaunchError
+from dorad.launch.model import Command, Exit, LaunchError
 from dorad.launch.spawner import Process
 from dorad.procinfo import start_time
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.launch.model import Command
 
 LINK = "DORA_LINK_DESCRIPTOR"
 """The variable that holds the number of a helper's second descriptor."""

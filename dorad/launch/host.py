@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Protocol
 
 from msgspec import Struct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from dorad.launch.helper import HelperHost
     from dorad.launch.model import Command, Exit
     from dorad.launch.spawner import Process
+
+
+_log = logging.getLogger(__name__)
 
 
 class FdStore(Protocol):
@@ -36,6 +40,17 @@ class NoStore:
 
     def drop(self, name: str) -> None:
         """Do nothing."""
+
+
+class HostListener:
+    """Learns what goes wrong with a host. This one only logs it."""
+
+    def on_died(self) -> None:
+        """Handle that the host has died and all its processes have ended."""
+
+    def on_problem(self, text: str) -> None:
+        """Handle one line about descriptors or states that the host cannot keep."""
+        _log.warning(text)
 
 
 class KeptProcess(Struct, frozen=True):
@@ -73,10 +88,6 @@ class Host(Protocol):
     """Starts helpers of the daemon."""
     died: bool
     """Whether it, and every process with it, ended unexpectedly."""
-    on_died: Callable[[], None]
-    """Called when it has died and all its processes have ended."""
-    on_problem: Callable[[str], None]
-    """Called with one line when descriptors cannot be kept."""
 
     async def spawn(
         self, command: Command, stdout_fd: int, stderr_fd: int, *, tag: str = ""

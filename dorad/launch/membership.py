@@ -63,12 +63,12 @@ def groups_in(text: str) -> list[str]:
     A machine may have both, and a container may use a different one from its host. In both, an
     unprivileged process can neither leave its group nor create one outside its own.
     """
-    found = []
+    groups = []
     for line in text.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers in _HIERARCHIES:
-            found.append(path)
-    return found
+            groups.append(path)
+    return groups
 
 
 def lineage(pid: int) -> list[int]:

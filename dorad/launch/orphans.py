@@ -13,16 +13,13 @@ import os
 import select
 import signal
 import time
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from msgspec import Struct
 
 from dorad.launch.model import LaunchError
 from dorad.procinfo import is_alive, stat_fields
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
 
 VARIABLE = "DORA_DAEMON"
 _RECHECK_SECONDS = 0.02
@@ -58,14 +55,14 @@ def find(mark: str, spare: Collection[int] = ()) -> list[Orphan]:
         below.setdefault(process.parent, []).append(pid)
 
     def family(roots: Collection[int], stop: Collection[int]) -> set[int]:
-        found: set[int] = set()
+        pids: set[int] = set()
         heads = [pid for pid in roots if pid not in stop]
         while heads:
             pid = heads.pop()
-            if pid not in found:
-                found.add(pid)
+            if pid not in pids:
+                pids.add(pid)
                 heads += [child for child in below.get(pid, ()) if child not in stop]
-        return found
+        return pids
 
     ours = {pid for pid, process in seen.items() if _carries(process.mark, mark)}
     others = {pid for pid, process in seen.items() if process.mark is not None} - ours
@@ -80,13 +77,13 @@ def end(mark: str, spare: Collection[int] = (), seconds: float = 10.0) -> list[O
         LaunchError: some still run after `seconds`.
     """
     give_up_at = time.monotonic() + seconds
-    found: set[Orphan] = set()
+    orphans: set[Orphan] = set()
     while True:
         # One without the mark is found below its parent only: `find` misses it once that has died.
-        found.update(find(mark, spare))
-        running = [orphan for orphan in found if is_alive(orphan.pid, orphan.started)]
+        orphans.update(find(mark, spare))
+        running = [orphan for orphan in orphans if is_alive(orphan.pid, orphan.started)]
         if not running:
-            return sorted(found, key=lambda orphan: orphan.pid)
+            return sorted(orphans, key=lambda orphan: orphan.pid)
         if time.monotonic() > give_up_at:
             pids = ", ".join(str(orphan.pid) for orphan in running[:10])
             raise LaunchError(f"processes left by an earlier dorad cannot be ended: {pids}")

@@ -19,13 +19,15 @@ def set_subreaper(enabled: bool) -> None:
     _prctl(_PR_SET_CHILD_SUBREAPER, int(enabled))
 
 
-def die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int, number: int = signal.SIGKILL) -> None:
     """Make the kernel kill this process when `parent` dies, even after it executes a program.
+
+    It sends the signal `number`.
 
     Raises:
         OSError: the kernel refuses, or `parent` has died already.
     """
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:
         raise ProcessLookupError
 

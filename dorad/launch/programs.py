@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dorad.dataflow import gitsources
 from dorad.dataflow.nearest import did_you_mean
 from dorad.launch.model import LaunchError, NoFileError
 
@@ -29,15 +30,15 @@ if TYPE_CHECKING:
 
 
 def folder_of(node: NodeSpec, dataflow: Dataflow) -> Path:
-    """Return the folder of a node: its `deploy.working_dir`, or that of the dataflow's file.
+    """Return the folder of a node: what was fetched for its `git`, else that of the file.
 
-    A node without `deploy` has that of the dataflow. A relative `working_dir` is relative to the
-    folder of the file.
+    Raises:
+        LaunchError: it cannot be read what was fetched.
     """
-    deploy = node.deploy or dataflow.deploy
-    if deploy is None or deploy.working_dir is None:
-        return dataflow.base_dir
-    return dataflow.base_dir / Path(deploy.working_dir).expanduser()
+    try:
+        return gitsources.folder_of(node, dataflow)
+    except gitsources.GitSourceError as error:
+        raise LaunchError(str(error)) from error
 
 
 def own_environment() -> Path | None:
@@ -103,8 +104,8 @@ def find_program(name: str, working_dir: Path, path: str) -> Path:
                 f"{here} may not be read by the user {os.geteuid()} (`chmod +r` permits it)"
             )
         return here
-    if "/" not in name and (found := shutil.which(name, path=path)):
-        return Path(found).absolute()
+    if "/" not in name and (program := shutil.which(name, path=path)):
+        return Path(program).absolute()
     if here.is_file():
         raise LaunchError(f"{here} is not executable (`chmod +x` makes it so)")
     if here.is_dir() and ("/" in name or is_script):
@@ -138,10 +139,10 @@ def find_uv(path: str) -> str:
     Raises:
         LaunchError: PATH has no such command.
     """
-    found = shutil.which("uv", path=path)
-    if found is None:
+    program = shutil.which("uv", path=path)
+    if program is None:
         raise LaunchError("--uv needs the `uv` command, which is not on PATH")
-    return found
+    return program
 
 
 def _not_found(name: str, here: Path, path: str) -> str:

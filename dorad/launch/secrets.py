@@ -11,15 +11,12 @@ import os
 import re
 import shutil
 import stat
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dorad.dataflow.secrets import MAX_SECRET
 from dorad.launch.model import LaunchError, RefusedError
 from dorad.procinfo import is_alive
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """The variable with the folder of a process's secrets. systemd uses the same one."""
@@ -55,14 +52,14 @@ def find_secret(name: str, folders: Iterable[Path]) -> Path:
     for folder in folders:
         path = folder / name
         try:
-            found = path.stat()
+            status = path.stat()
         except FileNotFoundError:
             continue
         except OSError as error:
             raise RefusedError(
                 f"secret `{name}`: {path} cannot be read: {error.strerror}"
             ) from None
-        _check(name, path, found)
+        _check(name, path, status)
         return path
     raise RefusedError(
         f"secret `{name}` is not on this machine; on a robot of a fleet set it with"
@@ -70,18 +67,18 @@ def find_secret(name: str, folders: Iterable[Path]) -> Path:
     )
 
 
-def _check(name: str, path: Path, found: os.stat_result) -> None:
-    if not stat.S_ISREG(found.st_mode):
+def _check(name: str, path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
         raise LaunchError(f"secret `{name}`: {path} is not a file")
-    if found.st_mode & 0o027:
+    if status.st_mode & 0o027:
         raise LaunchError(
             f"secret `{name}`: others may use {path}, whose mode is"
-            f" {stat.S_IMODE(found.st_mode):04o}; `chmod 600 {path}`, and replace the value if"
+            f" {stat.S_IMODE(status.st_mode):04o}; `chmod 600 {path}`, and replace the value if"
             " another user can have read it"
         )
-    if not 0 < found.st_size <= MAX_SECRET:
+    if not 0 < status.st_size <= MAX_SECRET:
         raise LaunchError(
-            f"secret `{name}`: {path} has {found.st_size} bytes; 1 to {MAX_SECRET} are possible"
+            f"secret `{name}`: {path} has {status.st_size} bytes; 1 to {MAX_SECRET} are possible"
         )
 
 
@@ -175,8 +172,8 @@ class CredentialFolders:
 def _make_private(folder: Path) -> None:
     """Create a folder in a place where all users may create folders. Raises OSError."""
     folder.mkdir(mode=0o700, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o077:
         raise PermissionError(0, f"{folder} belongs to another user or is open to others")
 
 

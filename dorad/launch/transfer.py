@@ -14,13 +14,9 @@ import signal
 import sys
 import urllib.error
 import urllib.request
-from http.client import HTTPException
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from http.client import HTTPMessage
-    from typing import IO
+from collections.abc import Iterator
+from http.client import HTTPException, HTTPMessage
+from typing import IO, Any
 
 _CHUNK = 1 << 16
 _STALL_SECONDS = 30.0

@@ -48,13 +48,13 @@ class SendQueue:
         """Whether something waits to be sent."""
         return bool(self._waiting)
 
-    def try_send(self, packet: bytes, fds: Sequence[int] = ()) -> bool:
+    def try_send(self, packet: bytes) -> bool:
         """Send a packet now; return False if the socket, or an earlier packet, makes it wait.
 
         Raises:
             OSError: the peer has closed its end.
         """
-        return not self._waiting and self._try(packet, fds) is not None
+        return not self._waiting and self._try(packet, ()) is not None
 
     def send(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Send now, or queue what the socket does not take.

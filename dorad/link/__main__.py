@@ -4,13 +4,11 @@ It attaches as the node that DORA_NODE_CONFIG names, and gets its configuration 
 ends when the dataflow stops it, or with the daemon.
 """
 
-from __future__ import annotations
-
-import ctypes
 import logging
 import os
 import sys
 
+from dorad.heap import keep_freed
 from dorad.launch.confine import confine
 from dorad.launch.prctl import hide_memory
 from dorad.link.config import decode
@@ -18,28 +16,15 @@ from dorad.node import attach, protocol
 
 _log = logging.getLogger(__package__)
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-MAX_HEAP_BLOCK = 32 << 20
-"""The C library accepts no larger one."""
 KEPT_BYTES = 64 << 20
 
 MAX_FILES = 4096
 """Descriptors: `MAX_MACHINES` connections, and those of strangers that are not closed yet."""
 
 
-def keep_freed_memory() -> None:
-    """Let the C library reuse memory of large messages instead of giving it back to the kernel.
-
-    Faulting it in again for each message of 1 MiB costs as much as copying it.
-    """
-    library = ctypes.CDLL(None)
-    library.mallopt(_M_MMAP_THRESHOLD, MAX_HEAP_BLOCK)
-    library.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
-
-
 def main() -> int:
     """Serve; return the exit code."""
-    keep_freed_memory()
+    keep_freed(KEPT_BYTES)
     # The default format, from which the daemon reads the level.
     logging.basicConfig(stream=sys.stderr, level=logging.INFO)
     try:
@@ -53,7 +38,9 @@ def main() -> int:
         hide_memory()  # after the change of user, which would reset it
         from dorad.link.process import LinkProcess  # after `confine`
         from dorad.link.reporting import report_ended
+        from dorad.link.settings import RUNTIME
 
+        os.environ["ZENOH_RUNTIME"] = RUNTIME
         try:
             LinkProcess(config, connection).run()
         except RuntimeError as error:

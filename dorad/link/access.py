@@ -4,12 +4,8 @@ Zenoh compares each key with the common name in the certificate of the connectio
 does not say over which connection it came. Pure.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
+from collections.abc import Iterable
+from typing import Any
 
 MAX_COMMON_NAME = 64
 """Characters of a machine's name that its certificate has as the common name."""

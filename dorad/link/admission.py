@@ -10,8 +10,6 @@ Whatever is over a limit is closed, and it is always the host with the most conn
 its oldest one. So a host with few connections, such as a peer, gets in beside any other.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 
@@ -169,16 +167,16 @@ class Admission:
 
     def overdue(self, now_s: float) -> list[tuple[int, Refusal]]:
         """Return the connections that have taken too long, and at what."""
-        found = []
+        late = []
         for key, each in self._connections.items():
             age_s = now_s - each.since_s
             if each.place is not None and age_s >= HANDSHAKE_S:
-                found.append((key, Refusal.LATE))
+                late.append((key, Refusal.LATE))
             elif each.place is None and each.ready and age_s >= READY_S:
-                found.append((key, Refusal.CROWDED))
+                late.append((key, Refusal.CROWDED))
             elif each.place is None and not each.ready and age_s >= GREETING_S:
-                found.append((key, Refusal.SLOW))
-        return found
+                late.append((key, Refusal.SLOW))
+        return late
 
     def _ready(self) -> list[int]:
         return [key for key, each in self._connections.items() if each.ready and each.place is None]

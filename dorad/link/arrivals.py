@@ -3,25 +3,18 @@
 Only one thread at a time may call any of this; see `process`.
 """
 
-from __future__ import annotations
-
 import logging
 import time
-from typing import TYPE_CHECKING
 
 from dorad.link import frames, hello
-from dorad.link.delivery import NoMemory
-from dorad.link.frames import Ack, FrameError
+from dorad.link.channels import Channels
+from dorad.link.delivery import Delivery, push
+from dorad.link.frames import Ack, Frame, FrameError
 from dorad.link.incoming import Arrived
+from dorad.link.machine import In, Machine
+from dorad.link.reporting import Reporter
 from dorad.link.reports import EVENTS, ChannelEvent
-
-if TYPE_CHECKING:
-    from dorad.link.channels import Channels
-    from dorad.link.delivery import Delivery
-    from dorad.link.frames import Frame
-    from dorad.link.machine import In, Machine
-    from dorad.link.reporting import Reporter
-    from dorad.link.session import Received, Session
+from dorad.link.session import Received, Session
 
 _log = logging.getLogger(__name__)
 
@@ -120,28 +113,26 @@ class Arrivals:
             for out in machine.outgoing:
                 out.channel.acknowledge(frame)
             return
-        number = frame.opening.channel
+        number = frame.opening[0]
         each = self._channels.ins.get(number)
         if each is None and number < self._channels.next_number:
             return  # a channel that was removed while the frame was on its way
         if each is None or each.machine is not machine:
             raise FrameError(f"channel {number} is not one of this machine")
         each.channel.arrive(frame, self._delivery.allocate)
-        if each.channel.arrived:
-            self._deliver(each)
+        self._deliver(each)
         self._ack_due |= each.channel.ack_due
 
     def _deliver_blocked(self) -> bool:
         """Deliver messages that had no room before; return False if there were none."""
         busy = False
         for each in self._channels.ins.values():
-            if each.channel.arrived:
-                busy |= self._deliver(each)
+            busy |= self._deliver(each)
         return busy
 
     def _deliver(self, each: In) -> bool:
         """Push what has arrived on a channel into the queues here, as far as they have room."""
-        channel, delivery, output = each.channel, self._delivery, each.spec.output
+        channel, delivery, output = each.channel, self._delivery, each.output
         busy = False
         while channel.arrived:
             item = channel.arrived[0]
@@ -152,11 +143,7 @@ class Arrivals:
                 if each.blocked:
                     each.blocked = False
                     delivery.unblock(output)
-                if delivery.push(output, item):
-                    each.latency_ns += max(0, time.time_ns() - item.content.stamp)
-                    each.latencies += 1
-                elif isinstance(item.memory, NoMemory):
-                    _log.warning("%s: %s", each.spec.name, item.memory.reason)
+                push(delivery, each, item)
             else:
                 event = ChannelEvent(
                     each.spec.name, each.spec.machine, EVENTS[item.kind], item.text

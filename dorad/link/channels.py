@@ -3,29 +3,23 @@
 Only one thread at a time may call any of this; see `process`.
 """
 
-from __future__ import annotations
-
 import logging
 import secrets
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
+from typing import Any
 
+from dorad.link.config import ChannelIn, ChannelOut, LinkConfig
+from dorad.link.delivery import Delivery
 from dorad.link.forward import ForwardedInput
 from dorad.link.greeting import Greeting
+from dorad.link.hello import Grant
 from dorad.link.machine import In, Machine, Out
 from dorad.link.numbering import Mark
 from dorad.link.outgoing import Outgoing
 from dorad.link.pace import Pace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from typing import Any
-
-    from dorad.link.config import ChannelIn, ChannelOut, LinkConfig
-    from dorad.link.delivery import Delivery
-    from dorad.link.hello import Grant
-    from dorad.link.session import Session
-    from dorad.node.connection import DaemonConnection
+from dorad.link.session import Session
+from dorad.node.connection import DaemonConnection
 
 _log = logging.getLogger(__name__)
 
@@ -34,13 +28,18 @@ class Channels:
     """All machines, and all channels to and from them."""
 
     def __init__(
-        self, connection: DaemonConnection, delivery: Delivery, incarnation: int, session: Session
+        self,
+        connection: DaemonConnection,
+        delivery: Delivery,
+        incarnation: int,
+        session: Session,
+        ins: dict[int, In],
     ) -> None:
-        """`incarnation` is that of this process."""
+        """`incarnation` is that of this process; `ins` gets the incoming channels."""
         self.incarnation = incarnation
         self.machines: dict[str, Machine] = {}
         self.outs: list[Out] = []
-        self.ins: dict[int, In] = {}
+        self.ins = ins
         """By the number that this process has given the channel."""
         self.next_number = 0
         self._connection = connection

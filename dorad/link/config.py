@@ -4,8 +4,6 @@ It comes over the process's connection, with the welcome and at each change: a v
 environment could be read by other processes of its user, and has an upper bound.
 """
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

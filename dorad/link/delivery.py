@@ -13,13 +13,19 @@ from typing import TYPE_CHECKING, Any
 from dorad.link.frames import Content
 from dorad.link.numbering import count_missing
 from dorad.node.latching import keep, send_last
-from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample
+from dorad.shm import hops
+from dorad.shm.layout import BEYOND_NS
+from dorad.shm.pool import Pool, Sample
 
 if TYPE_CHECKING:
     from dorad.link.incoming import Arrived, Memory
+    from dorad.link.machine import In
     from dorad.node.connection import DaemonConnection
     from dorad.node.latching import KeptMessage
     from dorad.shm.outlet import Outlet
+
+_CONTEXT = b"traceparent"
+"""In the metadata of all messages with a trace context of OpenTelemetry."""
 
 _log = logging.getLogger(__name__)
 
@@ -40,29 +46,31 @@ class Delivery:
     def __init__(self, connection: DaemonConnection, keep: int) -> None:
         """`keep` is the size of the shared memory that the pool keeps while idle, in bytes."""
         self._connection = connection
-        self._pool = Pool(connection.grow, connection.retire, keep)
-        self._trim_due_ns = 0
-        self._kept: dict[str, KeptMessage] = {}
-        """The last messages of outputs without a receiver, for late subscribers."""
-        self._reached: dict[str, tuple[tuple[Outlet, ...], int, int]] = {}
+        self.outlets = connection.outlets
+        """By output: the ends of the edges of its receivers."""
+        self.pool = Pool(connection.grow, connection.retire, keep)
+        self._kept: dict[str, KeptMessage | None] = {}
+        """The last messages of outputs without a receiver, for late subscribers; None if it cannot
+        be kept."""
+        self.reached: dict[str, tuple[tuple[Outlet, ...], int, int]] = {}
         """By output: where the last message went, its numbering, and the number after it."""
 
     def allocate(self, size: int) -> Sample | NoMemory:
         """Return shared memory for a payload, or `NoMemory` if that is full."""
         try:
-            return self._pool.take(size)
+            return self.pool.take(size)
         except OSError as error:
             return NoMemory(f"a message of {size} bytes cannot be delivered: {error}")
 
     def drop(self, memory: Memory) -> None:
         """Take back the memory of a message that never became complete."""
         if isinstance(memory, Sample):
-            self._pool.sent(memory, [])
+            self.pool.sent(memory, [])
 
     def is_blocked(self, output: str) -> bool:
         """Return True if an input with backpressure has no room; its taking rings `space` then."""
         blocked = False
-        for outlet in self._connection.outlets.get(output, ()):
+        for outlet in self.outlets.get(output, ()):
             if outlet.blocking and not outlet.closed and outlet.full():
                 outlet.announce_waiting(True)
                 if outlet.full():
@@ -73,7 +81,7 @@ class Delivery:
 
     def unblock(self, output: str) -> None:
         """Stop waiting for room."""
-        for outlet in self._connection.outlets.get(output, ()):
+        for outlet in self.outlets.get(output, ()):
             if outlet.blocking:
                 outlet.announce_waiting(False)
 
@@ -86,36 +94,42 @@ class Delivery:
         if isinstance(memory, NoMemory):
             return False
         assert memory is None or isinstance(memory, Sample)
-        receivers = self._connection.outlets.get(output, ())
+        receivers = self.outlets.get(output, ())
         if receivers:
             self._kept.pop(output, None)
         else:
             self._keep(output, arrived, memory)
-        outlets, content = self._lacking(output, receivers, arrived), arrived.content
+        content, outlets = arrived.content, receivers
+        reached = self.reached.pop(output, None)
+        if reached != (receivers, arrived.numbering.id, arrived.number):
+            outlets = self._lacking(output, receivers, arrived, reached)
         if content.flags:
             outlets = tuple([outlet.lane or outlet for outlet in outlets])
         try:
-            self._pool.push(outlets, content, arrived.metadata, arrived.payload, memory)
+            self.pool.push(outlets, content, arrived.metadata, arrived.payload, memory)
         except OSError as error:
             _log.debug("output %s: %s", output, error)
             return False
         if len(outlets) == len(receivers):
-            self._reached[output] = (receivers, arrived.numbering.id, arrived.number + 1)
-        # Not by the time of the message, which is the word of another machine.
-        now_ns = time.monotonic_ns()
-        if now_ns > self._trim_due_ns:
-            self._trim_due_ns = now_ns + TRIM_EVERY_NS
-            self._pool.trim(now_ns)
+            self.reached[output] = (receivers, arrived.numbering.id, arrived.number + 1)
         return True
 
+    def record_context(self, output: str, arrived: Arrived) -> None:
+        """Record the trace context that a message carries, as its sender does on its machine."""
+        receivers = self.outlets.get(output)
+        if hops.context is not None and receivers:
+            words, stamp = self._connection.box.words, arrived.content.stamp
+            hops.context(words, receivers[0].output, stamp, arrived.metadata)
+
     def _lacking(
-        self, output: str, receivers: tuple[Outlet, ...], arrived: Arrived
+        self,
+        output: str,
+        receivers: tuple[Outlet, ...],
+        arrived: Arrived,
+        reached: tuple[tuple[Outlet, ...], int, int] | None,
     ) -> tuple[Outlet, ...]:
         """Return the receivers that lack a message, after counting what they lack before it."""
         (numbering, begin), number = arrived.numbering, arrived.number
-        reached = self._reached.pop(output, None)
-        if reached == (receivers, numbering, number):
-            return receivers
         if reached is not None and reached[1] == numbering:
             begin = reached[2]
         lacking = count_missing(receivers, numbering, number, begin)
@@ -128,26 +142,38 @@ class Delivery:
     def _keep(self, output: str, arrived: Arrived, sample: Sample | None) -> None:
         stamp, code, length, nulls, size, _ = arrived.content
         whole = ((0, arrived.payload),) if arrived.payload else ()
-        kept = keep(stamp, (code, length, nulls, size, whole), arrived.metadata, sample)
-        if kept is None:
-            self._kept.pop(output, None)  # an earlier message is not the last one
-        else:
-            self._kept[output] = kept
+        encoded = (code, length, nulls, size, whole)
+        self._kept[output] = keep(stamp, encoded, arrived.metadata, sample)
 
-    def catch_up(self) -> None:
-        """Send the last messages to latched inputs that have subscribed late."""
+    def catch_up(self, now_s: float) -> None:
+        """Do what can wait: give memory back, send last messages to latched late subscribers."""
+        self.pool.trim(int(now_s * 1e9))
         late = self._connection.late_outputs
         while late:
             output = late.pop()
-            outlets = self._connection.outlets.get(output)
+            outlets = self.outlets.get(output)
             if outlets:
-                send_last(outlets, self._pool, self._kept.pop(output, None), self._push_kept)
+                send_last(outlets, self.pool, self._kept.pop(output, None), self._push_kept)
 
     def _push_kept(self, outlets: tuple[Outlet, ...], last: KeptMessage) -> None:
         code, length, nulls, size, parts = last.encoded
         payload = bytes(parts[0][1]) if parts else b""
         content = Content(last.stamp, code, length, nulls, size, 0)
         try:
-            self._pool.push(outlets, content, last.meta, payload, None)
+            self.pool.push(outlets, content, last.meta, payload, None)
         except OSError as error:
             _log.warning("a message of %d bytes cannot be delivered late: %s", size, error)
+
+
+def push(delivery: Delivery, each: In, item: Arrived) -> None:
+    """Push a message of a channel to its receivers, and count how long it has taken to get here."""
+    if delivery.push(each.output, item):
+        latency = time.time_ns() - item.content.stamp
+        # A clock was set, or the sender took over a timestamp that is wrong.
+        if 0 <= latency < BEYOND_NS:
+            each.latency_ns += latency
+        each.latencies += 1
+        if _CONTEXT in item.metadata:
+            delivery.record_context(each.output, item)
+    elif isinstance(item.memory, NoMemory):
+        _log.warning("%s: %s", each.spec.name, item.memory.reason)

@@ -7,7 +7,7 @@ import logging
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dorad.link.frames import Content
+from dorad.link.frames import Content, make
 from dorad.link.numbering import Mark, read_mark, write_mark
 from dorad.node import metadata as metadata_codec
 from dorad.node.correlation import MARKING, flags_of, session_of
@@ -20,7 +20,7 @@ from dorad.shm.layout import RING_LATCHED
 if TYPE_CHECKING:
     from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
-    from dorad.shm.borrow import Taken as Entry
+    from dorad.shm.borrow import Taken as RawTaken
 
 _log = logging.getLogger(__name__)
 
@@ -57,27 +57,19 @@ class ForwardedInput:
         self.ring = self.inlet.base
         self._connection = connection
         self._item = item
-        self._offset: int | None = None
+        self.offset: int | None = None
         """What the number of a message is ahead of how many were taken; None if it has none yet."""
-        self._lacks_bell = item["blocking"] and self.source not in connection.spaces
+        self.lacks_bell = item["blocking"] and self.source not in connection.spaces
         """Whether the bell that wakes a waiting sender is still on its way from the daemon."""
 
     def take_message(self) -> Taken | None:
         """Return the next message, or None. One that cannot be read is skipped and counted."""
-        taken = self.take_entry()
-        if taken is None:
-            return None
-        stamp, code, length, nulls, size, payload, borrow, offset, metadata = taken
-        if borrow is None:
-            view = memoryview(payload or b"")
-        else:
-            view = memoryview(borrow.mapping.memory)[offset : offset + size]
-        content = Content(stamp, code, length, nulls, size, _flags(metadata))
-        return Taken(content, metadata, view, borrow)
+        raw = self.take_raw()
+        return None if raw is None else self.taken_of(raw)
 
-    def take_entry(self) -> Entry | None:
-        """Return the next message as `Inlet.take` does; see `take_message`."""
-        if self._lacks_bell and not self._get_bell():
+    def take_raw(self) -> RawTaken | None:
+        """Return the next message as `Inlet.take` does, but skip and count what cannot be read."""
+        if self.lacks_bell and not self._get_bell():
             return None
         while True:
             try:
@@ -85,6 +77,18 @@ class ForwardedInput:
             except UnreadableError as error:
                 self.inlet.count_unreadable()
                 _log.warning("input %s: a message cannot be read: %s", self.id, error)
+
+    @staticmethod
+    def taken_of(taken: RawTaken) -> Taken:
+        """Return the parts of a message that `take_raw` has returned."""
+        stamp, code, length, nulls, size, payload, borrow, offset, metadata = taken
+        if borrow is None:
+            view = memoryview(payload or b"")
+        else:
+            view = memoryview(borrow.mapping.memory)[offset : offset + size]
+        flags = _flags(metadata) if metadata else 0
+        content = make(Content, (stamp, code, length, nulls, size, flags))
+        return make(Taken, (content, metadata, view, borrow))
 
     def _get_bell(self) -> bool:
         """Use the bell of the sender; return False if it has not come yet.
@@ -95,7 +99,7 @@ class ForwardedInput:
         if self.source and self.source not in self._connection.spaces:
             return False
         self.inlet = _inlet(self._connection, self._item)
-        self._lacks_bell = False
+        self.lacks_bell = False
         return True
 
     def mark(self) -> Mark | None:
@@ -105,7 +109,7 @@ class ForwardedInput:
     def number_from(self, mark: Mark) -> None:
         """Number the messages of this ring on from `mark`."""
         taken = self.inlet.received
-        self._offset = mark.next - taken
+        self.offset = mark.next - taken
         if mark != self.mark():
             write_mark(self._connection.box.words, self.ring, taken, mark)
 
@@ -115,8 +119,8 @@ class ForwardedInput:
         Messages that were counted, but could not be read, have numbers as well.
         """
         taken = self.inlet.received
-        if self._offset is not None and self._offset + taken > lowest:
-            return self._offset + taken - 1
+        if self.offset is not None and self.offset + taken > lowest:
+            return self.offset + taken - 1
         # The ring is new, takes turns with another one, or has repeated its latched message.
         self.number_from(Mark(numbering, lowest + 1))
         return lowest
@@ -145,6 +149,10 @@ class ForwardedInput:
     def moved(self) -> bool:
         """Return True if a message seems to be queued."""
         return self.inlet.moved()
+
+    def next_stamp(self) -> int:
+        """See `dorad.node.inputs.RingInput`."""
+        return self.inlet.next_stamp()
 
     def take(self) -> Event | None:
         """Return None: the link process handles no events."""
@@ -179,9 +187,14 @@ def _report_lost(input_id: str, lost: int) -> None:
     _log.warning("input %s: %d messages of an exchange were dropped", input_id, lost)
 
 
+def is_marked(metadata: bytes) -> bool:
+    """Return whether the ring entry of the message may have carried flags."""
+    return _find_mark(metadata) is not None
+
+
 def _flags(metadata: bytes) -> int:
     """Return the flags that the ring entry of the message carried."""
-    if metadata and _find_mark(metadata):
+    if is_marked(metadata):
         try:
             return flags_of(metadata_codec.decode(metadata))
         except ValueError:

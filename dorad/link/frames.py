@@ -13,15 +13,16 @@ A frame belongs to one opening of a channel (see `peer`). Frames of earlier open
 arrive, and are recognised by `opening` and `incarnation`.
 """
 
-from __future__ import annotations
-
 import struct
 from enum import IntEnum
 from typing import NamedTuple
 
-VERSION = 3
-"""Version of these frames and of `hello`. Link processes of different versions do not exchange
-data."""
+VERSION = 4
+"""Version of these frames and of `hello`."""
+
+OLDEST = 4
+"""The oldest version that this one speaks, too. Two link processes exchange data if there is a
+version that both speak."""
 
 MAX_FRAGMENT = 1 << 20
 """Bytes of payload that one frame carries at most."""
@@ -33,7 +34,7 @@ MAX_METADATA = 1 << 20
 MAX_TEXT = 4096
 """Bytes of the text of an event."""
 
-_LARGEST = (1 << 63) - 1
+MAX_NUMBER = (1 << 63) - 1
 
 _PREFIX = struct.Struct("<BBHIQ")
 _MESSAGE = struct.Struct("<BBHIQQQQQQQIBB")
@@ -48,6 +49,9 @@ OVERHEAD = _MESSAGE.size
 
 MAX_FRAME = MAX_BATCH + OVERHEAD + MAX_METADATA + MAX_FRAGMENT
 """Bytes of the largest sample."""
+
+make = tuple.__new__
+"""Makes a named tuple without a call of Python, which counts where each message passes."""
 
 _KIND_MESSAGE, _KIND_PART, _KIND_EVENT, _KIND_ACK, _KIND_START = 1, 2, 3, 4, 5
 _MESSAGE_BYTE = bytes((_KIND_MESSAGE,))
@@ -164,7 +168,37 @@ def message_head(
         *(_KIND_MESSAGE, VERSION, *opening),
         *(sequence, number, stamp, length, nulls, size, len(metadata), code, flags),
     )
-    return head + metadata if metadata else head
+    return head + metadata
+
+
+def message_prefix(opening: Opening) -> bytes:
+    """Return what all messages of an opening begin with."""
+    return _prefix(_KIND_MESSAGE, opening)
+
+
+def channel_of(data: bytes) -> int:
+    """Return the channel of a frame, as it says."""
+    return int.from_bytes(data[2:4], "little")
+
+
+def whole_message(data: bytes) -> tuple[int, int, Content, bytes, int] | None:
+    """Return what a sample holds that begins as a message of this version, if it is a whole one.
+
+    That is its sequence number, its number, content and metadata, and where its payload begins.
+    """
+    _, _, _, _, _, *fields = _MESSAGE.unpack_from(data)
+    sequence, number, stamp, length, nulls, size, meta_size, code, flags = fields
+    begin = OVERHEAD + meta_size
+    if (
+        begin + size != len(data)
+        or size > MAX_FRAGMENT
+        or meta_size > MAX_METADATA
+        or sequence > MAX_NUMBER
+        or number > MAX_NUMBER
+    ):
+        return None
+    content = make(Content, (stamp, code, length, nulls, size, flags))
+    return sequence, number, content, data[OVERHEAD:begin], begin
 
 
 def part_head(opening: Opening, sequence: int, offset: int) -> bytes:
@@ -199,25 +233,25 @@ def decode(data: bytes) -> list[Frame]:
         if data[:1] != _MESSAGE_BYTE:
             opening, kind = _decode_prefix(data)
             return [_decode_single(kind, opening, data)]
-        found: list[Frame] = []
+        frames: list[Frame] = []
         at = 0
         while at < len(data):
             message, at = _decode_message(data, at)
-            found.append(message)
+            frames.append(message)
     except struct.error as error:
         raise FrameError(f"a frame of {len(data)} bytes: {error}") from error
-    return found
+    return frames
 
 
 def _decode_prefix(data: bytes) -> tuple[Opening, int]:
     kind, version, channel, opening_number, incarnation = _PREFIX.unpack_from(data)
-    _check_version(version)
+    if version != VERSION:
+        raise _other_version(version)
     return Opening(channel, opening_number, incarnation), kind
 
 
-def _check_version(version: int) -> None:
-    if version != VERSION:
-        raise FrameError(f"a frame of version {version}; this is version {VERSION}")
+def _other_version(version: int) -> FrameError:
+    return FrameError(f"a frame of version {version}; this is version {VERSION}")
 
 
 def _decode_single(kind: int, opening: Opening, data: bytes) -> Frame:
@@ -241,21 +275,24 @@ def _decode_message(data: bytes, at: int) -> tuple[Message, int]:
     if data[at] != _KIND_MESSAGE:
         raise FrameError("only messages may follow a message")
     _, version, channel, opened, incarnation, *fields = _MESSAGE.unpack_from(data, at)
-    _check_version(version)
+    if version != VERSION:
+        raise _other_version(version)
     sequence, number, stamp, length, nulls, size, meta_size, code, flags = fields
-    at += _MESSAGE.size
+    at += OVERHEAD
     begin = at + meta_size
-    end = begin + min(size, MAX_FRAGMENT)
+    end = begin + (size if size < MAX_FRAGMENT else MAX_FRAGMENT)
     if meta_size > MAX_METADATA or begin > len(data):
         raise FrameError(f"{meta_size} bytes of metadata in a frame of {len(data)}")
     if end > len(data):
         raise FrameError(f"the first {len(data) - begin} bytes of a payload of {size}")
     # A node wrote the others; those that receive the message check them.
-    _count(max(sequence, number, size))
-    content = Content(stamp, code, length, nulls, size, flags)
-    opening = Opening(channel, opened, incarnation)
+    if sequence > MAX_NUMBER or number > MAX_NUMBER or size > MAX_NUMBER:
+        raise _too_large(max(sequence, number, size))
+    content = make(Content, (stamp, code, length, nulls, size, flags))
+    opening = make(Opening, (channel, opened, incarnation))
     payload = memoryview(data)[begin:end]
-    return Message(opening, sequence, number, content, data[at:begin], payload), end
+    message = (opening, sequence, number, content, data[at:begin], payload)
+    return make(Message, message), end
 
 
 def _decode_part(opening: Opening, data: bytes) -> Part:
@@ -279,9 +316,13 @@ def _decode_event(opening: Opening, data: bytes) -> Event:
 
 def _count(value: int) -> int:
     """Return a number that may be counted on from. Raises FrameError if it is out of range."""
-    if value > _LARGEST:
-        raise FrameError(f"the number {value} is too large")
+    if value > MAX_NUMBER:
+        raise _too_large(value)
     return value
+
+
+def _too_large(value: int) -> FrameError:
+    return FrameError(f"the number {value} is too large")
 
 
 def _prefix(kind: int, opening: Opening) -> bytes:

@@ -7,8 +7,6 @@ complete gets one of Zenoh's listening sockets (`handover`) to itself until Zeno
 handshake is Zenoh's.
 """
 
-from __future__ import annotations
-
 import errno
 import logging
 import os
@@ -17,17 +15,14 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Collection
+from typing import NamedTuple
 
 from dorad.hosts import host_of
 from dorad.link import handover
 from dorad.link.access import MAX_COMMON_NAME
 from dorad.link.admission import MAX_GREETING, Admission, Refusal, greeting_size
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
-
-    from dorad.link.handover import Backend, Handed
+from dorad.link.handover import Backend, Handed
 
 _log = logging.getLogger(__name__)
 
@@ -217,6 +212,16 @@ class Gate:
             backend.close()
         self._selector.close()
         os.close(self._bell)
+
+    def cut_all(self) -> None:
+        """End the connections that Zenoh still has. The gate, and Zenoh's session, are closed.
+
+        One that was handed over while the session closed stays open otherwise: its machine would
+        believe that it is connected, and not come again.
+        """
+        for link in self._links.values():
+            if handover.cut(link.handed):
+                _log.debug("Zenoh has kept the connection of %s", link.host)
 
     def linked(self, locator: str, machine: str) -> None:
         """Handle that Zenoh has a link at this locator, to the machine of its certificate."""

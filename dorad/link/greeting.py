@@ -4,20 +4,16 @@ Pure. Zenoh drops silently what is sent before the other end listens, so a greet
 until it is answered. Each carries a number; a new number opens all channels again.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import time
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from dorad.link.frames import VERSION
-from dorad.link.hello import Hello
+from dorad.link.clocks import EXCHANGE_S, Exchange, PeerClock
+from dorad.link.frames import OLDEST, VERSION
+from dorad.link.hello import Grant, Hello
 from dorad.link.reports import PeerStatus
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.link.hello import Grant
+from dorad.shm.layout import agree
 
 REPEAT_S = 0.2
 """Seconds after which a greeting without an answer is repeated."""
@@ -39,8 +35,22 @@ MAX_NAME = 64
 class Greeting:
     """The state of the greeting with one machine."""
 
-    def __init__(self, dataflow: str, machine: str, incarnation: int, peer: str) -> None:
+    def __init__(
+        self,
+        dataflow: str,
+        machine: str,
+        incarnation: int,
+        peer: str,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        """`clock` returns ns since 1970, by the clock of this machine."""
         self.peer = peer
+        self.clock = PeerClock()
+        """That of the other machine."""
+        self._own_clock = clock
+        self._last_heard: Exchange | None = None
+        self._owes_time = False
+        """Whether a greeting is due because the other end wants to know our time."""
         self._dataflow = dataflow
         self._machine = machine
         self._incarnation = incarnation
@@ -75,10 +85,13 @@ class Greeting:
         """Whether nothing has been seen of the other end, which has not left by itself."""
         return not (self.up or self.left or self._refusal) and self._seen is None
 
-    def status(self, silence: str = "") -> PeerStatus:
+    def status(self, silence: str = "", now_s: float = 0.0) -> PeerStatus:
         """Return the state, and why it is not up; `silence` is why nothing is seen, if known."""
         if self.up:
-            return PeerStatus("up", "", round(self._round_trip_s * 1e6))
+            trip = round(self._round_trip_s * 1e6)
+            if (offset := self.clock.offset(now_s)) is None:
+                return PeerStatus("up", "", trip)
+            return PeerStatus("up", "", trip, offset.ns // 1000, -(-offset.margin_ns // 1000))
         if self.left:
             return PeerStatus("absent", f"the dataflow has ended on {self.peer}")
         if self._refusal:
@@ -106,13 +119,16 @@ class Greeting:
         """Forget a link process that has vanished; return True if it was the present one."""
         if incarnation != self._seen:
             return False
-        self._seen = self._heard = self._due_s = None
-        self._answered = False
+        self.lose()
         return True
 
     def lose(self) -> None:
-        """Handle that this end has closed its session: no other machine can be seen."""
-        self._seen = self._heard = self._due_s = None
+        """Handle that the other end is not seen any more, as after this end closed its session."""
+        self._seen = None
+        self._forget_answers()
+
+    def _forget_answers(self) -> None:
+        self._heard = self._due_s = None
         self._answered = False
 
     def check_answers(self, now_s: float) -> bool:
@@ -138,7 +154,9 @@ class Greeting:
         self._due_s = now_s
 
     def due(self, now_s: float) -> bool:
-        """Return True if a greeting must be sent now."""
+        """Return True if a greeting must be sent now; of an open link now and then, for clocks."""
+        if self.up and (self._owes_time or now_s - self._sent_s >= EXCHANGE_S):
+            return True
         return self._due_s is not None and now_s >= self._due_s
 
     @property
@@ -155,6 +173,7 @@ class Greeting:
         """Return the greeting to send now."""
         self._due_s = None if self._answered or self._refusal else now_s + REPEAT_S
         self._sent_s = now_s
+        self._owes_time = False
         hello = Hello(
             VERSION,
             self._dataflow,
@@ -165,12 +184,16 @@ class Greeting:
             self._answered,
             dict(grants) if self._heard is not None else {},
             leaving,
+            OLDEST,
+            self._own_clock(),
+            self._last_heard,
         )
         return msgspec.json.encode(hello)
 
     def hear(self, hello: Hello, now_s: float) -> bool:
         """Handle a greeting; return True if its grants open the channels to the machine again."""
-        if hello.version != VERSION:
+        oldest = hello.version if hello.oldest is None else hello.oldest
+        if agree((oldest, hello.version), (OLDEST, VERSION)) is None:
             return self._refuse(
                 f"{self.peer} has version {hello.version} of the protocol and this machine "
                 f"{VERSION}; install the same version of dorad"
@@ -181,12 +204,16 @@ class Greeting:
                 f"of dataflow {hello.dataflow[:MAX_NAME]!r}"
             )
         self._refusal = ""
+        if hello.sent_ns is not None:
+            self._last_heard = Exchange(hello.sent_ns, self._own_clock())
+            self._owes_time = now_s - self._sent_s >= EXCHANGE_S / 2
+            if hello.clock is not None:
+                self.clock.add(Exchange(*hello.clock), self._last_heard, now_s)
         if hello.leaving:
             # The end of its liveliness token may be handled before this greeting.
             if self._seen in (hello.incarnation, None):
                 self.left = True
-                self._heard = self._due_s = None
-                self._answered = False
+                self._forget_answers()
             return False
         if hello.incarnation != self._seen:
             # Its sign of life comes later, or not at all if it replaced a killed process.
@@ -210,6 +237,5 @@ class Greeting:
 
     def _refuse(self, reason: str) -> bool:
         self._refusal = reason
-        self._heard = self._due_s = None
-        self._answered = False
+        self._forget_answers()
         return False

@@ -10,8 +10,6 @@ Nothing can be lost meanwhile: a TLS server sends nothing before the greeting, w
 the kernel, and the new registration reports at once that it does.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import logging
@@ -20,12 +18,10 @@ import platform
 import socket
 import struct
 import time
+from collections.abc import Container
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Container
+from typing import NamedTuple
 
 _log = logging.getLogger(__name__)
 
@@ -162,9 +158,11 @@ def cut(connection: Handed) -> bool:
         descriptor = os.dup(connection.descriptor)
     except OSError:
         return False
+    # Closed by its owner, the number may be that of anything by now, such as a pipe.
+    if os.fstat(descriptor).st_ino != connection.inode:
+        os.close(descriptor)
+        return False
     with socket.socket(fileno=descriptor) as duplicate:
-        if os.fstat(descriptor).st_ino != connection.inode:
-            return False
         try:
             duplicate.shutdown(socket.SHUT_RDWR)
         except OSError:
@@ -182,7 +180,7 @@ def is_open(connection: Handed) -> bool:
 
 def listeners() -> dict[int, int]:
     """Return the descriptor of each listening socket of this process on IPv4 loopback, by inode."""
-    found = {}
+    sockets = {}
     for descriptor in _DESCRIPTORS.iterdir():
         try:
             inode = descriptor.stat().st_ino
@@ -195,24 +193,24 @@ def listeners() -> dict[int, int]:
                 and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
                 and sock.getsockname()[0] == "127.0.0.1"
             ):
-                found[inode] = int(descriptor.name)
+                sockets[inode] = int(descriptor.name)
         except OSError as error:
             _log.debug("descriptor %s is passed over: %s", descriptor.name, error)
         finally:
             sock.detach()
-    return found
+    return sockets
 
 
 def _epolls() -> list[int]:
     """Return the sets of epoll of this process."""
-    found = []
+    epolls = []
     for descriptor in _DESCRIPTORS.iterdir():
         try:
             if str(descriptor.readlink()) == "anon_inode:[eventpoll]":
-                found.append(int(descriptor.name))
+                epolls.append(int(descriptor.name))
         except OSError:
             continue  # closed meanwhile
-    return found
+    return epolls
 
 
 def _registrations(epoll: int) -> list[_Registration]:
@@ -222,15 +220,15 @@ def _registrations(epoll: int) -> list[_Registration]:
         lines = Path(f"/proc/self/fdinfo/{epoll}").read_bytes().splitlines()
     except OSError:
         return []  # closed meanwhile
-    found = []
+    registrations = []
     for line in lines:
         # tfd:       27 events: 8000201d data:     7f2e3c011280  pos:0 ino:1a2b sdev:8
         words = line.replace(b":", b": ").split()
         if len(words) >= 10 and words[0] == b"tfd:":
             inode = int(words[words.index(b"ino:") + 1], 16)
             events, data = int(words[3], 16), int(words[5], 16)
-            found.append(_Registration(epoll, int(words[1]), events, data, inode))
-    return found
+            registrations.append(_Registration(epoll, int(words[1]), events, data, inode))
+    return registrations
 
 
 def _register(place: _Registration) -> None:

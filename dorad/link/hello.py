@@ -1,7 +1,5 @@
 """The content of a greeting: the sender, and the credit of each channel."""
 
-from __future__ import annotations
-
 from typing import Annotated, NamedTuple
 
 import msgspec
@@ -16,6 +14,8 @@ MAX_HELLO = 1 << 20
 Number16 = Annotated[int, Meta(ge=0, lt=1 << 16)]
 Number32 = Annotated[int, Meta(ge=0, lt=1 << 32)]
 Count = Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+Time = Annotated[int, Meta(ge=0, le=(1 << 62) - 1)]
+"""Nanoseconds since 1970, by the clock of the machine that says so."""
 
 
 class Window(NamedTuple):
@@ -51,6 +51,8 @@ class Hello(Struct, frozen=True):
     `answered` tells whether the sender knows that this greeting was heard.
     `grants` are the channels that the sender of the greeting receives, by name; they are complete
     only in greetings that have `heard` one. A sender that is `leaving` no longer receives.
+    `sent_ns` is when it was sent; `clock` has that of the other's last greeting, and when this was
+    heard here. Earlier versions say neither.
     """
 
     version: Count
@@ -62,6 +64,10 @@ class Hello(Struct, frozen=True):
     answered: bool
     grants: dict[str, Grant]
     leaving: bool = False
+    oldest: Count | None = None
+    """The oldest version that it speaks beside `version`; None if that is the only one."""
+    sent_ns: Time | None = None
+    clock: tuple[Time, Time] | None = None
 
 
 def decode(data: bytes) -> Hello:

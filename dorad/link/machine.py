@@ -3,27 +3,88 @@
 from __future__ import annotations
 
 import logging
+import queue
 import secrets
+import threading
 import time
 from typing import TYPE_CHECKING
 
 import zenoh
 
-from dorad.link.courier import Courier
 from dorad.link.hello import Window
 from dorad.link.incoming import Incoming
 from dorad.link.pace import LineMeter
 from dorad.link.reports import InStatus, OutStatus
+from dorad.link.session import reason_of
 from dorad.shm.layout import INLINE
+from dorad.shm.steps import twin
 
 if TYPE_CHECKING:
     from dorad.link.config import ChannelIn, ChannelOut
+    from dorad.link.direct import Put
     from dorad.link.forward import ForwardedInput
     from dorad.link.greeting import Greeting
     from dorad.link.hello import Grant
     from dorad.link.outgoing import Outgoing
     from dorad.link.reports import PeerStatus
     from dorad.link.session import Publisher, Session
+
+
+class Courier:
+    """Puts frames, in order. `failed` is the last error, empty if there was none."""
+
+    def __init__(self, publisher: Publisher, name: str) -> None:
+        self.failed = ""
+        self._publisher = publisher
+        self._frames: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        self._queued = 0
+        """Frames that were queued; only the sending thread changes it."""
+        self._done = 0
+        """Frames that were put; only the courier's thread changes it."""
+        self._name = name
+        self._thread: threading.Thread | None = None
+        """Runs from the first frame on that may wait: most machines never need one."""
+
+    def send(self, frame: bytes, *, may_wait: bool) -> None:
+        """Put a frame after all earlier ones: in the thread, unless it surely need not wait."""
+        if not may_wait and self._queued == self._done:
+            self._deliver(frame)
+            return
+        self._queued += 1
+        self._frames.put(frame)
+        if self._thread is None:
+            _log.debug("the %s starts", self._name)
+            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread.start()
+
+    @property
+    def direct(self) -> Put | None:
+        """What puts the next frame at once; None if earlier ones wait.
+
+        Whoever calls it gives an error of Zenoh to `fail`.
+        """
+        return self._publisher.put if self._queued == self._done else None
+
+    def close(self) -> None:
+        """End the thread when it has put everything; do not wait for it."""
+        self._frames.put(None)
+
+    def fail(self, frame: bytes, error: zenoh.ZError) -> None:
+        """Note that a frame was not sent: it counts as sent, and will be missing there."""
+        _log.debug("a frame of %d bytes was not sent: %s", len(frame), error)
+        self.failed = reason_of(error)
+
+    def _deliver(self, frame: bytes) -> None:
+        try:
+            self._publisher.put(frame)
+        except zenoh.ZError as error:
+            self.fail(frame, error)
+
+    def _run(self) -> None:
+        while (frame := self._frames.get()) is not None:
+            self._deliver(frame)
+            self._done += 1
+
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +118,7 @@ class Out:
     def moved(self) -> bool:
         """Return True if messages seem to wait to be taken."""
         for item in self.inputs:
-            if item.moved():
+            if item.inlet.moved():
                 return True
         return False
 
@@ -70,12 +131,21 @@ class Out:
         return [word for item in self.inputs if not item.removed for word in item.watched]
 
 
-class In:
+@twin
+class InState:
+    """The fields of an incoming channel that passing a message on uses."""
+
+    __slots__ = ("channel", "latencies", "latency_ns", "origin", "output")
+
+
+class In(InState):
     """One incoming channel, and what its messages go to."""
 
     def __init__(self, spec: ChannelIn, number: int, machine: Machine) -> None:
         self.spec = spec
         self.machine = machine
+        self.origin = spec.machine
+        self.output = spec.output
         window = Window(spec.messages, spec.bytes)
         # A receiver that comes back after it was removed knows nothing, like another process.
         receiver = secrets.randbits(63)
@@ -107,7 +177,7 @@ class Machine:
         self._hellos = session.publisher(machine, "hello", zenoh.Priority.INTERACTIVE_HIGH)
         self._acks = session.publisher(machine, "ack", zenoh.Priority.INTERACTIVE_HIGH)
         data = session.publisher(machine, "data", zenoh.Priority.DATA)
-        self.courier = Courier(data.put, f"courier to {machine}")
+        self.courier = Courier(data, f"courier to {machine}")
 
     def close(self) -> None:
         """End the courier when it has sent everything."""

@@ -14,9 +14,8 @@ A numbering begins with the sender's ring, and has an id: after a reboot of the 
 there is another one.
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from dorad.shm.counters import WORD_MASK, lost
 from dorad.shm.layout import (
@@ -25,11 +24,7 @@ from dorad.shm.layout import (
     RING_NUMBER_OFFSET,
     RING_NUMBERING,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dorad.shm.outlet import Outlet
+from dorad.shm.outlet import Outlet
 
 
 class Mark(NamedTuple):

@@ -10,11 +10,9 @@ Events are always kept. While the channel is closed or out of credit nothing is 
 queue, whose policy then decides: it drops its oldest messages, or makes the node wait.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from dorad.link import frames
 from dorad.link.frames import (
@@ -26,11 +24,10 @@ from dorad.link.frames import (
     Numbering,
     Opening,
     Start,
+    make,
 )
-
-if TYPE_CHECKING:
-    from dorad.link.hello import Grant
-    from dorad.link.pace import Pace
+from dorad.link.hello import Grant
+from dorad.link.pace import Pace
 
 
 class _Taken(NamedTuple):
@@ -67,10 +64,10 @@ class Outgoing:
         *,
         reliable: bool,
         numbering: int,
+        pace: Pace,
         next_number: int = 0,
-        pace: Pace | None = None,
     ) -> None:
-        """Send no more than `pace` allows; without it, what the credit allows."""
+        """Send no more than `pace` allows."""
         self.reliable = reliable
         self.numbering = numbering
         self.next_number = next_number
@@ -83,36 +80,47 @@ class Outgoing:
         self._incarnation = incarnation
         self._pace = pace
         self._grant: Grant | None = None
-        self._opening = Opening(0, 0, incarnation)
-        """That of the last grant."""
         self._receiver: int | None = None
         """The incarnation of the process that opened the channel last."""
-        self._start: int | None = None
-        """What to send in a `Start` before anything else."""
-        self._first = 0
-        """The sequence number of the first item that the receiver's process needs."""
-        self._first_number = next_number
-        """The number of the first message at or after `_first`."""
         self._next = 0
         """The sequence number of the next message or event."""
         self._handled = 0
         """Everything before this is acknowledged, held by the receiver, or lost."""
         self._finished = 0
         """Everything before this has been sent completely, at least once."""
-        self._resumed = 0
         self._acked = 0
-        """The receiver may still hold what lies from here to `_resumed`."""
+        self._resumed = 0
+        """The receiver may still hold what lies from `_acked` to here."""
         self._unkept: deque[int] = deque()
         """The messages that were sent, are not kept, and are not acknowledged."""
         self._items: deque[_Taken | _QueuedEvent] = deque()
-        self._cursor = 0
-        """How many of `_items` have been sent completely in this opening."""
-        self._offset: int | None = None
+        self.bytes_on_the_way = 0
+        """How many bytes are not acknowledged."""
+        # The state of the present opening, or of the last one: `open` sets it.
+        self._opening: Opening
+        self._start: int | None
+        """What to send in a `Start` before anything else."""
+        self._first: int
+        """The sequence number of the first item that the receiver's process needs."""
+        self._first_number: int
+        """The number of the first message at or after `_first`."""
+        self._cursor: int
+        """How many of `_items` have been sent completely."""
+        self._offset: int | None
         """How much of the payload of the item at the cursor has been sent; None if nothing has."""
-        self._waiting = 0
+        self._waiting: int
         """Bytes of payload of the items from the cursor on."""
-        self._bytes_sent = 0
-        self._bytes_handled = 0
+        self._bytes_sent: int
+
+    @property
+    def opening(self) -> Opening:
+        """The opening of the last grant; the channel was open."""
+        return self._opening
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number of the next message or event."""
+        return self._next
 
     @property
     def opened(self) -> bool:
@@ -122,13 +130,10 @@ class Outgoing:
     @property
     def on_the_way(self) -> tuple[int, int]:
         """How many messages and events are not acknowledged, and how many bytes."""
-        held = max(0, self._resumed - self._acked)
-        return self._next - self._handled + held, self.bytes_on_the_way
+        return self._messages_on_the_way(), self.bytes_on_the_way
 
-    @property
-    def bytes_on_the_way(self) -> int:
-        """How many bytes are not acknowledged."""
-        return self._bytes_sent - self._bytes_handled
+    def _messages_on_the_way(self) -> int:
+        return self._next - self._handled + max(0, self._resumed - self._acked)
 
     @property
     def receiver(self) -> int | None:
@@ -141,8 +146,7 @@ class Outgoing:
         grant = self._grant
         if grant is None or self._waiting >= frames.MAX_BATCH:
             return False
-        held = max(0, self._resumed - self._acked)
-        return self._next - self._handled + held < grant.window.messages
+        return self._messages_on_the_way() < grant.window.messages
 
     def waits(self, *, queued: bool) -> bool:
         """Return True if a message waits for acknowledgements, now that `next_sample` returns None.
@@ -163,10 +167,45 @@ class Outgoing:
         self, number: int, content: Content, metadata: bytes, payload: memoryview, owner: Any
     ) -> None:
         """Add a message. Call it only if the channel `wants` one."""
-        self._items.append(_Taken(self._next, number, content, metadata, payload, owner))
+        item = (self._next, number, content, metadata, payload, owner)
+        self._items.append(make(_Taken, item))
         self._next += 1
         self.next_number = number + 1
         self._waiting += len(payload)
+
+    def direct_room(self) -> int:
+        """Return how many bytes the next message may have to be sent before it is added.
+
+        0 if something else has to be sent before it.
+        """
+        grant = self._grant
+        if (
+            not self.wants
+            or grant is None
+            or self._start is not None
+            or self._cursor < len(self._items)
+        ):
+            return 0
+        room = frames.MAX_FRAGMENT
+        if self.bytes_on_the_way:
+            room = min(room, grant.window.bytes - self.bytes_on_the_way)
+            if self.bytes_on_the_way >= self._pace.limit:
+                return 0
+        return room
+
+    def add_sent(self, frame: bytes) -> None:
+        """Add the next message, which was sent as `frame` already, within `direct_room`."""
+        message = frames.whole_message(frame)
+        assert message is not None
+        _, number, content, metadata, begin = message
+        payload = memoryview(frame)[begin:]
+        self.add(number, content, metadata, payload, None)
+        size = len(payload) + len(metadata)
+        self._bytes_sent += size
+        self.bytes_on_the_way += size
+        self.bytes += size
+        self._finish(self._items[-1])
+        self._pace.sent(self._bytes_sent, self.bytes_on_the_way, size)
 
     def add_event(self, kind: EventKind, text: str = "") -> None:
         """Add an event, at any time. It needs no credit."""
@@ -181,7 +220,7 @@ class Outgoing:
         grant = self._grant
         if grant is None or self._cursor == len(self._items):
             return None
-        opening = self._opening
+        opening, credit = self._opening, grant.window.bytes
         if self._start is not None:
             numbering = Numbering(self.numbering, self._first_number)
             start, self._start = Start(opening, self._start, numbering), None
@@ -193,27 +232,23 @@ class Outgoing:
         pieces: list[bytes | memoryview] = []
         size = 0
         while isinstance(item, _Taken) and size < frames.MAX_BATCH:
+            sequence, number, content, metadata, payload, _ = item
             at = self._offset or 0
-            end = min(at + frames.MAX_FRAGMENT, len(item.payload))
-            cost = end - at + (len(item.metadata) if self._offset is None else 0)
-            on_the_way = self.bytes_on_the_way
-            credit = grant.window.bytes
-            if self._pace is not None:
-                if not self._pace.allows(on_the_way, cost, credit):
-                    break
-            elif on_the_way and on_the_way + cost > credit:
+            end = min(at + frames.MAX_FRAGMENT, len(payload))
+            cost = end - at + (len(metadata) if self._offset is None else 0)
+            if not self._pace.allows(self.bytes_on_the_way, cost, credit):
                 break
             if self._offset is None:
-                _, number, content, metadata, *_ = item
-                head = frames.message_head(opening, item.sequence, number, content, metadata)
+                head = frames.message_head(opening, sequence, number, content, metadata)
             else:
-                head = frames.part_head(opening, item.sequence, at)
-            pieces += (head, item.payload[at:end])
+                head = frames.part_head(opening, sequence, at)
+            pieces += (head, payload[at:end])
             size += cost
             self._bytes_sent += cost
+            self.bytes_on_the_way += cost
             self.bytes += cost
             self._offset = end
-            if end < len(item.payload):
+            if end < len(payload):
                 break
             self._finish(item)
             # Only a message says where it ends.
@@ -222,8 +257,7 @@ class Outgoing:
             item = self._items[self._cursor]
         if not pieces:
             return None
-        if self._pace is not None:
-            self._pace.sent(self._bytes_sent, self.bytes_on_the_way, size)
+        self._pace.sent(self._bytes_sent, self.bytes_on_the_way, size)
         return b"".join(pieces)
 
     def _finish(self, item: _Taken | _QueuedEvent) -> None:
@@ -255,9 +289,9 @@ class Outgoing:
                 f"message {ack.next} and byte {ack.received} are acknowledged, but only "
                 f"{self._finished} and {self._bytes_sent} were sent"
             )
-        self._bytes_handled = max(self._bytes_handled, ack.received)
-        if self._pace is not None:
-            self._pace.acknowledged(self._bytes_handled, self.bytes_on_the_way)
+        self.bytes_on_the_way = min(self.bytes_on_the_way, self._bytes_sent - ack.received)
+        handled = self._bytes_sent - self.bytes_on_the_way
+        self._pace.acknowledged(handled, self.bytes_on_the_way)
         self._acked = max(self._acked, ack.next)
         self._forget_before(ack.next)
 
@@ -284,10 +318,8 @@ class Outgoing:
         else:
             resume = self._first if known else self._acked
         self._resumed = resume
-        self._bytes_sent = grant.held
-        self._bytes_handled = 0
-        if self._pace is not None:
-            self._pace.open()
+        self._bytes_sent = self.bytes_on_the_way = grant.held
+        self._pace.open()
         while self._items and self._items[0].sequence < self._acked:
             self._items.popleft()
         self._move_cursor(sum(1 for item in self._items if item.sequence < resume))
@@ -315,7 +347,7 @@ class Outgoing:
         self._handled = self._finished = self._first = self._next
         self._first_number = self.next_number
         self._resumed = self._acked = self._next
-        self._bytes_sent = self._bytes_handled = 0
+        self._bytes_sent = self.bytes_on_the_way = 0
 
     def close(self) -> None:
         """Stop sending: the receiver has disconnected."""

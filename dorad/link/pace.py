@@ -14,13 +14,9 @@ channel that sends little says nothing about the line.
 `LineMeter` measures what comes of it, to be shown.
 """
 
-from __future__ import annotations
-
 from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import NamedTuple
 
 QUEUE_S = 0.1
 """How long the data of a channel may wait for the line."""

@@ -8,35 +8,184 @@ machine that stops reading holds up no other.
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import secrets
 import sys
-import threading
 import time
 from typing import TYPE_CHECKING
 
+import zenoh
+
 from dorad.link import config as configuration
+from dorad.link import frames
 from dorad.link.arrivals import Arrivals
 from dorad.link.channels import Channels
+from dorad.link.config import MAX_SIZE
 from dorad.link.delivery import Delivery
+from dorad.link.direct import DirectIn, DirectOut, LoopSleep
 from dorad.link.frames import EventKind
 from dorad.link.reporting import Reporter, StatusReports
-from dorad.link.sending import ACK_DELAY_S, Sending
 from dorad.link.session import LinkError, Session
+from dorad.link.settings import BATCH_BYTES, BATCHES
 from dorad.link.sockets import ReadWatch, limit_sending
 from dorad.node.events import ALL_INPUTS_CLOSED, FINISHED, MANUAL
 from dorad.node.nodeinputs import NodeInputs
 from dorad.shm import doorbell
-from dorad.shm.fence import fence
-from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL
+from dorad.shm.layout import BOX_MAIL
 from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
+    from collections import deque
     from typing import Any
 
     from dorad.link.config import LinkConfig
+    from dorad.link.direct import TakeSample
+    from dorad.link.forward import Taken
+    from dorad.link.machine import In, Out
+    from dorad.link.session import Received
     from dorad.node.connection import DaemonConnection
+
+ACK_DELAY_S = 0.05
+"""How long an acknowledgement may wait for more to acknowledge."""
+
+DIRECT_BYTES = BATCHES * BATCH_BYTES
+"""Up to this much on the way to a machine, Zenoh takes data without waiting."""
+
+BURST = 64
+"""Samples of a channel that are sent before the loop checks everything else."""
+
+
+class Sending:
+    """Sends what the channels may send, acknowledgements and greetings."""
+
+    def __init__(self, channels: Channels) -> None:
+        self._channels = channels
+        self._ack_s = 0.0
+        """When everything that was handled is acknowledged next."""
+
+    def prepare(self) -> list[DirectOut]:
+        """Return the channels that may send a message that ends a sleep. Call it right before."""
+        prepared = []
+        for out in self._channels.outs:
+            if not out.active or len(out.inputs) != 1 or out.machine.greeting.left:
+                continue
+            item, machine, room = out.inputs[0], out.machine, out.channel.direct_room()
+            put = machine.courier.direct
+            if not (room and put) or item.offset is None or item.lacks_bell:
+                continue
+            if machine.bytes_on_the_way <= DIRECT_BYTES:
+                # All channels to a machine together must not make Zenoh wait.
+                many = len(machine.outgoing)
+                room = room if many == 1 else min(room, DIRECT_BYTES // many)
+                prepared.append(DirectOut(out, item.offset, room, put))
+        return prepared
+
+    @staticmethod
+    def finish(prepared: list[DirectOut]) -> None:
+        """Add what these channels have sent, or taken, at the end of a sleep.
+
+        Raises:
+            Exception: a bug that has shown while one was sent.
+        """
+        for each in prepared:
+            out = each.out
+            if each.frame is not None:
+                out.channel.add_sent(each.frame)
+                if isinstance(each.error, zenoh.ZError):
+                    out.machine.courier.fail(each.frame, each.error)
+                elif each.error is not None:
+                    raise each.error
+            elif each.unsent is not None:
+                item, channel = out.inputs[0], out.channel
+                number = item.last_number(channel.numbering, channel.next_number)
+                _add(out, number, item.taken_of(each.unsent))
+
+    def send(self) -> bool:
+        """Send what may be sent now; return False if that is nothing."""
+        busy = False
+        for out in self._channels.outs:
+            if out.active and out.machine.greeting.left:
+                busy |= _discard(out)
+                out.meter.waits(False)
+            else:
+                busy |= self._send(out)
+        return busy
+
+    def _send(self, out: Out) -> bool:
+        channel, machine = out.channel, out.machine
+        sent = False
+        for _ in range(BURST):
+            while out.active and channel.wants and _take(out):
+                if not out.moved():
+                    break
+            sample = channel.next_sample()
+            if sample is None:
+                out.meter.waits(channel.waits(queued=out.moved()))
+                return sent
+            machine.courier.send(sample, may_wait=machine.bytes_on_the_way > DIRECT_BYTES)
+            sent = True
+        return sent
+
+    def acknowledge(self, now_s: float, *, everything: bool = False) -> None:
+        """Acknowledge what the senders wait for; the rest once in `ACK_DELAY_S`, or at once."""
+        is_time = everything or now_s >= self._ack_s
+        if is_time:
+            self._ack_s = now_s + ACK_DELAY_S
+        for each in self._channels.ins.values():
+            channel = each.channel
+            if channel.ack_due or (is_time and channel.owes):
+                each.machine.acknowledge(frames.encode_ack(channel.acknowledge()))
+
+    def ack_s(self) -> float | None:
+        """Return when something must be acknowledged; None if nothing was handled."""
+        owes = any(each.channel.owes for each in self._channels.ins.values())
+        return self._ack_s if owes else None
+
+    def greet(self, now_s: float, *, leaving: bool) -> None:
+        """Send the greetings that are due."""
+        for machine in self._channels.machines.values():
+            if machine.greeting.due(now_s):
+                grants = self._channels.offer(machine)
+                machine.greet(machine.greeting.hello(grants, now_s, leaving=leaving))
+
+
+def _take(out: Out) -> bool:
+    """Take the next message from the queue of a channel; return False if there is none."""
+    for item in out.inputs:
+        taken = item.take_message()
+        if taken is not None:
+            number = item.last_number(out.channel.numbering, out.channel.next_number)
+            if _add(out, number, taken):
+                return True
+    return False
+
+
+def _add(out: Out, number: int, taken: Taken) -> bool:
+    """Add a message to its channel; return False if the other end would refuse it each time."""
+    if len(taken.metadata) > frames.MAX_METADATA or taken.content.size > MAX_SIZE:
+        _log.warning(
+            "%s: a message of %d bytes with %d of metadata is too large and is dropped",
+            *(out.spec.name, taken.content.size, len(taken.metadata)),
+        )
+        return False
+    out.channel.add(number, *taken)
+    return True
+
+
+def _discard(out: Out) -> bool:
+    """Empty the queue of a channel, and forget its events; return False if there was nothing."""
+    busy = not out.channel.idle
+    if busy:
+        out.channel.abandon()
+    for item in out.inputs:
+        while item.take_message() is not None:
+            channel = out.channel
+            channel.next_number = item.last_number(channel.numbering, channel.next_number) + 1
+            busy = True
+    return busy
+
 
 _log = logging.getLogger(__name__)
 
@@ -65,29 +214,23 @@ class LinkProcess:
         """
         self.incarnation = secrets.randbits(63)
         self._config = config
-        self._working = threading.Lock()
-        """Held by the thread that may touch anything: the loop, unless it sleeps."""
-        self._working.acquire()
-        self._fault: Exception | None = None
-        """A bug that has shown in a callback."""
         self._changed: LinkConfig | None = None
         """The configuration to use from the next turn on."""
         self._connection = connection
         connection.on_link = self._on_link
         self._words = connection.box.words
         self._stopping_s: float | None = None
-        self._had_data = False
-        """Whether data have come since the last turn."""
         self._active_s = -math.inf
         """When data were last known to have come."""
-        self._wakes_soon = False
-        """Whether the sleeping loop wakes up within `ACK_DELAY_S`."""
-        self._waiter = doorbell.Waiter(connection.bell, [connection.descriptor, connection.space])
+        others = [connection.descriptor, connection.space]
+        self._loop_sleep = LoopSleep(connection.box.words, connection.bell, others)
         delivery = Delivery(connection, connection.config["keep_bytes"] or 8 << 20)
         reporter = Reporter(connection)
         self._delivery = delivery
-        self._session = Session(config, self.incarnation, self._arrive)
-        self._channels = Channels(connection, delivery, self.incarnation, self._session)
+        ins: dict[int, In] = {}
+        self._direct = functools.partial(DirectIn, self._loop_sleep, ins, delivery)
+        self._session = self._open(config)
+        self._channels = Channels(connection, delivery, self.incarnation, self._session, ins)
         self._arrivals = Arrivals(self._channels, delivery, reporter, self._session)
         self._sending = Sending(self._channels)
         self._reports = StatusReports(reporter, self._channels)
@@ -98,6 +241,12 @@ class LinkProcess:
             connection, connection.daemon_events, made, Spin(0), make_input
         )
         self._channels.add(config, time.monotonic())
+
+    def _open(self, config: LinkConfig) -> Session:
+        def direct(machine: str, queue: deque[Received], otherwise: TakeSample) -> TakeSample:
+            return self._direct(machine, queue, otherwise).take
+
+        return Session(config, self.incarnation, self._arrive, direct)
 
     def _on_link(self, fields: dict[str, Any]) -> None:
         self._changed = configuration.decode(fields)
@@ -119,7 +268,7 @@ class LinkProcess:
     def _reopen(self, config: LinkConfig) -> None:
         """Reopen the session, perhaps with other addresses or certificates."""
         self._session.close()
-        self._session = Session(config, self.incarnation, self._arrive)
+        self._session = self._open(config)
         self._arrivals.session = self._session
         self._channels.reconnect(self._session)
 
@@ -161,15 +310,15 @@ class LinkProcess:
         """
         busy = self._sending.send()
         now_s = time.monotonic()
-        if self._had_data:
-            self._had_data = False
+        if self._loop_sleep.had_data:
+            self._loop_sleep.had_data = False
             self._active_s = now_s
         busy |= self._arrivals.handle_all(now_s)
         while (event := self._node_inputs.poll()) is not None:
             self._handle_event(event, now_s)
             busy = True
         self._reconfigure(now_s)
-        self._delivery.catch_up()
+        self._delivery.catch_up(now_s)
         stopping = self._stopping_s is not None
         self._sending.acknowledge(now_s, everything=stopping)
         self._sending.greet(now_s, leaving=stopping)
@@ -223,30 +372,26 @@ class LinkProcess:
     # Sleeping, and callbacks meanwhile.
 
     def _arrive(self, is_data: bool) -> None:
-        """Handle data in Zenoh's thread if the loop sleeps; else the loop does it.
+        """Handle queued data in Zenoh's thread if the loop sleeps; else the loop does it.
 
         Acknowledgements and greetings are left to the loop: a callback must not call Zenoh.
         """
-        self._had_data |= is_data
-        if not is_data or not self._working.acquire(blocking=False):
-            self._wake()
+        sleep = self._loop_sleep
+        if not is_data or not sleep.working.acquire(blocking=False):
+            sleep.had_data |= is_data
+            sleep.wake()
             return
+        sleep.had_data = True
         try:
-            rest = self._arrivals.handle_data() or not self._wakes_soon
+            if self._arrivals.handle_data() or not sleep.wakes_soon:
+                sleep.wake()
         except Exception as error:  # noqa: BLE001 - Zenoh would only print it
-            self._fault, rest = error, True
+            sleep.fail(error)
         finally:
-            self._working.release()
-        if rest:
-            self._wake()
-
-    def _wake(self) -> None:
-        fence()
-        if self._words[BOX_ASLEEP]:
-            doorbell.ring(self._connection.bell)
+            sleep.working.release()
 
     def _sleep(self, mail: int) -> None:
-        node_inputs = self._node_inputs
+        node_inputs, sleep = self._node_inputs, self._loop_sleep
         watched = [(BOX_MAIL, mail)]
         for out in self._channels.outs:
             watched += out.watched
@@ -256,16 +401,14 @@ class LinkProcess:
                 return
             now_s = time.monotonic()
             wait_s = max(0.0, self._next_s(now_s) - now_s)
-            self._wakes_soon = wait_s <= ACK_DELAY_S
-            self._working.release()
-            try:
-                ready = self._waiter.wait(int(wait_s * 1e9))
-            finally:
-                self._working.acquire()
+            sleep.wakes_soon = wait_s <= ACK_DELAY_S
+            sleep.prepared = self._sending.prepare()
+            ready = sleep.sleep(int(wait_s * 1e9))
         finally:
             node_inputs.set_asleep(False)
-        if self._fault is not None:
-            raise self._fault
+        self._sending.finish(sleep.prepared)
+        if sleep.fault is not None:
+            raise sleep.fault
         if self._connection.space in ready:
             doorbell.clear(self._connection.space)
         if self._connection.descriptor in ready:

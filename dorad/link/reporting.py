@@ -84,7 +84,7 @@ class StatusReports:
     ) -> bool:
         """Report on the machines that the configuration names, if it is time or one has changed."""
         machines = self._channels.machines
-        peers = {name: _peer_status(machines[name]) for name in names}
+        peers = {name: _peer_status(machines[name], now_s) for name in names}
         changed = [
             name for name, status in peers.items() if _differs(machines[name].reported, status)
         ]
@@ -105,14 +105,14 @@ class StatusReports:
         return True
 
 
-def _peer_status(machine: Machine) -> PeerStatus:
+def _peer_status(machine: Machine, now_s: float) -> PeerStatus:
     greeting = machine.greeting
-    status = greeting.status(machine.session.silence.reason(greeting.peer))
+    status = greeting.status(machine.session.silence.reason(greeting.peer), now_s)
     if status.state != "up" and (reason := machine.session.router_problem()):
         return PeerStatus("absent", reason)
     reason = machine.problem or machine.courier.failed
     if reason:
-        return PeerStatus(status.state, status.reason or reason, status.round_trip_us)
+        return msgspec.structs.replace(status, reason=status.reason or reason)
     return status
 
 

@@ -1,7 +1,5 @@
 """The reports of a link process over its connection to the daemon: packets `link {report}`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec
@@ -27,6 +25,9 @@ class PeerStatus(Struct, frozen=True):
     """Why it is not up; empty if it is."""
     round_trip_us: Count | None = None
     """The time of a greeting and its answer."""
+    clock_us: Annotated[int, Meta(ge=-MAX_COUNT, le=MAX_COUNT)] | None = None
+    """How far its clock is ahead of ours, true within `clock_margin_us`; None while unknown."""
+    clock_margin_us: Count = 0
 
 
 class OutStatus(Struct, frozen=True):

@@ -10,7 +10,6 @@ Keys, all below `dorad/<dataflow>`:
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import re
 import threading
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import zenoh
 
 from dorad.link.access import root_of
+from dorad.link.direct import keep_thread_state
 from dorad.link.gate import Gate, GateError
 from dorad.link.settings import zenoh_config
 from dorad.link.silence import Silence, why_silent
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from dorad.link.config import LinkConfig
+    from dorad.link.direct import Put, TakeSample
 
 _log = logging.getLogger(__name__)
 
@@ -47,9 +48,6 @@ _SOURCE_PLACE = re.compile(r" +at \S+\.rs:\d+\.")
 
 _NO_ANSWER = "Unable to connect to any of"
 """How Zenoh says that a client has no router, whatever the reason."""
-
-_thread = threading.local()
-"""`state` is set in the threads of Zenoh whose state the interpreter keeps."""
 
 
 class LinkError(RuntimeError):
@@ -83,17 +81,12 @@ class Publisher:
 
     def __init__(self, declare: Callable[[], zenoh.Publisher]) -> None:
         self._declare = declare
-        self._declared: zenoh.Publisher | None = None
+        self.put: Put = self._put_first
+        """Sends a frame. Raises ZError if it was not sent."""
 
-    def put(self, data: bytes) -> None:
-        """Send a frame.
-
-        Raises:
-            ZError: it was not sent.
-        """
-        if self._declared is None:
-            self._declared = self._declare()
-        self._declared.put(data)
+    def _put_first(self, data: bytes) -> None:
+        self.put = self._declare().put
+        self.put(data)
 
 
 class Session:
@@ -107,8 +100,12 @@ class Session:
         config: LinkConfig,
         incarnation: int,
         arrived: Callable[[bool], None],
+        direct: Callable[[str, deque[Received], TakeSample], TakeSample],
     ) -> None:
         """Open the session and begin to listen. A router is waited for in a thread.
+
+        `direct` is called with a machine, `data`, and what queues a sample there; it returns what
+        takes the data of that machine.
 
         Raises:
             LinkError: it cannot listen, or the certificates cannot be read.
@@ -124,6 +121,7 @@ class Session:
         """Why the session with the router is not open yet; empty if it is, or without a router."""
         self.silence = Silence(config)
         self._arrived = arrived
+        self._direct = direct
         self._root = root_of(config.dataflow)
         self._machine = config.machine
         self._lock = threading.Lock()
@@ -251,9 +249,12 @@ class Session:
     def _listen_to(self, session: zenoh.Session, machines: Iterable[str]) -> None:
         for machine in sorted(machines):
             for kind in ("hello", "ack", "data"):
+                take: TakeSample = partial(self._take, machine, kind)
+                if kind == "data":
+                    take = self._direct(machine, self.data, take)
                 session.declare_subscriber(
                     f"{self._root}/to/{self._machine}/{machine}/{kind}",
-                    zenoh.handlers.Callback(partial(self._take, machine, kind), indirect=False),
+                    zenoh.handlers.Callback(take, indirect=False),
                 )
             # Also of a link process that is there already.
             session.liveliness().declare_subscriber(
@@ -290,9 +291,11 @@ class Session:
         close = methodcaller("close")  # Zenoh does not declare its type
         if _in_thread(lambda: (close(session),), CLOSE_TIMEOUT_S) is None:
             _log.debug("the session was not closed in time")
+        if self._gate is not None:
+            self._gate.cut_all()
 
     def _take(self, machine: str, kind: str, sample: zenoh.Sample) -> None:
-        _keep_thread_state()
+        keep_thread_state()
         is_data = kind == "data"
         queue = self.data if is_data else self.control
         if len(queue) >= MAX_QUEUED:
@@ -325,17 +328,6 @@ def _check_addresses(config: LinkConfig) -> None:
                 f"the link cannot be opened: the address {endpoint} has a zone, which links with "
                 "certificates cannot use; give the machine an address of its network"
             )
-
-
-def _keep_thread_state() -> None:
-    """Let the interpreter keep its state of the running thread, which is one of Zenoh's.
-
-    Otherwise each callback makes such a state and deletes it at its end, and the kernel maps and
-    unmaps memory for it. One call of PyGILState_Ensure without its PyGILState_Release keeps it; the
-    callback releases the interpreter's lock all the same.
-    """
-    if not hasattr(_thread, "state"):
-        _thread.state = ctypes.pythonapi.PyGILState_Ensure()
 
 
 def _in_thread(act: Callable[[], Any], timeout_s: float) -> Any:

@@ -1,19 +1,17 @@
 """The settings of a link's Zenoh session, which finds nothing by itself: it has addresses."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import zenoh
 
 from dorad.link.access import session_rules
-from dorad.link.config import MAX_MACHINES
+from dorad.link.config import MAX_MACHINES, LinkConfig, Tls
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dorad.link.config import LinkConfig, Tls
+RUNTIME = "(acc: (handover: rx), net: (handover: rx))"
+"""The environment variable ZENOH_RUNTIME of a link process. The threads that run callbacks wait for
+the sockets themselves: otherwise another one does, and wakes two of them for each sample."""
 
 RETRY = {"period_init_ms": 200, "period_max_ms": 500, "period_increase_factor": 2}
 LEASE_MS = 3000
@@ -60,10 +58,10 @@ def zenoh_config(config: LinkConfig, listen: Sequence[str]) -> zenoh.Config:
         settings["transport/link/protocols"] = ["tls"]
     if config.tls is not None and not config.router:
         settings["access_control"] = session_rules(config.dataflow, config.machine, config.peers)
-    found = zenoh.Config()
+    zenoh_settings = zenoh.Config()
     for key, value in settings.items():
-        found.insert_json5(key, json.dumps(value))
-    return found
+        zenoh_settings.insert_json5(key, json.dumps(value))
+    return zenoh_settings
 
 
 def _without_brackets(endpoint: str) -> str:

@@ -1,19 +1,14 @@
 """Why a router or another machine gives no session: Zenoh says the same of all reasons."""
 
-from __future__ import annotations
-
 import base64
 import socket
 import ssl
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import Any
 
 from dorad.link.access import MAX_COMMON_NAME
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from dorad.link.config import LinkConfig, Tls
+from dorad.link.config import LinkConfig, Tls
 
 TIMEOUT_S = 1.5
 """Two round trips of a satellite. Meanwhile the router is not tried again."""
@@ -56,11 +51,11 @@ class Silence:
         return self._thread is not None and self._thread.is_alive()
 
     def _ask(self, names: Collection[str]) -> None:
-        found = {}
+        answers = {}
         for name in names:
             endpoint = self._endpoints[name]
-            found[name] = f"at {endpoint}: {why_silent(endpoint, self._tls, name)}"
-        self._reasons = found
+            answers[name] = f"at {endpoint}: {why_silent(endpoint, self._tls, name)}"
+        self._reasons = answers
 
     def reason(self, name: str) -> str:
         """Return why a machine gave no link when it was asked; empty if it was not."""
@@ -99,8 +94,8 @@ def why_silent(endpoint: str, tls: Tls | None, machine: str | None = None) -> st
 
 def _owner(server: ssl.SSLSocket) -> str:
     """Return the common name in the certificate that a server has shown."""
-    found: Mapping[str, Any] = server.getpeercert() or {}
-    names = dict(pair for part in found.get("subject", ()) for pair in part)
+    certificate: Mapping[str, Any] = server.getpeercert() or {}
+    names = dict(pair for part in certificate.get("subject", ()) for pair in part)
     return str(names.get("commonName", "nobody"))
 
 

@@ -1,18 +1,14 @@
 """The TCP connections of this process, which Zenoh has opened: their limits, and who reads them."""
 
-from __future__ import annotations
-
 import fcntl
 import logging
 import socket
 import struct
 import termios
+from collections.abc import Callable, Container, Mapping
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Mapping
+from typing import NamedTuple
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +67,7 @@ def socket_states(inodes: Container[int], ends: Container[End]) -> dict[int, Soc
     These are the sockets with one of `inodes`, and those whose other end is one of `ends`. All
     others may be strangers', which send what they like.
     """
-    found: dict[int, SocketState] = {}
+    states: dict[int, SocketState] = {}
 
     def look(inode: int, sock: socket.socket) -> None:
         if inode not in inodes and end_of(*sock.getpeername()[:2]) not in ends:
@@ -79,10 +75,10 @@ def socket_states(inodes: Container[int], ends: Container[End]) -> dict[int, Soc
         unread = struct.unpack("i", fcntl.ioctl(sock, termios.FIONREAD, bytes(4)))[0]
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED + 8)
         total = struct.unpack_from("Q", info, _BYTES_RECEIVED)[0]
-        found[inode] = SocketState(total - unread, unread)
+        states[inode] = SocketState(total - unread, unread)
 
     _for_each_connection(look)
-    return found
+    return states
 
 
 class ReadWatch:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from dorad.logrecord import LogRecord, Stream
 from dorad.logs.excerpt import MAX_CHARACTERS
-from dorad.logs.lines import MAX_LINE, Cut, cut_lines
 from dorad.logs.record import parse_line
+from dorad.logs.staging import MAX_LINE, Cut, Stage, Staging, cut_lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from dorad.logs.journal.forward import NodeJournal
     from dorad.logs.journal.writer import Journal
     from dorad.logs.nodelog import NodeLog
-    from dorad.logs.staging import Stage, Staging
 
 TAIL_LINES = 500
 TRACEBACK_WAIT_S = 0.1

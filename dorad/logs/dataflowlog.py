@@ -9,23 +9,21 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from dorad.logrecord import Level, LogRecord
+from dorad.logrecord import Level, LogRecord, is_error
 from dorad.logs import about, disk
 from dorad.logs.fileline import encode
 from dorad.logs.history import History
-from dorad.logs.hub import LogHub
+from dorad.logs.hub import Follower, LogHub
 from dorad.logs.journal.sender import own, own_service
 from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.nodelog import Batch, NodeLog
 from dorad.logs.paths import DAEMON, log_folder
-from dorad.logs.record import is_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from dorad.dataflow.model import Dataflow, NodeSpec
-    from dorad.logs.hub import Follower
     from dorad.logs.journal.forward import DaemonJournal
     from dorad.logs.journal.writer import Journal
     from dorad.logs.record import Sink
@@ -60,15 +58,15 @@ class DataflowLog:
         started_at: float | None = None,
         watch: Sink | None = None,
         route: Callable[[Batch], None] | None = None,
-        journal: Journal | None = None,
+        journal: str | None = None,
     ) -> None:
         """Create a log; nothing is written yet. Its files lie beside the dataflow's, or in
         `folder`.
 
         `watch` gets every line that passes `min_log_level`, and the daemon's reports. `route` gets
         every batch of a node's lines, and may raise OSError. `started_at` (seconds since 1970)
-        defaults to now. With `journal`, which is then owned, lines go there, and only those that
-        it does not take go to files.
+        defaults to now. With `journal`, its socket, lines go there, and only those that it does
+        not take go to files.
 
         Raises:
             ValueError: DORA_LOG_DISK_LIMIT cannot be understood.
@@ -88,13 +86,15 @@ class DataflowLog:
         """By node."""
         self._ids = {node.id for node in dataflow.nodes}
         self._file = LogFile(self.folder, DAEMON, self.trouble, max_size=DAEMON_FILE, max_rotated=1)
-        self._journal = journal
+        self._journal: Journal | None = None
         self._daemon_journal: DaemonJournal | None = None
         if journal is not None:
             from dorad.logs.journal.forward import DaemonJournal  # `dora run` has no journal
+            from dorad.logs.journal.writer import Journal
 
-            journal.report = lambda level, text: self.report(level, None, text)
-            self._daemon_journal = DaemonJournal(journal, dataflow_id, name, time.time_ns() // 1000)
+            self._journal = Journal(journal, lambda level, text: self.report(level, None, text))
+            began = time.time_ns() // 1000
+            self._daemon_journal = DaemonJournal(self._journal, dataflow_id, name, began)
         self._about = about.About(
             uuid=dataflow_id,
             name=name,

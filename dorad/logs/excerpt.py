@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 _HEADER = "Traceback (most recent call last):"
 _JOINERS = (
@@ -49,9 +46,33 @@ def excerpt(lines: Sequence[str], limit: int = 20) -> tuple[str, ...]:
     return tuple(kept[-limit:])
 
 
+def error_line(lines: Sequence[str]) -> str:
+    """Return the line of stderr that tells best why the node failed; empty without one.
+
+    Of a traceback that is the line with its exception, of a crash of the interpreter its first
+    line, of anything else the last line with a word in it.
+    """
+    lines = [line[:MAX_CHARACTERS].strip("\r\n") for line in lines]
+    crash, starts = _last_index(lines, _CRASH), _last_chain(lines)
+    if crash is not None and (not starts or crash > starts[-1]):
+        return lines[crash].strip()
+    if starts:
+        _, lines = _split_block(lines[starts[-1] :])
+    words = [line for line in lines if any(map(str.isalnum, line))]
+    if starts:
+        words = [line for line in words if not line[0].isspace()][:1] or words
+    return words[-1].strip() if words else ""
+
+
+def with_error(headline: str, lines: Sequence[str]) -> str:
+    """Return the headline of a failure and, of its `lines` of stderr, the one that tells why."""
+    error = error_line([line for line in lines if not line.startswith("hint: ")])
+    return headline + (f": {error}" if error else "")
+
+
 def _last_index(lines: Sequence[str], beginning: str) -> int | None:
-    found = [at for at, line in enumerate(lines) if line.startswith(beginning)]
-    return found[-1] if found else None
+    places = [at for at, line in enumerate(lines) if line.startswith(beginning)]
+    return places[-1] if places else None
 
 
 def _last_chain(lines: Sequence[str]) -> list[int]:

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from dorad.logrecord import LAST_MOMENT, RAW, LogRecord, Stream
 from dorad.logs.record import parse_level
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 class _Line(msgspec.Struct, gc=False):
@@ -86,25 +84,25 @@ def decode(line: bytes) -> LogRecord:
         ValueError: it is not a record, for example half a line written to a full disk.
     """
     try:
-        found = _decoder.decode(line)
+        record = _decoder.decode(line)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ValueError(f"not a line of a log file: {error}") from error
-    level = found.level if found.level == RAW else parse_level(found.level)
+    level = record.level if record.level == RAW else parse_level(record.level)
     if level is None:
-        raise ValueError(f"not a log level: {found.level}")
-    if found.line is not msgspec.UNSET and not 0 <= found.line < 1 << 31:
+        raise ValueError(f"not a log level: {record.level}")
+    if record.line is not msgspec.UNSET and not 0 <= record.line < 1 << 31:
         raise ValueError("not a line number")
     return LogRecord(
-        _seconds(found.ts),
+        _seconds(record.ts),
         level,
-        found.node,
-        found.msg,
-        "stderr" if found.stream == "stderr" else "stdout",
-        found.target,
-        found.fields,
-        None if found.file is msgspec.UNSET else found.file,
-        None if found.line is msgspec.UNSET else found.line,
-        None if found.module_path is msgspec.UNSET else found.module_path,
+        record.node,
+        record.msg,
+        "stderr" if record.stream == "stderr" else "stdout",
+        record.target,
+        record.fields,
+        None if record.file is msgspec.UNSET else record.file,
+        None if record.line is msgspec.UNSET else record.line,
+        None if record.module_path is msgspec.UNSET else record.module_path,
     )
 
 

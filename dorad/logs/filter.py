@@ -7,15 +7,12 @@ report.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 from msgspec import Struct, field
 
 from dorad.logrecord import RAW, LogRecord
 from dorad.logs.record import parse_level
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 LEVELS = ("error", "warn", "info", "debug", "trace", RAW)
 """Most severe first; `stdout` shows everything."""

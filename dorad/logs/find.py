@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.logs import about
-from dorad.logs.journal.sender import of_run
+from dorad.logs.journal.sender import Sender, of_run
 from dorad.logs.paths import nodes_in
 from dorad.problems import ProblemError
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.logs.about import About
-    from dorad.logs.journal.sender import Sender
 
 SHOWN = 8
 """Maximum number of dataflows that an error lists."""

@@ -6,9 +6,9 @@ import heapq
 from functools import partial
 from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from dorad.logrecord import in_blocks
+from dorad.logrecord import LogRecord, in_blocks
 from dorad.logs.hub import Lines
 from dorad.logs.parts import Part, close_parts, open_parts, records, records_backwards
 from dorad.logs.paths import DAEMON, files_of
@@ -16,9 +16,7 @@ from dorad.logs.paths import DAEMON, files_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
-    from typing import Self
 
-    from dorad.logrecord import LogRecord
     from dorad.logs.journal.reader import JournalPast
     from dorad.logs.selection import Selection
 
@@ -88,8 +86,8 @@ class History:
             selected = filter(self.selection.passes, self._merged())
             yield from map(Lines, in_blocks(selected, BLOCK, BLOCK_CHARACTERS))
             return
-        left_out, found = self._last(tail)
-        for block in in_blocks(found, BLOCK, BLOCK_CHARACTERS):
+        left_out, lines = self._last(tail)
+        for block in in_blocks(lines, BLOCK, BLOCK_CHARACTERS):
             yield Lines(block, left_out)
             left_out = 0
 
@@ -111,9 +109,9 @@ class History:
             sources.append(_falling(self._recent(self._journal.backwards())))
         newest_first = heapq.merge(*reversed(sources), key=itemgetter(0), reverse=True)
         selected = filter(self.selection.passes, map(itemgetter(1), newest_first))
-        found = in_blocks(islice(selected, count), count, TAIL_CHARACTERS)
-        kept = next(found, [])
-        return sum(map(len, found)), kept[::-1]
+        blocks = in_blocks(islice(selected, count), count, TAIL_CHARACTERS)
+        kept = next(blocks, [])
+        return sum(map(len, blocks)), kept[::-1]
 
     def _recent(self, newest_first: Iterator[LogRecord]) -> Iterator[LogRecord]:
         since = self.selection.since

@@ -6,12 +6,11 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.logrecord import size
+from dorad.logrecord import LogRecord, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dorad.logrecord import LogRecord
     from dorad.logs.selection import Selection
 
 QUEUE_LINES = 10_000

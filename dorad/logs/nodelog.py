@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.logrecord import RAW
+from dorad.logrecord import RAW, LogRecord
 from dorad.logs.excerpt import MAX_CHARACTERS
 from dorad.logs.fileline import encode
 from dorad.logs.filter import LogFilter
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dorad.dataflow.settings import Logging
-    from dorad.logrecord import LogRecord
     from dorad.logs.journal.forward import NodeJournal
     from dorad.logs.logfile import LogFile
 
@@ -89,7 +88,7 @@ class NodeLog:
         past = None if self.journal is None else self.journal.past(selection)
         try:
             with History(self.file.path.parent, [self.node], selection, past) as history:
-                found = [record for block in history.blocks(count) for record in block.records]
+                records = [record for block in history.blocks(count) for record in block.records]
         except OSError:
             return []  # unreadable: the report goes without them
-        return [record.message[:MAX_CHARACTERS] for record in found]
+        return [record.message[:MAX_CHARACTERS] for record in records]

@@ -84,11 +84,11 @@ def records(parts: Iterable[Part]) -> Iterator[LogRecord]:
 
 def read_on(part: Part, position: int) -> tuple[list[LogRecord], int]:
     """Return the records from `position` on, and the position after the last whole line."""
-    found: list[LogRecord] = []
+    records: list[LogRecord] = []
     for block in _blocks(part, position):
-        found += decode_lines(block)
+        records += decode_lines(block)
         position += len(block)
-    return found, position
+    return records, position
 
 
 def _blocks(part: Part, position: int) -> Iterator[bytes]:
@@ -126,12 +126,12 @@ def records_backwards(parts: Iterable[Part]) -> Iterator[LogRecord]:
 
 def decode_lines(block: bytes) -> list[LogRecord]:
     """Return the records of lines; invalid ones are left out."""
-    found = []
+    records = []
     for line in block.split(b"\n"):
         if line:
             try:
-                found.append(decode(line))
+                records.append(decode(line))
             except (ValueError, OverflowError) as error:
                 # Half a line written to a full disk, or another program's.
                 _log.debug("skipped a line of a log file: %s", error)
-    return found
+    return records

@@ -54,8 +54,8 @@ def files_of(folder: Path, node: str, others: Collection[str] = ()) -> list[Path
 
 def nodes_in(folder: Path) -> list[str]:
     """Return the nodes that have log files, sorted."""
-    found = (_FILE.fullmatch(path.name) for path in folder.glob("log_*.jsonl"))
-    return sorted({match["node"] for match in found if match and match["node"] != DAEMON})
+    matches = (_FILE.fullmatch(path.name) for path in folder.glob("log_*.jsonl"))
+    return sorted({match["node"] for match in matches if match and match["node"] != DAEMON})
 
 
 def is_log_file(name: str) -> bool:

@@ -26,8 +26,13 @@ _LEVELS: dict[str, Level] = {
 _PYTHON_LOGGING = re.compile(r"(CRITICAL|ERROR|WARNING|INFO|DEBUG):([\w.-]+):(.*)", re.DOTALL)
 """The default format of Python's logging: `WARNING:camera.driver:no frame`."""
 
-_ERROR = re.compile(r"\W{,40}[Ee]rror:|.{,80}?\b(?:ERROR|FATAL|CRITICAL)\b", re.DOTALL)
-"""How lines without a level begin that tell of an error: `[ERROR] no frame`, `error: no frame`."""
+_ROS2 = re.compile(
+    r"(?:\[[\w.+-]{1,200}-\d+\] +)?\[(DEBUG|INFO|WARN|WARNING|ERROR|FATAL|CRITICAL)\]"
+    r" (?:\[\d+\.\d+\] )?\[([\w./+-]{1,200})\]: (.*)",
+    re.DOTALL,
+)
+"""The default format of ROS 2, and of what `ros2 launch` shows of the processes it starts:
+`[talker-1] [WARN] [1700000000.123456789] [talker]: no frame`."""
 
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _TOP = ("message", "target", "file", "line", "module_path")
@@ -41,27 +46,22 @@ Sink = Callable[[Sequence[LogRecord]], None]
 def parse_line(line: bytes, node: str, stream: Stream, now: float) -> LogRecord:
     """Return the record of one output line (without its newline). Never raises.
 
-    Two forms are structured: a JSON object with at least a known `level` and a `timestamp`, in the
-    shape of our log methods or of Rust's `tracing` (text and origin inside `fields`), and a line of
-    Python's `logging` in its default format. Any other line is a message at level `stdout` and time
-    `now`. Invalid UTF-8 is replaced.
+    Three forms are structured: a JSON object with at least a known `level` and a `timestamp`, in
+    the shape of our log methods or of Rust's `tracing` (text and origin inside `fields`), a line of
+    Python's `logging` in its default format, and one of ROS 2 in its own. Any other line is a
+    message at level `stdout` and time `now`. Invalid UTF-8 is replaced.
     """
     text = line.decode("utf-8", "replace")
     if text.startswith("{"):
         record = _from_json(text, node, stream)
         if record is not None:
             return record
-    elif text[:1] in "CEWID" and (match := _PYTHON_LOGGING.fullmatch(text)):
-        level, target, message = match.groups()
-        return LogRecord(now, _LEVELS[level.lower()], node, message, stream, target)
+    elif text[:1] in "[CEWID":
+        match = (_ROS2 if text[:1] == "[" else _PYTHON_LOGGING).fullmatch(text)
+        if match:
+            level, target, message = match.groups()
+            return LogRecord(now, _LEVELS[level.lower()], node, message, stream, target)
     return LogRecord(now, RAW, node, text, stream)
-
-
-def is_error(record: LogRecord) -> bool:
-    """Return True if a record tells of an error, by its level or, without one, by its text."""
-    if record.level == RAW:
-        return _ERROR.match(record.message) is not None
-    return record.level == "error"
 
 
 def parse_level(text: str) -> Level | None:

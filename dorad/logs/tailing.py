@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from dorad.logs.parts import Part, close_parts, inode, open_parts, read_on
 from dorad.logs.paths import DAEMON, current_name, files_of
@@ -13,7 +13,6 @@ from dorad.logs.paths import DAEMON, current_name, files_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
-    from typing import Self
 
     from dorad.logrecord import LogRecord
     from dorad.logs.history import History
@@ -49,11 +48,11 @@ class Tailing:
             wanted = self._selection.nodes
             if node not in self._files and (not wanted or node in wanted):
                 self._files[node] = _Followed(self._folder, node, [])
-        found: list[LogRecord] = []
+        records: list[LogRecord] = []
         for file in self._files.values():
-            found += file.read(nodes)
-        found.sort(key=attrgetter("timestamp"))
-        return [record for record in found if self._selection.passes(record)]
+            records += file.read(nodes)
+        records.sort(key=attrgetter("timestamp"))
+        return [record for record in records if self._selection.passes(record)]
 
 
 class _Followed:
@@ -70,7 +69,7 @@ class _Followed:
             self._position = newest.end
 
     def read(self, nodes: Iterable[str]) -> list[LogRecord]:
-        found: list[LogRecord] = []
+        records: list[LogRecord] = []
         if self._part is not None:
             status = os.fstat(self._part.descriptor)
             if status.st_nlink and inode(self._current()) == self._part.inode:
@@ -81,7 +80,7 @@ class _Followed:
         inodes = [part.inode for part in parts]
         if self._part is not None:
             # The newer files are open now, so nothing more is appended to this one.
-            found += self._read_to(os.fstat(self._part.descriptor).st_size)
+            records += self._read_to(os.fstat(self._part.descriptor).st_size)
             if self._part.inode in inodes:
                 seen = inodes.index(self._part.inode) + 1
                 close_parts(parts[:seen])
@@ -89,8 +88,8 @@ class _Followed:
         for part in parts:
             self.close()
             self._part, self._position = part, 0
-            found += self._read_to(part.end)
-        return found
+            records += self._read_to(part.end)
+        return records
 
     def close(self) -> None:
         if self._part is not None:
@@ -101,8 +100,8 @@ class _Followed:
         assert self._part is not None
         # A new daemon may have cut the file; it writes the same lines again.
         self._position = min(self._position, end)
-        found, self._position = read_on(self._part._replace(end=end), self._position)
-        return found
+        records, self._position = read_on(self._part._replace(end=end), self._position)
+        return records
 
     def _current(self) -> Path:
         return self._folder / current_name(self._node)

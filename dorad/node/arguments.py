@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from dorad.node.outputids import well_formed
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _MAX_TIMEOUT_S = 2.0**64
 """Longer timeouts are refused, as in dora."""

@@ -137,7 +137,7 @@ def connect(place: Spawned | Connected | Dynamic) -> DaemonConnection:
         )
     from dorad.shm import rendezvous
 
-    found: list[DaemonConnection] = []
+    connections: list[DaemonConnection] = []
     refusals: list[str] = []
     try:
         paths = rendezvous.sockets(place.port)
@@ -146,15 +146,15 @@ def connect(place: Spawned | Connected | Dynamic) -> DaemonConnection:
         raise RuntimeError(f"no daemon can be searched for: {error}") from error
     for path in paths:
         try:
-            found.append(DaemonConnection(path, place.node_id, dynamic=True))
+            connections.append(DaemonConnection(path, place.node_id, dynamic=True))
         except RuntimeError as error:
             refusals.append(str(error))
-    if len(found) == 1:
-        return found[0]
-    for connection in found:
+    if len(connections) == 1:
+        return connections[0]
+    for connection in connections:
         connection.done()
-    if found:
-        raise RuntimeError(f"{len(found)} running dataflows have a node {place.node_id!r}")
+    if connections:
+        raise RuntimeError(f"{len(connections)} running dataflows have a node {place.node_id!r}")
     if refusals:
         raise RuntimeError("; ".join(refusals))
     raise RuntimeError(

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import itertools
 import logging
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from dorad.node.protocol import ProtocolError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dorad.node.connection import DaemonConnection
 
 MAX_REASON = 200
@@ -30,29 +27,11 @@ class Leases(Protocol):
         """End a lease."""
 
 
-class BusyMethods:
-    """The method of a node with which it is busy."""
-
-    _leases: Leases
-
-    @contextmanager
-    def busy(self, reason: str) -> Iterator[None]:
-        """Hold a lease inside a `with` block: no new release starts to run on this robot.
-
-        The lease also ends with the process. It delays a switch, up to the rollout's `busy_max`,
-        and prevents no stop that a user asks for, and no return to the release before.
-
-        Raises:
-            ValueError: the reason is empty or has more than 200 characters.
-            RuntimeError: this node has 16 leases already, or the daemon cannot be reached.
-        """
-        if not isinstance(reason, str) or not 0 < len(reason) <= MAX_REASON:
-            raise ValueError(f"a reason is a text of 1 to {MAX_REASON} characters")
-        number = self._leases.take(reason)
-        try:
-            yield
-        finally:
-            self._leases.end(number)
+def checked_reason(reason: str) -> str:
+    """Return the reason of a lease. Raises ValueError."""
+    if not isinstance(reason, str) or not 0 < len(reason) <= MAX_REASON:
+        raise ValueError(f"a reason is a text of 1 to {MAX_REASON} characters")
+    return reason
 
 
 class NoLeases:

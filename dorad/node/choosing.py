@@ -3,23 +3,60 @@
 from __future__ import annotations
 
 import logging
-import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dorad.node.inputs import NEVER_NS, ChoosyInput
-from dorad.node.matching import match
+from dorad.node.inputs import NEVER_NS, ChoosyInput, RingInput
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dorad.node.clock import Clock
     from dorad.node.events import Event
-    from dorad.node.inputs import RingInput
     from dorad.shm.picking import PickingInlet
 
-_log = logging.getLogger(__name__)
 
-_monotonic_ns = time.monotonic_ns
+class Match(NamedTuple):
+    """The result of a search for a set.
+
+    The first `passed[i]` messages of input i match nothing, now or later. If `complete`, the next
+    message of each input belongs to the set.
+    """
+
+    passed: tuple[int, ...]
+    complete: bool
+
+
+def match(waiting: Sequence[Sequence[int]], tolerance: int) -> Match:
+    """Search for the first set of one message from each input, all sent within `tolerance`.
+
+    `waiting` holds the times of the queued messages of each input, oldest first, in the unit of
+    `tolerance`. The oldest message of a set is skipped if its successor makes the set tighter.
+    """
+    at = [0] * len(waiting)
+    while all(place < len(times) for place, times in zip(at, waiting, strict=True)):
+        fronts = [times[place] for place, times in zip(at, waiting, strict=True)]
+        oldest = min(range(len(fronts)), key=fronts.__getitem__)
+        spread = max(fronts) - fronts[oldest]
+        if spread > tolerance or _is_tighter(fronts, oldest, waiting[oldest], at[oldest], spread):
+            # The input with the newest message only gets newer ones.
+            at[oldest] += 1
+            continue
+        return Match(tuple(at), True)
+    return Match(tuple(at), False)
+
+
+def _is_tighter(
+    fronts: Sequence[int], oldest: int, times: Sequence[int], place: int, spread: int
+) -> bool:
+    """Return True if the set is tighter with the successor of its oldest message."""
+    if place + 1 == len(times):
+        return False
+    others = [front for index, front in enumerate(fronts) if index != oldest]
+    after = [*others, times[place + 1]]
+    return max(after) - min(after) < spread
+
+
+_log = logging.getLogger(__name__)
 
 PARTNER_TIMEOUT_NS = 500_000_000
 """How long the last messages of a closed synchronised input wait for matching ones."""
@@ -76,7 +113,7 @@ class PacedInput(ChoosyInput):
 
     def ready(self) -> bool:
         """Return True if an event is queued and due."""
-        return self.picking.ready() and self._is_due(_monotonic_ns())
+        return self.picking.ready() and self._is_due(self.clock.monotonic_ns())
 
     def _is_due(self, now: int) -> bool:
         return self._hurry or now >= self._due_ns
@@ -90,7 +127,7 @@ class PacedInput(ChoosyInput):
         inlet = self.picking
         if not inlet.ready():
             return None
-        now = _monotonic_ns()
+        now = self.clock.monotonic_ns()
         if not self._is_due(now):
             return None
         if not self._keeps_all:
@@ -107,7 +144,7 @@ class PacedInput(ChoosyInput):
     def watched(self) -> tuple[int, int] | None:
         """See `ChoosyInput`."""
         inlet = self.picking
-        if inlet.ready() and not self._is_due(_monotonic_ns()):
+        if inlet.ready() and not self._is_due(self.clock.monotonic_ns()):
             return None
         return (inlet.head_at, inlet.tail)
 
@@ -154,17 +191,17 @@ class SyncGroup:
             for ring in rings:
                 ring.searched_to = ring.inlet.next_index()
         while True:
-            passed, found = self._search()
+            passed, group = self._search()
             for ring, index in passed:
                 ring.inlet.skip_to(index)
-            if found is None:
+            if group is None:
                 return None
-            events = [ring.served.take() for ring, _ in found]
-            if all(ring.inlet.tail == index + 1 for ring, index in found):
+            events = [ring.served.take() for ring, _ in group]
+            if all(ring.inlet.tail == index + 1 for ring, index in group):
                 return self._event([event for event in events if event is not None])
             # A producer overtook the search: one of the messages is not the one that matched.
             _log.debug("sync %s: a queue overflowed during the search", self.name)
-            for (ring, _), event in zip(found, events, strict=True):
+            for (ring, _), event in zip(group, events, strict=True):
                 if event is not None:
                     ring.inlet.count_dropped()
 
@@ -177,13 +214,13 @@ class SyncGroup:
             for line, count in zip(lines, matched.passed, strict=True)
             for _, index, ring in line[:count]
         }
-        if not matched.found:
+        if not matched.complete:
             return [*passed.values()], None
-        found = []
+        group = []
         for line, count in zip(lines, matched.passed, strict=True):
             _, index, ring = line[count]
-            found.append((ring, index))
-        return [*passed.values()], found
+            group.append((ring, index))
+        return [*passed.values()], group
 
     def _event(self, events: Sequence[Event]) -> Event:
         """Return the event of a set; if a member is unreadable, return its ERROR event instead."""
@@ -201,13 +238,13 @@ class SyncGroup:
 
 def _line(rings: Sequence[_Ring]) -> list[tuple[int, int, _Ring]]:
     """Return what is queued on all rings of an input as (stamp, index, ring), oldest first."""
-    found = []
+    line = []
     for ring in rings:
         first, stamps = ring.inlet.stamps(MAX_SEARCHED)
-        found += [(stamp, first + n, ring) for n, stamp in enumerate(stamps)]
+        line += [(stamp, first + n, ring) for n, stamp in enumerate(stamps)]
     if len(rings) > 1:
-        found.sort(key=lambda each: each[0])
-    return found
+        line.sort(key=lambda each: each[0])
+    return line
 
 
 class SyncMember(ChoosyInput):
@@ -234,7 +271,7 @@ class SyncMember(ChoosyInput):
             return True
         if not self.picking.ready():
             return False
-        now = _monotonic_ns()
+        now = self.clock.monotonic_ns()
         if self._deadline_ns is None:
             self._deadline_ns = now + PARTNER_TIMEOUT_NS
         return now < self._deadline_ns
@@ -245,7 +282,7 @@ class SyncMember(ChoosyInput):
         event = self._group.take()
         if event is not None:
             self._deadline_ns = None
-        elif deadline is not None and _monotonic_ns() >= deadline:
+        elif deadline is not None and self.clock.monotonic_ns() >= deadline:
             # The input has ended, and no matching message came in time.
             _log.debug("sync %s: dropping the unmatched rest of %s", self._group.name, self.id)
             self._deadline_ns = None

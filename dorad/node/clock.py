@@ -11,20 +11,19 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from dorad.node import logbridge
+from dorad.shm import stepping
 from dorad.shm.layout import BOX_STAMPS_REFUSED, MAX_AHEAD_NS, add_to
 from dorad.shm.steps import twin
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _log = logging.getLogger(__name__)
 
 _fromtimestamp = datetime.fromtimestamp
 _time_ns = time.time_ns
+_monotonic_ns = time.monotonic_ns
 
 
 @twin
@@ -40,24 +39,35 @@ class Clock(ClockState):
     `on_refused` is called with each timestamp that is too far ahead.
     """
 
-    __slots__ = ()
+    __slots__ = ("_box",)
 
-    def __init__(self, on_refused: Callable[[int], None] = lambda _: None) -> None:
+    def __init__(
+        self, on_refused: Callable[[int], None] = lambda _: None, box: memoryview | None = None
+    ) -> None:
+        """With the words of the node's mailbox, the clock is logical while the node is stepped."""
+        self._box = box
         self.last = 0
         self.on_refused = on_refused
 
     def now(self) -> int:
         """Return a timestamp later than all that were returned or seen before."""
-        now = _time_ns()
+        now = self._time_ns()
         if now <= self.last:
             now = self.last + 1
         self.last = now
         return now
 
+    def _time_ns(self) -> int:
+        return _time_ns() if self._box is None else stepping.time_ns(self._box)
+
+    def monotonic_ns(self) -> int:
+        """Return the time for rates and timeouts: CLOCK_MONOTONIC, or logical as the clock."""
+        return _monotonic_ns() if self._box is None else stepping.monotonic_ns(self._box)
+
     def saw(self, stamp: int) -> None:
         """Advance to another clock's timestamp, unless it is too far ahead."""
         if stamp > self.last:
-            if stamp - _time_ns() > MAX_AHEAD_NS:
+            if stamp - self._time_ns() > MAX_AHEAD_NS:
                 self.on_refused(stamp)
             else:
                 self.last = stamp

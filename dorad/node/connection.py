@@ -21,6 +21,7 @@ from dorad.node.peers import Peers, Segments
 from dorad.node.requests import ANSWERS, PendingRequests, segment_handler, segment_of
 from dorad.node.welcome import say_hello
 from dorad.shm import doorbell
+from dorad.shm.fence import STRONG_ORDER, release
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, BOX_PULSE, BOX_SEEN
 from dorad.shm.steps import twin
 
@@ -167,6 +168,8 @@ class DaemonConnection(ConnectionState):
                 break
             self._handle(packet)
         self.mail = mail
+        if not STRONG_ORDER:
+            release()  # a stepper that sees this must see that the node is awake
         # Count packets instead of copying the word: the daemon counts a packet after sending it.
         words[BOX_SEEN] = self.packets_handled + 1  # and the welcome
 

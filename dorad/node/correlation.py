@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from dorad.node import metadata as metadata_codec
 from dorad.shm.layout import CORRELATED, FLUSH
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 REQUEST_ID = "request_id"
 GOAL_ID = "goal_id"
@@ -39,8 +37,8 @@ def uuid7() -> str:
 
 def id_in(metadata: Mapping[str, Any], key: str) -> str | None:
     """Return the id under a metadata key; None if it is missing or not a string."""
-    found = metadata.get(key)
-    return found if isinstance(found, str) else None
+    value = metadata.get(key)
+    return value if isinstance(value, str) else None
 
 
 def flags_of(metadata: Mapping[str, Any]) -> int:

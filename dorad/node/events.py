@@ -80,6 +80,11 @@ def error(text: str) -> Event:
     return {"kind": "dora", "type": "ERROR", "error": text}
 
 
+def external(value: Any) -> Event:
+    """Return the event of a value from outside the dataflow. In dora it has no `type`."""
+    return {"kind": "external", "type": "EXTERNAL", "value": value}
+
+
 def timed_out(seconds: float) -> Event:
     """Return the result of `next(timeout)` when nothing came: an event, not None, as in dora."""
     return error(f"Timeout event stream error: Receiver timed out after {seconds:g} s")

@@ -1,4 +1,4 @@
-"""The extension methods of a node, on a table that its daemon or the node itself holds."""
+"""The extension table of a node, which its daemon or the node itself holds."""
 
 from __future__ import annotations
 
@@ -23,76 +23,20 @@ class Table(Protocol):
     """An extension table as one node sees it."""
 
     def store(self, namespace: str, key: str, value: bytes) -> None:
-        """See `ExtensionMethods.extension_store`."""
+        """See `Node.extension_store`."""
 
     def load(self, namespace: str, key: str, remove: bool) -> bytes | None:
-        """See `ExtensionMethods.extension_load`."""
+        """See `Node.extension_load`."""
 
     def drop(self, namespace: str, key: str) -> None:
-        """See `ExtensionMethods.extension_drop`."""
+        """See `Node.extension_drop`."""
 
     def drain(self, namespace: str) -> list[str]:
-        """See `ExtensionMethods.drain_dropped_extension_keys`."""
+        """See `Node.drain_dropped_extension_keys`."""
 
 
-class ExtensionMethods:
-    """The extension methods of a node. All nodes share the keys; each value has an owner node."""
-
-    _extensions: Table
-
-    def extension_store(self, namespace: str, key: str, value: bytes) -> None:
-        """Store opaque bytes that all nodes of the dataflow can load, until this node ends.
-
-        Raises:
-            RuntimeError: another node has stored this key, 8192 entries are there already, the
-                value has more than 64 MiB, this node would store more than 128 MiB (all nodes
-                together: 256 MiB), a name has more than 1024 characters, or the connection to the
-                daemon was closed.
-            TypeError: the value is not `bytes`, or a name is not a `str`.
-            ValueError: a name is not valid Unicode.
-        """
-        if not isinstance(value, bytes):
-            raise TypeError(f"the value must be bytes, got {type(value).__name__}")
-        _check(namespace, key)
-        self._extensions.store(namespace, key, value)
-
-    def extension_load(self, namespace: str, key: str, remove: bool = False) -> bytes | None:
-        """Return a stored value, or None if there is none; `remove` also drops it.
-
-        Raises:
-            RuntimeError: the connection to the daemon was closed.
-            TypeError: a name is not a `str`.
-        """
-        _check(namespace, key)
-        if not isinstance(remove, bool):
-            raise TypeError(f"remove must be a bool, got {type(remove).__name__}")
-        return self._extensions.load(namespace, key, remove)
-
-    def extension_drop(self, namespace: str, key: str) -> None:
-        """Drop a stored value; do nothing if there is none.
-
-        Raises:
-            RuntimeError: the connection to the daemon was closed.
-            TypeError: a name is not a `str`.
-        """
-        _check(namespace, key)
-        self._extensions.drop(namespace, key)
-
-    def drain_dropped_extension_keys(self, namespace: str) -> list[str]:
-        """Return the keys dropped since the last call that this node had stored or loaded.
-
-        A key is dropped by `extension_drop`, by loading with `remove`, and when its owner ends.
-        Only the last 4096 keys are kept.
-
-        Raises:
-            RuntimeError: the connection to the daemon was closed.
-            TypeError: the namespace is not a `str`.
-        """
-        _check(namespace)
-        return self._extensions.drain(namespace)
-
-
-def _check(*names: str) -> None:
+def check_names(*names: str) -> None:
+    """Check names of an extension. Raises TypeError and ValueError."""
     for name in names:
         if not isinstance(name, str):
             raise TypeError(f"a namespace or key must be str, got {type(name).__name__}")

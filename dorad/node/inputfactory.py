@@ -13,13 +13,12 @@ from dorad.node.inputs import RingInput, TimerInput
 from dorad.node.peers import ring_at
 from dorad.shm.inlet import Inlet
 from dorad.shm.lane import LanedInlet
-from dorad.shm.layout import RING_LATCHED
+from dorad.shm.layout import RING_LATCHED, RingPlan
 
 if TYPE_CHECKING:
     from dorad.node.choosing import SyncGroup
     from dorad.node.clock import Clock
     from dorad.node.connection import DaemonConnection
-    from dorad.shm.layout import RingPlan
     from dorad.shm.picking import PickingInlet
 
 _log = logging.getLogger(__name__)

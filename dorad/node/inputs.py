@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dorad.node import metadata as metadata_codec
 from dorad.node.clock import Clock, as_datetime
 from dorad.node.events import Event, error, tick
-from dorad.shm import native
+from dorad.shm import hops, latencies, native
 from dorad.shm.layout import (
     RING_HEAD,
     RING_LAST,
@@ -26,6 +26,7 @@ from dorad.shm.layout import (
     RingPlan,
     read_count,
 )
+from dorad.shm.stepping import NO_STAMP
 from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
@@ -62,6 +63,9 @@ class Input(Protocol):
         """See `RingInput`."""
 
     def moved(self) -> bool:
+        """See `RingInput`."""
+
+    def next_stamp(self) -> int:
         """See `RingInput`."""
 
     def take(self) -> Event | None:
@@ -154,6 +158,10 @@ class RingInput(RingInputState):
     def moved(self) -> bool:
         """Return True if an event seems to be queued; safe in any thread."""
         return self.inlet.moved()
+
+    def next_stamp(self) -> int:
+        """Return the timestamp of the oldest queued message, NO_STAMP if no event is queued."""
+        return self.inlet.next_stamp() if self.ready() else NO_STAMP
 
     @step
     def take(self) -> Event | None:
@@ -316,6 +324,10 @@ class TimerInput(TimerInputState):
 
     moved = ready
 
+    def next_stamp(self) -> int:
+        """Return a timestamp before all messages if a tick is due, else NO_STAMP."""
+        return 0 if self.ready() else NO_STAMP
+
     @step
     def take(self) -> Event | None:
         """Return the next tick's event, or None when none is due."""
@@ -341,6 +353,7 @@ class TimerInput(TimerInputState):
         before_ns = self._late_ns
         self._late_ns = late_ns
         if before_ns is not None:
+            latencies.count(words, base, late_ns)
             self._latency_sum_ns += late_ns
             words[base + RING_LATENCY_SUM] = self._latency_sum_ns
             self._latency_diff_ns += abs(late_ns - before_ns)
@@ -350,7 +363,10 @@ class TimerInput(TimerInputState):
             if skipped > 0 or late_ns > self._deadline_ns:
                 self._missed += max(skipped, 0) + (late_ns > self._deadline_ns)
                 words[base + RING_MISSED] = self._missed
-        return tick(self.id, {"timestamp": as_datetime(time.time_ns() - late_ns)})
+        at = time.time_ns()
+        if hops.received is not None:
+            hops.received(words, base, max(0, at - late_ns), at, 0)
+        return tick(self.id, {"timestamp": as_datetime(at - late_ns)})
 
     def stop(self) -> None:
         """Stop ticking."""

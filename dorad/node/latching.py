@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from dorad.shm.fence import fence
 from dorad.shm.latch import LatchedOutlet, samples_of
 from dorad.shm.layout import ENTRY
-from dorad.shm.pool import joined
+from dorad.shm.pool import Pool, Sample, joined
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from dorad.shm.arrow import Encoded
+    from dorad.shm.nested import Encoded
     from dorad.shm.outlet import Outlet
-    from dorad.shm.pool import Pool, Sample
 
 _log = logging.getLogger(__name__)
 

@@ -6,11 +6,9 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from typing import Any
 
 LEVELS = ("error", "warn", "info", "debug", "trace")
 MAX_FIELDS = 60 * 1024
@@ -128,44 +126,3 @@ def bridge(node_id: str) -> None:
 
 MARK_TARGET = "dora.mark"
 """The target of the log lines of `mark`, by which recorders know them."""
-
-
-class LogMethods:
-    """The short forms of `log`, one for each level."""
-
-    def log(
-        self,
-        level: str,
-        message: str,
-        target: str | None = None,
-        fields: dict[str, Any] | None = None,
-    ) -> None:
-        """Log a message at a level; an unknown level counts as info."""
-        raise NotImplementedError
-
-    def mark(self, note: str = "", *, before: float = 60.0, after: float = 20.0) -> None:
-        """Ask the black box of the dataflow, if it has one, to keep what happens around now.
-
-        `before` and `after` are in seconds. The mark is a log line at level info.
-        """
-        self.log("info", note, MARK_TARGET, {"before": before, "after": after})
-
-    def log_error(self, message: str) -> None:
-        """Log at level error."""
-        self.log("error", message)
-
-    def log_warn(self, message: str) -> None:
-        """Log at level warn."""
-        self.log("warn", message)
-
-    def log_info(self, message: str) -> None:
-        """Log at level info."""
-        self.log("info", message)
-
-    def log_debug(self, message: str) -> None:
-        """Log at level debug."""
-        self.log("debug", message)
-
-    def log_trace(self, message: str) -> None:
-        """Log at level trace."""
-        self.log("trace", message)

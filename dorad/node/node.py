@@ -3,88 +3,39 @@
 from __future__ import annotations
 
 import gc
-import os
-import sys
-import threading
-import weakref
-from typing import TYPE_CHECKING, Any, NoReturn
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, overload
 
-from dorad.node import attach, logbridge
+from dorad.node import logbridge
 from dorad.node.arguments import check, check_log, check_node, checked_timeout
-from dorad.node.attachment import Attachment
-from dorad.node.busy import BusyMethods
+from dorad.node.attachment import attached, show_as_one_line
+from dorad.node.busy import Leases, checked_reason
 from dorad.node.clock import as_datetime
 from dorad.node.correlation import uuid7
-from dorad.node.extensions import ExtensionMethods
-from dorad.node.logbridge import LogMethods
+from dorad.node.extensions import Table, check_names
 from dorad.node.outputids import check_output_id
-from dorad.node.params import ParamMethods
-from dorad.node.patterns.helpers import PatternMethods
+from dorad.node.patterns.helpers import Patterns
 from dorad.node.raw import SampleHandler
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from datetime import datetime
-    from types import TracebackType
 
     from numpy.typing import DTypeLike, NDArray
 
     from dorad.node.events import Event
+    from dorad.node.externalinput import ExternalSource
     from dorad.node.offline.capture import Receiving
+    from dorad.node.params import Params
+    from dorad.node.patterns.goals import Goal
+    from dorad.node.patterns.streams import StreamReader, StreamSender
     from dorad.node.sender import Sender
 
-_attached: weakref.WeakValueDictionary[str, Attachment] = weakref.WeakValueDictionary()
-_attaching = threading.RLock()
+Handler = Any
+"""A function of one argument, plain or async."""
 
 
-def _reset_in_child() -> None:
-    """Discard the parent's nodes, and replace a lock that one of its threads may hold."""
-    global _attaching
-    _attaching = threading.RLock()
-    _attached.clear()
-
-
-os.register_at_fork(after_in_child=_reset_in_child)
-
-
-def _attachment(node_id: str | None, daemon_port: int | None) -> Any:
-    """Return what connects a node to its dataflow, or to what replaces that.
-
-    Raises:
-        RuntimeError: there is no dataflow for the node, or the dataflow could not start.
-    """
-    terminal = sys.stdin is not None and sys.stdin.isatty()
-    place = attach.decide(node_id, daemon_port, os.environ, terminal=terminal)
-    if isinstance(place, attach.FromFile):
-        from dorad.node.offline.filemode import FileAttachment
-
-        return FileAttachment(place.inputs, os.environ)
-    if isinstance(place, attach.OnTerminal):
-        from dorad.node.offline.interactive import InteractiveAttachment
-
-        return InteractiveAttachment()
-    with _attaching:
-        existing = _attached.get(place.node_id)
-        if existing is None:
-            existing = Attachment(attach.connect(place))
-            _attached[place.node_id] = existing
-    return existing
-
-
-def _show_as_one_line(error: RuntimeError) -> None:
-    """If `error` ends the program, print its text alone: the program's code has no part in it."""
-    previous = sys.excepthook
-
-    def show(kind: type[BaseException], shown: BaseException, trace: TracebackType | None) -> None:
-        if shown is error:
-            print(error, file=sys.stderr)
-        else:
-            previous(kind, shown, trace)
-
-    sys.excepthook = show
-
-
-class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
+class Node:
     """A node of a running dataflow.
 
     Without arguments the environment names the node, as `dora run` sets it. With an id the node
@@ -99,17 +50,18 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
     def __init__(self, node_id: str | None = None, daemon_port: int | None = None) -> None:
         check_node(node_id, daemon_port)
         try:
-            self._attachment = _attachment(node_id, daemon_port)
+            self._attachment = attached(node_id, daemon_port)
         except RuntimeError as error:
-            _show_as_one_line(error)
+            show_as_one_line(error)
             raise
         self._config: dict[str, Any] = self._attachment.config
         self._receiver: Receiving = self._attachment.receiver
         self._sender: Sender = self._attachment.sender
         self._outputs: Collection[str] = self._attachment.outputs
-        self._extensions = self._attachment.extensions
-        self._leases = self._attachment.leases
-        self._params = self._attachment.params
+        self._extensions: Table = self._attachment.extensions
+        self._leases: Leases = self._attachment.leases
+        self._params: Params = self._attachment.params
+        self._patterns = Patterns(self._attachment)
         self._warned: set[str] = set()
         # Existing objects stay until the process ends: later collections can skip them.
         gc.freeze()
@@ -165,15 +117,19 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         """Return True if no event is queued."""
         return self._receiver.is_empty()
 
-    def merge_external_events(self, subscription: Any) -> NoReturn:
-        """Raise NotImplementedError: there is no ROS 2 bridge.
+    def merge_external_events(self, subscription: ExternalSource) -> None:
+        """Receive the messages of a `Ros2Subscription` among the events of this node.
+
+        Each is an event with the `kind` "external" and the `value`, served in turn with the
+        inputs. The subscription's own `next` is of no more use.
 
         Raises:
-            NotImplementedError: always; it is a RuntimeError.
+            TypeError: it is not a subscription.
+            RuntimeError: it is merged already, or the node is without a dataflow.
         """
-        raise NotImplementedError(
-            "merge_external_events is not available: there is no ROS 2 bridge for Python here"
-        )
+        if not callable(getattr(subscription, "merge_into", None)):
+            raise TypeError(f"a Ros2Subscription can be merged, not {type(subscription).__name__}")
+        self._attachment.merge(subscription)
 
     def send_output(
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
@@ -284,6 +240,274 @@ class Node(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMetho
         """
         check_log(level, message, target, fields)
         logbridge.emit(logbridge.line(self._config["node_id"], level, message, target, fields))
+
+    def mark(self, note: str = "", *, before: float = 60.0, after: float = 20.0) -> None:
+        """Ask the black box of the dataflow, if it has one, to keep what happens around now.
+
+        `before` and `after` are in seconds. The mark is a log line at level info.
+        """
+        self.log("info", note, logbridge.MARK_TARGET, {"before": before, "after": after})
+
+    def log_error(self, message: str) -> None:
+        """Log at level error."""
+        self.log("error", message)
+
+    def log_warn(self, message: str) -> None:
+        """Log at level warn."""
+        self.log("warn", message)
+
+    def log_info(self, message: str) -> None:
+        """Log at level info."""
+        self.log("info", message)
+
+    def log_debug(self, message: str) -> None:
+        """Log at level debug."""
+        self.log("debug", message)
+
+    def log_trace(self, message: str) -> None:
+        """Log at level trace."""
+        self.log("trace", message)
+
+    def param(self, name: str) -> Any:
+        """Return the current value of a parameter, as JSON gives it.
+
+        A new value is visible as soon as the daemon has sent it, perhaps before its PARAM_UPDATE
+        event is received.
+
+        Raises:
+            KeyError: there is no parameter of this name; the text names the nearest one.
+        """
+        return self._params.get(name)
+
+    def params(self) -> dict[str, Any]:
+        """Return the current values of all parameters, by name."""
+        return self._params.all()
+
+    def extension_store(self, namespace: str, key: str, value: bytes) -> None:
+        """Store opaque bytes that all nodes of the dataflow can load, until this node ends.
+
+        Raises:
+            RuntimeError: another node has stored this key, 8192 entries are there already, the
+                value has more than 64 MiB, this node would store more than 128 MiB (all nodes
+                together: 256 MiB), a name has more than 1024 characters, or the connection to the
+                daemon was closed.
+            TypeError: the value is not `bytes`, or a name is not a `str`.
+            ValueError: a name is not valid Unicode.
+        """
+        if not isinstance(value, bytes):
+            raise TypeError(f"the value must be bytes, got {type(value).__name__}")
+        check_names(namespace, key)
+        self._extensions.store(namespace, key, value)
+
+    def extension_load(self, namespace: str, key: str, remove: bool = False) -> bytes | None:
+        """Return a stored value, or None if there is none; `remove` also drops it.
+
+        Raises:
+            RuntimeError: the connection to the daemon was closed.
+            TypeError: a name is not a `str`.
+        """
+        check_names(namespace, key)
+        if not isinstance(remove, bool):
+            raise TypeError(f"remove must be a bool, got {type(remove).__name__}")
+        return self._extensions.load(namespace, key, remove)
+
+    def extension_drop(self, namespace: str, key: str) -> None:
+        """Drop a stored value; do nothing if there is none.
+
+        Raises:
+            RuntimeError: the connection to the daemon was closed.
+            TypeError: a name is not a `str`.
+        """
+        check_names(namespace, key)
+        self._extensions.drop(namespace, key)
+
+    def drain_dropped_extension_keys(self, namespace: str) -> list[str]:
+        """Return the keys dropped since the last call that this node had stored or loaded.
+
+        A key is dropped by `extension_drop`, by loading with `remove`, and when its owner ends.
+        Only the last 4096 keys are kept.
+
+        Raises:
+            RuntimeError: the connection to the daemon was closed.
+            TypeError: the namespace is not a `str`.
+        """
+        check_names(namespace)
+        return self._extensions.drain(namespace)
+
+    @contextmanager
+    def busy(self, reason: str) -> Iterator[None]:
+        """Hold a lease inside a `with` block: no new release starts to run on this robot.
+
+        The lease also ends with the process. It delays a switch, up to the rollout's `busy_max`,
+        and prevents no stop that a user asks for, and no return to the release before.
+
+        Raises:
+            ValueError: the reason is empty or has more than 200 characters.
+            RuntimeError: this node has 16 leases already, or the daemon cannot be reached.
+        """
+        number = self._leases.take(checked_reason(reason))
+        try:
+            yield
+        finally:
+            self._leases.end(number)
+
+    def call(
+        self,
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        reply: str | None = None,
+    ) -> Event:
+        """Send a request on `output` and wait for its reply, up to `timeout` seconds.
+
+        The reply is the INPUT event with the same `request_id`. It comes on the input whose source
+        is the node that receives `output`, or on the input `reply`. Other events stay queued.
+        May be used from several threads at once, and while another thread receives.
+
+        Raises:
+            dora.patterns.NoPeerError: no node can reply, or it is ambiguous on which input.
+            dora.patterns.NoAnswerError: the timeout is over; it is also a TimeoutError.
+            dora.patterns.PeerLostError: the replying node has ended or was restarted.
+            dora.patterns.StoppingError: the node is being stopped; STOP is not received yet.
+            dora.patterns.RemoteError: the remote handler raised an exception.
+            ValueError: `timeout` is negative or not finite.
+            RuntimeError: the base of all of these but ValueError; and what `send_output` raises.
+        """
+        return self._patterns.call(self.send_output, output, data, metadata, timeout, reply).wait()
+
+    async def call_async(
+        self,
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        reply: str | None = None,
+    ) -> Event:
+        """Send a request and wait for its reply like `call`, without blocking the event loop."""
+        return await self._patterns.call(
+            self.send_output, output, data, metadata, timeout, reply
+        ).wait_async()
+
+    def send_goal(
+        self,
+        output: str,
+        data: Any,
+        metadata: dict[str, Any] | None = None,
+        timeout: float | None = None,
+        *,
+        feedback: str | None = None,
+        result: str | None = None,
+        cancel: str | None = None,
+    ) -> Goal:
+        """Send a goal on `output`; iterate over the goal for feedback, and call its `result`.
+
+        Feedback and result come on the inputs whose source is the node that receives `output`, or
+        on the named inputs. `cancel` is the output for cancels: by default the other output to that
+        node. All waits for the goal end `timeout` seconds from now.
+
+        Raises what `call` does.
+        """
+        inputs = (feedback, result)
+        return self._patterns.goal(
+            self.send_output, output, data, metadata, timeout, inputs, cancel
+        )
+
+    @overload
+    def serve(self, *, others: Callable[[Event], Any] | None = None) -> Event | None: ...
+    @overload
+    def serve(self, request: str, response: str) -> Callable[[Handler], Handler]: ...
+    @overload
+    def serve(
+        self,
+        request: str,
+        response: str,
+        handler: Handler,
+        *,
+        others: Callable[[Event], Any] | None = None,
+    ) -> Event | None: ...
+    def serve(
+        self,
+        request: str | None = None,
+        response: str | None = None,
+        handler: Handler | None = None,
+        *,
+        others: Callable[[Event], Any] | None = None,
+    ) -> Any:
+        """Reply to requests on the input `request` with messages on the output `response`.
+
+        `handler` gets each request's event and returns the data of the reply, or a tuple of data
+        and metadata; None is an empty reply. An exception becomes an error at the caller. `others`
+        gets all other events. Returns the STOP event, or None after the last event.
+
+        With two arguments it decorates a handler. Without arguments it serves all handlers that
+        were decorated with it and with `serve_goals`.
+
+        Raises:
+            ValueError: there is no handler, or the output `response` is not declared.
+        """
+        server = self._patterns.server(self)
+        if request is None:
+            return server.run(others)
+        if response is None:
+            raise ValueError("serve also needs the output for replies")
+        if handler is None:
+            return server.decorator(server.add_service, request, response)
+        server.add_service(handler, request, response)
+        return server.run(others)
+
+    async def serve_async(
+        self,
+        request: str | None = None,
+        response: str | None = None,
+        handler: Handler | None = None,
+        *,
+        others: Callable[[Event], Any] | None = None,
+    ) -> Event | None:
+        """Serve like `serve`; handlers may be coroutine functions, and each request is a task."""
+        server = self._patterns.server(self)
+        if request is not None:
+            if response is None or handler is None:
+                raise ValueError(
+                    "serve_async needs an input, an output and a handler, or no argument"
+                )
+            server.add_service(handler, request, response)
+        return await server.run_async(others)
+
+    def serve_goals(
+        self,
+        goal: str,
+        result: str,
+        *,
+        feedback: str | None = None,
+        cancel: str | None = None,
+        concurrent: int = 8,
+    ) -> Callable[[Handler], Handler]:
+        """Decorate a handler of goals from the input `goal`; `serve` runs it.
+
+        The handler gets a `ServedGoal`, and its return value is sent on the output `result`. Up to
+        `concurrent` goals run at once, in threads (tasks with `serve_async`); further goals are
+        queued. Cancels come on the input `cancel`.
+
+        Raises:
+            ValueError: an output is not declared, or `concurrent` is less than 1.
+        """
+        server = self._patterns.server(self)
+        return server.decorator(server.add_goals, goal, result, feedback, cancel, concurrent)
+
+    def open_stream(self, output: str, session_id: str | None = None) -> StreamSender:
+        """Start a stream session on an output; its id is a UUIDv7 unless given."""
+        from dorad.node.patterns.streams import StreamSender
+
+        return StreamSender(self.send_output, output, session_id)
+
+    def read_stream(self, input_id: str) -> StreamReader:
+        """Return a reader of the stream sessions on an input; pass it every event."""
+        from dorad.node.patterns.streams import StreamReader
+
+        return StreamReader(input_id)
 
     def dataflow_descriptor(self) -> dict[str, Any]:
         """Return the parsed dataflow file, without the `env` of other nodes."""

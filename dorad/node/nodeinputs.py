@@ -5,25 +5,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import events
-from dorad.node.inputs import NEVER_NS, ChoosyInput, RingInput, TimerInput
-from dorad.node.replyinput import ReplyInput
-from dorad.shm import doorbell
+from dorad.node.externalinput import Backlog, ExternalInput
+from dorad.node.inputs import NEVER_NS, ChoosyInput, Input, RingInput, TimerInput
+from dorad.node.replyinput import ReplyInput, ReplySplitter
+from dorad.shm import doorbell, hops, stepping
 from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, LayoutError
 from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
-    from collections import deque
     from collections.abc import Callable, Sequence
 
     from dorad.node.connection import DaemonConnection
     from dorad.node.daemonevents import DaemonEvents
     from dorad.node.events import Event
-    from dorad.node.inputs import Input
-    from dorad.node.replyinput import ReplySplitter
     from dorad.shm.inlet import Inlet
     from dorad.shm.spin import Spin
 
@@ -65,7 +64,7 @@ class NodeInputs(NodeInputsState):
 
     Inputs are served least recently served first, each in order; urgent events of the daemon come
     before them. Only the holder of `lock` may poll and wait; any thread may call `seems_empty`,
-    `of` and `add_reply_input`. `ended` is True after the last event.
+    `of`, `add_reply_input` and `add_external`. `ended` is True after the last event.
     """
 
     def __init__(
@@ -86,6 +85,8 @@ class NodeInputs(NodeInputsState):
         self._order = list(inputs)
         self._make_input = make_input
         self._splitters: dict[str, ReplySplitter] = {}
+        self._added: deque[Input] = deque()
+        """External inputs that are not served yet."""
         self._list_kinds()
         self._spin = spin
         self._words = connection.box.words
@@ -99,12 +100,16 @@ class NodeInputs(NodeInputsState):
     def poll(self) -> Event | None:
         """Return the next event if there is one; set `ended` after the last."""
         connection = self.connection
+        if hops.done is not None:
+            hops.done(self._words)
         if self._words[BOX_MAIL] != connection.mail:
             connection.read_mail()
         # Read before the inputs: a sending thread may read packets and add events at any moment.
         self._mail = connection.mail
         if connection.packets_handled != self._packets:
             self._update()
+        if self._must_hold():
+            return None
         daemon_events = self._daemon_events
         if not self._stopped:
             if daemon_events.urgent:
@@ -112,7 +117,11 @@ class NodeInputs(NodeInputsState):
             if daemon_events.endings and not self._must_wait(daemon_events.endings[0]):
                 return self._take(daemon_events.endings)
         order = self._order
-        for item in order:
+        served = order
+        if stepping.is_stepped(self._words):
+            # Not by when messages come, so that it is the same each time.
+            served = sorted(order, key=lambda item: (item.next_stamp(), item.ring))
+        for item in served:
             event = item.take()
             if event is not None:
                 if item is not order[-1]:
@@ -124,6 +133,35 @@ class NodeInputs(NodeInputsState):
         if self._stopped or connection.lost:
             self.ended = True
         return None
+
+    def _must_hold(self) -> bool:
+        """Return True if the node must take nothing now. At its end it takes what is queued."""
+        return (
+            stepping.is_held(self._words)
+            and not self._stopped
+            and not self._daemon_events.stopping
+            and not self.connection.lost
+        )
+
+    def wait_for_turn(self) -> None:
+        """Sleep until the daemon lets a node that is stepped begin; else return at once."""
+        connection = self.connection
+        while True:
+            connection.refresh()
+            self._mail = connection.mail
+            if connection.packets_handled != self._packets:
+                self._update()
+            if not self._must_hold():
+                return
+            self.wait(None)
+
+    def now_ns(self) -> int:
+        """Return the time for timeouts: CLOCK_MONOTONIC, or the logical time while stepped."""
+        return stepping.monotonic_ns(self._words)
+
+    def has_passed(self, deadline: int | None) -> bool:
+        """Return True if a wait until a deadline is over. It is not while the node is held."""
+        return deadline is not None and self.now_ns() >= deadline and not self._must_hold()
 
     def poll_replies(self) -> Watched:
         """Pass on the replies that have come; return the words that change when more come.
@@ -137,6 +175,8 @@ class NodeInputs(NodeInputsState):
         if packets != self._packets:
             self._update()
         watched = [(BOX_MAIL, self._mail)]
+        if self._must_hold():
+            return [*watched, stepping.HELD]
         for item in self._replies:
             item.pump()
         for item in self._replies:
@@ -159,6 +199,8 @@ class NodeInputs(NodeInputsState):
         daemon_events = self._daemon_events
         if daemon_events.changes or self._packets == OUTDATED:
             self._update_inputs()
+        if self._must_hold():
+            return True
         if not self._stopped and (
             daemon_events.urgent
             or (daemon_events.endings and not self._must_wait(daemon_events.endings[0]))
@@ -168,6 +210,8 @@ class NodeInputs(NodeInputsState):
 
     def seems_empty(self) -> bool:
         """Return True if `poll` seems to find nothing; safe while another thread polls."""
+        if self._must_hold():
+            return True
         if not self._stopped and (self._daemon_events.urgent or self._daemon_events.endings):
             return False
         return not any(item.moved() for item in self._order)
@@ -204,6 +248,17 @@ class NodeInputs(NodeInputsState):
         if input_id in self._splitters:
             return
         self._splitters[input_id] = splitter
+        self._update_soon()
+
+    def add_external(self, queue: Backlog) -> None:
+        """Serve the values in `queue` like an input; whoever adds one rings the doorbell.
+
+        If another thread or task holds the lock, it does so at the start of its next poll.
+        """
+        self._added.append(ExternalInput(queue))
+        self._update_soon()
+
+    def _update_soon(self) -> None:
         self._packets = OUTDATED
         if self.lock.acquire(False):
             try:
@@ -242,6 +297,11 @@ class NodeInputs(NodeInputsState):
                     item.stop()
                 self._order.insert(0, item)
             self._list_kinds()
+        while self._added:
+            item = self._added.popleft()
+            if self._stopped:
+                item.stop()
+            self._order.insert(0, item)
         if self._splitters:
             self._wrap_replies()
 
@@ -277,6 +337,8 @@ class NodeInputs(NodeInputsState):
 
         Call it right after a poll that found nothing, so that no change in between is missed.
         """
+        if self._must_hold():
+            return [stepping.HELD, (BOX_MAIL, self._mail)]
         watched = []
         for ring in self._rings:
             watched.append((ring.head_at, ring.tail))
@@ -310,19 +372,24 @@ class NodeInputs(NodeInputsState):
         if self._moved(watched):
             return False
         words = self._words
-        for ring in rings:
+        for ring in () if stepping.HELD in watched else rings:
             if words[ring.lane_head_at] != ring.lane_tail:
                 return False
         return self.connection.packets_handled == self._packets
 
     def due_ns(self, deadline: int | None = None) -> int | None:
-        """Return the time of the next tick, or an earlier deadline, on CLOCK_MONOTONIC."""
+        """Return the time of the next tick, or an earlier deadline; see `now_ns`."""
         if not self._stopped:
             for timer in self._timers:
                 due = timer.next_ns()
                 if due < NEVER_NS and (deadline is None or due < deadline):
                     deadline = due
         return deadline
+
+    def seconds_until(self, due: int | None) -> float | None:
+        """Return how long to sleep at most, None for no limit. Call it before `set_asleep`."""
+        due = stepping.sleep_until(self._words, due)
+        return None if due is None else max(0, due - _monotonic_ns()) / 1e9
 
     def fall_asleep(self) -> bool:
         """Have the doorbell rung from now on; return False if something has come already.
@@ -362,11 +429,12 @@ class NodeInputs(NodeInputsState):
                     spin.found()
                     return
         words = self._words
+        due = self.due_ns(deadline) if only is None else deadline
+        due = stepping.sleep_until(words, due)
         words[BOX_ASLEEP] = 1
         try:
             if not self.may_sleep(watched, self._rings if only is None else ()):
                 return
-            due = self.due_ns(deadline) if only is None else deadline
             if due is None:
                 ready = self._waiter.wait(None)
             else:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 
 class Params:
@@ -56,24 +54,3 @@ def _unknown(name: str, known: list[str]) -> str:
     if known:
         return f"no parameter {name!r}; the parameters are {', '.join(sorted(known))}"
     return f"no parameter {name!r}: the dataflow file declares none, and none was set"
-
-
-class ParamMethods:
-    """The parameter methods of a node. `dora param set` and `delete` change them while it runs."""
-
-    _params: Params
-
-    def param(self, name: str) -> Any:
-        """Return the current value of a parameter, as JSON gives it.
-
-        A new value is visible as soon as the daemon has sent it, perhaps before its PARAM_UPDATE
-        event is received.
-
-        Raises:
-            KeyError: there is no parameter of this name; the text names the nearest one.
-        """
-        return self._params.get(name)
-
-    def params(self) -> dict[str, Any]:
-        """Return the current values of all parameters, by name."""
-        return self._params.all()

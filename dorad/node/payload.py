@@ -38,8 +38,8 @@ def unpack(descriptor: int, limit: int) -> bytes:
         ValueError: the file is not sealed memory, or larger than `limit` bytes.
         OSError: it cannot be read.
     """
-    found = seals(descriptor)
-    if found is None or found & _SEALS != _SEALS:
+    has = seals(descriptor)
+    if has is None or has & _SEALS != _SEALS:
         raise ValueError("the descriptor does not refer to sealed memory")
     status = os.fstat(descriptor)
     if status.st_size > limit:

@@ -6,6 +6,7 @@ import logging
 import os
 from typing import TYPE_CHECKING, Any
 
+from dorad.shm.hops import output_key
 from dorad.shm.lane import add_lane
 from dorad.shm.layout import (
     RING_CAPACITY,
@@ -170,6 +171,7 @@ class Peers:
         """Replace the receivers of an output, keeping the outlets that stay."""
         old = {(id(outlet.peer), outlet.base): outlet for outlet in self.outlets.get(output, ())}
         new = []
+        key = output_key(output)
         for node, base, blocking, *_ in to:
             peer = self._peers[node]
             outlet = old.pop((id(peer), base), None)
@@ -181,6 +183,7 @@ class Peers:
                     continue
             for end in (outlet, outlet.lane or outlet):
                 end.blocking = blocking
+                end.output = key
             new.append(outlet)
         for outlet in old.values():
             for end in (outlet, outlet.lane or outlet):

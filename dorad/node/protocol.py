@@ -4,7 +4,9 @@ A packet is one JSON object whose key `t` names its kind; descriptors are sent w
 from the daemon is too large, the object is in an anonymous file. Its descriptor comes last, and the
 packet is `{"t": kind, "large": true}`.
 
-    node -> daemon   hello {node, dynamic, pid, version}     the first packet
+    node -> daemon   hello {node, dynamic, pid, version, oldest}
+                                                             the first packet, with the newest and
+                                                             the oldest version that it speaks
                      ready {}                                can receive; waits at the barrier
                      grow {size}                             requests a segment
                      retire {segment}                        no longer uses the segment
@@ -16,8 +18,9 @@ packet is `{"t": kind, "large": true}`.
                      ended {operator}                        one of its operators has ended
                      link {report}                           a report of the link process
                      done {}                                 sends no more messages
-    daemon -> node   welcome {} [mailbox, doorbell, space, config]
-                                                             the node's own; config is JSON
+    daemon -> node   welcome {version} [mailbox, doorbell, space, config]
+                                                             the version that is spoken from now
+                                                             on; the node's own; config is JSON
                      refused {error}                         the dataflow has no such node
                      peer {node} [mailbox, doorbell]         a node that this one sends to
                      peer_gone {node}                        this node no longer sends to it
@@ -64,17 +67,17 @@ import json
 import os
 import re
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from dorad.node.payload import pack, unpack
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+from dorad.shm.layout import OLDEST_PROTOCOL, PROTOCOL_VERSION
 
 CONFIG = "DORA_NODE_CONFIG"
 """The variable that tells a spawned node who it is, and where its daemon listens."""
 
-VERSION = 3
+VERSION = PROTOCOL_VERSION
+OLDEST = OLDEST_PROTOCOL
 MAX_PACKET = 1 << 16
 MAX_LARGE = 1 << 26
 """Maximum bytes of a packet whose content is in a file."""

@@ -11,8 +11,6 @@ from dorad.node import metadata as metadata_codec
 from dorad.node import samplebuffer
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from dorad.node.sender import Sender
 
 _LENGTHS = 1 << 64
@@ -124,12 +122,7 @@ class SampleHandler:
     def __enter__(self) -> Any:
         return self.as_buffer()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> Literal[False]:
+    def __exit__(self, kind: object, *_: object) -> Literal[False]:
         if kind is None:
             if (reason := self._unsendable()) is not None:
                 raise RuntimeError(f"Failed to send: {reason}")

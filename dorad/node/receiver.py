@@ -8,12 +8,14 @@ no event.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import threading
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dorad.node import events
-from dorad.node.waiters import TaskWaiter, Watch
+from dorad.shm import hops
 from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
@@ -22,6 +24,87 @@ if TYPE_CHECKING:
 
     from dorad.node.events import Event
     from dorad.node.nodeinputs import NodeInputs
+
+
+class Waiter:
+    """A waiting thread. When `asked` to stop leading, it does so and then sets `left`."""
+
+    sleeping = False
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.thread = threading.get_ident()
+        self.left = threading.Event()
+        self.woken = threading.Event()
+
+    def wake(self) -> None:
+        """Wake the waiter, from any thread."""
+        self.woken.set()
+
+    def clear(self) -> None:
+        """Reset the wake-up."""
+        self.woken.clear()
+
+
+class TaskWaiter(Waiter):
+    """A waiting task. While it is `sleeping` at the doorbell, another waiter may replace it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = loop
+        self._future: asyncio.Future[None] | None = None
+        self._woken = False
+
+    def wake(self) -> None:
+        """Wake the waiter, from any thread."""
+        # A closed loop has no tasks left to wake.
+        with contextlib.suppress(RuntimeError):
+            self.loop.call_soon_threadsafe(self.wake_here)
+
+    def wake_here(self) -> None:
+        """Wake the waiter, from its own thread."""
+        self._woken = True
+        if self._future is not None and not self._future.done():
+            self._future.set_result(None)
+
+    def clear(self) -> None:
+        """Reset the wake-up."""
+        self._woken = False
+
+    async def sleep(self, seconds: float | None) -> None:
+        """Sleep until woken, up to `seconds`."""
+        if self._woken:
+            return
+        future = self._future = self.loop.create_future()
+        timer = None
+        if seconds is not None:
+            timer = self.loop.call_later(max(0.0, seconds), self.wake_here)
+        try:
+            await future
+        finally:
+            self._future = None
+            if timer is not None:
+                timer.cancel()
+
+
+class Watch:
+    """Duplicates of descriptors, watched by an event loop.
+
+    Duplicates, because an event loop has only one reader per descriptor number.
+    """
+
+    def __init__(self, loop: Any, descriptors: tuple[int, ...], call: Callable[[], None]) -> None:
+        self._loop = loop
+        self._own = [os.dup(descriptor) for descriptor in descriptors]
+        for descriptor in self._own:
+            loop.add_reader(descriptor, call)
+
+    def end(self) -> None:
+        """Stop watching and close the duplicates."""
+        for descriptor in self._own:
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+
 
 _monotonic_ns = time.monotonic_ns
 _get_ident = threading.get_ident
@@ -93,7 +176,7 @@ class Receiver(ReceiverState):
     @step
     def next(self, timeout: float | None) -> Event | None:
         """Wait for the next event and return it, None after the last. `timeout` in seconds."""
-        deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
+        deadline = None if timeout is None else self.inputs.now_ns() + int(timeout * 1e9)
         turn = self._turn
         if not turn.acquire(False):
             taken = self._wait_for(turn, timeout)
@@ -107,7 +190,7 @@ class Receiver(ReceiverState):
                 event = poll()
                 if event is not None or self.inputs.ended:
                     return event
-                if deadline is not None and _monotonic_ns() >= deadline:
+                if self.inputs.has_passed(deadline):
                     return events.timed_out(timeout or 0.0)
                 self.inputs.wait(deadline)
         finally:
@@ -217,9 +300,11 @@ class Receiver(ReceiverState):
         """
         import asyncio
 
-        deadline = None if timeout is None else _monotonic_ns() + int(timeout * 1e9)
+        tasks = hops.begin_tasks(asyncio.current_task)
+        deadline = None if timeout is None else self.inputs.now_ns() + int(timeout * 1e9)
         me: ReceivingTask | None = None
         turn: Turn | None = None
+        seconds: float | None = None
         try:
             while True:
                 if me is not None:
@@ -232,10 +317,14 @@ class Receiver(ReceiverState):
                 if turn is not None:
                     self._holder = _get_ident()
                     poll = self._poll
+                    if tasks is not None:
+                        tasks.enter(self.inputs.connection.box.words)
                     event = None if self.inputs.ended else poll()
+                    if tasks is not None:
+                        tasks.leave(self.inputs.connection.box.words)
                     if event is not None or self.inputs.ended:
                         return event
-                if deadline is not None and _monotonic_ns() >= deadline:
+                if self.inputs.has_passed(deadline):
                     return events.timed_out(timeout or 0.0)
                 if me is None:
                     me = ReceivingTask(asyncio.get_running_loop())
@@ -244,11 +333,12 @@ class Receiver(ReceiverState):
                     if turn is None:
                         continue  # the turn may have become free before this task was known
                 if turn is not None:
+                    seconds = self.inputs.seconds_until(self.inputs.due_ns(deadline))
                     turn = self._settle(me, turn)
                 if me.turn is not None:
-                    turn = await self._sleep_at_doorbell(me, deadline)
+                    turn = await self._sleep_at_doorbell(me, seconds)
                 elif turn is None:
-                    await me.sleep(_seconds_until(deadline))
+                    await me.sleep(self.inputs.seconds_until(deadline))
                 self._turn_ns = _monotonic_ns()
         finally:
             if me is not None:
@@ -289,12 +379,12 @@ class Receiver(ReceiverState):
         turn.release()
         return None
 
-    async def _sleep_at_doorbell(self, me: ReceivingTask, deadline: int | None) -> Turn | None:
+    async def _sleep_at_doorbell(self, me: ReceivingTask, seconds: float | None) -> Turn | None:
         """Sleep with the turn; return it, or None if another call has taken it meanwhile."""
         inputs = self.inputs
         watch = Watch(me.loop, inputs.descriptors, me.wake_here)
         try:
-            await me.sleep(_seconds_until(inputs.due_ns(deadline)))
+            await me.sleep(seconds)
         finally:
             watch.end()
             with self._guard:
@@ -305,7 +395,3 @@ class Receiver(ReceiverState):
         if turn is not None:
             inputs.read_bell()
         return turn
-
-
-def _seconds_until(time_ns: int | None) -> float | None:
-    return None if time_ns is None else max(0, time_ns - _monotonic_ns()) / 1e9

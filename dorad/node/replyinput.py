@@ -84,6 +84,10 @@ class ReplyInput(RingInput):
         """Return True if an event seems to be queued; safe in any thread."""
         return bool(self._splitter.queued) or self.inlet.moved()
 
+    def next_stamp(self) -> int:
+        """See `RingInput`; 0 if it was taken from the ring already."""
+        return 0 if self._splitter.queued else self.inlet.next_stamp()
+
     def take(self) -> Event | None:
         """Return the next event other than a reply, or None."""
         queued = self._splitter.queued

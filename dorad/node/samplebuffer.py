@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 ENDED = "Cannot acquire buffer view: the parent SampleHandler has been sent or dropped"
 

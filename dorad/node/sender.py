@@ -6,17 +6,17 @@ import contextlib
 import functools
 import logging
 import threading
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.node import metadata as metadata_codec
-from dorad.node.backpressure import Backpressure
 from dorad.node.correlation import MARKING, flags_of
 from dorad.node.sharedarrays import SharedArrays
-from dorad.shm import doorbell
+from dorad.shm import doorbell, hops
 from dorad.shm.fence import fence
-from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, ENTRY, INLINE
-from dorad.shm.pool import TRIM_EVERY_NS, Pool, Sample, joined
+from dorad.shm.layout import BOX_ASLEEP, BOX_MAIL, ENTRY, INLINE, TRIM_EVERY_NS
+from dorad.shm.pool import Pool, Sample, joined
 from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
@@ -25,12 +25,60 @@ if TYPE_CHECKING:
     from dorad.node.clock import Clock
     from dorad.node.connection import DaemonConnection
     from dorad.node.latching import KeptMessage
-    from dorad.shm.arrow import Encoded
+    from dorad.shm.nested import Encoded
     from dorad.shm.outlet import Outlet
+
+POLL_NS = 100_000_000
+"""How often a sender that waits for room checks for packets of the daemon."""
+
+
+class Backpressure:
+    """Waits for room, for one sender."""
+
+    def __init__(self, connection: DaemonConnection, beat: Callable[[], None]) -> None:
+        """`beat` counts a heartbeat while the sender waits."""
+        self._connection = connection
+        self._beat = beat
+        self._waiter: doorbell.Waiter | None = None
+
+    def has_room(self, outlet: Outlet, outlets: tuple[Outlet, ...]) -> bool:
+        """Block until a ring with backpressure has room; return False if the node stops first.
+
+        `outlets` are all receivers of the message: those that have it already are woken first.
+        """
+        if not outlet.full():
+            return True
+        fence()
+        for other in outlets:
+            other.peer.wake()
+        connection = self._connection
+        _log.debug("waiting for room in a queue of %d messages", outlet.queue_size)
+        if self._waiter is None:
+            self._waiter = doorbell.Waiter(connection.space, [connection.descriptor])
+        try:
+            while not outlet.closed:
+                outlet.announce_waiting(True)
+                if not outlet.blocking or not outlet.full():
+                    return True
+                if connection.daemon_events.stopping or connection.lost:
+                    outlet.refuse()
+                    return False
+                self._beat()
+                self._waiter.wait(POLL_NS)
+                connection.read_mail()
+        finally:
+            outlet.announce_waiting(False)
+            if connection.late_outputs:
+                # This message is already being sent: late subscribers are served before the next.
+                connection.mail = -1
+        return False
+
 
 _log = logging.getLogger(__name__)
 
 _pack = ENTRY.pack
+_hop_sent = hops.sent
+_hop_context = hops.context
 
 BUSY_TIMEOUT_S = 0.005
 """How long a receiving thread waits for a sending one, which may be waiting for room."""
@@ -113,16 +161,16 @@ class Sender(SenderState):
         try:
             if self._words[BOX_MAIL] != connection.mail:
                 self._read_mail()
-            found = shared_arrays.find(data) if shared_arrays else None
+            shared = shared_arrays.find(data) if shared_arrays else None
             outlets = connection.outlets.get(output)
-            if found is None:
+            if shared is None:
                 encoded = encode(data)
                 if outlets:
                     self._push(outlets, encoded, meta, None, flags)
                 else:
                     self._keep(output, encoded, meta, None)
             else:
-                array, encoded = found
+                array, encoded = shared
                 sample = None if array is None else array.sample
                 if outlets:
                     self._push(outlets, encoded, meta, sample, flags)
@@ -143,8 +191,8 @@ class Sender(SenderState):
         """
         try:
             assert self._encode is not None
-            found = self.shared_arrays.find(data) if self.shared_arrays else None
-            array, encoded = found or (None, self._encode(data))
+            shared = self.shared_arrays.find(data) if self.shared_arrays else None
+            array, encoded = shared or (None, self._encode(data))
             sample = None
             if array is not None:
                 sample = array.sample
@@ -341,6 +389,12 @@ class Sender(SenderState):
                 peer = outlet.peer
                 if peer.words[BOX_ASLEEP]:
                     doorbell.ring(peer.bell)
+        if _hop_sent is not None and outlets:
+            if hops.tasks is not None:
+                hops.tasks.enter(self._words)
+            _hop_sent(self._words, outlets[0].output, stamp, time.time_ns(), size)
+            if meta and _hop_context is not None:
+                _hop_context(self._words, outlets[0].output, stamp, meta)
         if stamp > self._trim_due_ns:
             self._trim(stamp)
 

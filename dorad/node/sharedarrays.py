@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import DTypeLike, NDArray
 
-    from dorad.shm.arrow import Encoded
+    from dorad.shm.nested import Encoded
     from dorad.shm.pool import Pool, Sample
 
 _DTYPES = [

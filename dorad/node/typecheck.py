@@ -147,27 +147,27 @@ class PortCheck:
             from dorad.node.typeshapes import Shapes  # imports pyarrow
 
             shapes = self._shapes = Shapes(self._port["accepts"])
-        found = shapes.mismatch(data)
-        if found is None:
+        wrong = shapes.mismatch(data)
+        if wrong is None:
             return None
-        field = f"field `{found.field}`: " if found.field else ""
+        field = f"field `{wrong.field}`: " if wrong.field else ""
         text = (
             f"{self._sender} -> {self._receiver or 'no receiver'}: not {self._port['type']}: "
-            f"{field}expected {found.expected}, found {found.found}"
+            f"{field}expected {wrong.expected}, found {wrong.actual}"
         )
         parts = {
             "type": self._port["type"],
-            "field": found.field,
-            "expected": found.expected,
-            "found": found.found,
+            "field": wrong.field,
+            "expected": wrong.expected,
+            "found": wrong.actual,
             "sender": self._sender,
             "receiver": self._receiver,
         }
         return text, parts
 
-    def warn(self, node_id: str, found: tuple[str, dict[str, str]]) -> None:
+    def warn(self, node_id: str, wrong: tuple[str, dict[str, str]]) -> None:
         """Log a mismatch, each one only once."""
-        text, parts = found
+        text, parts = wrong
         if text not in self._warned and len(self._warned) < MAX_WARNINGS:
             self._warned.add(text)
             line = logbridge.line(node_id, "warn", f"type mismatch: {text}", "dora.types", parts)
@@ -194,9 +194,9 @@ class CheckedInput(RingInput):
         if event is None or event["type"] != "INPUT":
             return event
         if check is not None and check.applies(event["metadata"]):
-            found = check.mismatch(event["value"])
-            if found is not None:
-                check.warn(self._node, found)
+            wrong = check.mismatch(event["value"])
+            if wrong is not None:
+                check.warn(self._node, wrong)
             if not self._every:
                 self._check = None
         return event
@@ -216,15 +216,15 @@ class CheckingSender:
         check = self._checks.get(output)
         if check is None or not check.applies(metadata):
             return
-        found = check.mismatch(data)
+        wrong = check.mismatch(data)
         # A refused message is not sent, so the next one is still the first.
-        if check.setting.first and (found is None or not check.setting.error):
+        if check.setting.first and (wrong is None or not check.setting.error):
             self._checks.pop(output, None)
-        if found is None:
+        if wrong is None:
             return
         if check.setting.error:
-            raise TypeMismatchError(f"type mismatch: {found[0]}")
-        check.warn(self._node, found)
+            raise TypeMismatchError(f"type mismatch: {wrong[0]}")
+        check.warn(self._node, wrong)
 
     def send(self, output: str, data: Any, metadata: dict[str, Any] | None) -> None:
         """See `Sender`. Also raises TypeMismatchError, if the environment asks for errors."""

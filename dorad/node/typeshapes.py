@@ -69,7 +69,7 @@ class Mismatch(NamedTuple):
 
     field: str
     expected: str
-    found: str
+    actual: str
 
 
 class Shapes:
@@ -96,21 +96,21 @@ class Shapes:
         else:
             array = as_array(data)
             kind = array.type
-        seen, found = self._last
+        seen, wrong = self._last
         if self._strict or seen is None or kind != seen:
-            found = self._compare(kind, array)
-            self._last = (kind, found)
-        return found
+            wrong = self._compare(kind, array)
+            self._last = (kind, wrong)
+        return wrong
 
     def _compare(self, kind: Any, array: Any) -> Mismatch | None:
         first: Mismatch | None = None
         for shape in self._shapes:
             if kind.id == pa.lib.Type_UINT8 and _IDS.get(_name(shape)) == _BYTES_IDS:
                 return None
-            found = _compare(shape, kind, array, "")
-            if found is None:
+            wrong = _compare(shape, kind, array, "")
+            if wrong is None:
                 return None
-            first = first or found
+            first = first or wrong
         if first is not None and not first.field and len(self._shapes) > 1:
             return first._replace(expected=" or ".join(map(_display_name, self._shapes)))
         return first
@@ -142,9 +142,9 @@ def _compare_fields(fields: list[Any], kind: Any, array: Any, path: str) -> Mism
                 inner, _display_name(shape), "several of that name" if twice else "no field"
             )
         part = None if array is None else array.field(at)
-        found = _compare(shape, kind.field(at).type, part, inner)
-        if found is not None:
-            return found
+        wrong = _compare(shape, kind.field(at).type, part, inner)
+        if wrong is not None:
+            return wrong
         if not nullable and part is not None and part.null_count:
             return Mismatch(inner, "no nulls", "nulls")
     if kind.num_fields > len(fields):

@@ -9,10 +9,18 @@ from typing import Any, NamedTuple
 
 from dorad.node import protocol
 from dorad.node.payload import unpack
-from dorad.shm.layout import BOX_MAGIC, BOX_SEEN, MAGIC
+from dorad.shm.layout import BOX_MAGIC, BOX_SEEN, BOX_VERSION, MAGIC
 from dorad.shm.mapping import Mapping
 
 MAX_CONFIG = 1 << 26
+
+SPOKEN = range(protocol.OLDEST, protocol.VERSION + 1)
+"""The versions that a node of this version speaks."""
+
+_ADVICE = (
+    f"this node speaks {protocol.OLDEST} to {protocol.VERSION}: install the same version of both, "
+    "and start the dataflow again"
+)
 
 
 class DaemonAwayError(RuntimeError):
@@ -50,7 +58,8 @@ def say_hello(
         if not isinstance(path, socket.socket):
             connection.connect(os.fspath(path))
         hello = {"node": node_id, "dynamic": dynamic, "pid": os.getpid()}
-        protocol.send(connection, "hello", hello | {"version": protocol.VERSION}, [])
+        versions = {"version": protocol.VERSION, "oldest": protocol.OLDEST}
+        protocol.send(connection, "hello", hello | versions, [])
         return connection, _read_welcome(connection)
     except OSError as error:
         connection.close()
@@ -73,6 +82,9 @@ def _read_welcome(connection: socket.socket) -> Welcome:
         raise DaemonAwayError("the daemon ended before it answered; another one has taken over")
     if packet.kind != "welcome":
         raise RuntimeError(f"the daemon answered {packet.kind!r} instead of 'welcome'")
+    if packet.fields.get("version", protocol.VERSION) not in SPOKEN:
+        packet.close()
+        raise RuntimeError(f"the daemon speaks version {packet.number('version')}; {_ADVICE}")
     memory, bell, space, config = packet.take(4)
     try:
         welcome = Welcome(Mapping(memory), bell, space, json.loads(unpack(config, MAX_CONFIG)))
@@ -80,7 +92,9 @@ def _read_welcome(connection: socket.socket) -> Welcome:
         os.close(memory)
         os.close(config)
     words = welcome.box.words
-    if words[BOX_MAGIC] != MAGIC:
-        raise RuntimeError("the daemon's mailbox is of another version; restart the daemon")
+    if words[BOX_MAGIC] != MAGIC or words[BOX_VERSION] not in SPOKEN:
+        os.close(bell)
+        os.close(space)
+        raise RuntimeError(f"the daemon's mailbox is of another version; {_ADVICE}")
     words[BOX_SEEN] = 0
     return welcome

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from dorad.realtime.facts import SERVICE, spell_cores
+from dorad.realtime.facts import SERVICE, Facts, spell_cores
 from dorad.realtime.refusal import UNLIMITED
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.realtime.facts import Facts
 
 Level = Literal["PASS", "WARN", "FAIL"]
 

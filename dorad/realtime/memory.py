@@ -36,10 +36,10 @@ def lock() -> str | None:
     code = _mlockall(_MCL_CURRENT | _MCL_ONFAULT | (_MCL_FUTURE if free else 0))
     if code == 0 and free:
         return None
-    found = f"its limit is {limit >> 10} KiB" if not free else os.strerror(code)
+    problem = f"its limit is {limit >> 10} KiB" if not free else os.strerror(code)
     if code == 0:
-        return f"lock_memory: only the present memory is locked: {found}; {_HINT}"
-    return f"lock_memory: the memory of the process is not locked: {found}; {_HINT}"
+        return f"lock_memory: only the present memory is locked: {problem}; {_HINT}"
+    return f"lock_memory: the memory of the process is not locked: {problem}; {_HINT}"
 
 
 def has_capability(number: int, pid: int | str = "self") -> bool:

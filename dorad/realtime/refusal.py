@@ -5,13 +5,9 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dorad.realtime.memory import has_capability
-from dorad.realtime.schedule import SCHED_DEADLINE
-
-if TYPE_CHECKING:
-    from dorad.realtime.schedule import Schedule
+from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
 
 CAP_SYS_NICE = 23
 UNLIMITED = 1 << 63

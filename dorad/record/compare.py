@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Real
@@ -32,7 +33,9 @@ class Rules:
     by_topic: Mapping[str, float] = field(default_factory=dict)
     """Other tolerances, by patterns of topics such as `detector/*`."""
     ignore: Sequence[str] = ()
-    """Patterns of excluded topics and fields: `topic`, or `topic:path` such as `*:metadata.seq`."""
+    """Patterns of excluded topics and fields: `topic`, or `topic:path` with the path of a
+    `Difference`, such as `*:metadata.seq` or `arm/pose:data[3]`; `[` is no special character.
+    """
 
     def tolerance_of(self, topic: str) -> float:
         """Return the tolerance for a topic."""
@@ -47,7 +50,8 @@ class Rules:
             name, colon, inner = pattern.partition(":")
             if not fnmatch.fnmatchcase(topic, name):
                 continue
-            if not colon or (path and fnmatch.fnmatchcase(path, inner)):
+            # A class of characters would not match the brackets of a path.
+            if not colon or (path and fnmatch.fnmatchcase(path, inner.replace("[", "[[]"))):
                 return True
         return False
 
@@ -76,7 +80,7 @@ class Content(NamedTuple):
 
 
 def difference(
-    topic: str, index: int, expected: Content, found: Content, rules: Rules
+    topic: str, index: int, expected: Content, actual: Content, rules: Rules
 ) -> Difference | None:
     """Return where two messages of a topic differ first, None if they are equal."""
     if rules.ignores(topic):
@@ -86,46 +90,52 @@ def difference(
     def make(path: str, one: Any, other: Any) -> Difference | None:
         return Difference(topic, index, path, _text(one), _text(other))
 
-    one, other = expected.array, found.array
+    def ignored(path: str) -> bool:
+        return rules.ignores(topic, path)
+
+    one, other = expected.array, actual.array
     if one.type != other.type:
-        return make("type", str(one.type), str(other.type))
-    if not rules.ignores(topic, "data") and (len(one) != len(other) or not _same(one, other)):
-        place = _first(one, other, tolerance, lambda path: rules.ignores(topic, path))
+        if not ignored("type"):
+            return make("type", str(one.type), str(other.type))
+    elif not ignored("data") and not one.equals(other):
+        place = _first(one, other, tolerance, ignored)
         if place is not None:
             return make(*place)
-    for key in sorted({*expected.metadata, *found.metadata} - NEVER_COMPARED):
+    for key in sorted({*expected.metadata, *actual.metadata} - NEVER_COMPARED):
         path = f"metadata.{key}"
-        if rules.ignores(topic, path):
+        if ignored(path):
             continue
         missing = object()
         left = expected.metadata.get(key, missing)
-        right = found.metadata.get(key, missing)
+        right = actual.metadata.get(key, missing)
         if left is missing or right is missing:
             return make(
                 path,
                 "nothing" if left is missing else left,
                 "nothing" if right is missing else right,
             )
-        if (place := _values(path, left, right, tolerance)) is not None:
+        if (place := _values(path, left, right, tolerance, ignored)) is not None:
             return make(*place)
     return None
 
 
-def _same(one: pa.Array, other: pa.Array) -> bool:
-    return bool(one.equals(other))
-
-
 _Place = tuple[str, Any, Any]
+_Ignored = Callable[[str], bool]
+"""Whether a path is not compared."""
 _Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 
-def _first(one: pa.Array, other: pa.Array, tolerance: float, ignored: Any) -> _Place | None:
+def _first(one: pa.Array, other: pa.Array, tolerance: float, ignored: _Ignored) -> _Place | None:
     if len(one) != len(other):
-        return ("length", len(one), len(other))
+        if not ignored("length"):
+            return ("length", len(one), len(other))
+        common = min(len(one), len(other))
+        one, other = one[:common], other[:common]
     # Arrow ends the process where it shall make a NumPy array of intervals.
     numbers = pa.types.is_primitive(one.type) and not pa.types.is_interval(one.type)
     if numbers and not (one.null_count or other.null_count):
-        at = _first_number(one, other, tolerance)
+        places = _unequal_numbers(one, other, tolerance)
+        at = next((int(each) for each in places if not ignored(f"data[{each}]")), None)
         if at is None:
             return None
         # Together: a time that `datetime` cannot hold makes both integers.
@@ -142,13 +152,13 @@ def _value(array: pa.Array, at: int) -> Any:
     return to_python(array[at : at + 1])[0]
 
 
-def _first_number(one: pa.Array, other: pa.Array, tolerance: float) -> int | None:
+def _unequal_numbers(one: pa.Array, other: pa.Array, tolerance: float) -> Any:
+    """Return where numbers without nulls differ."""
     left, right = (_to_numpy(each) for each in (one, other))
     unequal = (left != right) & ~(np.isnan(left) & np.isnan(right))
     if tolerance and (pa.types.is_integer(one.type) or pa.types.is_floating(one.type)):
         unequal &= ~_close(left.astype(np.float64), right.astype(np.float64), tolerance)
-    places = np.flatnonzero(unequal)
-    return int(places[0]) if len(places) else None
+    return np.flatnonzero(unequal)
 
 
 def _to_numpy(array: pa.Array) -> Any:
@@ -166,9 +176,7 @@ def _close(left: _Floats, right: _Floats, tolerance: float) -> Any:
         return (np.abs(left - right) <= tolerance * scale) & np.isfinite(left) & np.isfinite(right)
 
 
-def _values(
-    path: str, one: Any, other: Any, tolerance: float, ignored: Any = lambda _: False
-) -> _Place | None:
+def _values(path: str, one: Any, other: Any, tolerance: float, ignored: _Ignored) -> _Place | None:
     """Return the first difference of two values of a message."""
     if ignored(path):
         return None
@@ -179,9 +187,9 @@ def _values(
                 return place
         return None
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        if len(one) != len(other):
+        if len(one) != len(other) and not ignored(f"{path} length"):
             return (f"{path} length", len(one), len(other))
-        for at, pair in enumerate(zip(one, other, strict=True)):
+        for at, pair in enumerate(zip(one, other, strict=False)):
             place = _values(f"{path}[{at}]", *pair, tolerance, ignored)
             if place is not None:
                 return place

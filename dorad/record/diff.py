@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import zip_longest
 from typing import TYPE_CHECKING
 
-from dorad.record import extras
 from dorad.record.compare import Content, Difference, Rules, difference
-from dorad.record.reader import RecordingError
+from dorad.record.encoding import extras
+from dorad.record.mcap.reader import RecordingError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,7 +35,7 @@ def differences(
     wanted = [topic for topic in wanted if not rules.ignores(topic)]
     if not wanted:
         raise RecordingError("there is nothing to compare: every topic is ignored")
-    found, compared = [], 0
+    differing, compared = [], 0
     for topic in wanted:
         only = frozenset((topic,))
         pairs = zip_longest(one.messages(topics=only), other.messages(topics=only))
@@ -43,9 +43,9 @@ def differences(
             compared += 1
             wrong = _compare(topic, index, left, right, rules)
             if wrong is not None:
-                found.append(wrong)
+                differing.append(wrong)
                 break
-    return found, compared
+    return differing, compared
 
 
 def _compare(

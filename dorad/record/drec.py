@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 
-from dorad.record.encoding import Decoded, read_batch
-from dorad.record.mcap import Attachment
-from dorad.record.reader import RecordingError
+from dorad.record.damage import Damage, Missing
+from dorad.record.encoding.messages import Decoded, read_batch
+from dorad.record.mcap.layout import Attachment, McapError
+from dorad.record.mcap.reader import RecordingError
+from dorad.record.mcap.scan import open_file
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
     from typing import BinaryIO, Self
 
@@ -38,6 +40,15 @@ _WIRE_SIZE = "_wire_size"
 _STREAM_ID = 16
 
 
+def is_drec(path: Path) -> bool:
+    """Return True if a file begins as a recording of dora 1.x; False also if it cannot be read."""
+    try:
+        with os.fdopen(open_file(path), "rb") as file:
+            return file.read(len(MAGIC)) == MAGIC
+    except (OSError, McapError):
+        return False
+
+
 class DrecMessage(NamedTuple):
     """One message of a `.drec`; time in ns since 1970."""
 
@@ -52,6 +63,16 @@ class DrecMessage(NamedTuple):
             return _decode(self.payload)
         except (IndexError, struct.error, pa.ArrowException, StopIteration, OSError) as error:
             raise ValueError(f"a message of {self.topic} cannot be decoded: {error}") from error
+
+
+class _Place(NamedTuple):
+    """Where the payload of a message lies; time in ns since 1970."""
+
+    time: int
+    topic: str
+    number: int
+    offset: int
+    size: int
 
 
 class DrecReader:
@@ -87,6 +108,8 @@ class DrecReader:
         self.maker = ""
         self.metadata = {"dora.recording": {"version": f"dora 1.x, .drec of version {VERSION}"}}
         self.problems: list[str] = []
+        self.damage = Damage()
+        self._names: Mapping[str, str] = {}
         self._counts: dict[str, int] | None = None
         self._complete = False
         """Whether the file has its end; known after its messages were read."""
@@ -107,6 +130,11 @@ class DrecReader:
         self.topics()
         return "COMPLETE" if self._complete else "UNFINISHED"
 
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give topics other names, from now on."""
+        self._names = names
+        self._counts = None
+
     def attachments(self) -> Iterator[Attachment]:
         """Yield the dataflow."""
         yield Attachment(self.start, "dataflow.yml", "application/yaml", self._descriptor)
@@ -115,7 +143,7 @@ class DrecReader:
         """Return the type of a topic's first message."""
         first = next((each for each in self._read() if each.topic == topic), None)
         try:
-            return [] if first is None else [str(first.decode().field.type)]
+            return [] if first is None else [str(self._message(first).decode().field.type)]
         except ValueError as error:
             self.problems.append(str(error))
             return []
@@ -143,43 +171,49 @@ class DrecReader:
         topics: Collection[str] | None = None,
     ) -> Iterator[DrecMessage]:
         """Yield messages by the time of their arrival; up to the last that is complete."""
-        found = [
-            message
-            for message in self._read()
-            if (topics is None or message.topic in topics)
-            and (start is None or message.time >= start)
-            and (end is None or message.time < end)
+        places = [
+            place
+            for place in self._read()
+            if (topics is None or place.topic in topics)
+            and (start is None or place.time >= start)
+            and (end is None or place.time < end)
         ]
-        found.sort(key=lambda message: message.time)
-        return iter(found)
+        places.sort(key=lambda place: place.time)
+        return map(self._message, places)
 
-    def _read(self) -> Iterator[DrecMessage]:
+    def _message(self, place: _Place) -> DrecMessage:
+        payload = os.pread(self._file.fileno(), place.size, place.offset)
+        return DrecMessage(place.time, place.topic, place.number, payload)
+
+    def _read(self) -> Iterator[_Place]:
         file = self._file
         file.seek(self._begin)
         counts: dict[str, int] = {}
-        while True:
-            head = file.read(4)
-            if len(head) < 4:
-                return
+        begin, last = self._begin, self.start
+        while head := file.read(4):
             if head == END[:4] and file.read(4) == END[4:]:
                 self._complete = True
                 return
-            (size,) = _U32.unpack(head)
-            if size > MAX_RECORD:
-                return
-            data = file.read(size)
-            if len(data) < size:
-                return
             try:
+                (size,) = _U32.unpack(head)
+                data = file.read(min(size, MAX_RECORD))
+                if len(data) < size:
+                    raise IndexError(f"a record of {size} bytes")
                 node, at = _counted(data, 0, _U16)
                 output, at = _counted(data, at, _U16)
                 (offset,) = _U64.unpack_from(data, at)
-                payload, _ = _counted(data, at + 8, _U32)
+                payload, after = _counted(data, at + 8, _U32)
             except (struct.error, IndexError):
+                problem = f"the last {self.size - begin} bytes are no complete record"
+                if problem not in self.problems:
+                    self.problems.append(problem)
+                self.damage.add(begin, -1, Missing("", None, last, last))
                 return
             topic = f"{node.decode('utf-8', 'replace')}/{output.decode('utf-8', 'replace')}"
+            topic = self._names.get(topic, topic)
             number = counts[topic] = counts.get(topic, -1) + 1
-            yield DrecMessage(self.start + offset, topic, number, payload)
+            begin, last = file.tell(), self.start + offset
+            yield _Place(last, topic, number, begin - size + after - len(payload), len(payload))
 
 
 def _counted(data: bytes, at: int, kind: struct.Struct) -> tuple[bytes, int]:

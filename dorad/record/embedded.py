@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dorad.record.reader import RecordingError, RecordingReader
+from dorad.record.mcap.reader import RecordingError, RecordingReader
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,12 +39,8 @@ def embedded_dataflow(recordings: Sequence[Recording]) -> tuple[Mapping[str, Any
         text = content.decode("utf-8", "replace")
         return parse(text, path=path, environ={}).descriptor, path
     first = recordings[0]
-    if isinstance(first, RecordingReader) and first.maker:
-        raise RecordingError(
-            f"{first.path} is a recording of {first.maker}, not of dora",
-            "its messages cannot be sent to nodes of dora",
-        )
-    raise RecordingError(f"{first.path} holds no dataflow", "name one with --dataflow FILE")
+    whose = f": it is a recording of {first.maker}" if first.maker else ""
+    raise RecordingError(f"{first.path} holds no dataflow{whose}", "name one with --dataflow FILE")
 
 
 def _folder(recording: Recording) -> Path:

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Protocol
+from itertools import pairwise
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from dorad.record import drec, mcap, scan
+from dorad.record import drec
+from dorad.record.damage import Missing
 from dorad.record.drec import DrecReader
-from dorad.record.mcap import McapError
-from dorad.record.reader import RecordingError, RecordingReader
+from dorad.record.encoding import extras
+from dorad.record.mcap import layout, scan
+from dorad.record.mcap.layout import McapError
+from dorad.record.mcap.reader import RecordingError, RecordingReader
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
     from contextlib import ExitStack
     from pathlib import Path
     from typing import Self
 
-    from dorad.record.encoding import Decoded
-    from dorad.record.mcap import Attachment
+    from dorad.record.damage import Damage
+    from dorad.record.encoding.messages import Decoded
+    from dorad.record.mcap.layout import Attachment
+
+MAX_DIGITS = 8
+"""Of the number of a part."""
 
 
 class Message(Protocol):
@@ -46,6 +54,8 @@ class Recording(Protocol):
     metadata: dict[str, dict[str, str]]
     problems: list[str]
     """What is damaged."""
+    damage: Damage
+    """What could not be read so far."""
 
     @property
     def chunk_count(self) -> int:
@@ -53,7 +63,11 @@ class Recording(Protocol):
 
     @property
     def status(self) -> str:
-        """COMPLETE, INCOMPLETE, RECOVERED, UNFINISHED if it has no end, or FOREIGN."""
+        """COMPLETE, INCOMPLETE, RECOVERED, UNFINISHED if it has no end, FOREIGN, or DAMAGED.
+
+        DAMAGED only if what was read so far has shown it. FOREIGN if another program has completed
+        it.
+        """
 
     @property
     def start(self) -> int:
@@ -71,6 +85,9 @@ class Recording(Protocol):
 
     def attachments(self) -> Iterator[Attachment]:
         """Yield the attachments."""
+
+    def rename(self, names: Mapping[str, str]) -> None:
+        """Give topics other names, from now on."""
 
     def types_of(self, topic: str) -> list[str]:
         """Return the types of a topic's messages."""
@@ -91,8 +108,10 @@ class Recording(Protocol):
         """Yield messages by time; `start` in ns since 1970 is the first, `end` is exclusive."""
 
 
-def open_recording(path: Path) -> Recording:
+def open_recording(path: Path, max_waiting: int | None = None) -> Recording:
     """Open a recording; its first bytes say what it is.
+
+    `max_waiting` bounds the bytes of an MCAP file that wait to be sorted by time.
 
     Raises:
         RecordingError: it is not a recording, or cannot be read.
@@ -102,8 +121,8 @@ def open_recording(path: Path) -> Recording:
             magic = file.read(8)
         if magic == drec.MAGIC:
             return DrecReader(path)
-        if magic == mcap.MAGIC:
-            return RecordingReader(path)
+        if magic == layout.MAGIC:
+            return RecordingReader(path, max_waiting)
     except McapError as error:
         raise RecordingError(f"{path} is not a recording: {error}") from error
     except OSError as error:
@@ -114,5 +133,79 @@ def open_recording(path: Path) -> Recording:
 
 
 def open_all(paths: Sequence[Path], stack: ExitStack) -> list[Recording]:
-    """Open several recordings until `stack` closes. Raises RecordingError."""
-    return [stack.enter_context(open_recording(path)) for path in paths]
+    """Open several recordings until `stack` closes; a part between two of them is missing in the
+    one after it.
+
+    Raises:
+        RecordingError: one of them cannot be read.
+    """
+    recordings = [stack.enter_context(open_recording(path)) for path in paths]
+    note_missing_parts(recordings)
+    return recordings
+
+
+class Part(NamedTuple):
+    """A file of a recording that was split; times in ns since 1970, 0 if it has no message."""
+
+    path: Path
+    recording: str
+    number: int
+    start: int
+    end: int
+
+
+def part_of(recording: Recording) -> Part | None:
+    """Return what part of a recording a file is; None if it does not say, or was copied."""
+    about = recording.metadata.get("dora.recording", {})
+    whose, number = about.get("id"), about.get("part", "")
+    if not whose or "copied_from" in about:
+        return None
+    if not (number.isdecimal() and len(number) <= MAX_DIGITS):
+        return None
+    return Part(recording.path, whose, int(number), recording.start, recording.end)
+
+
+def missing_parts(parts: Iterable[Part | None]) -> list[tuple[Path, Missing]]:
+    """Return what lies between parts of one recording, by the part after it.
+
+    The parts before the first one and after the last one are not missed.
+    """
+    missing = []
+    known = sorted((each for each in parts if each), key=lambda each: (each.recording, each.number))
+    for before, after in pairwise(known):
+        first, last = before.number + 1, after.number - 1
+        if before.recording == after.recording and first <= last:
+            lacking = (
+                f"part {first} of the recording is not there"
+                if first == last
+                else f"parts {first} to {last} of the recording are not there"
+            )
+            begin, end = before.end or before.start or after.start, after.start or before.end
+            missing.append((after.path, Missing("", None, min(begin, end), end, lacking)))
+    return missing
+
+
+def note_missing_parts(recordings: Sequence[Recording]) -> None:
+    """Note in each recording which parts before it are not among these."""
+    lacking = missing_parts(map(part_of, recordings))
+    for path, missing in lacking:
+        next(each for each in recordings if each.path == path).damage.add_before(missing)
+
+
+def verify(recording: Recording) -> list[Missing]:
+    """Read all of a recording, and return what is missing of it."""
+    for _ in recording.messages():
+        pass
+    for _ in recording.attachments():
+        pass
+    return recording.damage.missing()
+
+
+def topics_of(recordings: Sequence[Recording]) -> dict[str, int]:
+    """Return the topics of nodes in recordings, each with its number of messages."""
+    topics: dict[str, int] = {}
+    for each in recordings:
+        for topic, count in each.topics().items():
+            if count and not extras.is_own(topic):
+                topics[topic] = topics.get(topic, 0) + count
+    return topics

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from dorad.int64 import Int64
-from dorad.release.machine import environment_for, needed_objects
+from dorad.release.machine import Machine, environment_for, needed_objects
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from dorad.release.machine import Machine
     from dorad.release.manifest import Manifest, NodeContent
 
 
@@ -120,12 +119,12 @@ def _has_other_flow(old: Mapping[str, object], new: Mapping[str, object]) -> boo
 
 def _digest(manifest: Manifest, machine: Machine) -> frozenset[tuple[str, object]]:
     """Return what a machine's environment contains."""
-    found = environment_for(manifest, machine)
-    if found is None:
+    environment = environment_for(manifest, machine)
+    if environment is None:
         return frozenset()
     return frozenset(
         (file.path, file.object)
-        for index in found.packages
+        for index in environment.packages
         for file in manifest.packages[index].files
     )
 
@@ -146,8 +145,8 @@ def _packages(old: Manifest | None, new: Manifest, machine: Machine) -> list[str
 
 
 def _versions(manifest: Manifest, machine: Machine) -> dict[str, str]:
-    found = environment_for(manifest, machine)
-    if found is None:
+    environment = environment_for(manifest, machine)
+    if environment is None:
         return {}
-    packages = (manifest.packages[index] for index in found.packages)
+    packages = (manifest.packages[index] for index in environment.packages)
     return {package.name: package.version for package in packages}

@@ -98,13 +98,3 @@ def sync_file_system(folder: Path) -> None:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
     finally:
         os.close(number)
-
-
-def size_text(count: float) -> str:
-    """Return bytes as text."""
-    if count < 1000:
-        return f"{count:.0f} B"
-    for unit, size in (("GB", 1e9), ("MB", 1e6)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count / 1e3:.1f} kB"

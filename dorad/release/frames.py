@@ -40,6 +40,13 @@ PIECE_SIZE = 128 << 10
 """Bytes of an object in one frame, before compression: what a cut may lose."""
 MAX_FRAME = 16 << 20
 """Bytes of a frame: an offer of 100,000 objects fits."""
+MIN_WINDOW_LOG = 11
+MAX_WINDOW_LOG = 27
+"""How far back a patch refers, as a power of two: to the begin of what it starts from."""
+
+PATCH_LEVEL = 12
+"""Of the compression of patches."""
+
 MAX_PATCHED = 64 << 20
 """Bytes of an object that may come as a patch, and of its base: both are in memory."""
 MIN_PATCHED = 4 << 10
@@ -167,27 +174,26 @@ def decompress(content: bytes, limit: int, base: bytes | None = None) -> bytes:
     Raises:
         ReleaseError: code `protocol`: it is longer, or not valid.
     """
-    window = max(MAX_PATCHED.bit_length(), 10)
-    options = {int(zstd.DecompressionParameter.window_log_max): window}
+    options = {int(zstd.DecompressionParameter.window_log_max): MAX_WINDOW_LOG}
     dictionary = None if base is None else zstd.ZstdDict(base, is_raw=True).as_prefix
     try:
         decoder = zstd.ZstdDecompressor(zstd_dict=dictionary, options=options)
-        found = decoder.decompress(content, max_length=limit + 1)
+        unpacked = decoder.decompress(content, max_length=limit + 1)
     except (zstd.ZstdError, ValueError) as error:
         raise ReleaseError("protocol", f"a piece is damaged: {error}") from error
-    if len(found) > limit or not decoder.eof or decoder.unused_data:
+    if len(unpacked) > limit or not decoder.eof or decoder.unused_data:
         raise ReleaseError("protocol", "a piece is longer than it may be, or is cut short")
-    return found
+    return unpacked
 
 
 def make_patch(base: bytes, content: bytes) -> bytes:
     """Return the patch that makes `content` of `base`."""
-    size = max(len(base) + len(content), 1 << 10)
+    size = len(base) + len(content)
     parameter = zstd.CompressionParameter
     options = {
-        int(parameter.compression_level): 12,
-        int(parameter.enable_long_distance_matching): 1,
-        int(parameter.window_log): min(size.bit_length(), 27),
+        int(parameter.compression_level): PATCH_LEVEL,
+        int(parameter.enable_long_distance_matching): True,
+        int(parameter.window_log): min(max(size.bit_length(), MIN_WINDOW_LOG), MAX_WINDOW_LOG),
     }
     dictionary = zstd.ZstdDict(base, is_raw=True).as_prefix
     return zstd.compress(content, options=options, zstd_dict=dictionary)

@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import platform
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import msgspec
 
 from dorad import __version__
 from dorad.release.errors import ReleaseError
-from dorad.release.manifest import Environment, Manifest, Object, Target
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dorad.release.manifest import File
-
+from dorad.release.manifest import Environment, File, Manifest, Object, Target
 
 NEWEST = "2.999"
 """A version of glibc that runs what was made for any other."""
@@ -96,10 +90,10 @@ def needed_objects(manifest: Manifest, machine: Machine) -> list[Object]:
 
 def numbers(version: str) -> tuple[int, ...]:
     """Return the leading numbers of a version."""
-    found = []
+    values = []
     for part in version.split("."):
         digits = part[: len(part) - len(part.lstrip("0123456789"))]
         if not digits:
             break
-        found.append(int(digits))
-    return tuple(found)
+        values.append(int(digits))
+    return tuple(values)

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-from typing import TYPE_CHECKING, Annotated, Final, Literal, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
 from dorad.dataflow.secrets import MAX_NODE_SECRETS
 from dorad.release.errors import ReleaseError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 FORMAT: Final = 2
 """Since 2 nodes have their inputs, and the machines that they may run on."""
@@ -166,6 +164,11 @@ class Manifest(_Struct, frozen=True):
         """Whether its Python nodes run in an environment of the release."""
         return bool(self.environments)
 
+    @property
+    def places(self) -> dict[str, Place]:
+        """The machines that each node may run on: all, if the manifest is too old to say so."""
+        return {id_: node.place or Place() for id_, node in self.nodes.items()}
+
 
 def encode(manifest: Manifest) -> bytes:
     """Return the bytes of a manifest, always the same for the same content."""
@@ -186,9 +189,9 @@ def parse(content: bytes) -> Manifest:
     if len(content) > MAX_MANIFEST:
         raise _error(f"it has {len(content)} bytes, more than {MAX_MANIFEST}")
     try:
-        found = msgspec.json.decode(content, type=_Format).format
-        if not 1 <= found <= FORMAT:
-            raise _error(f"its format is {found}, this program reads 1-{FORMAT}", "upgrade dorad")
+        version = msgspec.json.decode(content, type=_Format).format
+        if not 1 <= version <= FORMAT:
+            raise _error(f"its format is {version}, this program reads 1-{FORMAT}", "upgrade dorad")
         manifest = msgspec.json.decode(content, type=Manifest)
     # RecursionError: of nested lists in a value that is skipped.
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
@@ -310,22 +313,22 @@ def check_paths(paths: Iterable[str], where: str) -> set[str]:
     Raises:
         ReleaseError: code `manifest`.
     """
-    found: set[str] = set()
+    seen: set[str] = set()
     for path in paths:
         if reason := path_problem(path):
             raise _error(f"{where}: the path {path[:100]!r} {reason}")
-        if path in found:
+        if path in seen:
             raise _error(f"{where}: the path {path!r} is there twice")
-        found.add(path)
+        seen.add(path)
     folders: set[str] = set()
-    for path in found:
+    for path in seen:
         folder = path.rpartition("/")[0]
         while folder and folder not in folders:
             folders.add(folder)
             folder = folder.rpartition("/")[0]
-    if both := found & folders:
+    if both := seen & folders:
         raise _error(f"{where}: {min(both)!r} is a file and a folder")
-    return found
+    return seen
 
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")

@@ -53,11 +53,11 @@ class ObjectStore:
         path = self.path(wanted)
         try:
             with path.open("rb") as file:
-                found = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             _log.warning("the object %s cannot be read: %s", wanted.sha256, error)
-            found = ""
-        if found == wanted.sha256:
+            digest = ""
+        if digest == wanted.sha256:
             return True
         _log.warning("the object %s is damaged; it is removed", wanted.sha256)
         path.unlink(missing_ok=True)
@@ -93,10 +93,10 @@ class ObjectStore:
     def partials(self, limit: int | None = None) -> dict[str, int]:
         """Return the sizes of what has partly arrived, by SHA-256, at most `limit` of them."""
         try:
-            found = sorted(self._incoming.iterdir())[:limit]
+            files = sorted(self._incoming.iterdir())[:limit]
         except FileNotFoundError:
             return {}
-        return {path.name: path.stat().st_size for path in found}
+        return {path.name: path.stat().st_size for path in files}
 
     def open_partial(self, sha256: str) -> _Writer:
         """Open the file for an object that arrives, at its end."""
@@ -143,7 +143,7 @@ class ObjectStore:
             for name in names
         }
         freed = elsewhere = 0
-        for path in self._files():
+        for path in self.files():
             status = path.lstat()
             if path in kept or status.st_ino in linked:
                 continue
@@ -160,7 +160,8 @@ class ObjectStore:
             )
         return freed
 
-    def _files(self) -> Iterator[Path]:
+    def files(self) -> Iterator[Path]:
+        """Yield the files of all objects."""
         with suppress(FileNotFoundError):
             for folder in list(self._objects.iterdir()):
                 yield from list(folder.iterdir())

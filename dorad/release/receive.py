@@ -1,4 +1,4 @@
-"""The robot's end of a transfer: accepts the missing files of a release, and nothing else.
+"""The receiving end of a transfer: accepts the missing files of a release, and nothing else.
 
 Parts of an object stay when the connection is cut, and the next transfer continues there.
 """
@@ -9,7 +9,7 @@ import logging
 import os
 import select
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from dorad.atomicfile import DISK_FULL
 from dorad.release import frames
@@ -18,30 +18,78 @@ from dorad.release.frames import Begin, Hello, Lacking, Offer, Received, Refusal
 from dorad.release.manifest import MAX_MANIFEST, Object, id_of
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
     import msgspec
 
-    from dorad.release.trees import Trees
+    from dorad.release.machine import Machine
+    from dorad.release.objects import ObjectStore
 
 MAX_PARTIAL_PATCHES = 1000
 IDLE_S = 900.0
 """Seconds in which a sender may prepare the next object, and say only that it is alive."""
 
 T = TypeVar("T")
+M = TypeVar("M")
+"""The manifest of what arrives: that of a release, or of an incident."""
 _log = logging.getLogger(__name__)
+
+
+class Destination(Protocol[M]):
+    """Where files arrive: the releases of a robot (`Trees`), or what a coordinator keeps."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it is, for messages."""
+
+    @property
+    def objects(self) -> ObjectStore:
+        """The contents of files."""
+
+    @property
+    def machine(self) -> Machine:
+        """What the files are for; patches are chosen by it."""
+
+    def verify(self, content: bytes, signature: bytes) -> tuple[M, object]:
+        """Return the manifest in `content`. Raises ReleaseError if it is not accepted."""
+
+    def lock(self, *, wait: bool) -> AbstractContextManager[None]:
+        """Keep others from changing the folder. Raises ReleaseError with code `busy`."""
+
+    def check_space(self, manifest: M) -> None:
+        """Check that there is room. Raises ReleaseError with code `space`."""
+
+    def put_manifest(self, content: bytes, signature: bytes) -> M:
+        """Keep a manifest whose files begin to arrive. Raises ReleaseError or OSError."""
+
+    def lacking(self, manifest: M) -> list[Object]:
+        """Return the objects that have not arrived."""
+
+    def ids(self) -> list[str]:
+        """Return the releases that are complete."""
+
+    def complete(self, content: bytes, signature: bytes) -> None:
+        """Take a release whose files have all arrived. Raises OSError."""
 
 
 class SenderLostError(Exception):
     """The sender is gone. What has arrived is kept."""
 
 
-class Receiver:
-    """One transfer to this robot, over two descriptors."""
+class Receiver(Generic[M]):
+    """One transfer to this machine, over two descriptors."""
 
     def __init__(
-        self, trees: Trees, source: int, target: int, *, silence: float = frames.SILENCE_S
+        self,
+        destination: Destination[M],
+        source: int,
+        target: int,
+        *,
+        silence: float = frames.SILENCE_S,
     ) -> None:
         """`silence` is how many seconds the sender may be quiet."""
-        self._trees = trees
+        self._destination = destination
         self._source = source
         self._target = target
         self._silence = silence
@@ -70,42 +118,42 @@ class Receiver:
     def _receive(self) -> str:
         hello = frames.decode(self._expect(frames.HELLO), Hello)
         if hello.protocol not in (frames.PROTOCOL, frames.FORMER_PROTOCOL):
-            message = f"it speaks protocol {hello.protocol}, this robot {frames.PROTOCOL}"
+            message = f"it speaks protocol {hello.protocol}, this one {frames.PROTOCOL}"
             raise ReleaseError("protocol", message, "install the same release of dorad on both")
         content = self._expect(frames.MANIFEST)
         if hello.protocol != frames.FORMER_PROTOCOL:
             content = frames.decompress(content, MAX_MANIFEST)
         signature = self._expect(frames.SIGNATURE)
-        trees = self._trees
+        destination = self._destination
         # Before the lock, so that a sender without a trusted key cannot keep others out.
-        trees.verify(content, signature)
-        with trees.lock(wait=True):
-            manifest, _ = trees.verify(content, signature)
+        destination.verify(content, signature)
+        with destination.lock(wait=True):
+            manifest, _ = destination.verify(content, signature)
             try:
-                trees.check_space(manifest)
-                trees.put_manifest(content, signature)
-                self._receive_objects(trees.lacking(manifest))
+                destination.check_space(manifest)
+                destination.put_manifest(content, signature)
+                self._receive_objects(destination.lacking(manifest))
+                if lacking := destination.lacking(manifest):
+                    message = f"{len(lacking)} files were not sent"
+                    raise ReleaseError("missing", message, "try again")
+                destination.complete(content, signature)
             except OSError as error:
                 if error.errno not in DISK_FULL:
                     raise
-                trees.objects.forget_partials()
-                message = f"{trees.folder} is full: {error.strerror}"
+                destination.objects.forget_partials()
+                message = f"{destination.folder} is full: {error.strerror}"
                 raise ReleaseError("space", message, "remove something there") from error
-            if lacking := trees.lacking(manifest):
-                raise ReleaseError("missing", f"{len(lacking)} files were not sent", "try again")
-            # Patches whose objects have arrived another way.
-            trees.objects.forget_partials()
         return id_of(content)
 
     def _receive_objects(self, lacking: list[Object]) -> None:
-        objects = self._trees.objects
+        objects = self._destination.objects
         offer = Offer(
             [
                 Lacking(each.sha256, each.executable, objects.partial_size(each.sha256))
                 for each in lacking
             ],
-            self._trees.machine,
-            self._trees.ids(),
+            self._destination.machine,
+            self._destination.ids(),
             objects.partials(MAX_PARTIAL_PATCHES),
         )
         _log.debug("%d objects are lacking", len(lacking))
@@ -131,7 +179,7 @@ class Receiver:
 
     def _receive_plain(self, each: Object, begin: Begin) -> None:
         """Append to what has arrived of an object until it is complete."""
-        objects = self._trees.objects
+        objects = self._destination.objects
         have = self._start(begin, objects.partial_size(each.sha256))
         with objects.open_partial(each.sha256) as file:
             file.truncate(have)
@@ -148,7 +196,7 @@ class Receiver:
 
     def _receive_patched(self, each: Object, begin: Begin, patch: str) -> None:
         """Append to what has arrived of a patch, then make the object with it."""
-        objects = self._trees.objects
+        objects = self._destination.objects
         base = begin.base_object
         if base is None or not objects.has(base) or each.size > frames.MAX_PATCHED:
             raise ReleaseError("protocol", f"{each.sha256} cannot come as a patch")

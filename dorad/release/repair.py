@@ -5,21 +5,14 @@ from __future__ import annotations
 import filecmp
 import logging
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dorad.release.disk import link_or_copy, sync_file_system
-from dorad.release.environment import write_environment
 from dorad.release.errors import ReleaseError
-from dorad.release.manifest import id_of, own_files
+from dorad.release.manifest import Manifest, Object, id_of, own_files
 from dorad.release.objects import make_folder
-from dorad.release.trees import ENV
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from dorad.release.manifest import Manifest, Object
-    from dorad.release.trees import Trees
+from dorad.release.trees import ENV, Trees, write_environment
 
 Stamp = tuple[int, int, int]
 """Inode, size and time of the last change: equal while nothing has been written to a file."""
@@ -115,17 +108,17 @@ def named(paths: list[str]) -> str:
 
 
 def _stamp(path: Path) -> Stamp:
-    found = path.lstat()
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    status = path.lstat()
+    return status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _is_same(path: Path, right: Path) -> bool:
     """Return True if a file of a tree is the object, or a copy of it."""
     try:
-        found, wanted = path.lstat(), right.lstat()
-        if found.st_ino == wanted.st_ino:
+        status, wanted = path.lstat(), right.lstat()
+        if status.st_ino == wanted.st_ino:
             return True
-        return found.st_size == wanted.st_size and filecmp.cmp(path, right, shallow=False)
+        return status.st_size == wanted.st_size and filecmp.cmp(path, right, shallow=False)
     except FileNotFoundError:
         return False
 

@@ -89,7 +89,7 @@ class Signers:
         from asyncssh import KeyImportError
         from asyncssh.sshsig import SSHAllowedSignersEntry
 
-        found = []
+        keys = []
         for number, line in _lines(self._allowed):
             try:
                 entry = SSHAllowedSignersEntry(line)
@@ -98,21 +98,21 @@ class Signers:
                 _log.warning("%s:%d is ignored: %s", self._allowed, number, error)
                 continue
             if "cert-authority" not in entry.options:
-                found.append((line.split(None, 1)[0][:MAX_NAME], entry))
-        return found
+                keys.append((line.split(None, 1)[0][:MAX_NAME], entry))
+        return keys
 
     def revoked(self) -> list[asyncssh.SSHKey]:
         """Return the keys that are revoked. Raises ReleaseError."""
         from asyncssh import KeyImportError, import_public_key
 
-        found = []
+        keys = []
         for number, line in _lines(self._revoked):
             try:
-                found.append(import_public_key(line))
+                keys.append(import_public_key(line))
             except (KeyImportError, ValueError) as error:
                 message = f"{self._revoked}:{number} cannot be read: {error}"
                 raise _refused(message, "one public key on each line") from error
-        return found
+        return keys
 
 
 def add_line(path: Path, line: str) -> str:
@@ -193,8 +193,8 @@ def signing_key(content: bytes, signature: bytes) -> asyncssh.SSHKey:
     except asyncssh.KeyImportError as error:
         raise _refused(f"the kind of the signing key is not supported: {error}") from error
     if namespace != NAMESPACE.encode():
-        found = namespace[:60].decode(errors="replace")
-        raise _refused(f"the signature is for `{found}`, not for {NAMESPACE}")
+        other = namespace[:60].decode(errors="replace")
+        raise _refused(f"the signature is for `{other}`, not for {NAMESPACE}")
     if kind in _SHA1:
         raise _refused("the signature is over a SHA-1, which is not safe", "sign with rsa-sha2-512")
     only = b"x " + key.export_public_key("openssh")

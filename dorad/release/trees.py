@@ -15,6 +15,8 @@ import logging
 import os
 import re
 import shutil
+import sys
+import sysconfig
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,26 +24,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dorad.atomicfile import sync_folder
-from dorad.release import environment as environments
+from dorad.phrases import size_text
 from dorad.release.disk import (
     link_or_copy,
     locked,
     modified,
     read_bounded,
     same_content,
-    size_text,
     sync_file_system,
     write_whole,
 )
 from dorad.release.errors import ReleaseError
 from dorad.release.machine import (
+    Machine,
     check_machine,
     environment_for,
     needed_files,
     needed_objects,
     this_machine,
 )
-from dorad.release.manifest import MAX_MANIFEST, MAX_SIGNATURE, id_of, parse
+from dorad.release.manifest import (
+    MAX_MANIFEST,
+    MAX_SIGNATURE,
+    PTH,
+    Environment,
+    File,
+    Manifest,
+    Object,
+    environment_path,
+    id_of,
+    own_files,
+    parse,
+    site_packages,
+)
 from dorad.release.objects import ObjectStore, make_folder
 from dorad.release.signature import Signer, Signers
 
@@ -49,8 +64,46 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
     from dorad.dataflow.model import Dataflow
-    from dorad.release.machine import Machine
-    from dorad.release.manifest import File, Manifest, Object
+
+BASE = Path(getattr(sys, "_base_executable", "") or sys.executable)
+"""The interpreter outside of any virtual environment."""
+
+
+def environment_files(manifest: Manifest, environment: Environment) -> Iterator[tuple[str, File]]:
+    """Yield the files of an environment, each with its path in it."""
+    for index in environment.packages:
+        for file in manifest.packages[index].files:
+            yield environment_path(file.path, environment.target.python), file
+
+
+def write_environment(folder: Path, python: str) -> None:
+    """Write what makes `folder` an environment: its configuration and its interpreter.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    site = folder / site_packages(python)
+    for each in (folder / "bin", site):
+        each.mkdir(parents=True, exist_ok=True)
+    configuration = folder / "pyvenv.cfg"
+    configuration.write_text(
+        f"home = {BASE.parent}\ninclude-system-site-packages = false\n"
+        f"version = {sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}\n"
+    )
+    configuration.chmod(0o444)
+    for path in own_files(python):
+        if path.startswith("bin/"):
+            (folder / path).symlink_to(BASE)
+    pth = site / PTH
+    pth.write_text("".join(f"{path}\n" for path in _own_packages()))
+    pth.chmod(0o444)
+
+
+def _own_packages() -> list[str]:
+    """Return the folders with the packages of the environment that dorad runs in."""
+    paths = (sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    return [path for path in dict.fromkeys(paths) if Path(path).is_dir()]
+
 
 SYSTEM_FOLDER = Path("/var/lib/dorad/releases")
 """The folder on a robot. The package creates it, for the agent."""
@@ -97,10 +150,10 @@ class Tree:
         """
         from dorad.dataflow.load import from_descriptor, load
 
-        found = load(self.entry, environ=environ)
+        flow = load(self.entry, environ=environ)
         if self.environment is None:
-            return found
-        descriptor = dict(found.descriptor)
+            return flow
+        descriptor = dict(flow.descriptor)
         descriptor["env"] = {"VIRTUAL_ENV": str(self.environment), **(descriptor.get("env") or {})}
         return from_descriptor(descriptor, path=self.entry)
 
@@ -155,6 +208,11 @@ class Trees:
         write_whole(self._manifests / release, content)
         return manifest
 
+    def complete(self, content: bytes, signature: bytes) -> None:
+        """Remove parts of patches whose objects have arrived another way: all files are here."""
+        del content, signature  # `put_manifest` has kept them
+        self.objects.forget_partials()
+
     def manifest(self, release: str) -> Manifest:
         """Return the manifest of a release that was received or staged.
 
@@ -169,10 +227,10 @@ class Trees:
     def manifests(self) -> list[str]:
         """Return the ids of all releases that were received, complete or not, newest first."""
         try:
-            found = [path for path in self._manifests.iterdir() if _ID.fullmatch(path.name)]
+            names = [path for path in self._manifests.iterdir() if _ID.fullmatch(path.name)]
         except FileNotFoundError:
             return []
-        return [path.name for path in sorted(found, key=modified, reverse=True)]
+        return [path.name for path in sorted(names, key=modified, reverse=True)]
 
     def ids(self) -> list[str]:
         """Return the ids of all trees."""
@@ -336,9 +394,9 @@ class Trees:
         """Yield the files for this machine, each with its path in the tree."""
         for file in manifest.files:
             yield f"{FILES}/{file.path}", file
-        found = environment_for(manifest, self.machine)
-        if found is not None:
-            for path, file in environments.environment_files(manifest, found):
+        environment = environment_for(manifest, self.machine)
+        if environment is not None:
+            for path, file in environment_files(manifest, environment):
                 yield f"{ENV}/{path}", file
 
     def _make(self, target: Path, manifest: Manifest) -> None:
@@ -350,7 +408,7 @@ class Trees:
             for path, file in self.placed(manifest):
                 plan.link(path, file)
             if manifest.has_environments:
-                environments.write_environment(new / ENV, self.machine.python)
+                write_environment(new / ENV, self.machine.python)
             for folder, _, _ in os.walk(new):
                 Path(folder).chmod(0o755)
             sync_file_system(self.folder)

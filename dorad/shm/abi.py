@@ -13,7 +13,10 @@ from dorad.shm import stamp
 from dorad.shm.layout import constants
 
 SOURCES = Path(stamp.FOLDER)
-"""Where the C sources are; installed packages have none."""
+"""Where the C sources of the extension are; installed packages have none."""
+
+CORE = Path(stamp.CORE)
+"""Where those are that need no Python, of which libdora_node is built, too."""
 
 EXTENSION = SOURCES / stamp.NAME
 
@@ -22,7 +25,10 @@ def header() -> str:
     """Return `layout_constants.h`: a macro for each constant, and `LAYOUT(X)` to list them all."""
     numbers = constants()
     lines = ["/* Generated from dorad/shm/layout.py by packaging/native.py. */", "#pragma once"]
-    lines += [f"#define {name} {value}" for name, value in numbers.items()]
+    lines += [
+        f"#define {name} {f'UINT64_C({value})' if value >> 63 else value}"
+        for name, value in numbers.items()
+    ]
     lines += ["#define LAYOUT(X) " + " ".join(f"X({name})" for name in numbers)]
     return "\n".join(lines) + "\n"
 

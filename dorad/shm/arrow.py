@@ -1,9 +1,10 @@
 """Arrow arrays as bytes in shared memory, and back without a copy.
 
-Arrays of one fixed-width or variable-width type travel as their bare buffers, which costs about a
-tenth of an IPC stream. Everything else (nested, dictionary, extension, parametrised, view types,
-and slices that would need bits or offsets shifted) travels as an IPC stream of one column, which
-the receiver also reads in place; see `arrowstream.py`.
+Arrays of one fixed-width or variable-width type travel as their bare buffers; slices whose bits or
+offsets would not begin with the first item are copied first. Nested, dictionary, extension and
+parametrised types travel as the buffers of all their nodes, behind a description of the type; see
+`nested.py`. Unions, views and run-end encoding travel as an IPC stream of one column, which costs
+ten times as much; see `arrowstream.py`.
 
     fixed width:     [validity, if any null] [values]
     variable width:  [validity, if any null] [offsets] [values]
@@ -20,67 +21,59 @@ from __future__ import annotations
 
 import functools
 import struct
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from dorad.shm import native
+from dorad.shm import layout, native, nested
 from dorad.shm.arrowstream import decode_stream, encode_stream, private
+from dorad.shm.typedescription import read_type
 
-CODE_NULL = 0
-CODE_IPC = 255
+if TYPE_CHECKING:
+    from dorad.shm.nested import Encoded
 
-_FIXED = (
-    (pa.int8(), 8),
-    (pa.int16(), 16),
-    (pa.int32(), 32),
-    (pa.int64(), 64),
-    (pa.uint8(), 8),
-    (pa.uint16(), 16),
-    (pa.uint32(), 32),
-    (pa.uint64(), 64),
-    (pa.float16(), 16),
-    (pa.float32(), 32),
-    (pa.float64(), 64),
-    (pa.date32(), 32),
-    (pa.date64(), 64),
-    (pa.bool_(), 1),
-)
-_VARIABLE = (
-    (pa.string(), "i"),
-    (pa.binary(), "i"),
-    (pa.large_string(), "q"),
-    (pa.large_binary(), "q"),
-)
-
-# Codes are positions in these two tables. Both ends run the same version of this file: the
-# handshake with the daemon checks that.
-_FIXED_BY_ID = {t.id: (code, bits) for code, (t, bits) in enumerate(_FIXED, start=1)}
-_FIXED_BY_CODE = dict(enumerate(_FIXED, start=1))
+# Both ends have the same codes: the handshake with the daemon checks that.
+_FIXED_BY_CODE = {
+    layout.CODE_INT8: (pa.int8(), 8),
+    layout.CODE_INT16: (pa.int16(), 16),
+    layout.CODE_INT32: (pa.int32(), 32),
+    layout.CODE_INT64: (pa.int64(), 64),
+    layout.CODE_UINT8: (pa.uint8(), 8),
+    layout.CODE_UINT16: (pa.uint16(), 16),
+    layout.CODE_UINT32: (pa.uint32(), 32),
+    layout.CODE_UINT64: (pa.uint64(), 64),
+    layout.CODE_FLOAT16: (pa.float16(), 16),
+    layout.CODE_FLOAT32: (pa.float32(), 32),
+    layout.CODE_FLOAT64: (pa.float64(), 64),
+    layout.CODE_DATE32: (pa.date32(), 32),
+    layout.CODE_DATE64: (pa.date64(), 64),
+    layout.CODE_BOOL: (pa.bool_(), 1),
+}
+_VARIABLE = {
+    layout.CODE_STRING: (pa.string(), "i"),
+    layout.CODE_BINARY: (pa.binary(), "i"),
+    layout.CODE_LARGE_STRING: (pa.large_string(), "q"),
+    layout.CODE_LARGE_BINARY: (pa.large_binary(), "q"),
+}
+_FIXED_BY_ID = {t.id: (code, bits) for code, (t, bits) in _FIXED_BY_CODE.items()}
 BARE = _FIXED_BY_CODE
 """Types whose arrays are a single buffer if they have no nulls, with the bits of one item."""
-_VARIABLE_BY_ID = {
-    t.id: (code, struct.Struct(letter)) for code, (t, letter) in enumerate(_VARIABLE, start=100)
-}
+_VARIABLE_BY_ID = {t.id: code for code, (t, _) in _VARIABLE.items()}
 _VARIABLE_BY_CODE = {
     code: (t, struct.Struct(letter).size, pa.binary() if letter == "i" else pa.large_binary())
-    for code, (t, letter) in enumerate(_VARIABLE, start=100)
+    for code, (t, letter) in _VARIABLE.items()
 }
 
-UINT8_CODE = _FIXED_BY_ID[pa.uint8().id][0]
+UINT8_CODE = layout.CODE_UINT8
 
 _Array = pa.Array
 _from_buffers = pa.Array.from_buffers
 
 if native.module is not None:
-    native.module.use_arrow(pa.Array, BARE, UINT8_CODE, pa.nulls(0))
+    variable = tuple(_VARIABLE_BY_CODE[code][0] for code in sorted(_VARIABLE_BY_CODE))
+    native.module.use_arrow(pa.Array, BARE, UINT8_CODE, pa.nulls(0), variable, read_type)
 
 ACCEPTED = "invalid data type, must be PyBytes or arrow array"
-
-
-Encoded = tuple[int, int, int, int, tuple[tuple[int, Any], ...]]
-"""An array ready to be placed: type code, array length, null count, payload size in bytes, and the
-parts of the payload as (offset, bytes-like). A plain tuple: one is made for each message."""
 
 
 @functools.cache
@@ -136,60 +129,25 @@ def encode(data: Any) -> Encoded:
     if fixed is not None:
         code, bits = fixed
         offset = array.offset
-        nulls = array.null_count
-        if offset & 7 == 0 or (bits != 1 and not nulls):
-            validity, values = array.buffers()
+        if not array.null_count and (bits != 1 or offset & 7 == 0):
+            _, values = array.buffers()
             size = (length * bits + 7) >> 3
             start = offset * bits >> 3
             if values is None:
                 values = b""
             elif start or values.size != size:
                 values = values.slice(start, size)
-            if not nulls:
-                return (code, length, 0, size, ((0, values),))
-            bitmap = (length + 7) >> 3
-            at = (bitmap + 7) & ~7
-            return (
-                code,
-                length,
-                nulls,
-                at + size,
-                ((0, validity.slice(offset >> 3, bitmap)), (at, values)),
-            )
-    elif type_id in _VARIABLE_BY_ID:
-        encoded = _encode_variable(array, *_VARIABLE_BY_ID[type_id])
-        if encoded is not None:
-            return encoded
-    elif type_id == pa.null().id:
-        return (CODE_NULL, length, length, 0, ())
+            return (code, length, 0, size, ((0, values),))
+        return nested.encode_bare(code, array)
+    if type_id in _VARIABLE_BY_ID:
+        return nested.encode_bare(_VARIABLE_BY_ID[type_id], array)
+    if type_id == pa.null().id:
+        return (layout.CODE_NULL, length, length, 0, ())
+    described = nested.encode(array)
+    if described is not None:
+        return described
     stream = encode_stream(array)
-    return (CODE_IPC, length, 0, stream.size, ((0, stream),))
-
-
-def _encode_variable(array: pa.Array, code: int, word: struct.Struct) -> Encoded | None:
-    """Return the parts of a string or binary array, or None where its buffers would need moving."""
-    length = len(array)
-    nulls = array.null_count
-    offset = array.offset
-    validity, offsets, values = array.buffers()
-    if length == 0 or offsets is None or (nulls and offset & 7):
-        return None
-    width = word.size
-    if word.unpack_from(offsets, offset * width)[0] != 0:
-        return None
-    end = word.unpack_from(offsets, (offset + length) * width)[0]
-    parts = []
-    at = 0
-    if nulls:
-        bitmap = (length + 7) >> 3
-        parts.append((0, validity.slice(offset >> 3, bitmap)))
-        at = (bitmap + 7) & ~7
-    table = (length + 1) * width
-    parts.append((at, offsets.slice(offset * width, table)))
-    at += (table + 7) & ~7
-    if end:
-        parts.append((at, values.slice(0, end)))
-    return (code, length, nulls, at + end, tuple(parts))
+    return (layout.CODE_IPC, length, 0, stream.size, ((0, stream),))
 
 
 def decode(
@@ -203,14 +161,18 @@ def decode(
         ValueError: the payload does not hold such an array; or an extension type refuses it.
         OverflowError: no array can be that long.
     """
+    if shared and payload.size <= layout.SMALL_PAYLOAD and (nulls or code in _VARIABLE_BY_CODE):
+        payload, shared = private(payload), False
     if code in _FIXED_BY_CODE:
         return _decode_fixed(code, length, nulls, payload, shared)
     if code in _VARIABLE_BY_CODE:
         return _decode_variable(code, length, nulls, payload, shared)
-    if code == CODE_NULL:
+    if code == layout.CODE_NULL:
         # `pa.nulls` clears memory for a bitmap first: as much as a hostile sender likes.
         return pa.Array.from_buffers(pa.null(), length, [None])
-    if code == CODE_IPC:
+    if code == layout.CODE_NESTED:
+        return nested.decode(length, payload, shared=shared)
+    if code == layout.CODE_IPC:
         return decode_stream(payload, shared=shared)
     raise ValueError(f"it has the unknown type code {code}")
 

@@ -42,6 +42,6 @@ Taken = tuple[int, int, int, int, int, bytes | None, Borrow | None, int, bytes]
 payload size in bytes, the payload if it was copied out, else the borrow of its sample, its offset
 in the segment, and the metadata. A plain tuple, because one is made for each message."""
 
-Copied = tuple[int, int, tuple[int, int, int, bytes, bytes]]
+Copied = tuple[int, int, tuple[int, int, int, bytes | memoryview, bytes]]
 """A message whose payload was copied: timestamp in ns since 1970, its number on its edge, and type
 code, array length, null count, payload and metadata."""

@@ -28,8 +28,8 @@ def check_memory(what: str, descriptor: int, size: int) -> None:
     Raises:
         ValueError: it does not; the text begins with `what`.
     """
-    found = seals(descriptor)
-    if not found or not found & fcntl.F_SEAL_SHRINK:
+    has = seals(descriptor)
+    if not has or not has & fcntl.F_SEAL_SHRINK:
         raise ValueError(f"{what} is not sealed memory")
     _check_size(what, descriptor, size)
 
@@ -40,9 +40,9 @@ def check_bell(descriptor: int) -> None:
     Raises:
         ValueError: it does not.
     """
-    found = _target(descriptor)
-    if found != _EVENTFD:
-        raise ValueError(f"its doorbell is {found}")
+    target = _target(descriptor)
+    if target != _EVENTFD:
+        raise ValueError(f"its doorbell is {target}")
 
 
 def check_pipe(descriptor: int) -> None:
@@ -51,9 +51,9 @@ def check_pipe(descriptor: int) -> None:
     Raises:
         ValueError: it is not.
     """
-    found = _target(descriptor)
-    if not found.startswith(_PIPE) or not _only_reads(descriptor):
-        raise ValueError(f"its output is {found}")
+    target = _target(descriptor)
+    if not target.startswith(_PIPE) or not _only_reads(descriptor):
+        raise ValueError(f"its output is {target}")
 
 
 def check_segment(descriptor: int, size: int) -> None:
@@ -62,8 +62,8 @@ def check_segment(descriptor: int, size: int) -> None:
     Raises:
         ValueError: it does not.
     """
-    found = seals(descriptor)
-    if found is None or not (_only_reads(descriptor) or found & F_SEAL_FUTURE_WRITE):
+    sealed = seals(descriptor)
+    if sealed is None or not (_only_reads(descriptor) or sealed & F_SEAL_FUTURE_WRITE):
         raise ValueError("a segment of its samples is not read-only memory")
     _check_size("a segment of its samples", descriptor, size)
 
@@ -77,6 +77,6 @@ def _only_reads(descriptor: int) -> bool:
 
 
 def _check_size(what: str, descriptor: int, size: int) -> None:
-    found = os.fstat(descriptor).st_size
-    if found != size:
-        raise ValueError(f"{what} has {found} bytes instead of {size}")
+    actual = os.fstat(descriptor).st_size
+    if actual != size:
+        raise ValueError(f"{what} has {actual} bytes instead of {size}")

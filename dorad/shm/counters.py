@@ -30,6 +30,7 @@ from dorad.shm.layout import (
     RING_LATENCY_SUM,
     RING_NUMBER_BEGIN,
     RING_NUMBER_OFFSET,
+    RING_NUMBERING,
     RING_QUEUE_SIZE,
     RING_RECEIVED,
     RING_REFUSED,
@@ -47,7 +48,8 @@ class Counters(NamedTuple):
 
     `latency_sum` is the sum of the times from sending to taking, `latency_diff` the sum of the
     differences of successive such times, both in ns. `unreadable` of the received messages could
-    not be read. `lost` messages of another machine never came here; no other count has them.
+    not be read. `lost` messages never came to the sender, from another machine or from ROS 2; no
+    other count has them.
     """
 
     sent: int
@@ -99,9 +101,19 @@ def counters(words: memoryview, base: int) -> Counters:
 
 
 def lost(words: memoryview, base: int) -> int:
-    """Return how many messages a ring lacks because they were lost between machines.
+    """Return how many messages a ring lacks because they were lost on the way to its producer.
 
     Returns 0 if a peer has overwritten the words.
     """
-    found: int = words[base + RING_NUMBER_OFFSET] - words[base + RING_NUMBER_BEGIN] & WORD_MASK
-    return found if found < COUNT_LIMIT else 0
+    missing: int = words[base + RING_NUMBER_OFFSET] - words[base + RING_NUMBER_BEGIN] & WORD_MASK
+    return missing if missing < COUNT_LIMIT else 0
+
+
+def add_lost(words: memoryview, base: int, number: int) -> None:
+    """Count messages that were lost on the way to the producer of a ring, who calls this.
+
+    A ring that leads to another machine has the numbers of the link, and counts nothing else.
+    """
+    if not words[base + RING_NUMBERING]:
+        offset = words[base + RING_NUMBER_OFFSET] + number
+        words[base + RING_NUMBER_OFFSET] = offset & WORD_MASK

@@ -225,8 +225,8 @@ def unlink_stale() -> None:
         if not pid.isdecimal() or Path(f"/proc/{pid}").exists():
             continue
         try:
-            found = path.lstat()
-            if stat.S_ISREG(found.st_mode) and found.st_uid == os.getuid():
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid():
                 path.unlink()
             else:
                 _log.debug("skipping %s: not a regular file of this user", path)

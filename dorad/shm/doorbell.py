@@ -9,10 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import select
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 _NANOS = 1_000_000_000
 _MAX_WAIT_NS = 1 << 50

@@ -14,10 +14,7 @@ from __future__ import annotations
 import functools
 import os
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 LIBRARY = "libatomic.so.1"
 """GCC's library of atomic operations; needed where `STRONG_ORDER` is False."""

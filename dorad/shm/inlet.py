@@ -11,17 +11,20 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from dorad.shm import doorbell
+from dorad.shm import doorbell, hops, stepping
 from dorad.shm.borrow import Borrow
+from dorad.shm.counters import WORD_MASK
 from dorad.shm.fence import STRONG_ORDER, acquire, fence, release
 from dorad.shm.layout import (
     ALIGNMENT,
     BEYOND_NS,
+    COUNT_LIMIT,
     ENTRY,
     ENTRY_SIZE,
     HAZARDS,
     INLINE,
     MAX_LAPS,
+    RING_BUCKETS,
     RING_HAZARDS,
     RING_HEAD,
     RING_LANE_HEAD,
@@ -35,6 +38,7 @@ from dorad.shm.layout import (
     RingPlan,
     read_count,
 )
+from dorad.shm.stepping import NO_STAMP
 from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
 
 _unpack = ENTRY.unpack_from
 _time_ns = time.time_ns
+_hop_received = hops.received
 
 
 class UnreadableError(ValueError):
@@ -148,6 +153,23 @@ class Inlet(InletState):
             self.limit is None or self.tail < self.limit
         )
 
+    def next_stamp(self) -> int:
+        """Return the timestamp of the message that `take` would return, NO_STAMP without one.
+
+        Senders can write anything there: then it is only the order that is wrong.
+        """
+        return self._stamp_at(self._entries, self._words[self.head_at], self.tail)
+
+    def _stamp_at(self, entries: int, head: int, tail: int) -> int:
+        """Return the timestamp of the oldest message that is queued in a ring."""
+        if not STRONG_ORDER:
+            acquire()
+        if head == tail:
+            return NO_STAMP
+        index = head - self.queue_size if head - tail > self.queue_size else tail
+        stamp: int = _unpack(self._memory, entries + (index & self._mask) * ENTRY_SIZE)[0]
+        return stamp
+
     def moved(self) -> bool:
         """Return True if messages are queued. Thread-safe."""
         words = self._words
@@ -175,6 +197,8 @@ class Inlet(InletState):
         """
         before = self.tail
         self.tail = self._words[self._tail_at] = tail
+        if tail > before and hops.dropped is not None:
+            hops.dropped(self._words, self.base, before, tail - before)
         if tail < before:
             raise UnreadableError(f"the count of its messages went back from {before} to {tail}")
 
@@ -241,10 +265,18 @@ class Inlet(InletState):
                 release()
             self._received = words[self._received_at] = self._received + 1
             # Both sums only grow, by one store each: differences between two reads are right.
-            latency = _time_ns() - taken[0]
+            now = stepping.time_ns(words) if stepping.may_be_stepped else _time_ns()
+            if _hop_received is not None:
+                queued = words[self.head_at] + words[self.lane_head_at]
+                queued = queued - self.tail - self.lane_tail & WORD_MASK
+                _hop_received(words, self.base, taken[0], now, queued)
+            latency = now - taken[0]
             if not 0 <= latency < BEYOND_NS:
                 # A clock was set, or the sender took over a timestamp that is ahead of ours.
                 latency = 0
+            bucket = self.base + RING_BUCKETS + latency.bit_length()
+            count = words[bucket] + 1
+            words[bucket] = count if count < COUNT_LIMIT else 1
             last = self._latency
             self._latency = latency
             sums = self._latency_words

@@ -21,6 +21,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dorad.shm import hops
 from dorad.shm.fence import STRONG_ORDER, acquire, release
 from dorad.shm.inlet import Inlet, UnreadableError
 from dorad.shm.layout import (
@@ -154,6 +155,12 @@ class LanedInlet(Inlet):
                 return False
         return head != self.tail and (self.limit is None or self.tail < self.limit)
 
+    def next_stamp(self) -> int:
+        """See `Inlet`. Both are in the order of sending, which the timestamps follow."""
+        lane_head = self._words[self.lane_head_at]
+        lane = self._stamp_at(self._lane_entries, lane_head, self.lane_tail)
+        return min(lane, super().next_stamp())
+
     def freeze(self) -> None:
         """Take no more than what is queued now."""
         super().freeze()
@@ -169,6 +176,8 @@ class LanedInlet(Inlet):
         """See `_skip_to`."""
         before = self.lane_tail
         self.lane_tail = self._words[self._lane_tail_at] = tail
+        if tail > before and hops.dropped is not None:
+            hops.dropped(self._words, self.base, before, tail - before)
         if tail < before:
             raise UnreadableError(f"the count of its messages went back from {before} to {tail}")
 
@@ -266,15 +275,15 @@ class LanedInlet(Inlet):
         """Record the flushes of the lane up to `lane_head`; return False if it was overtaken."""
         tail = self.lane_tail
         self._flushes = [flush for flush in self._flushes if flush.at >= tail]
-        found = []
+        ready = []
         for index in range(max(self._scanned, tail), lane_head):
             slot = index & self._mask
             at = self._lane_entries + slot * ENTRY_SIZE
             if self._memory[at + ENTRY_FLAGS] & FLUSH:
-                found.append(_Flush(index, self._words[self._marks + slot], self._session(at)))
+                ready.append(_Flush(index, self._words[self._marks + slot], self._session(at)))
         if self._words[self.lane_head_at] - tail > self.queue_size:
             return False
-        self._flushes += found
+        self._flushes += ready
         self._scanned = max(self._scanned, lane_head)
         return True
 

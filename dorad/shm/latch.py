@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from dorad.shm.fence import STRONG_ORDER, acquire
 from dorad.shm.inlet import UnreadableError
+from dorad.shm.latencies import uncount
 from dorad.shm.layout import ENTRY, ENTRY_SIZE, RING_LAST, RING_LATCHED, RingPlan
 from dorad.shm.outlet import Outlet
 from dorad.shm.picking import PickingInlet
@@ -49,6 +50,12 @@ class LatchedInlet(PickingInlet):
     def ready(self) -> bool:
         """Return True if `take` would return a message."""
         return super().ready() or (self._pending and self._words[self.head_at] == self.tail)
+
+    def next_stamp(self) -> int:
+        """See `Inlet`."""
+        head = self._words[self.head_at]
+        again = self._pending and head == self.tail
+        return self._stamp_at(self._entries, head, head - 1 if again else self.tail)
 
     def repeat(self) -> None:
         """Take the newest message once more, for a subscriber that has come late."""
@@ -95,8 +102,9 @@ class LatchedInlet(PickingInlet):
         if taken is not None:
             self._may_be_late = False
             if taken[0] < self._since_ns:
-                self._latency = None
+                latency, self._latency = self._latency or 0, None
                 self._latency_sum = self._latency_words[0] = latency_sum
+                uncount(self._words, self.base, latency)
         return taken
 
 

@@ -4,8 +4,8 @@ A mailbox is one segment per node. It holds the node's own words and a ring for 
 rings can be added while the node runs. All words are 64 bits, native order. A word has one writer,
 and words of different writers lie on different cache lines of 64 bytes.
 
-    mailbox:  header | ring of input 0 | ring of input 1 | ...
-    ring:     8 lines of words | capacity x 256 bytes of entries | its lane, if it has one
+    mailbox:  header | hop records | ring of input 0 | ring of input 1 | ...
+    ring:     16 lines of words | capacity x 256 bytes of entries | its lane, if it has one
     lane:     capacity words | capacity x 256 bytes of entries
 
 The lane is a second ring over the same words. Messages that belong to an exchange, and those with
@@ -16,25 +16,53 @@ records how many ordinary messages were pushed before it.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-MAGIC = 0x31_78_6F_62_61_72_6F_64  # "dorabox1"
+MAGIC = 0x32_78_6F_62_61_72_6F_64  # "dorabox2"
 WORD = 8
 LINE = 8  # words in a cache line
 
 # Words of the mailbox header.
 BOX_MAGIC = 0
 BOX_END = 1  # daemon: the first byte after the last ring
+BOX_VERSION = 2  # daemon: the PROTOCOL_VERSION that the mailbox was laid out for
 BOX_ASLEEP = 1 * LINE  # node: non-zero while it blocks and needs its doorbell rung
 BOX_MAIL = 2 * LINE  # daemon: packets sent to the node's socket so far
+BOX_STEP = 2 * LINE + 1  # daemon: the logical time of a node that is stepped, ns; 0 = wall time
+BOX_HELD = 2 * LINE + 2  # daemon: non-zero while a node that is stepped must take no message
+BOX_HOPS_READ = 2 * LINE + 3  # daemon: hop records that it has read, or passed over
 BOX_PULSE = 3 * LINE  # node: grows when it enters or leaves the API, if it is watched
 BOX_SEEN = 3 * LINE + 1  # node: packets it has read from its socket so far
 BOX_BUSY = 3 * LINE + 2  # node: how many of its operators are working, if it is watched
 BOX_STAMPS_REFUSED = 3 * LINE + 3  # node: timestamps too far ahead of its clock, so far
-BOX_WORDS = 4 * LINE
+BOX_DUE = 3 * LINE + 4  # node: the time at which it goes on without a message, if stepped
+BOX_HOPS = 4 * LINE  # processes of the node, by an atomic addition: hop records written, ever
+BOX_HOP_RECORDS = 5 * LINE  # the newest of them, see `hops.py`
+HOPS = 1024
+HOP_WORDS = LINE
+BOX_WORDS = BOX_HOP_RECORDS + HOPS * HOP_WORDS
+
+# Words of a hop record.
+HOP_CHECK = 0  # of its index and all other words
+HOP_KIND = 1  # one of the five below | thread << HOP_THREAD
+HOP_AT = 2  # ns since 1970
+HOP_PLACE = 3  # the ring's first word; of HOP_SEND and HOP_CONTEXT the output's key
+HOP_STAMP = 4  # of the message; of HOP_DROP the number of the first one in its ring
+HOP_PARENT_PLACE = 5  # of HOP_SEND: ring and timestamp of the message that its thread took last
+HOP_PARENT_STAMP = 6  # of HOP_CONTEXT both are the trace id, HOP_VALUE is the span id
+HOP_VALUE = 7  # messages that stay queued; bytes sent; messages dropped
+HOP_THREAD = 32
+HOP_TURN = 9  # bits by which the check is rotated before each word
+
+HOP_RECEIVE = 1
+HOP_DONE = 2
+HOP_SEND = 3
+HOP_DROP = 4
+HOP_CONTEXT = 5
+
+OUTPUT_KEY_BASIS = 0xCBF29CE484222325  # FNV-1a
+OUTPUT_KEY_PRIME = 0x100000001B3
 
 # Words of a ring header, relative to the ring.
 RING_CAPACITY = 0
@@ -63,7 +91,9 @@ RING_NUMBER_OFFSET = 3 * LINE + 3  # number of the next message, less those push
 RING_NUMBER_BEGIN = 3 * LINE + 4  # RING_NUMBER_OFFSET, less the messages lost before the producer
 RING_HAZARDS = 4 * LINE  # consumer: samples it borrows, 0 where free
 HAZARDS = 32
-RING_WORDS = 8 * LINE
+RING_BUCKETS = 8 * LINE  # consumer: messages by latency, see `latencies.py`
+BUCKETS = 64
+RING_WORDS = 16 * LINE
 
 STATE_DETACHED = 0  # no reader yet; a full ring drops
 STATE_ATTACHED = 1
@@ -110,6 +140,24 @@ MIN_FREE = 2
 RECENT = 3
 """How many of the samples sent last a pool prefers to those that have been free for longer."""
 
+ORDERS = 64
+"""A sample has `1 << order` bytes; this is above all orders."""
+
+SLAB = 1 << 18
+"""Bytes of a segment for samples that are smaller."""
+
+MIN_GROWTH = 3
+"""Minimum number of samples that a second segment of a size adds; later ones add 1/4 if more."""
+
+MAX_GROWTH = 64 << 20
+"""Maximum bytes that one such segment adds."""
+
+DEFAULT_KEEP = 8 << 20
+"""Bytes of its segments that a pool keeps while it is idle, unless it is told otherwise."""
+
+TRIM_EVERY_NS = 5_000_000_000
+"""Time between two looks of a pool for segments to give back."""
+
 MAX_LAPS = 100
 """How often one call retries because the other end was faster; it then returns no message."""
 
@@ -119,11 +167,66 @@ BEYOND_NS = 1 << 40
 MAX_AHEAD_NS = 500_000_000
 """Maximum lead of another clock over this machine's, as in dora (`uhlc`)."""
 
+SPIN_US = 100
+"""Maximum time that a receiver polls before it blocks, unless `spin_us` is set."""
+
+MAX_COOLDOWN = 1024
+"""Maximum number of short waits without a spin after a spin that failed."""
+
 WOULD_HAVE_PAID_NS = 150_000
 """A blocked wait shorter than this was mostly the wake-up: spinning would have been faster."""
 
 COUNT_LIMIT = 1 << 62
 """No count of messages or bytes grows this far; a word at or above it was overwritten."""
+
+
+PROTOCOL_VERSION = 5
+"""Version of this layout and of the packets of `dorad.node.protocol`."""
+
+OLDEST_PROTOCOL = 5
+"""The oldest version that this one speaks, too. A node and its daemon agree on the newest that both
+speak, and a daemon adopts nodes that speak one of these."""
+
+# The type codes of arrays; see `arrow.py`. Those up to CODE_BOOL are of fixed width.
+CODE_NULL = 0
+CODE_INT8 = 1
+CODE_INT16 = 2
+CODE_INT32 = 3
+CODE_INT64 = 4
+CODE_UINT8 = 5
+CODE_UINT16 = 6
+CODE_UINT32 = 7
+CODE_UINT64 = 8
+CODE_FLOAT16 = 9
+CODE_FLOAT32 = 10
+CODE_FLOAT64 = 11
+CODE_DATE32 = 12
+CODE_DATE64 = 13
+CODE_BOOL = 14
+CODE_STRING = 100
+CODE_BINARY = 101
+CODE_LARGE_STRING = 102
+CODE_LARGE_BINARY = 103
+CODE_NESTED = 200
+CODE_IPC = 255
+
+# Descriptions of types; see `typedescription.py`. Types beyond these bounds travel as a stream.
+MAX_TYPE_SIZE = 1 << 16
+MAX_TYPE_NODES = 1024
+MAX_TYPE_DEPTH = 64
+MAX_ITEMS = 1 << 56
+SMALL_PAYLOAD = 4096  # bytes; up to so many a receiver copies the whole, and borrows nothing
+DESCRIBED_DICTIONARY = 8
+DESCRIBED_METADATA = 16
+
+
+def agree(one: tuple[int, int], other: tuple[int, int]) -> int | None:
+    """Return the newest version that two ends speak, None if there is none.
+
+    Each end speaks all versions from its oldest to its newest one.
+    """
+    newest = min(one[1], other[1])
+    return newest if newest >= max(one[0], other[0]) else None
 
 
 class LayoutError(RuntimeError):
@@ -238,9 +341,9 @@ def constants() -> dict[str, int]:
 
     The C part of the data plane is compiled with them.
     """
-    found = {name: n for name, n in globals().items() if name.isupper() and type(n) is int}
+    values = {name: n for name, n in globals().items() if name.isupper() and type(n) is int}
     formats = "="
     for name, code in ENTRY_FIELDS.items():
-        found[name] = struct.calcsize(formats)
+        values[name] = struct.calcsize(formats)
         formats += code
-    return found
+    return values

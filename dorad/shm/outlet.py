@@ -80,6 +80,7 @@ class OutletState:
         "closed",
         "head",
         "lane",
+        "output",
         "peer",
         "plain",
         "queue_size",
@@ -89,7 +90,8 @@ class OutletState:
 class Outlet(OutletState):
     """The producer's end of an edge.
 
-    `lane` takes the messages of an exchange; if None, they go into this ring.
+    `lane` takes the messages of an exchange; if None, they go into this ring. `output` is the key
+    of the output that it belongs to, in the hop records of its node; 0 has none.
     """
 
     __slots__ = ("__weakref__",)
@@ -105,6 +107,7 @@ class Outlet(OutletState):
         self.blocking = blocking
         self.closed = False
         self.lane = None
+        self.output = 0
         self.plain = True
         self.queue_size = ring.queue_size
         self.head = read_count(words, base + RING_HEAD)

@@ -12,7 +12,20 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from dorad.shm.fence import fence
-from dorad.shm.layout import ENTRY, INLINE, MIN_FREE, RECENT, SMALLEST, sample_key
+from dorad.shm.layout import (
+    DEFAULT_KEEP,
+    ENTRY,
+    INLINE,
+    MAX_GROWTH,
+    MIN_FREE,
+    MIN_GROWTH,
+    ORDERS,
+    RECENT,
+    SLAB,
+    SMALLEST,
+    TRIM_EVERY_NS,
+    sample_key,
+)
 from dorad.shm.steps import step, twin
 
 if TYPE_CHECKING:
@@ -25,16 +38,6 @@ if TYPE_CHECKING:
     GrowAhead = Callable[[int, Callable[[Grown | None], None]], bool]
     Content = tuple[int, int, int, int, int, int]
     """Of a message: timestamp, type code, array length, null count, payload size and flags."""
-
-SLAB = 1 << 18  # bytes; segments of smaller samples hold this much
-MIN_GROWTH = 3
-"""Minimum number of samples that a second segment of a size adds; later ones add 1/4 if more."""
-MAX_GROWTH = 64 << 20
-"""Maximum bytes that one such segment adds."""
-DEFAULT_KEEP = 8 << 20
-TRIM_EVERY_NS = 5_000_000_000
-ORDERS = 64
-"""A sample has `1 << order` bytes; this is above all orders."""
 
 
 @twin

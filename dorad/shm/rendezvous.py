@@ -71,8 +71,14 @@ SYSTEM_DIR = Path("/run/dorad")
 SHARED = "/tmp"
 """A directory in which all users may create directories."""
 
-MAX_DIR_BYTES = 80
-"""Upper bound of a directory's path, so that a socket's path fits into its 107 bytes."""
+MAX_DIR_BYTES = 86
+"""Upper bound of the path of a daemon's directory, so that a socket's fits into its 107 bytes.
+
+The longest name of a socket in it is `/65535-d01234567.sock`.
+"""
+
+_MAX_OWN_BYTES = MAX_DIR_BYTES - len("/65535")
+"""Upper bound of the path of a user's directory: a daemon beside the default one adds its port."""
 
 
 def runtime_dir() -> Path:
@@ -86,8 +92,10 @@ def runtime_dir() -> Path:
         PermissionError: none of them can be used.
     """
     base = os.environ.get("XDG_RUNTIME_DIR", "")
-    usable = base and os.access(base, os.W_OK | os.X_OK) and len(os.fsencode(base)) < MAX_DIR_BYTES
-    path = Path(base, "dora") if usable else Path(SHARED, f"dora-{os.getuid()}")
+    path = Path(base, "dora")
+    usable = base and os.access(base, os.W_OK | os.X_OK) and _is_short(path)
+    if not usable:
+        path = Path(SHARED, f"dora-{os.getuid()}")
     spare = _spare_dir() if path.parent.stat().st_mode & stat.S_IWOTH else None
     # The first name may be free again: a daemon that runs still has its socket in the spare one.
     if (spare is None or not _is_private(spare) or _is_private(path)) and _make_private(path):
@@ -109,7 +117,11 @@ def _spare_dir() -> Path | None:
     except (KeyError, OSError):
         return None
     path = home / ".local" / "state" / "dora" / "run"
-    return path if len(os.fsencode(path)) < MAX_DIR_BYTES else None
+    return path if _is_short(path) else None
+
+
+def _is_short(path: Path) -> bool:
+    return len(os.fsencode(path)) <= _MAX_OWN_BYTES
 
 
 def _make_private(path: Path) -> bool:
@@ -124,11 +136,11 @@ def _make_private(path: Path) -> bool:
 
 def _is_private(path: Path) -> bool:
     try:
-        found = path.lstat()
+        status = path.lstat()
     except OSError:
         return False
-    own = found.st_uid == os.getuid() and not found.st_mode & 0o077
-    return stat.S_ISDIR(found.st_mode) and own
+    own = status.st_uid == os.getuid() and not status.st_mode & 0o077
+    return stat.S_ISDIR(status.st_mode) and own
 
 
 def socket_path(pid: int, port: int) -> Path:

@@ -6,10 +6,8 @@ core if it does not. So the budget follows how much the last waits would have ga
 
 from __future__ import annotations
 
-from dorad.shm.layout import WOULD_HAVE_PAID_NS
+from dorad.shm.layout import MAX_COOLDOWN, WOULD_HAVE_PAID_NS
 from dorad.shm.steps import twin
-
-MAX_COOLDOWN = 1024
 
 
 @twin

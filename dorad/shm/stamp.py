@@ -10,6 +10,7 @@ import os
 import sys
 
 FOLDER = f"{os.path.dirname(__file__)}/native"  # noqa: PTH120 - pathlib is slow to import
+CORE = f"{os.path.dirname(__file__)}/core"  # noqa: PTH120 - as above
 NAME = "_native.abi3.so"
 STAMP = f"{FOLDER}/_native.stamp"
 
@@ -30,8 +31,12 @@ def stamp() -> str | None:
 
 def sources() -> list[str]:
     """Return the paths of the C sources, in order; none in an installed package."""
-    with os.scandir(FOLDER) as entries:
-        return sorted(each.path for each in entries if each.name.endswith((".c", ".h")))
+    paths: list[str] = []
+    for folder in (CORE, FOLDER):
+        if os.path.isdir(folder):  # noqa: PTH112 - as above
+            with os.scandir(folder) as entries:
+                paths += sorted(each.path for each in entries if each.name.endswith((".c", ".h")))
+    return paths
 
 
 def fits() -> bool:

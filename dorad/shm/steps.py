@@ -7,13 +7,10 @@ and calls the Python one for every case that is not its own.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from dorad.shm import native
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any
 
 _Class = TypeVar("_Class", bound=type)
 _Method = TypeVar("_Method", bound="Callable[..., Any]")
@@ -23,13 +20,13 @@ def twin(pure: _Class) -> _Class:
     """Return the native type of the same name; without the extension, the class itself."""
     if native.module is None:
         return pure
-    found: _Class = getattr(native.module, pure.__name__)
-    return found
+    compiled: _Class = getattr(native.module, pure.__name__)
+    return compiled
 
 
 def step(method: _Method) -> _Method:
     """Return the native step that falls back to a method; without the extension, the method."""
     if native.module is None:
         return method
-    found: _Method = native.module.step(method)
-    return found
+    compiled: _Method = native.module.step(method)
+    return compiled

@@ -105,13 +105,13 @@ class Authority:
         loaded = x509.load_der_x509_certificate(certificate)
         return any(is_signed(loaded, by.certificate) for by in (self._issuer, self._operators))
 
-    def issue(self, csr: str, identity: Identity, *, days: int = DAYS) -> Issued:
+    def issue(self, csr: str, identity: Identity) -> Issued:
         """Sign a certificate of `identity` for the key in a request, and use nothing else of it.
 
         Raises:
             ControlError: it is not a request, or its key is not one that is accepted.
         """
-        return self._sign(_key_in(csr), identity, days, ())
+        return self._sign(_key_in(csr), identity, DAYS, ())
 
     def issue_pair(
         self, identity: Identity, *, days: int = DAYS, addresses: Iterable[Address] = ()
@@ -129,14 +129,14 @@ class Authority:
     ) -> Issued:
         issuer = self._operators if identity.kind == "operator" else self._issuer
         now = int(time.time())
-        found = Certificate(identity, x509.random_serial_number(), now, now + days * _DAY_S)
-        names: list[x509.GeneralName] = [*map(x509.UniformResourceIdentifier, found.uris)]
+        issued = Certificate(identity, x509.random_serial_number(), now, now + days * _DAY_S)
+        names: list[x509.GeneralName] = [*map(x509.UniformResourceIdentifier, issued.uris)]
         names += [x509.IPAddress(address) for address in addresses]
         uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
         if identity.kind != "operator":
             # A robot is a server to the links of other robots.
             uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
-        builder = _builder(_name(identity.name), issuer.certificate.subject, key, found.serial)
+        builder = _builder(_name(identity.name), issuer.certificate.subject, key, issued.serial)
         builder = (
             builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
@@ -148,8 +148,8 @@ class Authority:
             )
         )
         signed = builder.sign(issuer.key, hashes.SHA256())
-        _log.info("issued %s, serial %x, for %d days", identity, found.serial, days)
-        return Issued(pem(signed) + pem(issuer.certificate), found)
+        _log.info("issued %s, serial %x, for %d days", identity, issued.serial, days)
+        return Issued(pem(signed) + pem(issuer.certificate), issued)
 
 
 def open_authority(folder: Path) -> Authority:

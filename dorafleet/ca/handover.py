@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 SIGNATURE = "handed-over.pem"
 """In the folder of an authority that follows another one: the signature of that one."""
 
-STARTED, FINISHED = "started", "finished"
+STARTED, FINISHED, CANCELLED = "started", "finished", "cancelled"
 """Empty files in that folder: how far its hand-over has come. A store that was restored from a
 backup may not know it."""
 
@@ -105,15 +105,15 @@ def make_successor(folder: Path, present: Path, days: int, key: Path | None = No
         with temporary_folder(folder, ".made.") as above:
             made = above / "ca"
             make_files(made, signed)
-            found = fingerprint(read_certificate(made / ROOT))
+            successor = fingerprint(read_certificate(made / ROOT))
             if os.geteuid() != owner.st_uid:
                 for each in (made, *made.iterdir()):
                     os.chown(each, owner.st_uid, owner.st_gid)
-            made.rename(folder / found[:SHORT])
+            made.rename(folder / successor[:SHORT])
     except OSError as error:
         raise ControlError("refused", f"{folder} cannot be written: {error.strerror}") from None
-    _log.info("the authority %.16s has signed %.16s", fingerprint(root), found)
-    return found
+    _log.info("the authority %.16s has signed %.16s", fingerprint(root), successor)
+    return successor
 
 
 def open_successor(folder: Path, present: Authority, wanted: str, now: float) -> Successor:
@@ -150,17 +150,20 @@ def _signature(place: Path) -> str:
 def successor_of(folder: Path, fingerprint_: str) -> Path | None:
     """Return the folder of the authority that was made to follow another one, or None.
 
-    Of several, one whose hand-over has begun or finished.
+    Of several, one whose hand-over has begun or finished; one that was cancelled comes last.
     """
-    found = []
+    successors = []
     for place in sorted(folder.glob("*/")):
         signature = place / SIGNATURE
         if not signature.exists():
             continue
         follows = hand_over_names(read_certificate(signature))
         if follows[:1] == [fingerprint_]:
-            found.append(place)
-    known = sorted(found, key=lambda each: (has(each, FINISHED), has(each, STARTED)))
+            successors.append(place)
+    known = sorted(
+        successors,
+        key=lambda each: (has(each, FINISHED), not has(each, CANCELLED), has(each, STARTED)),
+    )
     return known[-1] if known else None
 
 
@@ -173,7 +176,7 @@ def usable_successor(folder: Path, present: Path) -> Path | None:
         ControlError: a file is damaged.
     """
     made = successor_of(folder, fingerprint_in(present))
-    if made is None or has(made, FINISHED):
+    if made is None or has(made, FINISHED) or has(made, CANCELLED):
         return None
     root, new, issuer = (
         pem(read_certificate(each / name))

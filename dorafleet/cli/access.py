@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, get_args
 
 import click
 
-from dorad.cli.groups import Group
-from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorad.commandline.groups import Group
+from dorad.commandline.tables import plain, print_lines, print_object, print_table
 from dorad.control.tls import Role
 from dorad.terminal import local_time, visible, visible_lines
-from dorafleet.cli.arguments import json_option, port_option, state_option
+from dorafleet.cli.arguments import coordinator_options, json_option
 from dorafleet.cli.complete import robot_ids
 from dorafleet.cli.coordinator import connect
 
@@ -60,8 +60,7 @@ A client sends the token as `Authorization: Bearer TOKEN`. The coordinator keeps
 
 @click.command(epilog=ACCESS_EPILOG)
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def access(*, as_json: bool, state: Path, port: int) -> None:
     """List the robots, operators and tokens that may connect to the coordinator."""
     from dorad.control.messages import Nothing
@@ -87,8 +86,7 @@ def access(*, as_json: bool, state: Path, port: int) -> None:
     help="Revoke the robot NAME (the default).",
 )
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def revoke(name: str, *, kind: Kind, as_json: bool, state: Path, port: int) -> None:
     """Revoke the robot NAME, or an operator or a token, and close its connections."""
     from dorafleet.coordinator.accessmessages import ACCESS_REVOKE, Revoke
@@ -120,8 +118,7 @@ def operator() -> None:
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
     help="File to write, which must not exist; `-` prints it.  [default: NAME.pem]",
 )
-@state_option
-@port_option
+@coordinator_options
 def add(name: str, *, role: Role, days: int, output: Path | None, state: Path, port: int) -> None:
     """Write a key and a certificate for the operator NAME to a file."""
     from dorafleet.coordinator.accessmessages import OPERATOR_ADD, OperatorAdd
@@ -156,8 +153,7 @@ def token() -> None:
 @click.argument("name")
 @role_option
 @click.option("--days", type=click.IntRange(1), required=True, help="Validity.")
-@state_option
-@port_option
+@coordinator_options
 def create(name: str, *, role: Role, days: int, state: Path, port: int) -> None:
     """Print a new token with the name NAME."""
     from dorafleet.coordinator.accessmessages import TOKEN_CREATE, TokenCreate

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 from functools import wraps
@@ -11,18 +12,20 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import click
 from click.shell_completion import CompletionItem
 
-from dorad.cli.files import path_items
+from dorad.commandline.files import path_items
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from dorafleet.inventory.model import Cluster, Machine
+    from dorafleet.ssh.fanout import MachineOutcome
 
     PathType = click.ParamType[Path]
 else:  # generic only in click's newer releases
     PathType = click.ParamType
 
 F = TypeVar("F", bound="Callable[..., Any]")
+R = TypeVar("R")
 
 DEFAULT_PARALLEL = 10
 MAX_PARALLEL = 1000
@@ -135,6 +138,13 @@ port_option = click.option(
     show_default=True,
     help="The coordinator's port.",
 )
+
+
+def coordinator_options(command: F) -> F:
+    """Add --state and --port, which choose the coordinator, to a command."""
+    return state_option(port_option(command))
+
+
 file_port_option = click.option(
     "--port",
     type=click.IntRange(1, 65535),
@@ -162,6 +172,18 @@ class OverSsh:
     def ids(self) -> list[str]:
         """The ids of the machines, in the order of the file."""
         return [machine.id for machine in self.machines]
+
+    def run(
+        self,
+        work: Callable[[Machine], Awaitable[R]],
+        on_outcome: Callable[[MachineOutcome[R]], object],
+    ) -> list[MachineOutcome[R]]:
+        """Run `work` on all machines, `parallel` at once; return the outcomes in order."""
+        from dorafleet.ssh.fanout import run_on_each
+
+        return asyncio.run(
+            run_on_each(self.machines, work, parallel=self.parallel, on_outcome=on_outcome)
+        )
 
 
 def over_ssh(parallel: int | None = DEFAULT_PARALLEL) -> Callable[[F], F]:
@@ -200,13 +222,13 @@ def over_ssh(parallel: int | None = DEFAULT_PARALLEL) -> Callable[[F], F]:
 
 def parse_pairs(option: str, words: Sequence[str]) -> dict[str, str]:
     """Return the values of an option `KEY=VALUE`, by key. Raises click.UsageError."""
-    found: dict[str, str] = {}
+    pairs: dict[str, str] = {}
     for word in words:
         key, equals, value = word.partition("=")
         if not key or not equals:
             raise click.UsageError(f"'{word}' is not KEY=VALUE for {option}")
-        found[key] = value
-    return found
+        pairs[key] = value
+    return pairs
 
 
 def select_machines(cluster: Cluster, only: Sequence[str]) -> tuple[Machine, ...]:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.durations import Duration
-from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorad.commandline.durations import Duration
+from dorad.commandline.tables import plain, print_lines, print_object, print_table
 from dorad.control.errors import ControlError
 from dorad.terminal import local_time, visible
-from dorafleet.cli.arguments import json_option, port_option, state_option
+from dorafleet.cli.arguments import coordinator_options, json_option
 from dorafleet.cli.complete import robot_ids
 from dorafleet.cli.coordinator import connect
 from dorafleet.console.view import auditrows
@@ -51,8 +51,7 @@ Exit code 0: the audit is complete. 1: it is not, or no coordinator answers.
 @click.option("--since", type=Duration(), metavar="DURATION", help="Only newer records: 30m, 2h.")
 @click.option("--known", metavar="HEAD", help="With `verify`: a head that the audit must contain.")
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def audit(
     action: str | None,
     machine: Sequence[str],
@@ -145,18 +144,18 @@ def _verify(client: Client, known: str | None) -> Head:
     from dorafleet.coordinator.audit import Head
     from dorafleet.coordinator.messages import AUDIT_VERIFY, AuditVerify
 
-    found = client.call(AUDIT_VERIFY, AuditVerify(known=known)).head
+    head = client.call(AUDIT_VERIFY, AuditVerify(known=known)).head
     try:
-        return Head.parse(found)
+        return Head.parse(head)
     except ValueError as error:
         raise ControlError("bad-request", f"the coordinator's answer: {error}") from None
 
 
-def _as_row(found: AuditRecord) -> tuple[str, ...]:
-    record = found.record
+def _as_row(entry: AuditRecord) -> tuple[str, ...]:
+    record = entry.record
     return (
-        str(found.sequence),
-        local_time(auditrows.time_of(found), "%Y-%m-%d %H:%M:%S"),
+        str(entry.sequence),
+        local_time(auditrows.time_of(entry), "%Y-%m-%d %H:%M:%S"),
         auditrows.who(record),
         str(record.get("client")),
         auditrows.change(record),

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.groups import Group
-from dorad.cli.tables import plain, print_object
+from dorad.commandline.groups import Group
+from dorad.commandline.tables import plain, print_object
 from dorad.phrases import first_of
 from dorad.terminal import local_time, visible
-from dorafleet.cli.arguments import json_option, port_option, state_option
+from dorafleet.cli.arguments import coordinator_options, json_option
 from dorafleet.cli.coordinator import connect, folder_of
 
 if TYPE_CHECKING:
@@ -25,8 +25,8 @@ Examples:
   dorafleet authority status
   dorafleet authority status --json
 \b
-Exit code 0: there is no hand-over, or it is over for all. 1: some trust the old authority only, or
-have no certificate of the new one yet.
+Exit code 0: there is no hand-over, or it is over for all. 1: some trust the old authority only,
+have no certificate of the new one yet, or still trust one whose hand-over was cancelled.
 """
 
 HAND_OVER_EPILOG = """\b
@@ -39,8 +39,8 @@ authority in the folder `ca`, and signs it with the key of the present root. Rob
 signature. From their next report on they trust both; once all do, they get certificates of the new
 authority. Give each operator a new file: `dorafleet operator add NAME`.
 With several coordinators copy the folder `ca` to the others at once.
-The hand-over ends with `dorafleet authority finish`, or after --days. A robot that was away until
-then must be enrolled again. Called again, the command goes on with the same authority.
+The hand-over ends with `dorafleet authority finish` or `cancel`, or after --days. A robot that was
+away until then must be enrolled again. Called again, the command goes on with the same authority.
 """
 
 FINISH_EPILOG = """\b
@@ -53,6 +53,17 @@ keys can be deleted. Exit code 1 if robots or operators were left behind.
 """
 
 
+CANCEL_EPILOG = """\b
+Examples:
+  dorafleet authority cancel
+\b
+From then on only the old authority is trusted, and the new one is never used: its keys can be
+deleted. It is refused once a robot was given a certificate of the new authority: finish the
+hand-over then. Robots that are away are told when they connect.
+Exit code 1 if operators got a certificate of the new authority, which is refused now.
+"""
+
+
 @click.group(cls=Group, epilog=HAND_OVER_EPILOG)
 def authority() -> None:
     """Show the authority that signs all certificates of the fleet, or hand over to a new one."""
@@ -60,21 +71,20 @@ def authority() -> None:
 
 @authority.command(epilog=STATUS_EPILOG)
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def status(*, as_json: bool, state: Path, port: int) -> int:
     """Show the fleet's authority, and how far a hand-over is."""
     from dorad.control.messages import Nothing
     from dorafleet.coordinator.accessmessages import AUTHORITY_STATUS
 
     with connect(state, port) as client:
-        found = client.call(AUTHORITY_STATUS, Nothing())
+        progress = client.call(AUTHORITY_STATUS, Nothing())
     if as_json:
-        print_object(plain(found))
+        print_object(plain(progress))
     else:
-        for line in lines(found):
+        for line in lines(progress):
             click.echo(visible(line))
-    return 1 if found.old or found.operators else 0
+    return 1 if progress.old or progress.operators or progress.trusting else 0
 
 
 @authority.command("hand-over", epilog=HAND_OVER_EPILOG)
@@ -92,8 +102,7 @@ def status(*, as_json: bool, state: Path, port: int) -> int:
     help="Key of the present root.  [default: in the folder of the authority]",
 )
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def hand_over(*, days: int, root_key: Path | None, as_json: bool, state: Path, port: int) -> None:
     """Make a new authority, signed by the present one, and hand the fleet over to it."""
     from dorad.control.errors import ControlError
@@ -109,7 +118,7 @@ def hand_over(*, days: int, root_key: Path | None, as_json: bool, state: Path, p
     folder = folder_of(state) / "ca"
     with connect(state, port) as client:
         now = client.call(AUTHORITY_STATUS, Nothing())
-        if now.ends is not None and now.finished is None:
+        if now.ends is not None and now.finished is None and now.cancelled is None:
             raise ControlError(
                 "conflict",
                 f"the hand-over to {now.next[:16]} is not finished",
@@ -135,11 +144,11 @@ def hand_over(*, days: int, root_key: Path | None, as_json: bool, state: Path, p
             if made is None
             else fingerprint_in(made)
         )
-        found = client.call(AUTHORITY_HAND_OVER, AuthorityRef(fingerprint=wanted))
+        status_now = client.call(AUTHORITY_HAND_OVER, AuthorityRef(fingerprint=wanted))
     if as_json:
-        print_object(plain(found))
+        print_object(plain(status_now))
         return
-    for line in lines(found):
+    for line in lines(status_now):
         click.echo(visible(line))
     click.echo(
         f"The new keys are in {folder / wanted[:16]}: keep a copy of {folder}, give it to every "
@@ -151,8 +160,7 @@ def hand_over(*, days: int, root_key: Path | None, as_json: bool, state: Path, p
 @authority.command(epilog=FINISH_EPILOG)
 @click.option("--force", is_flag=True, help="Leave robots and operators behind that lack it.")
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def finish(*, force: bool, as_json: bool, state: Path, port: int) -> int:
     """End a hand-over: trust only the new authority."""
     from dorafleet.coordinator.accessmessages import AUTHORITY_FINISH, AuthorityFinish
@@ -172,23 +180,55 @@ def finish(*, force: bool, as_json: bool, state: Path, port: int) -> int:
     return 1 if done.robots or done.operators else 0
 
 
-def lines(found: AuthorityStatus) -> list[str]:
-    """Return the fleet's authority and its hand-over in lines."""
-    shown = [f"authority {found.fingerprint}"]
-    if found.ends is None:
-        return shown
-    if found.finished is None:
-        shown.append(f"hands over to {found.next}, until {_day(found.ends)}")
+@authority.command(epilog=CANCEL_EPILOG)
+@json_option
+@coordinator_options
+def cancel(*, as_json: bool, state: Path, port: int) -> int:
+    """Cancel a hand-over: trust only the old authority again."""
+    from dorad.control.messages import Nothing
+    from dorafleet.coordinator.accessmessages import AUTHORITY_CANCEL
+
+    with connect(state, port) as client:
+        done = client.call(AUTHORITY_CANCEL, Nothing())
+    if as_json:
+        print_object(plain(done))
     else:
-        shown.append(f"handed over by {found.previous}, on {_day(found.finished)}")
+        click.echo(f"the authority of the fleet stays {visible(done.fingerprint[:16])}")
+        if done.robots:
+            named = first_of(done.robots, MAX_NAMED)
+            click.echo(visible(f"these robots are told once they are connected: {named}"), err=True)
+        for name in done.operators:
+            click.echo(visible(f"operator {name}: {_again(name)}"), err=True)
+    return 1 if done.operators else 0
+
+
+def _again(operator: str) -> str:
+    return f"the new file is refused: use the one before, or `dorafleet operator add {operator}`"
+
+
+def lines(status: AuthorityStatus) -> list[str]:
+    """Return the fleet's authority and its hand-over in lines."""
+    shown = [f"authority {status.fingerprint}"]
+    if status.ends is None:
+        return shown
+    if status.cancelled is not None:
+        shown.append(f"the hand-over to {status.next} was cancelled on {_day(status.cancelled)}")
+        if status.trusting:
+            left = first_of(status.trusting, MAX_NAMED)
+            shown.append(f"still trust that one, until they connect: {left}")
+        return shown + [f"operator {each}: {_again(each)}" for each in status.operators]
+    if status.finished is None:
+        shown.append(f"hands over to {status.next}, until {_day(status.ends)}")
+    else:
+        shown.append(f"handed over by {status.previous}, on {_day(status.finished)}")
     for names, what in (
-        (found.waiting, "trust only the old authority"),
-        (found.old, "have no certificate of the new one"),
-        ([f"operator {each}" for each in found.operators], "have no certificate of the new one"),
+        (status.waiting, "trust only the old authority"),
+        (status.old, "have no certificate of the new one"),
+        ([f"operator {each}" for each in status.operators], "have no certificate of the new one"),
     ):
         if names:
             shown.append(f"{what}: {first_of(names, MAX_NAMED)}")
-    if found.finished is None and not (found.old or found.operators):
+    if status.finished is None and not (status.old or status.operators):
         shown.append(
             "all have a certificate of it: `dorafleet authority finish` ends the hand-over"
         )

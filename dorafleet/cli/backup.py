@@ -10,15 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.tables import print_object
+from dorad.commandline.tables import print_object
+from dorad.phrases import size_text
+from dorad.terminal import visible
 from dorafleet.cli.arguments import (
     File,
+    coordinator_options,
     etcd_ca_option,
     etcd_cert_option,
     etcd_key_option,
     etcd_option,
     json_option,
-    port_option,
     state_option,
 )
 from dorafleet.cli.coordinator import connect, folder_of
@@ -36,7 +38,7 @@ Examples:
 \b
 The coordinator writes the file while it runs, as its own user. It has all desired states and the
 audit, not the token, and a checksum; only that user can read it. An earlier backup is replaced; any
-other file is not.
+other file is not. Files of uploaded releases are not in it: copy the folder `uploads`, too.
 """
 
 RESTORE_EPILOG = """\b
@@ -56,12 +58,13 @@ What was decided after the backup is missing, also revocations. Rollouts that we
 @click.command(epilog=BACKUP_EPILOG)
 @click.argument("file", type=File(".backup"))
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def backup(file: Path, *, as_json: bool, state: Path, port: int) -> None:
     """Write everything that the coordinator keeps to FILE."""
     from dorad.control.errors import ControlError
+    from dorad.control.messages import Nothing
     from dorafleet.coordinator.messages import COORDINATOR_BACKUP, Backup
+    from dorafleet.coordinator.uploadmessages import RELEASE_STORED
 
     with connect(state, port) as client:
         try:
@@ -72,10 +75,20 @@ def backup(file: Path, *, as_json: bool, state: Path, port: int) -> None:
             place = folder_of(state) / file.name
             hint = f"the coordinator writes it, as its own user: `dorafleet backup {place}`"
             raise ControlError(error.code, error.message, error.hint or hint) from None
+        uploads = client.call(RELEASE_STORED, Nothing())
     if as_json:
-        print_object({"file": str(file.absolute()), "entries": done.entries})
-    else:
-        click.echo(f"{file}: {done.entries} entries")
+        print_object(
+            {
+                "file": str(file.absolute()),
+                "entries": done.entries,
+                "uploads": {"folder": uploads.folder, "bytes": uploads.used},
+            }
+        )
+        return
+    click.echo(f"{file}: {done.entries} entries")
+    if uploads.used:
+        note = f"not in it: the files of uploaded releases; copy {uploads.folder}, too"
+        click.echo(visible(f"{note} ({size_text(uploads.used)})"), err=True)
 
 
 @click.command(epilog=RESTORE_EPILOG)
@@ -96,7 +109,7 @@ def restore(
 ) -> None:
     """Fill a new store of the coordinator from the backup FILE."""
     from dorafleet.coordinator.service import make_folder
-    from dorafleet.coordinator.storing import open_store
+    from dorafleet.coordinator.storechoice import open_store
 
     _check_owner(state)
     make_folder(state)

@@ -4,29 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from dorad.cli.tables import age
+from dorad.commandline.tables import age
 from dorad.phrases import first_of
 from dorad.terminal import local_time
-from dorafleet.cli.robots import MAX_SKEW_S, links_down, release_trouble, skew_text
-from dorafleet.coordinator.messages import CLOCK_WARNING
+from dorafleet.cli.robots import findings_of, words_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from dorad.control.messages import NodeInfo
-    from dorad.control.messages.agent import ShareState
     from dorafleet.coordinator.accessmessages import AuthorityStatus, Grant
     from dorafleet.coordinator.messages import AlertReceivers, Robot
-    from dorafleet.coordinator.secretmessages import Secret
 
 SOON_S = 30 * 86400.0
 """Seconds before the end of a certificate or token from which on it is a problem."""
 
 DROPPED_S = 86400.0
 """Seconds for which a notification that was dropped is a problem."""
-
-START_S = 10.0
-"""Seconds after which a start without links is a problem."""
 
 LAST_S = 7 * 86400.0
 """Seconds before the end of a hand-over from which on it is a failure that robots lack it."""
@@ -44,56 +38,41 @@ class Check(NamedTuple):
     name: str
     text: str
     hint: str | None = None
-
-
-def check_secrets(secrets: Iterable[Secret]) -> Iterator[Check]:
-    """Check whether each robot has its secrets."""
-    count = 0
-    for secret in secrets:
-        count += 1
-        for each in secret.robots:
-            if each.state in ("held", "waiting"):
-                continue
-            hint = f"`dorafleet secret set {secret.name} --for {each.robot}`"
-            if each.state == "unknown":
-                hint += f", or `dorafleet secret remove {secret.name}`"
-            reason = f": {each.reason}" if each.reason else ""
-            level: Level = "WARN" if each.state == "unknown" else "FAIL"
-            yield Check(level, each.robot, f"secret {secret.name} is {each.state}{reason}", hint)
-        for each in secret.robots:
-            for node in each.old_nodes:
-                hint = f"`dora node restart {node.rpartition('/')[2]}` gives it the new one"
-                text = f"node {node} runs with the value before of secret {secret.name}"
-                yield Check("WARN", each.robot, text, hint)
-    if count:
-        yield Check("PASS", "secrets", f"{count} are set" if count > 1 else "1 is set")
+    since: float | None = None
+    """Since when, if that is known."""
 
 
 def check_questions(questions: Iterable[str]) -> Iterator[Check]:
-    """Check whether an operator has to decide something after a restore."""
+    """Check whether an operator has to decide something, or to bring files of releases."""
     for question in questions:
         text, _, hint = question.partition("; ")
-        yield Check("FAIL", "restore", text, hint)
+        yield Check("FAIL", "question", text, hint)
 
 
-def check_authority(found: AuthorityStatus, robots: int, now: float) -> Iterator[Check]:
+def check_authority(status: AuthorityStatus, robots: int, now: float) -> Iterator[Check]:
     """Check how far a hand-over of the fleet's authority is."""
-    if found.ends is None:
+    if status.ends is None:
         return
     name = "authority"
-    if found.finished is not None:
-        for robot in found.old:
+    if status.finished is not None:
+        for robot in status.old:
             hint = f"an admin gives it a new certificate: `dorafleet enrol cluster.yml {robot}"
-            text = f"{robot} was away during the hand-over to {found.next[:16]}"
+            text = f"{robot} was away during the hand-over to {status.next[:16]}"
             yield Check("FAIL", name, text, f"{hint} --again`")
         return
-    until = local_time(found.ends, "%Y-%m-%d")
-    text = f"hands over to {found.next[:16]} until {until}: "
-    if found.old or found.operators:
-        old = [*found.old, *(f"operator {each}" for each in found.operators)]
+    if status.cancelled is not None:
+        if status.trusting:
+            text = f"{first_of(status.trusting, MAX_NAMED)} still trust {status.next[:16]}, "
+            text += "whose hand-over was cancelled"
+            yield Check("WARN", name, text, "they are told once they are connected")
+        return
+    until = local_time(status.ends, "%Y-%m-%d")
+    text = f"hands over to {status.next[:16]} until {until}: "
+    if status.old or status.operators:
+        old = [*status.old, *(f"operator {each}" for each in status.operators)]
         text += f"{first_of(old, MAX_NAMED)} have no certificate of it yet"
         hint = "robots get one when they connect, operators with `dorafleet operator add`"
-        level: Level = "WARN" if found.ends - now > LAST_S else "FAIL"
+        level: Level = "WARN" if status.ends - now > LAST_S else "FAIL"
         yield Check(level, name, text, hint)
     else:
         text += f"all of {robots} robots have a certificate of it"
@@ -101,77 +80,14 @@ def check_authority(found: AuthorityStatus, robots: int, now: float) -> Iterator
 
 
 def check_robots(robots: Sequence[Robot]) -> Iterator[Check]:
-    """Check whether each robot is connected, obeys, and has a right clock."""
+    """Check whether each robot is connected, and nothing is wrong with it."""
     well = sum(robot.state == "connected" for robot in robots)
     level: Level = "PASS" if well == len(robots) else "FAIL"
     yield Check(level, "robots", f"{well} of {len(robots)} connected")
     for robot in robots:
-        yield from _check_robot(robot)
-
-
-def _check_robot(robot: Robot) -> Iterator[Check]:
-    name = robot.id
-    why = f": {robot.reason}" if robot.reason else ""
-    match robot.state:
-        case "never-seen":
-            hint = "enrol it with `dorafleet enrol cluster.yml " + f"{name}`"
-            yield Check("FAIL", name, f"has never connected{why}", hint)
-        case "unreachable":
-            seen = "" if robot.age is None else f", last seen {age(robot.age)} ago"
-            hint = (
-                f"is it on, and is its network up? `{_ssh(robot)} systemctl status dorad-agent`; "
-            )
-            hint += f"if it was installed again: `dorafleet provision cluster.yml {name}`"
-            yield Check("FAIL", name, f"unreachable{seen}{why}", hint)
-        case "refused" if robot.outranked:
-            hint = (
-                f"if no other coordinator leads its fleet: `dorafleet takeover {name}` lets it "
-                "obey this one"
-            )
-            yield Check("FAIL", name, f"does not obey{why}", hint)
-        case "refused":
-            command = f"`dorafleet enrol cluster.yml {name} --again`"
-            hint = f"an admin gives it a new certificate: {command}"
-            yield Check("FAIL", name, f"was refused{why}", hint)
-        case "conflict-paused":
-            hint = f"choose: `dorafleet adopt {name}`, or `dorafleet resume {name}`"
-            newer = ", ".join(sorted(robot.conflicts))
-            yield Check("FAIL", name, f"has something newer than the store: {newer}", hint)
-        case "connected" if robot.reason:
-            hint = f"`{_ssh(robot)} systemctl status dorad dorad-agent` shows what runs there"
-            yield Check("FAIL", name, f"nothing can be started there{why}", hint)
-    if robot.clone:
-        hint = "disk images must not contain /var/lib/dorad-agent: enrol each robot by itself"
-        yield Check("FAIL", name, robot.clone, hint)
-    if robot.age is not None and abs(robot.skew) > MAX_SKEW_S:
-        ahead = "ahead of" if robot.skew > 0 else "behind"
-        span = skew_text(robot.skew).lstrip("+-")
-        hint = "set up time synchronisation there: `timedatectl set-ntp true`"
-        yield Check("WARN", name, f"its clock is {span} {ahead} the coordinator's", hint)
-    for warning in robot.warnings:
-        if not warning.startswith(CLOCK_WARNING):
-            hint = f"`{_ssh(robot)} journalctl -u dorad-agent` shows what its agent does"
-            yield Check("WARN", name, warning, hint)
-    if robot.audit:
-        hint = (
-            "was the store restored, copied or tampered with? If you know why: `dorafleet audit "
-            f"acknowledge {name}`"
-        )
-        yield Check("FAIL", name, f"the audit differs from what it knows: {robot.audit}", hint)
-    for owner in robot.revoked:
-        kind, _, who = owner.partition(" ")
-        again = f"`dorafleet revoke --{kind} {who}`"
-        if kind == "robot":
-            again += f", then `dorafleet enrol cluster.yml {who}` if it is still yours"
-        hint = f"{again}; or let it be valid again: `dorafleet audit acknowledge {name}`"
-        text = f"{owner} was revoked, as it knows, and the store does not"
-        yield Check("FAIL", name, text, hint)
-
-
-def _ssh(robot: Robot) -> str:
-    """Return the command that logs in to a robot as the cluster file says."""
-    port = "" if robot.port is None else f"-p {robot.port} "
-    return f"ssh {port}{robot.host if robot.user is None else f'{robot.user}@{robot.host}'}"
+        for each in findings_of(robot):
+            level = "FAIL" if each.severity == "fail" else "WARN"
+            yield Check(level, robot.id, words_of(each), each.hint or None, each.since or None)
 
 
 def check_versions(robots: Iterable[Robot], version: str) -> Iterator[Check]:
@@ -186,57 +102,14 @@ def check_versions(robots: Iterable[Robot], version: str) -> Iterator[Check]:
         yield Check("WARN", robot.id, text, hint)
 
 
-def check_shares(robots: Iterable[Robot], now: float) -> Iterator[Check]:
-    """Check the dataflows on each robot, and their links to other robots."""
-    robots = list(robots)
-    ended = {
-        (robot.id, share.dataflow): share.status
-        for robot in robots
-        for share in robot.shares
-        if share.status in ("stopped", "finished", "failed")
-    }
-    for robot in robots:
-        if robot.state != "connected":
-            continue
-        for share in robot.shares:
-            name = f"{robot.id}/{share.dataflow}"
-            if share.status in ("failed", "pending"):
-                level: Level = "FAIL" if share.status == "failed" else "WARN"
-                why = f": {share.reason}" if share.reason else ""
-                hint = f"see `dora logs {share.dataflow}`"
-                yield Check(level, name, f"{share.status}{why}", hint)
-            lasted = now + robot.skew - share.since
-            if share.status == "running" or (share.status == "starting" and lasted > START_S):
-                yield from _check_links(name, share, ended)
-        for release in robot.releases:
-            if trouble := release_trouble(release):
-                name = f"{robot.id}/{release.dataflow}"
-                hint = f"`dorafleet drift` names the way back; see `dora logs {release.dataflow}`"
-                yield Check("FAIL", name, trouble, hint)
-
-
-def _check_links(
-    name: str, share: ShareState, ended: Mapping[tuple[str, str], str]
-) -> Iterator[Check]:
-    for machine, reason in links_down(share).items():
-        hint = "see firewalls, and `zenoh_addr` or `zenoh_peer` in cluster.yml"
-        if (machine, share.dataflow) in ended:
-            status = ended[machine, share.dataflow]
-            hint = f"its part on {machine} is {status}: see `dora logs {share.dataflow}`"
-        if share.status == "starting":
-            yield Check("WARN", name, f"starting, no link to {machine} yet: {reason}", hint)
-        else:
-            yield Check("FAIL", name, f"no link to {machine}: {reason}", hint)
-
-
-def check_receivers(found: AlertReceivers, now: float) -> Iterator[Check]:
+def check_receivers(listed: AlertReceivers, now: float) -> Iterator[Check]:
     """Check whether alerts reach the webhook and the mail server."""
     from dorafleet.console.view.alertrows import receiver_trouble
 
-    if found.problem:
-        text = f"the old configuration is in use: {found.problem}"
+    if listed.problem:
+        text = f"the old configuration is in use: {listed.problem}"
         yield Check("FAIL", "alerts", text, "mend it, then `systemctl reload dorafleet`")
-    for each in found.receivers:
+    for each in listed.receivers:
         name = f"alerts by {each.name}"
         hint = "see [alerts] in `dorafleet.toml`; `dorafleet alerts --test` tries it again"
         if each.failing_since is None and not each.stored:

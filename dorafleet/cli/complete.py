@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
-from dorad.cli.complete import DEADLINE_S, matching, running_dataflows
+from dorad.commandline.complete import DEADLINE_S, matching, running_dataflows
 from dorafleet.cli.coordinator import list_robots
 
 if TYPE_CHECKING:
@@ -33,8 +33,8 @@ def label_pairs(
     del ctx, param
 
     def pairs(client: Client) -> Iterable[CompletionItem]:
-        found = {pair for each in list_robots(client) for pair in each.labels.items()}
-        return (CompletionItem(f"{name}={value}") for name, value in sorted(found))
+        labels = {pair for each in list_robots(client) for pair in each.labels.items()}
+        return (CompletionItem(f"{name}={value}") for name, value in sorted(labels))
 
     return matching(incomplete, connect_briefly, pairs)
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.tables import print_object
+from dorad.commandline.tables import print_object
 from dorad.terminal import visible
-from dorafleet.cli.arguments import json_option, parse_pairs, port_option, state_option
+from dorafleet.cli.arguments import coordinator_options, json_option, parse_pairs
 from dorafleet.cli.complete import labels_option, robot_ids
 from dorafleet.cli.coordinator import connect, list_robots
 from dorafleet.cli.labels import find_robot
@@ -55,8 +55,7 @@ machines_argument = click.argument("machine", nargs=-1, shell_complete=robot_ids
 @machines_argument
 @labels_option
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def adopt(**given: Any) -> None:
     """Make what MACHINE runs the state of the store, after a restore."""
     from dorafleet.coordinator.messages import ROBOT_ADOPT
@@ -68,8 +67,7 @@ def adopt(**given: Any) -> None:
 @machines_argument
 @labels_option
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def resume(**given: Any) -> None:
     """After a restore, make MACHINE run the state of the store."""
     from dorafleet.coordinator.messages import ROBOT_RESUME

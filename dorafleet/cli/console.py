@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from dorad.cli.instance import add_options
+from dorad.commandline.instance import add_options
 
 EPILOG = """\b
 Examples:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from dorad.cli.reporting import print_leader
+from dorad.commandline.reports import print_leader
 from dorad.terminal import visible
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def list_receivers(client: Client) -> AlertReceivers:
 
 
 def check_known(client: Client, machines: Sequence[Machine]) -> None:
-    """Check that the coordinator knows these machines, which it does once its file has them.
+    """Check that these machines are in the fleet.
 
     Raises:
         click.ClickException: it does not know some.
@@ -104,10 +104,8 @@ def check_known(client: Client, machines: Sequence[Machine]) -> None:
     unknown = [visible(machine.id) for machine in machines if machine.id not in known]
     if unknown:
         raise click.ClickException(
-            f"the coordinator does not know {', '.join(unknown)}: it was started with another "
-            "cluster file, or before the file was changed. End it with `dorafleet down "
-            "--keep-dataflows` and start it with `dorafleet up`; if it is a service, change "
-            "/etc/dorafleet/cluster.yml there, then `sudo systemctl restart dorafleet`"
+            f"not in the fleet: {', '.join(unknown)} (`dorafleet up FILE` adds the machines of the "
+            "file, `dorafleet robot add` one)"
         )
 
 

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.tables import print_object
+from dorad.commandline.tables import age, print_object
 from dorad.terminal import visible
 from dorafleet.cli.arguments import (
     accept_new_option,
+    coordinator_options,
     only_option,
     optional_file_argument,
     parallel_option,
-    port_option,
     select_machines,
-    state_option,
 )
 from dorafleet.cli.coordinator import connect, port_of
 
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorafleet.cli.checks import Check
-    from dorafleet.robot.units import Units
-    from dorafleet.ssh.fanout import Outcome
+    from dorafleet.robot.state import Units
+    from dorafleet.ssh.fanout import MachineOutcome
 
 COLOURS = {"PASS": "green", "WARN": "yellow", "FAIL": "red"}
 
@@ -50,8 +49,7 @@ check fails; warnings do not count as failures.
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @parallel_option
 @accept_new_option
-@state_option
-@port_option
+@coordinator_options
 def doctor(
     file: Path | None,
     *,
@@ -77,7 +75,7 @@ def doctor(
     except ControlError as error:
         checks.append(Check("FAIL", "coordinator", error.message, error.hint))
     if cluster is not None:
-        from dorafleet.robot.units import read_units
+        from dorafleet.robot.state import read_units
         from dorafleet.ssh.fanout import read_from_each
 
         machines = select_machines(cluster, only)
@@ -88,7 +86,7 @@ def doctor(
     if as_json:
         print_object({"ok": not failed, "checks": [check._asdict() for check in checks]})
     else:
-        _show(checks)
+        _show(checks, time.time())
     return 1 if failed else 0
 
 
@@ -100,7 +98,6 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     from dorafleet.cli.coordinator import list_receivers, list_robots
     from dorafleet.coordinator.accessmessages import ACCESS_LIST, AUTHORITY_STATUS
     from dorafleet.coordinator.messages import COORDINATOR_STATUS
-    from dorafleet.coordinator.secretmessages import SECRET_LIST, SecretQuery
 
     status = client.call(COORDINATOR_STATUS, Nothing())
     where = f"{status.version} at {client.server.address}, epoch {status.epoch}"
@@ -109,7 +106,6 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
     robots = list_robots(client)
     yield from checks.check_robots(robots)
     yield from checks.check_versions(robots, status.version)
-    yield from checks.check_shares(robots, now)
     try:
         authority = client.call(AUTHORITY_STATUS, Nothing())
     except ControlError as error:
@@ -127,11 +123,9 @@ def check_fleet(client: Client, now: float) -> Iterator[Check]:
         yield checks.Check("WARN", "certificates", f"not checked: {error.message}", hint)
     else:
         yield from checks.check_grants(grants, robots, now)
-    secrets = client.call(SECRET_LIST, SecretQuery(nodes=True))
-    yield from checks.check_secrets(secrets.secrets)
 
 
-def check_machine(outcome: Outcome[Units]) -> Iterator[Check]:
+def check_machine(outcome: MachineOutcome[Units]) -> Iterator[Check]:
     """Check the units of one machine, or whether it can be reached over SSH."""
     from dorafleet.cli.checks import Check
 
@@ -139,18 +133,19 @@ def check_machine(outcome: Outcome[Units]) -> Iterator[Check]:
     if outcome.result is None:
         yield Check("WARN", name, f"over SSH: {outcome.error}")
         return
-    for unit, found in outcome.result.items():
-        if found.enabled != "enabled":
+    for unit, unit_state in outcome.result.items():
+        if unit_state.enabled != "enabled":
             hint = f"`sudo systemctl enable --now {unit}` there"
-            yield Check("FAIL", name, f"{unit} is {found.enabled}, so a reboot ends it", hint)
-        elif found.active != "active":
+            yield Check("FAIL", name, f"{unit} is {unit_state.enabled}, so a reboot ends it", hint)
+        elif unit_state.active != "active":
             hint = f"see `journalctl -u {unit}` there"
-            yield Check("FAIL", name, f"{unit} is {found.active}", hint)
+            yield Check("FAIL", name, f"{unit} is {unit_state.active}", hint)
 
 
-def _show(checks: Sequence[Check]) -> None:
+def _show(checks: Sequence[Check], now: float) -> None:
     for check in checks:
         level = click.style(check.level, fg=COLOURS[check.level], bold=True)
-        click.echo(f"  {level}  {visible(check.name)}: {visible(check.text)}")
+        since = "" if check.since is None else f" (for {age(max(now - check.since, 0.0))})"
+        click.echo(f"  {level}  {visible(check.name)}: {visible(check.text)}{since}")
         if check.hint:
             click.echo(f"        {visible(check.hint)}")

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.tables import print_object
+from dorad.commandline.tables import print_object
 from dorad.terminal import visible
-from dorafleet.cli.arguments import json_option, port_option, state_option
+from dorafleet.cli.arguments import coordinator_options, json_option
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
@@ -43,8 +43,7 @@ running, unless --force is given. Exit code 1 if a dataflow failed or was not st
 @click.option("-f", "--force", is_flag=True, help="Kill the nodes at once instead of asking them.")
 @click.option("--keep-dataflows", is_flag=True, help="Stop no dataflow.")
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def down(*, force: bool, keep_dataflows: bool, as_json: bool, state: Path, port: int) -> int:
     """Stop all dataflows on all machines, then the coordinator."""
     from dorad.control.errors import ControlError
@@ -65,7 +64,7 @@ def down(*, force: bool, keep_dataflows: bool, as_json: bool, state: Path, port:
     if ended:
         _wait_for_end(target, where)
     if as_json:
-        flows = [{"name": name, "problems": found} for name, found in problems.items()]
+        flows = [{"name": name, "problems": listed} for name, listed in problems.items()]
         print_object({"ended": ended, "dataflows": flows})
     if not ended:
         raise click.ClickException(
@@ -100,11 +99,11 @@ def _problems(end: DataflowState | ControlError) -> list[str]:
 
 def _report(problems: Mapping[str, Sequence[str]]) -> None:
     """Print how each dataflow ended."""
-    for name, found in problems.items():
-        for problem in found:
+    for name, listed in problems.items():
+        for problem in listed:
             mark = click.style("✗", fg="red")
             click.echo(f"{mark} {visible(name)}: {visible(problem)}", err=True)
-        if not found:
+        if not listed:
             click.echo(f"{click.style('✓', fg='green')} {visible(name)}: stopped")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.tables import print_object
+from dorad.commandline.tables import print_object
 from dorad.control.errors import ControlError
 from dorad.terminal import local_time, visible
 from dorafleet.cli.arguments import (
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorad.control.messages.agent import Certificates
-    from dorafleet.cli.reporting import Reporter
+    from dorafleet.cli.progress import Reporter
     from dorafleet.inventory.model import Cluster, Machine
     from dorafleet.robot.enrol import Enrolled, Known
-    from dorafleet.ssh.fanout import Outcome
+    from dorafleet.ssh.fanout import MachineOutcome
 
 EPILOG = """\b
 Examples:
@@ -100,7 +100,7 @@ def enrol(
 ) -> int:
     """Enrol the machines of FILE over SSH, so that their agents follow the coordinator."""
     from dorafleet.cli.coordinator import check_known, connect
-    from dorafleet.cli.reporting import Reporter, check_outcomes
+    from dorafleet.cli.progress import Reporter, check_outcomes
     from dorafleet.inventory.load import load
 
     cluster = load(file)
@@ -111,7 +111,7 @@ def enrol(
     with connect(state, port or cluster.coordinator.port) as client:
         check_known(client, machines)
         if by_token:
-            _print_token(client, machines[0].id, coordinators)
+            print_token(client, machines[0].id, coordinators)
             return 0
         with Reporter([each.id for each in machines], 0, as_json=as_json) as reporter:
             work = Enroller(
@@ -129,7 +129,7 @@ def enrol(
     return 0
 
 
-def as_plain(outcome: Outcome[Enrolled]) -> dict[str, Any]:
+def as_plain(outcome: MachineOutcome[Enrolled]) -> dict[str, Any]:
     """Return a machine's object for `--json`; all machines have the same keys."""
     error = outcome.error
     return {
@@ -170,9 +170,11 @@ class Enroller:
 
     async def load(self) -> None:
         """Ask the coordinator which robots it has enrolled. Raises ControlError."""
-        self._known = await asyncio.to_thread(_known, self._client)
+        self._known = await asyncio.to_thread(ask_known, self._client)
 
-    async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[Enrolled]]:
+    async def run(
+        self, machines: Sequence[Machine], parallel: int
+    ) -> list[MachineOutcome[Enrolled]]:
         """Enrol up to `parallel` machines at once; return the outcomes in order."""
         from dorafleet.ssh.fanout import run_on_each
 
@@ -212,8 +214,8 @@ class Enroller:
             raise as_ssh_error(error) from error
 
 
-def _known(client: Client) -> dict[str, Known]:
-    """Return the robots that have been enrolled, by id."""
+def ask_known(client: Client) -> dict[str, Known]:
+    """Return the robots that have been enrolled, by id. Raises ControlError."""
     from dorad.control.messages import Nothing
     from dorafleet.coordinator.accessmessages import ACCESS_LIST
 
@@ -241,11 +243,12 @@ def _is_connected(client: Client, id_: str) -> bool:
     )
 
 
-def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> None:
+def print_token(client: Client, robot: str, coordinators: Sequence[str]) -> None:
+    """Print a command to run on a robot, and a token for it. Raises ControlError."""
     from dorafleet.coordinator.accessmessages import ENROL_TOKEN, EnrolRef
     from dorafleet.robot.commands import ENABLE_AGENT
 
-    known = _known(client).get(robot, "never")
+    known = ask_known(client).get(robot, "never")
     if known == "enrolled":
         raise click.ClickException(
             f"robot `{robot}` is enrolled already, and a token enrols only one that is not "
@@ -271,6 +274,6 @@ def _print_token(client: Client, robot: str, coordinators: Sequence[str]) -> Non
 
 def address_of(cluster: Cluster, port: int | None) -> str:
     """Return where robots find the coordinator of a cluster: `10.0.0.1:6013`."""
-    address = cluster.coordinator.addr
-    host = f"[{address}]" if address.version == 6 else str(address)
-    return f"{host}:{port or cluster.coordinator.port}"
+    from dorafleet.inventory.model import endpoint
+
+    return endpoint(cluster.coordinator.addr, port or cluster.coordinator.port)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.durations import Duration
-from dorad.cli.tables import print_lines
+from dorad.commandline.durations import Duration
+from dorad.commandline.tables import print_lines
 from dorad.terminal import visible, visible_lines
-from dorafleet.cli.arguments import over_ssh
+from dorafleet.cli.arguments import OverSsh, over_ssh
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
     from dorafleet.ssh.connection import CommandResult
-    from dorafleet.ssh.fanout import Outcome
+    from dorafleet.ssh.fanout import MachineOutcome
 
 EPILOG = """\b
 Examples:
@@ -46,10 +44,17 @@ def exec_(
     over: OverSsh, command: Sequence[str], *, shell: bool, timeout: float, as_json: bool
 ) -> int:
     """Run COMMAND on the machines in FILE over SSH."""
+    from dorafleet.ssh.connection import connect
+
     words = ["sh", "-c", " ".join(command)] if shell else list(command)
-    outcomes: list[Outcome[CommandResult]] = []
+    outcomes: list[MachineOutcome[CommandResult]] = []
+
+    async def run(machine: Machine) -> CommandResult:
+        async with connect(machine, accept_new=over.accept_new) as robot:
+            return await robot.run(words, timeout=timeout, doing="the command")
+
     try:
-        outcomes = asyncio.run(_run(over, words, timeout, outcomes.append))
+        outcomes = over.run(run, outcomes.append)
     except KeyboardInterrupt:
         _print(outcomes, as_json=as_json)
         done = {each.machine.id for each in outcomes}
@@ -60,7 +65,7 @@ def exec_(
     return 0 if all(each.result is not None and not each.result.code for each in outcomes) else 1
 
 
-def _print(outcomes: Sequence[Outcome[CommandResult]], *, as_json: bool) -> None:
+def _print(outcomes: Sequence[MachineOutcome[CommandResult]], *, as_json: bool) -> None:
     if as_json:
         print_lines(map(as_plain, outcomes))
     else:
@@ -68,23 +73,7 @@ def _print(outcomes: Sequence[Outcome[CommandResult]], *, as_json: bool) -> None
             click.echo(line)
 
 
-async def _run(
-    over: OverSsh,
-    words: Sequence[str],
-    timeout: float,
-    on_outcome: Callable[[Outcome[CommandResult]], object],
-) -> list[Outcome[CommandResult]]:
-    from dorafleet.ssh.connection import connect
-    from dorafleet.ssh.fanout import run_on_each
-
-    async def run(machine: Machine) -> CommandResult:
-        async with connect(machine, accept_new=over.accept_new) as robot:
-            return await robot.run(words, timeout=timeout, doing="the command")
-
-    return await run_on_each(over.machines, run, parallel=over.parallel, on_outcome=on_outcome)
-
-
-def group_lines(outcomes: Iterable[Outcome[CommandResult]]) -> list[str]:
+def group_lines(outcomes: Iterable[MachineOutcome[CommandResult]]) -> list[str]:
     """Return the outcomes, those that are equal once; the largest group first."""
     groups: dict[tuple[str, str], list[str]] = {}
     for outcome in outcomes:
@@ -105,7 +94,7 @@ def group_lines(outcomes: Iterable[Outcome[CommandResult]]) -> list[str]:
     return lines
 
 
-def as_plain(outcome: Outcome[CommandResult]) -> dict[str, Any]:
+def as_plain(outcome: MachineOutcome[CommandResult]) -> dict[str, Any]:
     """Return a machine's object for `--json`; all have the same keys."""
     error, result = outcome.error, outcome.result
     return {

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from dorad.cli.tables import print_object, print_table
+from dorad.commandline.tables import plain, print_object, print_table
 from dorad.phrases import first_of
 from dorad.terminal import visible
-from dorafleet.cli.arguments import File, json_option, port_option, state_option
+from dorafleet.cli.arguments import File, coordinator_options, json_option
 from dorafleet.cli.coordinator import connect
 
 if TYPE_CHECKING:
@@ -18,24 +18,30 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.dataflow.model import Dataflow
-    from dorafleet.coordinator.messages import Explained
+    from dorafleet.coordinator.messages import Explained, ExplainedRobot
     from dorafleet.coordinator.placement import Decision
     from dorafleet.inventory.model import Cluster
 
 MAX_REASONS = 3
 """Machines with a reason in the table of all nodes; the table of one node shows all."""
 
+MAX_PARTS = 2
+"""Of `INSTANCE/NAME`."""
+
 EPILOG = """\b
 Examples:
   dorafleet explain dataflow.yml                   where its nodes would run if it started now
   dorafleet explain dataflow.yml detector          for each machine, why or why not
   dorafleet explain demo                           where the nodes of a running dataflow are
+  dorafleet explain arm                            of a release: the instance of each robot
+  dorafleet explain cell1/arm                      where the nodes of one instance are
   dorafleet explain dataflow.yml --cluster lab.yml --json | jq '.nodes[] | select(.machine|not)'
 \b
 The coordinator answers, with current labels, capacities and running nodes. With --cluster no
 machine is contacted: labels and capacities are those of FILE, and no node runs yet.
-A rule is one of machine, avoid, labels, devices, gpu, memory, cpu, away, spread, stays; if several
-reject a machine, the first in this order is shown.
+A rule is one of machine, avoid, labels, accept, devices, gpu, memory, cpu, away, spread,
+stays; if several reject a machine, the first in this order is shown. `accept` is the machine's own
+dorad.toml.
 Exit code 0: all these nodes have a machine. 1: some are pending, or a file has problems.
 """
 
@@ -56,7 +62,7 @@ def _node_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
 
 
 @click.command(epilog=EPILOG)
-@click.argument("file", metavar="FILE|NAME", type=File(".yml", ".yaml"))
+@click.argument("file", metavar="FILE|[INSTANCE/]NAME", type=File(".yml", ".yaml"))
 @click.argument("node", required=False, shell_complete=_node_ids)
 @click.option(
     "--cluster",
@@ -65,47 +71,67 @@ def _node_ids(ctx: click.Context, param: click.Parameter, incomplete: str) -> li
     type=File(".yml", ".yaml"),
     help="Ask no coordinator; use the machines of this file, without running nodes.",
 )
+@click.option(
+    "--name",
+    default="",
+    metavar="NAME",
+    help="That of `dora start`: robots may take nodes of some dataflows only.",
+)
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def explain(
     file: Path,
     node: str | None,
     *,
     cluster_file: Path | None,
+    name: str,
     as_json: bool,
     state: Path,
     port: int,
 ) -> int:
     """Show the machine of each node, or of NODE alone, and why.
 
-    The nodes are those of the dataflow file FILE, or of the running dataflow NAME. Nothing is
-    started.
+    The nodes are those of the dataflow file FILE, or of the deployment NAME. If that has several
+    instances, each robot is shown with its own. Nothing is started.
     """
-    found = _ask(file, state, port) if cluster_file is None else _of_files(file, cluster_file)
-    decisions = {each.node: each for each in found.nodes}
+    explained = (
+        _ask(file, name, state, port) if cluster_file is None else _of_files(file, cluster_file)
+    )
+    if explained.robots:
+        if node is not None:
+            one = next((each for each in explained.robots if each.instance), None)
+            example = "" if one is None else f", such as `{one.instance}/{file}`"
+            raise click.UsageError(f"`{file}` has several instances: name one{example}")
+        _print_robots(explained.robots, as_json=as_json)
+        return 0
+    decisions = {each.node: each for each in explained.nodes}
     chosen = _chosen(decisions, file, node)
-    for problem in found.problems:
+    for problem in explained.problems:
         click.echo(f"{click.style('error:', fg='red', bold=True)} {visible(problem)}", err=True)
     if as_json:
-        print_object(as_plain((decisions[each] for each in chosen), found.problems))
+        print_object(as_plain((decisions[each] for each in chosen), explained.problems))
     elif node is None:
-        print_table(("Node", "Machine", "Why"), [_as_row(each) for each in found.nodes])
+        print_table(("Node", "Machine", "Why"), [_as_row(each) for each in explained.nodes])
     else:
         rows = [
             (each.machine, each.rule or "chosen", each.reason) for each in decisions[node].verdicts
         ]
         print_table(("Machine", "Rule", "Why"), rows)
     pending = any(decisions[each].machine is None for each in chosen)
-    return 1 if pending or found.problems else 0
+    return 1 if pending or explained.problems else 0
 
 
 def _is_name(file: Path) -> bool:
-    """Return True for the name of a running dataflow, which is no path and no existing file."""
-    return file.suffix not in (".yml", ".yaml") and len(file.parts) == 1 and not file.exists()
+    """Return True for the name of a deployment or of an instance: it is no existing file."""
+    return (
+        file.suffix not in (".yml", ".yaml")
+        and len(file.parts) <= MAX_PARTS
+        and not file.is_absolute()
+        and not file.exists()
+    )
 
 
-def _ask(file: Path, state: Path, port: int) -> Explained:
+def _ask(file: Path, name: str, state: Path, port: int) -> Explained:
     """Let the coordinator decide. Raises ControlError or DataflowError."""
     from dorad.control.errors import ControlError
     from dorad.dataflow.load import load
@@ -114,7 +140,8 @@ def _ask(file: Path, state: Path, port: int) -> Explained:
     if _is_name(file):
         params = Explain(dataflow=str(file))
     else:
-        params = Explain(descriptor=dict(load(file).descriptor), path=str(file.absolute()))
+        descriptor = dict(load(file).descriptor)
+        params = Explain(descriptor=descriptor, name=name, path=str(file.absolute()))
     try:
         with connect(state, port) as client:
             return client.call(DATAFLOW_EXPLAIN, params)
@@ -165,6 +192,24 @@ def _chosen(decisions: Mapping[str, Decision], file: Path, node: str | None) -> 
         message = f"no node `{node}` in {file}"
         raise click.UsageError(message + (f"; {hint}" if hint else ""))
     return [node]
+
+
+def _print_robots(robots: Sequence[ExplainedRobot], *, as_json: bool) -> None:
+    if as_json:
+        print_object({"nodes": [], "problems": [], "robots": plain(robots)})
+        return
+    print_table(
+        ("Robot", "Instance", "Nodes", "Why"),
+        [
+            (
+                each.robot,
+                each.instance or "none",
+                first_of(each.nodes, MAX_REASONS) or "-",
+                each.reason,
+            )
+            for each in robots
+        ],
+    )
 
 
 def _as_row(decision: Decision) -> tuple[str, str, str]:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.tables import print_object
+from dorad.commandline.tables import print_object
 from dorad.terminal import visible
-from dorafleet.cli.arguments import json_option, port_option, state_option
+from dorafleet.cli.arguments import coordinator_options, json_option
 from dorafleet.cli.complete import label_changes, robot_ids
 from dorafleet.cli.coordinator import connect, list_robots
 
@@ -33,8 +33,7 @@ pending nodes are placed at once.
 @click.argument("machine", shell_complete=robot_ids)
 @click.argument("changes", metavar="[KEY=VALUE | KEY-]...", nargs=-1, shell_complete=label_changes)
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def labels(machine: str, changes: Sequence[str], *, as_json: bool, state: Path, port: int) -> None:
     """Show the labels of MACHINE, or change some of them."""
     from dorafleet.coordinator.messages import ROBOT_LABEL, RobotLabel
@@ -42,19 +41,19 @@ def labels(machine: str, changes: Sequence[str], *, as_json: bool, state: Path, 
     wanted = parse_changes(changes)
     with connect(state, port) as client:
         if wanted:
-            found = client.call(ROBOT_LABEL, RobotLabel(robot=machine, labels=wanted))
+            robot = client.call(ROBOT_LABEL, RobotLabel(robot=machine, labels=wanted))
         else:
-            found = find_robot(list_robots(client), machine)
+            robot = find_robot(list_robots(client), machine)
     if as_json:
-        print_object(found.labels)
+        print_object(robot.labels)
         return
-    for name, value in sorted(found.labels.items()):
+    for name, value in sorted(robot.labels.items()):
         click.echo(visible(f"{name}={value}"))
 
 
 def parse_changes(words: Sequence[str]) -> dict[str, str | None]:
     """Return the labels to set, None for those to remove. Raises click.UsageError."""
-    found: dict[str, str | None] = {}
+    changes: dict[str, str | None] = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals and not name.endswith("-"):
@@ -63,10 +62,10 @@ def parse_changes(words: Sequence[str]) -> dict[str, str | None]:
             name = name[:-1]
         if not name:
             raise click.UsageError(f"'{word}' names no label")
-        if name in found:
+        if name in changes:
             raise click.UsageError(f"the label '{name}' is given twice")
-        found[name] = value if equals else None
-    return found
+        changes[name] = value if equals else None
+    return changes
 
 
 def find_robot(robots: Sequence[Robot], id_: str) -> Robot:

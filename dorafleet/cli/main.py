@@ -7,97 +7,66 @@ from typing import ClassVar, NoReturn
 import click
 
 from dorad import __version__
-from dorad.cli.groups import CommandEntry, LazyGroup
-from dorad.cli.outcome import run_group
-from dorad.cli.streams import open_standard_streams
+from dorad.commandline.groups import CommandEntry, LazyGroup
+from dorad.commandline.outcome import run_group
+from dorad.commandline.streams import open_standard_streams
 
 COMPLETE_VARIABLE = "_DORAFLEET_COMPLETE"
 """The environment variable with which a shell requests completions."""
 
+
+def _entry(place: str, summary: str) -> CommandEntry:
+    """Return the entry of a command at `MODULE:NAME` in this package."""
+    return CommandEntry(f"dorafleet.cli.{place}", summary)
+
+
 COMMANDS: dict[str, CommandEntry] = {
-    "console": CommandEntry(
-        "dorafleet.cli.console:console", "Open the console; the same as without a command."
-    ),
-    "robots": CommandEntry("dorafleet.cli.rows:robots", "List robots in brief, the worst first."),
-    "alerts": CommandEntry("dorafleet.cli.rows:alerts", "List or acknowledge alerts."),
-    "check": CommandEntry("dorafleet.cli.check:check", "Check a cluster file and list problems."),
-    "status": CommandEntry(
-        "dorafleet.cli.status:status", "Show the state of dorad on every machine."
-    ),
-    "up": CommandEntry(
-        "dorafleet.cli.up:up", "Start the coordinator, enrol the machines and wait for them."
-    ),
-    "down": CommandEntry("dorafleet.cli.down:down", "Stop all dataflows, then the coordinator."),
-    "labels": CommandEntry("dorafleet.cli.labels:labels", "Show or change a machine's labels."),
-    "secret": CommandEntry(
-        "dorafleet.cli.secret:secret", "Give secrets to robots, sealed for each of them."
-    ),
-    "adopt": CommandEntry(
-        "dorafleet.cli.conflicts:adopt", "After a restore, keep what machines run."
-    ),
-    "resume": CommandEntry(
-        "dorafleet.cli.conflicts:resume", "After a restore, overrule what machines run."
-    ),
-    "doctor": CommandEntry(
-        "dorafleet.cli.doctor:doctor", "Check the fleet, and suggest how to fix it."
-    ),
-    "restart": CommandEntry("dorafleet.cli.restart:restart", "Stop a dataflow and start it again."),
-    "uninstall": CommandEntry(
-        "dorafleet.cli.uninstall:uninstall", "Take machines out of the fleet."
-    ),
-    "explain": CommandEntry(
-        "dorafleet.cli.explain:explain", "Show where nodes would run, and why."
-    ),
-    "release": CommandEntry(
-        "dorafleet.cli.release:release", "Build signed releases, and send them to machines."
-    ),
-    "plan": CommandEntry(
-        "dorafleet.cli.rolloutstart:plan", "Show what a rollout would change on each robot."
-    ),
-    "rollout": CommandEntry(
-        "dorafleet.cli.rollout:rollout", "Switch robots to a release, step by step, and back."
-    ),
-    "drift": CommandEntry(
-        "dorafleet.cli.drift:drift", "Show where robots differ from their desired state."
-    ),
-    "exec": CommandEntry("dorafleet.cli.exec:exec_", "Run a command on many machines."),
-    "push": CommandEntry("dorafleet.cli.push:push", "Copy a file to many machines."),
-    "serve": CommandEntry("dorafleet.cli.serve:serve", "Run the coordinator in the foreground."),
-    "audit": CommandEntry("dorafleet.cli.audit:audit", "Show, verify or acknowledge the audit."),
-    "takeover": CommandEntry(
-        "dorafleet.cli.takeover:takeover", "Let robots obey a coordinator that was restored."
-    ),
-    "backup": CommandEntry("dorafleet.cli.backup:backup", "Back up the coordinator's store."),
-    "restore": CommandEntry("dorafleet.cli.backup:restore", "Restore a backup."),
-    "install": CommandEntry(
-        "dorafleet.cli.install:install", "Install the package dorad on machines."
-    ),
-    "upgrade": CommandEntry(
-        "dorafleet.cli.upgrade:upgrade", "Upgrade dorad, a few machines at a time."
-    ),
-    "enrol": CommandEntry("dorafleet.cli.enrol:enrol", "Enrol machines in the fleet."),
-    "provision": CommandEntry(
-        "dorafleet.cli.provision:provision", "Set up robots that were installed again."
-    ),
-    "revoke": CommandEntry(
-        "dorafleet.cli.access:revoke", "Revoke a robot, an operator or a token."
-    ),
-    "access": CommandEntry("dorafleet.cli.access:access", "List who may connect."),
-    "operator": CommandEntry("dorafleet.cli.access:operator", "Create certificates for operators."),
-    "authority": CommandEntry(
-        "dorafleet.cli.authority:authority", "Show or hand over the fleet's authority."
-    ),
-    "token": CommandEntry("dorafleet.cli.access:token", "Create tokens for programs."),
-    "router": CommandEntry(
-        "dorafleet.cli.router:router", "Print the configuration of the fleet's Zenoh router."
-    ),
-    "completion": CommandEntry(
-        "dorafleet.cli.completion:completion", "Print a shell's completion script."
-    ),
+    "console": _entry("console:console", "Open the console; the same as without a command."),
+    "robots": _entry("rows:robots", "List robots in brief, the worst first."),
+    "top": _entry("top:top", "Show what robots, instances or cells use and carry."),
+    "incidents": _entry("incidents:incidents", "List and fetch what robots have uploaded."),
+    "alerts": _entry("rows:alerts", "List or acknowledge alerts."),
+    "check": _entry("check:check", "Check a cluster file and list problems."),
+    "status": _entry("status:status", "Show the state of dorad on every machine."),
+    "up": _entry("up:up", "Start the coordinator, enrol the machines and wait for them."),
+    "down": _entry("down:down", "Stop all dataflows, then the coordinator."),
+    "robot": _entry("robot:robot", "Add a robot to the fleet, or remove one."),
+    "labels": _entry("labels:labels", "Show or change a machine's labels."),
+    "secret": _entry("secret:secret", "Give secrets to robots, sealed for each of them."),
+    "adopt": _entry("conflicts:adopt", "After a restore, keep what machines run."),
+    "resume": _entry("conflicts:resume", "After a restore, overrule what machines run."),
+    "doctor": _entry("doctor:doctor", "Check the fleet, and suggest how to fix it."),
+    "restart": _entry("restart:restart", "Stop a dataflow and start it again."),
+    "uninstall": _entry("uninstall:uninstall", "Take machines out of the fleet."),
+    "explain": _entry("explain:explain", "Show where nodes would run, and why."),
+    "release": _entry("release:release", "Build signed releases, and send them to machines."),
+    "deploy": _entry("deploy:deploy", "Run a release or a dataflow file under a name."),
+    "history": _entry("deploy:history", "List the deployments, or the revisions of one."),
+    "plan": _entry("rolloutstart:plan", "Show what a rollout would change on each robot."),
+    "rollout": _entry("rollout:rollout", "Switch robots to a release, step by step, and back."),
+    "drift": _entry("drift:drift", "Show where robots differ from their desired state."),
+    "exec": _entry("exec:exec_", "Run a command on many machines."),
+    "push": _entry("push:push", "Copy a file to many machines."),
+    "serve": _entry("serve:serve", "Run the coordinator in the foreground."),
+    "audit": _entry("audit:audit", "Show, verify or acknowledge the audit."),
+    "takeover": _entry("takeover:takeover", "Let robots obey a coordinator that was restored."),
+    "backup": _entry("backup:backup", "Back up the coordinator's store."),
+    "restore": _entry("backup:restore", "Restore a backup."),
+    "install": _entry("install:install", "Install the package dorad on machines."),
+    "upgrade": _entry("upgrade:upgrade", "Upgrade dorad, a few machines at a time."),
+    "enrol": _entry("enrol:enrol", "Enrol machines in the fleet."),
+    "provision": _entry("provision:provision", "Set up robots that were installed again."),
+    "revoke": _entry("access:revoke", "Revoke a robot, an operator or a token."),
+    "access": _entry("access:access", "List who may connect."),
+    "operator": _entry("access:operator", "Create certificates for operators."),
+    "authority": _entry("authority:authority", "Show or hand over the fleet's authority."),
+    "token": _entry("access:token", "Create tokens for programs."),
+    "router": _entry("router:router", "Print the configuration of the fleet's Zenoh router."),
+    "completion": _entry("completion:completion", "Print a shell's completion script."),
 }
 
 
-OF_DORA = ("start", "stop", "list", "logs", "node", "topic", "param", "top", "graph", "clean")
+OF_DORA = ("start", "stop", "list", "logs", "node", "topic", "param", "graph", "clean")
 """Commands of `dora`, which has them for one robot and for a fleet."""
 
 

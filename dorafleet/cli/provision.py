@@ -23,9 +23,9 @@ from dorafleet.cli.arguments import (
 )
 from dorafleet.cli.coordinator import check_known, connect, list_robots
 from dorafleet.cli.enrol import Enroller, address_of
+from dorafleet.cli.progress import Reporter
 from dorafleet.cli.releaseoptions import open_store, store_option
 from dorafleet.cli.releasetrust import signer_line, trust_key
-from dorafleet.cli.reporting import Reporter
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ if TYPE_CHECKING:
     from dorad.control.client import Client
     from dorad.control.messages.releases import ReleaseState
     from dorafleet.inventory.model import Machine
-    from dorafleet.release.signing import SigningKey
+    from dorafleet.release.signingkey import SigningKey
     from dorafleet.release.store import Bundle, Store
     from dorafleet.robot.package import Package
     from dorafleet.rollout.messages import DriftRow
-    from dorafleet.ssh.fanout import Outcome
+    from dorafleet.ssh.fanout import MachineOutcome
 
 T = TypeVar("T")
 
@@ -94,19 +94,19 @@ def provision(
 
     It installs, enrols, trusts keys, sends releases, and waits.
     """
-    from dorafleet.cli.reporting import check_outcomes
+    from dorafleet.cli.progress import check_outcomes
     from dorafleet.inventory.load import load
     from dorafleet.robot.package import read_package
 
     cluster = load(file)
     machines = select_machines(cluster, machine)
-    found = None if package is None else read_package(package)
+    debian = None if package is None else read_package(package)
     with connect(state, port or cluster.coordinator.port) as client:
         check_known(client, machines)
         wanted = {each.id: _releases(client, each.id, open_store(store)) for each in machines}
         bundles = [bundle for each in wanted.values() for bundle in each]
         signers = _signers(bundles, keys)
-        size = 0 if found is None else found.size
+        size = 0 if debian is None else debian.size
         with Reporter([each.id for each in machines], size) as reporter:
             places = (address_of(cluster, port),)
             enroller = Enroller(client, places, reporter, accept_new=accept_new, lost=True)
@@ -115,7 +115,7 @@ def provision(
                 reporter,
                 enroller,
                 open_store(store),
-                found,
+                debian,
                 wanted,
                 signers,
                 accept_new=accept_new,
@@ -161,19 +161,19 @@ def _signers(bundles: Sequence[Bundle], names: Sequence[str]) -> dict[str, Signi
     """
     from dorad.release.signature import signing_key
     from dorafleet.release.errors import BuildError
-    from dorafleet.release.signing import agent_keys, choose
+    from dorafleet.release.signingkey import agent_keys, choose
 
     named = {key.fingerprint: key for key in (choose(name, public=True) for name in names)}
     own = {key.fingerprint: key for key in agent_keys()}
-    found = dict(named)
+    signers = dict(named)
     for bundle in bundles:
         fingerprint = signing_key(bundle.content, bundle.signature).get_fingerprint()
         key = named.get(fingerprint) or own.get(fingerprint)
         if key is None:
             message = f"release {bundle} is signed with {fingerprint}, which is none of your keys"
             raise BuildError(message, "if robots shall trust it, name its file with --key")
-        found[fingerprint] = key
-    return found
+        signers[fingerprint] = key
+    return signers
 
 
 class _Provisioner:
@@ -200,7 +200,9 @@ class _Provisioner:
         self._signers = signers
         self._accept_new = accept_new
 
-    async def run(self, machines: Sequence[Machine], parallel: int) -> list[Outcome[Provisioned]]:
+    async def run(
+        self, machines: Sequence[Machine], parallel: int
+    ) -> list[MachineOutcome[Provisioned]]:
         """Do it on up to `parallel` robots at once; return the outcomes in order."""
         from dorafleet.ssh.fanout import run_on_each
 
@@ -241,9 +243,9 @@ class _Provisioner:
             ).run()
 
     async def _send(self, machine: Machine, bundle: Bundle) -> None:
-        from dorafleet.release.transfer import Options, send
+        from dorafleet.release.transfer import TransferOptions, send
 
-        options = Options(accept_new=self._accept_new)
+        options = TransferOptions(accept_new=self._accept_new)
         (outcome,) = await send([machine], bundle, self._store, options=options)
         if outcome.error is not None:
             raise outcome.error
@@ -255,8 +257,8 @@ class _Provisioner:
             rows = await self._ask(lambda client: _drift(client, robot))
             if not rows:
                 return
-            found = next(each for each in await self._ask(list_robots) if each.id == robot)
-            if time.monotonic() >= end or any(map(_has_failed, found.releases)):
+            robot_now = next(each for each in await self._ask(list_robots) if each.id == robot)
+            if time.monotonic() >= end or any(map(_has_failed, robot_now.releases)):
                 row = rows[0]
                 message = f"{row.dataflow or row.what}: it shall have {row.desired}, and has "
                 raise SshError(Code.FAILED, message + visible(row.found), row.way_back)
@@ -278,5 +280,5 @@ def _drift(client: Client, robot: str) -> list[DriftRow]:
     from dorad.control.messages import Nothing
     from dorafleet.rollout.messages import DRIFT_LIST
 
-    found = client.call(DRIFT_LIST, Nothing()).rows
-    return [row for row in found if row.robot == robot and row.what != "package"]
+    rows = client.call(DRIFT_LIST, Nothing()).rows
+    return [row for row in rows if row.robot == robot and row.what != "package"]

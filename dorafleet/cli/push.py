@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from functools import partial
 from pathlib import Path
@@ -10,18 +9,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.tables import print_lines
-from dorad.release.disk import size_text
-from dorafleet.cli.arguments import over_ssh
-from dorafleet.cli.reporting import Reporter
+from dorad.commandline.tables import print_lines
+from dorad.phrases import size_text
+from dorafleet.cli.arguments import OverSsh, over_ssh
+from dorafleet.cli.progress import Reporter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
     from dorafleet.ssh.connection import Connection
-    from dorafleet.ssh.fanout import Outcome
+    from dorafleet.ssh.fanout import MachineOutcome
 
 EPILOG = """\b
 Examples:
@@ -44,7 +42,6 @@ Exit code 0: all machines have it. 1: some do not, and are named.
 def push(over: OverSsh, source: Path, target: str, *, mode: str | None, as_json: bool) -> int:
     """Copy the file SOURCE to the absolute path TARGET on the machines in FILE."""
     from dorafleet.ssh.connection import connect
-    from dorafleet.ssh.fanout import run_on_each
 
     if not target.startswith("/") or target.endswith("/") or "\0" in target:
         raise click.UsageError(f"'{target}' is not the absolute path of a file")
@@ -60,14 +57,13 @@ def push(over: OverSsh, source: Path, target: str, *, mode: str | None, as_json:
                 reporter.step(machine.id, "copying")
                 await copy(robot, source, target, permissions, partial(reporter.sent, machine.id))
 
-        def report(outcome: Outcome[None]) -> None:
+        def report(outcome: MachineOutcome[None]) -> None:
             if outcome.error is None:
                 reporter.done(outcome.machine.id, f"{target} ({size_text(size)})")
             else:
                 reporter.failed(outcome.machine.id, str(outcome.error))
 
-        work = run_on_each(over.machines, push_one, parallel=over.parallel, on_outcome=report)
-        outcomes = asyncio.run(work)
+        outcomes = over.run(push_one, report)
     if as_json:
         print_lines(
             {

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 import click
 
-from dorad.cli.groups import CommandEntry, LazyGroup
-from dorad.cli.tables import plain, print_lines, print_object, print_table
-from dorad.release.disk import size_text
+from dorad.commandline.groups import CommandEntry, LazyGroup
+from dorad.commandline.tables import plain, print_lines, print_object, print_table
+from dorad.phrases import size_text
 from dorad.terminal import visible
 from dorafleet.cli.arguments import File, accept_new_option, json_option
 from dorafleet.cli.releaseoptions import open_store, release_argument, store_option
@@ -54,6 +54,14 @@ COMMANDS: dict[str, CommandEntry] = {
     "diff": CommandEntry("dorafleet.cli.release:diff", "Compare two releases."),
     "push": CommandEntry(
         "dorafleet.cli.releasepush:push", "Send a release to machines, without running it."
+    ),
+    "upload": CommandEntry(
+        "dorafleet.cli.releaseupload:upload",
+        "Leave a release with the coordinator, which sends it to robots.",
+    ),
+    "stored": CommandEntry(
+        "dorafleet.cli.releaseupload:stored",
+        "List the releases whose files the coordinator keeps.",
     ),
     "trust": CommandEntry(
         "dorafleet.cli.releasetrust:trust", "Let machines accept the releases of a signing key."
@@ -163,7 +171,7 @@ def build(
 ) -> None:
     """Build a release of the dataflow in the file DATAFLOW, and sign it."""
     from dorafleet.release import build as building
-    from dorafleet.release.signing import choose
+    from dorafleet.release.signingkey import choose
 
     wanted = [_target(text) for text in targets]
     if min_dorad is not None and not re.fullmatch(r"\d{1,6}(\.\d{1,6}){0,3}", min_dorad):
@@ -174,7 +182,7 @@ def build(
         from dorafleet.release.targets import without_covered
 
         wanted += without_covered(ask_targets(cluster, accept_new=accept_new), wanted)
-    options = building.Options(
+    options = building.BuildOptions(
         name=name,
         root=root,
         lock=python_lock,
@@ -313,13 +321,13 @@ def verify(release: str, *, signers: Path | None, store: Path | None, as_json: b
     """
     from dorad.release.signature import Signers, signing_key
 
-    found = open_store(store)
-    bundle = found.find(release)
+    releases = open_store(store)
+    bundle = releases.find(release)
     key = signing_key(bundle.content, bundle.signature).get_fingerprint()
     signer = key
     if signers is not None:
         signer = str(Signers(signers).verify(bundle.content, bundle.signature, time.time()))
-    count = found.check(bundle)
+    count = releases.check(bundle)
     if as_json:
         print_object(summary(bundle) | {"signer": signer, "key": key, "files": count})
         return
@@ -334,8 +342,8 @@ def verify(release: str, *, signers: Path | None, store: Path | None, as_json: b
 @json_option
 def diff(old: str, new: str, *, target: str | None, store: Path | None, as_json: bool) -> None:
     """Show what a machine that runs OLD would change for NEW."""
-    found = open_store(store)
-    before, after = found.find(old), found.find(new)
+    releases = open_store(store)
+    before, after = releases.find(old), releases.find(new)
     wanted = None if target is None else _target(target, "")
     if as_json:
         changes = changes_of(before, after, wanted)

@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.tables import age, print_lines, rate
+from dorad.commandline.tables import age, print_lines, rate
 from dorad.terminal import visible
-from dorafleet.cli.arguments import json_option, over_ssh
+from dorafleet.cli.arguments import OverSsh, json_option, over_ssh
+from dorafleet.cli.progress import LiveRows
 from dorafleet.cli.releaseoptions import open_store, release_argument, store_option
-from dorafleet.cli.reporting import LiveRows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from dorad.release.manifest import Target
-    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Cluster, Machine
     from dorafleet.release.progress import Progress
-    from dorafleet.release.sending import Sent
-    from dorafleet.ssh.fanout import Outcome
+    from dorafleet.release.upload import Sent
+    from dorafleet.ssh.fanout import MachineOutcome
 
 _log = logging.getLogger(__name__)
 
@@ -57,16 +56,16 @@ def push(
     over: OverSsh, *, release: str, no_patches: bool, store: Path | None, as_json: bool
 ) -> int:
     """Send RELEASE to the machines in FILE, without running it."""
-    from dorafleet.cli.reporting import check_outcomes
-    from dorafleet.release.transfer import Options, send
+    from dorafleet.cli.progress import check_outcomes
+    from dorafleet.release.transfer import TransferOptions, send
 
-    found = open_store(store)
-    bundle = found.find(release)
-    options = Options(over.parallel, over.accept_new, patches=not no_patches)
+    releases = open_store(store)
+    bundle = releases.find(release)
+    options = TransferOptions(over.parallel, over.accept_new, patches=not no_patches)
     display = Display(over.ids, as_json=as_json)
     with display.rows:
         outcomes = asyncio.run(
-            send(over.machines, bundle, found, display.update, display.result, options)
+            send(over.machines, bundle, releases, display.update, display.result, options)
         )
     check_outcomes(outcomes, f"do not have {bundle}")
     return 0
@@ -93,7 +92,7 @@ class Display:
         elif not self.rows.is_drawn and before != progress.state == "retrying":
             self._print(progress.machine, f"again: {visible(progress.message)}", err=True)
 
-    def result(self, outcome: Outcome[Sent]) -> None:
+    def result(self, outcome: MachineOutcome[Sent]) -> None:
         """Print the outcome of a host."""
         if self._as_json:
             print_lines([as_plain(outcome)])
@@ -142,19 +141,19 @@ class Display:
         return f"{name}  {share:4.0%}  {amounts}  {rate(progress.rate)}  {remaining} left"
 
 
-def as_plain(outcome: Outcome[Sent]) -> dict[str, Any]:
+def as_plain(outcome: MachineOutcome[Sent]) -> dict[str, Any]:
     """Return a host's object for `--json`; all have the same keys."""
-    error, found = outcome.error, outcome.result
+    error, result = outcome.error, outcome.result
     return {
         "event": "result",
         "machine": outcome.machine.id,
         "host": outcome.machine.host,
         "complete": error is None,
-        "objects": 0 if found is None else found.objects,
-        "bytes": 0 if found is None else found.size,
-        "sent": 0 if found is None else found.sent,
-        "patches": 0 if found is None else found.patches,
-        "seconds": 0.0 if found is None else round(found.seconds, 3),
+        "objects": 0 if result is None else result.objects,
+        "bytes": 0 if result is None else result.size,
+        "sent": 0 if result is None else result.sent,
+        "patches": 0 if result is None else result.patches,
+        "seconds": 0.0 if result is None else round(result.seconds, 3),
         "error": error and {"code": error.code, "message": error.message, "hint": error.hint},
     }
 
@@ -205,13 +204,13 @@ def _known_targets(cluster: Cluster) -> dict[str, Target]:
     except ControlError as error:
         _log.debug("the coordinator is not asked for targets: %s", error)
         return {}
-    found = {}
+    known = {}
     for machine in cluster.machines:
         robot = robots.get(machine.id)
         # Another fleet may use the same names.
         if robot is not None and robot.host == machine.host:
             target = target_of(robot.arch, robot.python, robot.glibc)
             if target is not None:
-                found[machine.id] = target
-    _log.debug("the coordinator knows the targets of %s", sorted(found))
-    return found
+                known[machine.id] = target
+    _log.debug("the coordinator knows the targets of %s", sorted(known))
+    return known

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import datetime
 import getpass
 import re
@@ -11,12 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorafleet.cli.arguments import over_ssh
+from dorafleet.cli.arguments import OverSsh, over_ssh
 
 if TYPE_CHECKING:
-    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
-    from dorafleet.release.signing import SigningKey
+    from dorafleet.release.signingkey import SigningKey
 
 EPILOG = """\b
 Examples:
@@ -49,9 +47,8 @@ def trust(
     over: OverSsh, *, key: str | None, name: str | None, until: str | None, revoke: bool
 ) -> int:
     """Let the machines in FILE accept releases that a key has signed."""
-    from dorafleet.cli.reporting import Reporter, check_outcomes
-    from dorafleet.release.signing import choose
-    from dorafleet.ssh.fanout import run_on_each
+    from dorafleet.cli.progress import Reporter, check_outcomes
+    from dorafleet.release.signingkey import choose
 
     if revoke and (name or until):
         raise click.UsageError("--revoke needs only --key")
@@ -64,9 +61,7 @@ def trust(
         return await trust_key(machine, line, revoke=revoke, accept_new=over.accept_new)
 
     with Reporter(over.ids, 0) as reporter:
-        outcomes = asyncio.run(
-            run_on_each(over.machines, work, parallel=over.parallel, on_outcome=reporter.outcome)
-        )
+        outcomes = over.run(work, reporter.outcome)
     check_outcomes(outcomes)
     return 0
 

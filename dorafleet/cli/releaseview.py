@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dorad.cli.tables import plain
-from dorad.phrases import first_of
-from dorad.release.disk import size_text
+from dorad.commandline.tables import plain
+from dorad.phrases import first_of, size_text
 from dorad.terminal import local_time
 
 if TYPE_CHECKING:

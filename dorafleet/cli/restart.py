@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorafleet.cli.arguments import file_argument, state_option
+from dorafleet.cli.arguments import file_argument, file_port_option, state_option
 from dorafleet.cli.complete import dataflow_names
 from dorafleet.cli.coordinator import connect
 
@@ -26,15 +26,11 @@ The new run has the nodes and edges that were added or removed since the start, 
 @file_argument
 @click.argument("dataflow", metavar="NAME|UUID", shell_complete=dataflow_names)
 @click.option("-f", "--force", is_flag=True, help="Kill the nodes at once instead of asking them.")
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65535),
-    help="The coordinator's port.  [default: `coordinator.port` of FILE]",
-)
+@file_port_option
 @state_option
 def restart(file: Path, dataflow: str, *, force: bool, port: int | None, state: Path) -> int:
     """Stop a dataflow of the fleet in FILE and start it again, under a new UUID."""
-    from dorad.cli.startprogress import report_restart
+    from dorad.commandline.startprogress import report_restart
     from dorafleet.inventory.load import load
 
     with connect(state, port or load(file).coordinator.port) as client:

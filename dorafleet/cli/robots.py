@@ -5,20 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from dorad.cli.tables import age, plain
-from dorad.phrases import first_of
+from dorad.commandline.tables import age, plain
+from dorad.control.messages import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dorad.control.messages.agent import ShareState
-    from dorad.control.messages.releases import ReleaseState
+    from dorafleet.coordinator.deploymentmessages import DeploymentInfo, DeploymentInstance
     from dorafleet.coordinator.messages import Robot
 
 COLUMNS = ("Machine", "Host", "State", "Seen", "Skew", "Version", "Dataflows", "Problem")
 
-MAX_NAMED = 3
-"""Nodes in one problem."""
 MAX_ROWS = 50
 """Robots that are listed one by one; of a larger fleet only those with problems are."""
 MAX_FLOWS = 10
@@ -30,62 +27,34 @@ MAX_NUMBER = 1_000_000
 _OVER = ("stopped", "finished")
 
 MAX_SKEW_S = 1.0
-"""Seconds by which a robot's clock may be wrong before that is a problem."""
+"""Differences of clocks below this are shown in milliseconds."""
 
 
 def is_well(robot: Robot) -> bool:
-    """Return True if a robot is connected and has no problems."""
-    return robot.state == "connected" and not problems_of(robot)
+    """Return True if a robot is connected, and nothing on it is a failure."""
+    failed = any(each.severity == "fail" for each in findings_of(robot))
+    return robot.state == "connected" and not failed
+
+
+def findings_of(robot: Robot) -> list[Finding]:
+    """Return what is wrong with a robot, failures first."""
+    if robot.findings is not None:
+        return robot.findings
+    text = "what is wrong with it is not known: its coordinator has an earlier version"
+    hint = "upgrade the coordinator"
+    return [Finding("old-coordinator", "robot", text, "fail", 0.0, hint=hint)]
 
 
 def problems_of(robot: Robot) -> list[str]:
-    """Return the problems of a robot, in a few words each."""
-    problems = [f"{name}: {why}" for name, why in sorted(robot.conflicts.items())]
-    if robot.conflicts:
-        problems.append(f"choose `dorafleet adopt {robot.id}` or `dorafleet resume {robot.id}`")
-    elif robot.reason:
-        problems.append(robot.reason)
-    if robot.outranked:
-        problems.append(f"`dorafleet takeover {robot.id}` if this is the right coordinator")
-    if robot.clone:
-        problems.append(robot.clone)
-    if robot.audit:
-        problems.append(f"audit: {robot.audit} (`dorafleet audit acknowledge {robot.id}`)")
-    if robot.revoked:
-        problems.append(f"it knows of revocations that the store lacks: {', '.join(robot.revoked)}")
-    for share in robot.shares:
-        if share.status in ("failed", "pending"):
-            reason = f": {share.reason}" if share.reason else ""
-            problems.append(f"{share.dataflow} {share.status}{reason}")
-        if share.status == "running":
-            problems += [f"{share.dataflow}: no link to {name}" for name in links_down(share)]
-    for release in robot.releases:
-        if trouble := release_trouble(release):
-            problems.append(f"{release.dataflow} {trouble}")
-    return problems
+    """Return what is wrong with a robot, in words."""
+    return [words_of(each) for each in findings_of(robot)]
 
 
-def release_trouble(release: ReleaseState) -> str:
-    """Return why a dataflow from releases does not run as it was confirmed; empty if it does."""
-    if release.phase == "stuck":
-        return f"stuck: {release.reason}"
-    if release.phase == "reverted":
-        return f"went back to what it ran before: {release.reason}"
-    # In other phases it may have been stopped for a switch; without a reason it is not to run.
-    if release.phase == "confirmed" and not release.running and release.reason:
-        return f"does not run: {release.reason}"
-    if down := {**release.failed, **release.ended}:
-        return first_of((f"node {name} {text}" for name, text in down.items()), MAX_NAMED)
-    return ""
-
-
-def links_down(share: ShareState) -> dict[str, str]:
-    """Return the machines to which a share has no link, each with the reason."""
-    return {
-        name: peer.reason or peer.state
-        for name, peer in sorted(share.links.items())
-        if peer.state != "up"
-    }
+def words_of(finding: Finding) -> str:
+    """Return what a finding says, with its dataflow: two may have a node of the same name."""
+    if finding.dataflow is None or finding.dataflow in finding.text:
+        return finding.text
+    return f"{finding.text} (dataflow {finding.dataflow})"
 
 
 def as_row(robot: Robot) -> tuple[str, ...]:
@@ -108,7 +77,7 @@ def as_row(robot: Robot) -> tuple[str, ...]:
         "-" if robot.age is None else skew_text(robot.skew),
         robot.version or "-",
         ", ".join(shares) or "none",
-        "; ".join([*problems_of(robot), *robot.warnings]),
+        "; ".join(problems_of(robot)),
     )
 
 
@@ -143,7 +112,7 @@ def summary_lines(robots: Sequence[Robot]) -> list[str]:
 
 def exceptions(robots: Sequence[Robot]) -> tuple[list[Robot], int]:
     """Return the robots that are not well, or have warnings, and how many more there are."""
-    exceptions = [robot for robot in robots if not is_well(robot) or robot.warnings]
+    exceptions = [robot for robot in robots if not is_well(robot) or problems_of(robot)]
     # Those with a problem come first, each in the order of the cluster file.
     exceptions.sort(key=is_well)
     return exceptions[:MAX_ROWS], max(0, len(exceptions) - MAX_ROWS)
@@ -156,8 +125,39 @@ def skew_text(seconds: float) -> str:
     return ("+" if seconds > 0 else "-") + age(abs(seconds))
 
 
-def as_plain(robots: Iterable[Robot]) -> list[dict[str, Any]]:
-    """Return what `--json` prints: the coordinator's data, with the problems."""
+def as_plain(
+    robots: Iterable[Robot], deployments: Iterable[DeploymentInfo]
+) -> list[dict[str, Any]]:
+    """Return what `--json` prints: the coordinator's data, with the problems, and of what each runs
+    or is to run.
+    """
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for each in deployments:
+        for one in each.instances:
+            row = {
+                "deployment": each.name,
+                "instance": address(each, one),
+                "source": each.source,
+                "release": one.release,
+                "state": one.state,
+            }
+            for robot in one.robots:
+                runs.setdefault(robot, []).append(row)
     return [
-        {**plain(robot), "well": is_well(robot), "problems": problems_of(robot)} for robot in robots
+        {
+            **plain(robot),
+            "well": is_well(robot),
+            "problems": problems_of(robot),
+            "deployments": runs.get(robot.id, []),
+        }
+        for robot in robots
     ]
+
+
+def address(each: DeploymentInfo, one: DeploymentInstance) -> str:
+    """Return how commands name an instance: `NAME` for the only one over all robots."""
+    return (
+        each.name
+        if each.source != "release" or each.scope == "one"
+        else f"{one.instance}/{each.name}"
+    )

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 import click
 
-from dorad.cli.groups import CommandEntry, LazyGroup
+from dorad.commandline.groups import CommandEntry, LazyGroup
 
 EPILOG = """\b
 Examples:
@@ -15,7 +15,8 @@ Examples:
   dorafleet rollout status
   dorafleet rollout undo 12
 \b
-ROLLOUT is a number; the default is the newest rollout. docs/rollouts.md has all keys, and a table
+ROLLOUT is a number; the default is the newest rollout, with NAME the newest of this deployment.
+`undo` and `status` take INSTANCE/NAME, too. docs/rollouts.md has all keys, and a table
 of failures and their effects.
 """
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.tables import megabytes, plain, print_lines, rate, table_lines
+from dorad.commandline.tables import megabytes, plain, print_lines, rate, table_lines
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
-from dorafleet.cli.reporting import LiveRows
-from dorafleet.rollout.model import BACK
+from dorafleet.cli.progress import LiveRows
+from dorafleet.rollout.model import BACK, FAILURES
 
 if TYPE_CHECKING:
     from dorafleet.cli.rolloutsend import Sender
     from dorafleet.release.progress import Progress
-    from dorafleet.release.sending import Sent
+    from dorafleet.release.upload import Sent
     from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, RolloutUpdate
-    from dorafleet.ssh.fanout import Outcome
+    from dorafleet.ssh.fanout import MachineOutcome
 
 MAX_ROWS = 15
 """Robots that are shown at once."""
@@ -60,7 +60,7 @@ class Display:
         """Print a line for people."""
         self.rows.print(visible(text), err=self._as_json)
 
-    def sent(self, outcome: Outcome[Sent]) -> None:
+    def sent(self, outcome: MachineOutcome[Sent]) -> None:
         """Report the end of a transfer; once, if the next ones to the robot end in the same way."""
         robot, error = outcome.machine.id, outcome.error
         text = f"{outcome.result}" if error is None else f"not sent: {error}"
@@ -81,7 +81,7 @@ class Display:
             return
         before = self._states.get(robot.robot, "waiting")
         self._states[robot.robot] = robot.state
-        failed = robot.state in rolloutshow.FAILED_STATES
+        failed = robot.state in FAILURES
         if robot.state == "confirmed" and self.summary is not None and self.summary.phase in BACK:
             return  # it has still to go back
         if robot.state == before or not (failed or robot.state in rolloutshow.DONE_STATES):

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.tables import plain, print_lines
+from dorad.commandline.tables import plain, print_lines
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
 from dorafleet.cli.rolloutdisplay import Display
+from dorafleet.rollout.model import FAILURES, FINAL
 
 if TYPE_CHECKING:
     from dorad.control.asyncclient import AsyncClient
@@ -21,20 +22,7 @@ if TYPE_CHECKING:
 
 RECONNECT_S = 2.0
 
-ENDS = frozenset(
-    {
-        "settled",
-        "succeeded",
-        "succeeded_partially",
-        "awaiting_promotion",
-        "reverted",
-        "revert_incomplete",
-        "refused",
-        "aborted",
-        "superseded",
-        "failed",
-    }
-)
+ENDS = FINAL | {"settled", "awaiting_promotion", "revert_incomplete"}
 """Phases in which nothing more is to be followed."""
 
 
@@ -49,7 +37,9 @@ async def follow(targets: Targets, number: int, sender: Sender, display: Display
     try:
         while True:
             try:
-                return await _follow_once(targets, number, sender, display)
+                summary = await _follow_once(targets, number, sender, display)
+                if summary is not None:
+                    return summary
             except ControlError as error:
                 if error.code not in ("unavailable", "deadline") or display.summary is None:
                     raise
@@ -61,13 +51,15 @@ async def follow(targets: Targets, number: int, sender: Sender, display: Display
 
 async def _follow_once(
     targets: Targets, number: int, sender: Sender, display: Display
-) -> RolloutSummary:
+) -> RolloutSummary | None:
+    """Follow it over one connection; return None if SSH does not reach a robot: open a new one."""
     from dorad.control.asyncclient import AsyncClient
     from dorad.control.errors import ControlError
     from dorafleet.rollout.messages import ROLLOUT_WATCH, RolloutWatch
 
     async with AsyncClient(targets) as client:
-        watch = RolloutWatch(rollout=number, sends=sender.can_send)
+        beyond = sorted(sender.beyond)
+        watch = RolloutWatch(rollout=number, sends=sender.can_send, beyond=beyond)
         async with client.stream(ROLLOUT_WATCH, watch) as stream:
             coming = asyncio.ensure_future(anext(stream, None))
             try:
@@ -78,10 +70,10 @@ async def _follow_once(
                         return_when=asyncio.FIRST_COMPLETED,
                     )
                     if coming.done():
-                        found = coming.result()
-                        if found is None:
+                        event = coming.result()
+                        if event is None:
                             raise ControlError("unavailable", "the coordinator ended the stream")
-                        display.update(found)
+                        display.update(event)
                         coming = asyncio.ensure_future(anext(stream, None))
                     if display.summary is not None and has_ended(display.summary):
                         return display.summary
@@ -91,6 +83,9 @@ async def _follow_once(
                         if robot.waiting == "files" and robot.reachable
                     ]
                     sender.send(waiting, display.sent)
+                    sender.upload(targets, display.report)
+                    if sorted(sender.beyond) != beyond:
+                        return None
                     await _report_refusals(client, number, sender, display)
             finally:
                 coming.cancel()
@@ -116,7 +111,7 @@ async def _report_refusals(
 
 def has_ended(summary: RolloutSummary) -> bool:
     """Return True if there is nothing more to be followed, until an operator or a robot comes."""
-    done = (*rolloutshow.DONE_STATES, *rolloutshow.FAILED_STATES)
+    done = (*rolloutshow.DONE_STATES, *FAILURES)
     is_open = any(count for state, count in summary.counts.items() if state not in done)
     # One that has settled without open robots is about to have succeeded.
     return summary.phase in ENDS and (summary.phase != "settled" or is_open)

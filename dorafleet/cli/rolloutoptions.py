@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from dorad.cli.durations import Duration
+from dorad.commandline.durations import Duration
 from dorafleet.cli.arguments import File, parse_pairs
 from dorafleet.cli.complete import labels_option, robot_ids
 
@@ -153,6 +153,12 @@ _HOW = (
     click.option(
         "--allow-lower", is_flag=True, help="Accept a release that is older than the current one."
     ),
+    click.option(
+        "--lost",
+        metavar="ROBOT",
+        multiple=True,
+        help="Let a machine that is away leave its instance, without waiting for it.",
+    ),
     click.option("--supersede", is_flag=True, help="End a rollout that is switching robots now."),
 )
 
@@ -177,7 +183,7 @@ def request_of(release: str, given: dict[str, Any]) -> RolloutNew:
     params = _params(given.pop("params"))
     labels = parse_pairs("--label", given.pop("labels"))
     flags = {key: given.pop(key) for key in ("retry", "allow_lower", "supersede")}
-    scope = given.pop("scope")
+    scope, lost = given.pop("scope"), list(given.pop("lost"))
     if scope not in (None, "each", "one") and not re.fullmatch("each:[^:]+", scope):
         raise click.UsageError(f"'{scope}' is not each, one or each:LABEL for --scope")
     return RolloutNew(
@@ -187,6 +193,7 @@ def request_of(release: str, given: dict[str, Any]) -> RolloutNew:
         labels=labels,
         strategy=_strategy(given.pop("file"), given),
         params=params,
+        lost=lost,
         **flags,
     )
 
@@ -232,20 +239,20 @@ def _read(file: Path) -> dict[str, Any]:
     from dorad.dataflow.durations import parse_duration
 
     try:
-        found = yaml.safe_load(read_bounded(file, MAX_FILE, pipes=True).decode())
+        content = yaml.safe_load(read_bounded(file, MAX_FILE, pipes=True).decode())
     except OSError as error:
         raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
         raise click.ClickException(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict) or not all(isinstance(key, str) for key in found):
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise click.ClickException(f"{file} must have keys such as `canary: 1`")
     for key in (*RULES[:3], "progress_deadline", "busy_max", "catch_up", "soak_time"):
-        if isinstance(found.get(key), str):
+        if isinstance(content.get(key), str):
             try:
-                found[key] = parse_duration(found[key])
+                content[key] = parse_duration(content[key])
             except ValueError as error:
                 raise click.ClickException(f"{file}: {key}: {error}") from None
-    return found
+    return content
 
 
 def _check_keys(keys: dict[str, Any], where: str) -> None:
@@ -274,12 +281,12 @@ def _params(words: Sequence[str]) -> dict[str, Any] | None:
 
     if not words:
         return None
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in parse_pairs("--param", words).items():
         if key.count("/") != 1 or key.startswith("/") or key.endswith("/"):
             raise click.UsageError(f"'{key}' is not NODE/NAME for --param")
         try:
-            found[key] = msgspec.json.decode(value.encode())
+            values[key] = msgspec.json.decode(value.encode())
         except (ValueError, RecursionError):
-            found[key] = value
-    return found
+            values[key] = value
+    return values

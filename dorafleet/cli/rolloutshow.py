@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.cli.tables import age
+from dorad.commandline.tables import age
 from dorad.natural import natural
 from dorad.phrases import first_of
 from dorad.terminal import local_time
+from dorafleet.rollout.model import FAILURES
 from dorafleet.rollout.plantext import MAX_NAMES, batch_name, robot_name
 
 if TYPE_CHECKING:
@@ -23,13 +24,12 @@ ROBOT_COLUMNS = ("Robot", "Batch", "State", "Since", "Waits for", "Why")
 HISTORY_COLUMNS = ("Rollout", "Dataflow", "Release", "State", "Robots", "By", "Started", "Why")
 JOURNAL_COLUMNS = ("Step", "Time", "What", "By", "Robots", "Why")
 
-FAILED_STATES = ("failed", "reverted", "stuck", "refused", "lost")
-DONE_STATES = ("confirmed", "back", "left")
+DONE_STATES = ("confirmed", "back", "left", "removed")
 
 
 def has_failures(summary: RolloutSummary) -> bool:
     """Return True if some robots of a rollout have failed."""
-    return any(map(summary.counts.get, FAILED_STATES))
+    return any(map(summary.counts.get, FAILURES))
 
 
 def robot_row(robot: RolloutRobot, now: float) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
     def rank(robot: RolloutRobot) -> tuple[bool, bool, int, tuple[str, str]]:
         state = robot.state
         return (
-            state not in FAILED_STATES,
+            state not in FAILURES,
             state in DONE_STATES,
             robot.batch,
             natural(robot.robot),

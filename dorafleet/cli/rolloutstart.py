@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.tables import plain, print_object, print_table
+from dorad.commandline.tables import plain, print_lines, print_object, print_table
 from dorad.terminal import visible
-from dorafleet.cli.arguments import File, json_option, port_option, state_option
+from dorafleet.cli.arguments import File, coordinator_options, json_option
 from dorafleet.cli.coordinator import connect, targets_of
 from dorafleet.cli.releaseoptions import release_argument, store_option
 from dorafleet.cli.rolloutoptions import request_of, rollout_options
-from dorafleet.cli.rolloutstatus import act_on, number_argument, read_status, reason_option
+from dorafleet.cli.rolloutshow import ROBOT_COLUMNS, robot_row
+from dorafleet.cli.rolloutstatus import (
+    Chosen,
+    act_on,
+    number_argument,
+    read_status,
+    reason_option,
+)
 from dorafleet.rollout import plantext
 
 if TYPE_CHECKING:
@@ -20,6 +28,11 @@ if TYPE_CHECKING:
 
     from dorad.control.client import Client
     from dorafleet.rollout.messages import RolloutNew, RolloutPlan, RolloutSummary
+
+LOOK_S = 0.5
+"""Seconds between two looks at an instance that goes back."""
+ENDED = frozenset({"back", "stuck", "refused", "lost", "left", "removed"})
+"""States of robots that have gone back, or do not."""
 
 REACHED = frozenset({"succeeded", "settled", "awaiting_promotion"})
 BACK = frozenset({"reverted"})
@@ -34,7 +47,9 @@ Examples:
   dorafleet rollout start arm --json | jq -c 'select(.event == "end")'
 \b
 The coordinator drives the rollout, even after this command has ended. While the command follows the
-rollout, it sends files over SSH to the machines of the cluster file. Ctrl-C ends only this command.
+rollout, it sends files over SSH to the machines of the cluster file. Robots that SSH does not reach
+get them from the coordinator, to which the command uploads them once; --upload does that first.
+Ctrl-C ends only this command.
 Exit code 0: all reachable robots have the release. 1: the rollout was refused, failed or reverted.
 """
 PLAN_EPILOG = """\b
@@ -61,6 +76,7 @@ Examples:
   dorafleet rollout undo 12
   dorafleet rollout undo --reason "grip slips" --detach
   dorafleet rollout undo 12 --all-at-once
+  dorafleet rollout undo cell1/pick              only this instance; the others keep the release
 \b
 Every robot switches back to its release before this rollout, with the same limits as the rollout;
 --max-parallel sets another one. --all-at-once ignores the disruption budget, too, but still waits
@@ -78,6 +94,12 @@ cluster_option = click.option(
     help="The machines, to send them files.",
 )
 detach_option = click.option("--detach", is_flag=True, help="Do not follow it.")
+upload_option = click.option(
+    "--upload",
+    "uploads",
+    is_flag=True,
+    help="First leave the files with the coordinator, which sends them to robots.",
+)
 
 
 @click.command(epilog=PLAN_EPILOG)
@@ -85,17 +107,16 @@ detach_option = click.option("--detach", is_flag=True, help="Do not follow it.")
 @rollout_options
 @store_option
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def plan(
     release: str, *, store: Path | None, as_json: bool, state: Path, port: int, **given: Any
 ) -> None:
     """Show exactly what a rollout of RELEASE would change on each robot."""
     request = request_of(release, given)
     with connect(state, port) as client:
-        found = _plan(client, request, store)
-    if found is not None:
-        print_plan(found, as_json=as_json)
+        planned = _plan(client, request, store)
+    if planned is not None:
+        print_plan(planned, as_json=as_json)
 
 
 @click.command(epilog=START_EPILOG)
@@ -103,16 +124,17 @@ def plan(
 @rollout_options
 @click.option("--dry-run", is_flag=True, help="Show what would change, as `dorafleet plan` does.")
 @detach_option
+@upload_option
 @cluster_option
 @store_option
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def start(
     release: str,
     *,
     dry_run: bool,
     detach: bool,
+    uploads: bool,
     cluster: Path,
     store: Path | None,
     as_json: bool,
@@ -121,30 +143,61 @@ def start(
     **given: Any,
 ) -> int:
     """Start a rollout of RELEASE and follow it."""
+    return run_rollout(
+        request_of(release, given),
+        store,
+        cluster,
+        dry_run=dry_run,
+        detach=detach,
+        uploads=uploads,
+        as_json=as_json,
+        state=state,
+        port=port,
+    )
+
+
+def run_rollout(
+    request: RolloutNew,
+    store: Path | None,
+    cluster: Path,
+    *,
+    dry_run: bool,
+    detach: bool,
+    uploads: bool,
+    as_json: bool,
+    state: Path,
+    port: int,
+) -> int:
+    """Plan a rollout, start it unless `dry_run`, and follow it; return the exit code."""
     import msgspec
 
+    from dorafleet.cli.releaseoptions import open_store
+    from dorafleet.cli.releaseupload import upload_now
     from dorafleet.cli.rolloutfollow import run
     from dorafleet.cli.rolloutsend import sender_for
     from dorafleet.rollout.messages import ROLLOUT_START
 
-    request = request_of(release, given)
     with connect(state, port) as client:
-        found = _plan(client, request, store)
-        if found is None:
+        planned = _plan(client, request, store)
+        if planned is None:
             return 0
         if dry_run:
-            print_plan(found, as_json=as_json)
+            print_plan(planned, as_json=as_json)
             return 0
-        sender = sender_for(store, found.release.id, cluster)
+        if uploads:
+            releases = open_store(store)
+            bundle = releases.find(planned.release.id)
+            upload_now(client, targets_of(state, port), bundle, releases, as_json=as_json)
+        sender = sender_for(store, planned.release.id, cluster)
         # By its id: another release of the name may have been registered since the plan.
         wanted = msgspec.structs.replace(
-            request, release=found.release.id, if_version=found.version
+            request, release=planned.release.id, if_version=planned.version
         )
         summary = client.call(ROLLOUT_START, wanted)
-    if left_out := plantext.left_out_line(found):
+    if left_out := plantext.left_out_line(planned):
         click.echo(visible(left_out), err=True)
     if not as_json:
-        for each in found.supersedes:
+        for each in planned.supersedes:
             click.echo(f"rollout {each} is superseded")
         click.echo(visible(f"rollout {summary.rollout} has started"))
     if detach:
@@ -160,10 +213,9 @@ def start(
 @cluster_option
 @store_option
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def follow(
-    number: int | None,
+    chosen: Chosen,
     *,
     cluster: Path,
     store: Path | None,
@@ -175,8 +227,11 @@ def follow(
     from dorafleet.cli.rolloutfollow import run
     from dorafleet.cli.rolloutsend import sender_for
 
+    if chosen.instance:
+        hint = f"`dorafleet rollout status {chosen.instance}/{chosen.dataflow}` shows the instance"
+        raise click.UsageError(f"a rollout is followed as a whole; {hint}")
     with connect(state, port) as client:
-        summary = read_status(client, number).summary
+        summary = read_status(client, chosen).summary
     sender = sender_for(store, summary.release, cluster)
     undone = summary.phase in ("reverting", "revert_incomplete", "reverted")
     good = BACK if undone and _is_undone(summary) else REACHED
@@ -200,10 +255,9 @@ def follow(
 @cluster_option
 @store_option
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def undo(
-    number: int | None,
+    chosen: Chosen,
     *,
     max_parallel: str | None,
     all_at_once: bool,
@@ -215,16 +269,18 @@ def undo(
     state: Path,
     port: int,
 ) -> int:
-    """Bring all robots of a rollout back to what they had before."""
+    """Bring all robots of a rollout, or one instance, back to what they had before."""
     from dorafleet.cli.rolloutfollow import run
     from dorafleet.cli.rolloutsend import Sender
 
     del cluster, store  # what robots had before is still there
     if max_parallel is not None and all_at_once:
         raise click.UsageError("--max-parallel does not go with --all-at-once")
+    if chosen.instance and (max_parallel is not None or all_at_once):
+        raise click.UsageError("an instance goes back at the pace of its rollout")
     undone = act_on(
         "undo",
-        number,
+        chosen,
         reason,
         state,
         port,
@@ -235,27 +291,46 @@ def undo(
     )
     if detach:
         return 0
+    if chosen.instance:
+        return _follow_instance(
+            chosen._replace(number=undone.rollout), state, port, as_json=as_json
+        )
     sender = Sender(None, "", {}, "their former release is no longer on them: roll it out")
     return run(targets_of(state, port), undone.rollout, sender, as_json=as_json, good=BACK)
 
 
-def print_plan(found: RolloutPlan, *, as_json: bool) -> None:
+def _follow_instance(chosen: Chosen, state: Path, port: int, *, as_json: bool) -> int:
+    """Wait until the robots of an instance that can be reached are back; return the exit code."""
+    with connect(state, port) as client:
+        while True:
+            rows = read_status(client, chosen).robots
+            if not any(row.reachable and (row.goes_back or row.state not in ENDED) for row in rows):
+                break
+            time.sleep(LOOK_S)
+    if as_json:
+        print_lines(map(plain, rows))
+    else:
+        print_table(ROBOT_COLUMNS, [robot_row(row, time.time()) for row in rows])
+    return 0 if all(row.state in ("back", "removed", "left") for row in rows) else 1
+
+
+def print_plan(planned: RolloutPlan, *, as_json: bool) -> None:
     """Print a plan: each robot, then each change once."""
     if as_json:
-        print_object(plain(found))
+        print_object(plain(planned))
         return
-    rows = [plantext.plan_row(found, robot) for robot in found.robots]
+    rows = [plantext.plan_row(planned, robot) for robot in planned.robots]
     print_table(plantext.PLAN_COLUMNS, rows)
-    for place, changes in enumerate(found.changes):
-        robots = [robot.robot for robot in found.robots if robot.changes == place]
+    for place, changes in enumerate(planned.changes):
+        robots = [robot.robot for robot in planned.robots if robot.changes == place]
         for line in plantext.change_lines(changes, robots):
             click.echo(visible(line))
-    for line in plantext.placement_lines(found):
+    for line in (*plantext.placement_lines(planned), *plantext.file_lines(planned)):
         click.echo(visible(line))
     click.echo(
-        f"at most {found.parallel} at a time, {found.tolerated} may fail, none of the canaries"
+        f"at most {planned.parallel} at a time, {planned.tolerated} may fail, none of the canaries"
     )
-    for number in found.supersedes:
+    for number in planned.supersedes:
         click.echo(f"it would supersede rollout {number}")
 
 
@@ -283,11 +358,10 @@ def _plan(client: Client, request: RolloutNew, store: Path | None) -> RolloutPla
 
 def _register(client: Client, wanted: str, store: Path | None) -> str | None:
     """Register a release of this machine; return its id, None if it is not here."""
-    import zlib
-
     from dorafleet.cli.releaseoptions import open_store
+    from dorafleet.cli.releaseupload import put_of
     from dorafleet.release.errors import BuildError
-    from dorafleet.rollout.messages import RELEASE_PUT, ReleasePut
+    from dorafleet.rollout.messages import RELEASE_PUT
 
     try:
         bundle = open_store(store).find(wanted)
@@ -295,10 +369,7 @@ def _register(client: Client, wanted: str, store: Path | None) -> str | None:
         if error.code != "not-found":
             raise
         return None
-    put = ReleasePut(
-        content=zlib.compress(bundle.content), signature=bundle.signature.decode("ascii", "replace")
-    )
-    return client.call(RELEASE_PUT, put).id
+    return client.call(RELEASE_PUT, put_of(bundle)).id
 
 
 def _is_undone(summary: RolloutSummary) -> bool:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 from click.shell_completion import CompletionItem
 
-from dorad.cli.complete import matching
-from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorad.commandline.complete import matching
+from dorad.commandline.tables import plain, print_lines, print_object, print_table
 from dorad.terminal import visible
 from dorafleet.cli import rolloutshow
-from dorafleet.cli.arguments import json_option, port_option, state_option
+from dorafleet.cli.arguments import coordinator_options, json_option
 from dorafleet.cli.complete import connect_briefly
 from dorafleet.cli.coordinator import connect
+from dorafleet.rollout.model import BACK, FAILURES, FINAL
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -24,23 +25,14 @@ if TYPE_CHECKING:
     from dorafleet.rollout.messages import JournalEntry, RolloutDetail, RolloutSummary
 
 PAGE = 1000
-BAD = frozenset(
-    {
-        "failed",
-        "reverting",
-        "reverted",
-        "revert_incomplete",
-        "refused",
-        "aborted",
-        "superseded",
-        "succeeded_partially",
-    }
-)
+MAX_DIGITS = 9
+BAD = (FINAL | BACK) - {"succeeded"}
 """Phases in which robots are without the release that they should have."""
 
 STATUS_EPILOG = """\b
 Examples:
   dorafleet rollout status
+  dorafleet rollout status cell1/pick            the newest of `pick`, one instance
   dorafleet rollout status 12 --json | jq -r '.robots[] | select(.state == "reverted") | .robot'
 \b
 Robots with problems come first. Exit code 0: the rollout continues, or its robots have the release.
@@ -74,11 +66,38 @@ def _numbers(ctx: click.Context, param: click.Parameter, incomplete: str) -> lis
     return matching(incomplete, connect_briefly, rollouts)
 
 
+class Chosen(NamedTuple):
+    """The rollout of a command: by its number, or the newest; and one of its instances."""
+
+    number: int | None = None
+    dataflow: str | None = None
+    """None: of all dataflows."""
+    instance: str = ""
+    """Empty for all."""
+
+
+class _Rollout(click.ParamType[Chosen]):
+    name = "rollout"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Chosen:
+        if isinstance(value, Chosen):
+            return value
+        text = str(value)
+        if text.isdecimal() and len(text) < MAX_DIGITS and int(text) > 0:
+            return Chosen(int(text))
+        instance, _, dataflow = text.rpartition("/")
+        if not dataflow or "/" in instance or text.lstrip("-").isdecimal():
+            self.fail(f"`{text}` is no number of a rollout, nor NAME or INSTANCE/NAME", param, ctx)
+        return Chosen(None, dataflow, instance)
+
+
 number_argument = click.argument(
-    "number",
-    metavar="[ROLLOUT]",
-    type=click.IntRange(1, 99_999_999),
-    required=False,
+    "chosen",
+    metavar="[ROLLOUT|[INSTANCE/]NAME]",
+    type=_Rollout(),
+    default=Chosen(),
     shell_complete=_numbers,
 )
 
@@ -86,24 +105,25 @@ number_argument = click.argument(
 @click.command(epilog=STATUS_EPILOG)
 @number_argument
 @json_option
-@state_option
-@port_option
-def status(number: int | None, *, as_json: bool, state: Path, port: int) -> int:
-    """Show a rollout and each of its robots."""
+@coordinator_options
+def status(chosen: Chosen, *, as_json: bool, state: Path, port: int) -> int:
+    """Show a rollout and each of its robots, or those of one instance."""
     with connect(state, port) as client:
-        found = read_status(client, number)
+        detail = read_status(client, chosen)
     if as_json:
-        print_object(plain(found))
+        print_object(plain(detail))
     else:
-        click.echo(visible(rolloutshow.summary_line(found.summary)))
-        click.echo(visible(rolloutshow.wave_line(found.summary)))
-        if opening := rolloutshow.opening_line(found.summary):
+        click.echo(visible(rolloutshow.summary_line(detail.summary)))
+        click.echo(visible(rolloutshow.wave_line(detail.summary)))
+        if opening := rolloutshow.opening_line(detail.summary):
             click.echo(opening)
-        rows = rolloutshow.worst_first(found.robots)
+        rows = rolloutshow.worst_first(detail.robots)
         print_table(
             rolloutshow.ROBOT_COLUMNS, [rolloutshow.robot_row(row, time.time()) for row in rows]
         )
-    failed = found.summary.phase in BAD or rolloutshow.has_failures(found.summary)
+    failed = detail.summary.phase in BAD or rolloutshow.has_failures(detail.summary)
+    if chosen.instance:
+        failed = any(each.state in FAILURES for each in detail.robots)
     return 1 if failed else 0
 
 
@@ -111,21 +131,23 @@ def status(number: int | None, *, as_json: bool, state: Path, port: int) -> int:
 @number_argument
 @click.option("--dataflow", metavar="NAME", help="Only rollouts of this dataflow.")
 @json_option
-@state_option
-@port_option
-def history(
-    number: int | None, *, dataflow: str | None, as_json: bool, state: Path, port: int
-) -> None:
-    """List all rollouts, or each step of one."""
-    if number is not None and dataflow is not None:
-        raise click.UsageError("--dataflow does not go with a number")
+@coordinator_options
+def history(chosen: Chosen, *, dataflow: str | None, as_json: bool, state: Path, port: int) -> None:
+    """List all rollouts, those of the deployment NAME, or each step of one."""
+    number, name = chosen.number, chosen.dataflow
+    if dataflow is not None and (number is not None or name not in (None, dataflow)):
+        raise click.UsageError("--dataflow does not go with another rollout")
+    if chosen.instance:
+        raise click.UsageError(
+            f"a rollout has one history for all instances: leave out `{chosen.instance}/`"
+        )
     with connect(state, port) as client:
         if number is None:
-            found = _list(client, dataflow)
+            rollouts = _list(client, name or dataflow)
             if as_json:
-                print_lines(map(plain, found))
+                print_lines(map(plain, rollouts))
             else:
-                print_table(rolloutshow.HISTORY_COLUMNS, map(rolloutshow.history_row, found))
+                print_table(rolloutshow.HISTORY_COLUMNS, map(rolloutshow.history_row, rollouts))
             return
         entries = _journal(client, number)
     if as_json:
@@ -134,55 +156,48 @@ def history(
         print_table(rolloutshow.JOURNAL_COLUMNS, map(rolloutshow.journal_row, entries))
 
 
-@click.command(epilog=ACT_EPILOG.format(act="pause"))
-@number_argument
-@reason_option
-@json_option
-@state_option
-@port_option
-def pause(number: int | None, *, reason: str, as_json: bool, state: Path, port: int) -> None:
-    """Give robots no further orders; those that switch now finish."""
-    act_on("pause", number, reason, state, port, as_json=as_json)
+def _act_command(act: str, help_text: str) -> click.Command:
+    @click.command(act, help=help_text, epilog=ACT_EPILOG.format(act=act))
+    @number_argument
+    @reason_option
+    @json_option
+    @coordinator_options
+    def command(chosen: Chosen, *, reason: str, as_json: bool, state: Path, port: int) -> None:
+        if chosen.instance:
+            hint = f"leave out `{chosen.instance}/`; `undo` takes an instance"
+            raise click.UsageError(f"{act} is for all instances of a rollout: {hint}")
+        act_on(act, chosen, reason, state, port, as_json=as_json)
+
+    return command
 
 
-@click.command(epilog=ACT_EPILOG.format(act="resume"))
-@number_argument
-@reason_option
-@json_option
-@state_option
-@port_option
-def resume(number: int | None, *, reason: str, as_json: bool, state: Path, port: int) -> None:
-    """Continue after a pause."""
-    act_on("resume", number, reason, state, port, as_json=as_json)
+pause = _act_command("pause", "Give robots no further orders; those that switch now finish.")
+resume = _act_command("resume", "Continue after a pause.")
+promote = _act_command("promote", "Continue with the other robots after the canaries.")
+abort = _act_command(
+    "abort", "End a rollout before any further switch; robots that have the release keep it."
+)
 
 
-@click.command(epilog=ACT_EPILOG.format(act="promote"))
-@number_argument
-@reason_option
-@json_option
-@state_option
-@port_option
-def promote(number: int | None, *, reason: str, as_json: bool, state: Path, port: int) -> None:
-    """Continue with the other robots after the canaries."""
-    act_on("promote", number, reason, state, port, as_json=as_json)
-
-
-@click.command(epilog=ACT_EPILOG.format(act="abort"))
-@number_argument
-@reason_option
-@json_option
-@state_option
-@port_option
-def abort(number: int | None, *, reason: str, as_json: bool, state: Path, port: int) -> None:
-    """End a rollout before any further switch; robots that have the release keep it."""
-    act_on("abort", number, reason, state, port, as_json=as_json)
-
-
-def read_status(client: Client, number: int | None) -> RolloutDetail:
-    """Return a rollout with its robots, by default the newest. Raises ControlError."""
+def read_status(client: Client, chosen: Chosen) -> RolloutDetail:
+    """Return a rollout with its robots, or those of an instance. Raises ControlError."""
+    from dorad.control.errors import ControlError
+    from dorad.dataflow.nearest import did_you_mean
     from dorafleet.rollout.messages import ROLLOUT_STATUS, RolloutRef
 
-    return client.call(ROLLOUT_STATUS, RolloutRef(rollout=number))
+    ref = RolloutRef(rollout=chosen.number, dataflow=chosen.dataflow)
+    detail = client.call(ROLLOUT_STATUS, ref)
+    if name := chosen.instance:
+        instances = {each.instance or each.robot for each in detail.robots}
+        if name not in instances:
+            number = detail.summary.rollout
+            raise ControlError(
+                "not-found",
+                f"rollout {number} has no instance `{name}`",
+                did_you_mean(name, instances) or f"`dorafleet rollout status {number}` shows them",
+            )
+        detail.robots = [each for each in detail.robots if name == (each.instance or each.robot)]
+    return detail
 
 
 def _list(client: Client, dataflow: str | None) -> Sequence[RolloutSummary]:
@@ -206,7 +221,7 @@ def _journal(client: Client, number: int) -> list[JournalEntry]:
 
 def act_on(
     act: str,
-    number: int | None,
+    chosen: Chosen,
     reason: str,
     state: Path,
     port: int,
@@ -216,20 +231,25 @@ def act_on(
     max_parallel: str | None = None,
     all_at_once: bool = False,
 ) -> RolloutSummary:
-    """Do something to a rollout, by default the newest, and print it. Raises ControlError."""
+    """Do something to a rollout, or an instance of it, and print it. Raises ControlError."""
     from dorafleet.rollout.messages import ROLLOUT_ACTS, RolloutAct
 
     with connect(state, port) as client:
+        number = chosen.number
         if number is None:
-            number = read_status(client, None).summary.rollout
+            number = read_status(client, chosen).summary.rollout
         params = RolloutAct(
-            rollout=number, reason=reason, max_parallel=max_parallel, all_at_once=all_at_once
+            rollout=number,
+            reason=reason,
+            max_parallel=max_parallel,
+            all_at_once=all_at_once,
+            instances=[chosen.instance] if chosen.instance else [],
         )
-        found = client.call(ROLLOUT_ACTS[act], params)
+        summary = client.call(ROLLOUT_ACTS[act], params)
     if as_json:
-        print_object(plain(found))
+        print_object(plain(summary))
     elif not quiet:
-        click.echo(visible(rolloutshow.summary_line(found)))
+        click.echo(visible(rolloutshow.summary_line(summary)))
         if act in ("promote", "resume"):
             click.echo(f"`dorafleet rollout follow {number}` sends files, and shows it", err=True)
-    return found
+    return summary

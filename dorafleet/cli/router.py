@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.tables import print_object
-from dorafleet.cli.arguments import port_option, state_option
+from dorad.commandline.tables import print_object
+from dorafleet.cli.arguments import coordinator_options
 from dorafleet.cli.coordinator import connect, list_robots
 
 if TYPE_CHECKING:
@@ -33,8 +33,7 @@ it again, and restart the router, when a machine was added, removed, revoked or 
 
 
 @click.command(epilog=EPILOG)
-@state_option
-@port_option
+@coordinator_options
 def router(*, state: Path, port: int) -> None:
     """Print the configuration of the Zenoh router at `zenoh_peer`, for the robots of the fleet."""
     from dorad.control.messages import Nothing

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.instance import add_options
-from dorad.cli.tables import plain, print_object
+from dorad.commandline.instance import add_options
+from dorad.commandline.tables import plain, print_object
 from dorad.terminal import visible
 from dorafleet.cli.checks import check_receivers
 from dorafleet.cli.coordinator import connect_to, list_receivers
@@ -68,12 +68,12 @@ def robots(*, text: str, order: str, as_json: bool) -> None:
     labels = {name.lower() for row in rows for name in row.labels}
     wanted = _parse(text, (*tables.FLEET_KEYS, *sorted(labels)))
     now = time.time()
-    found: list[FleetRow] = [r for r in rows if wanted.matches(tables.fleet_cells(r, now))]
-    found.sort(key=FLEET_ORDERS[order])
+    matching: list[FleetRow] = [r for r in rows if wanted.matches(tables.fleet_cells(r, now))]
+    matching.sort(key=FLEET_ORDERS[order])
     if as_json:
-        print_object(plain(found))
+        print_object(plain(matching))
     else:
-        _print(tables.FLEET, [tables.fleet_row(each, now) for each in found])
+        _print(tables.FLEET, [tables.fleet_row(each, now) for each in matching])
 
 
 @click.command(epilog=ALERTS_EPILOG)
@@ -104,21 +104,21 @@ def alerts(
         _print_past(wanted, as_json=as_json)
         return 0
     with connect_to() as client:
-        found: list[Alert]
+        listed: list[Alert]
         if ack is not None:
-            found = [client.ack_alert(ack)]
+            listed = [client.ack_alert(ack)]
         elif unack is not None:
-            found = [client.ack_alert(unack, undo=True)]
+            listed = [client.ack_alert(unack, undo=True)]
         else:
             with client.watch_alerts() as events:
-                found = next(iter(events)).alerts
+                listed = next(iter(events)).alerts
         receivers = list_receivers(client)
     now = time.time()
-    found = [each for each in found if wanted.matches(alertrows.cells(each, now))]
+    listed = [each for each in listed if wanted.matches(alertrows.cells(each, now))]
     if as_json:
-        print_object(plain(found))
-    elif found:
-        _print(alertrows.COLUMNS[:-1], [alertrows.row(each, now) for each in found], ids=True)
+        print_object(plain(listed))
+    elif listed:
+        _print(alertrows.COLUMNS[:-1], [alertrows.row(each, now) for each in listed], ids=True)
     else:
         click.echo("no alerts")
     for check in check_receivers(receivers, now):
@@ -160,7 +160,7 @@ def _print_past(wanted: Filter, *, as_json: bool) -> None:
 
 
 def _print(columns: Sequence[Column], rows: Iterable[Row], *, ids: bool = False) -> None:
-    from dorad.cli.tables import print_table
+    from dorad.commandline.tables import print_table
 
     titles = [column.title for column in columns]
     lines = [[visible(cell.text) for cell in row.cells[: len(titles)]] for row in rows]

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.groups import Group
-from dorad.cli.reporting import print_note, print_warning
-from dorad.cli.tables import plain, print_lines, print_object, print_table
+from dorad.commandline.groups import Group
+from dorad.commandline.reports import print_note, print_warning
+from dorad.commandline.tables import plain, print_lines, print_object, print_table
 from dorad.phrases import first_of
 from dorad.terminal import local_time, visible
-from dorafleet.cli.arguments import json_option, port_option, state_option
+from dorafleet.cli.arguments import coordinator_options, json_option
 from dorafleet.cli.complete import robot_ids
 from dorafleet.cli.coordinator import connect
 
@@ -111,8 +111,7 @@ def secret() -> None:
     help="File with the value; `-` reads it from standard input.",
 )
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def set_(
     name: str,
     *,
@@ -133,36 +132,35 @@ def set_(
         lacking: dict[str, str] = {}
         for target in wanted:
             lacking |= _seal_and_send(client, name, target, value)
-        found = _settled(client, name, wanted)
+        secrets = _settled(client, name, wanted)
     if as_json:
-        print_lines(map(plain, found))
-    bad = _report(found, lacking, as_json=as_json)
+        print_lines(map(plain, secrets))
+    bad = _report(secrets, lacking, as_json=as_json)
     return 1 if bad else 0
 
 
 @secret.command("list", epilog=LIST_EPILOG)
 @click.argument("name", required=False)
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def list_(name: str | None, *, as_json: bool, state: Path, port: int) -> int:
     """List secrets and the robots that have them; never their values."""
     if name is not None:
         check_name(name)
     with connect(state, port) as client:
-        found = _list(client, name, nodes=name is not None)
-    if name is not None and not found:
+        secrets = _list(client, name, nodes=name is not None)
+    if name is not None and not secrets:
         raise click.ClickException(
             f"there is no secret `{name}` (`dorafleet secret list` lists all)"
         )
     if as_json:
-        print_lines(map(plain, found))
+        print_lines(map(plain, secrets))
     elif name is not None:
         columns = ("Robot", "For", "State", "Nodes with the value before")
-        print_table(columns, list(_rows_of_robots(found)))
+        print_table(columns, list(_rows_of_robots(secrets)))
     else:
-        print_table(("Secret", "For", "Set", "By", "Robots", "Lacking"), map(_row, found))
-    lack = any(each.state not in ("held", "waiting") for of in found for each in of.robots)
+        print_table(("Secret", "For", "Set", "By", "Robots", "Lacking"), map(_row, secrets))
+    lack = any(each.state not in ("held", "waiting") for of in secrets for each in of.robots)
     return 1 if lack else 0
 
 
@@ -170,8 +168,7 @@ def list_(name: str | None, *, as_json: bool, state: Path, port: int) -> int:
 @click.argument("name")
 @target_option
 @json_option
-@state_option
-@port_option
+@coordinator_options
 def remove(name: str, *, targets: Sequence[str], as_json: bool, state: Path, port: int) -> None:
     """Remove the secret NAME from the coordinator and from its robots."""
     from dorafleet.coordinator.secretmessages import SECRET_REMOVE, SecretRef
@@ -277,10 +274,10 @@ def _parts(
 def _list(client: Client, name: str | None, *, nodes: bool) -> list[Secret]:
     from dorafleet.coordinator.secretmessages import SECRET_LIST, SecretQuery
 
-    found = client.call(SECRET_LIST, SecretQuery(name=name, nodes=nodes))
-    for robot, why in found.silent.items():
+    listed = client.call(SECRET_LIST, SecretQuery(name=name, nodes=nodes))
+    for robot, why in listed.silent.items():
         print_warning(f"{robot} does not say which nodes run with the value before: {visible(why)}")
-    return found.secrets
+    return listed.secrets
 
 
 def _settled(client: Client, name: str, targets: Sequence[str]) -> list[Secret]:
@@ -290,8 +287,8 @@ def _settled(client: Client, name: str, targets: Sequence[str]) -> list[Secret]:
     connected = {robot.id for robot in list_robots(client) if robot.state == "connected"}
     deadline = time.monotonic() + SETTLE_S
     while True:
-        found = [each for each in _list(client, name, nodes=False) if each.target in targets]
-        robots = [each for secret in found for each in secret.robots]
+        secrets = [each for each in _list(client, name, nodes=False) if each.target in targets]
+        robots = [each for secret in secrets for each in secret.robots]
         waits = any(each.state == "waiting" and each.robot in connected for each in robots)
         if not waits or time.monotonic() > deadline:
             break
@@ -299,11 +296,11 @@ def _settled(client: Client, name: str, targets: Sequence[str]) -> list[Secret]:
     return [each for each in _list(client, name, nodes=True) if each.target in targets]
 
 
-def _report(found: Iterable[Secret], lacking: Mapping[str, str], *, as_json: bool) -> bool:
+def _report(secrets: Iterable[Secret], lacking: Mapping[str, str], *, as_json: bool) -> bool:
     """Report which robots have a new value; return True if one cannot get it."""
     old: list[str] = []
     bad = dict(lacking)
-    for each in found:
+    for each in secrets:
         held = sum(robot.state == "held" for robot in each.robots)
         waiting = [robot.robot for robot in each.robots if robot.state == "waiting"]
         if not as_json:
@@ -339,8 +336,8 @@ def _row(each: Secret) -> tuple[str, ...]:
     )
 
 
-def _rows_of_robots(found: Iterable[Secret]) -> Iterator[tuple[str, ...]]:
-    for each in found:
+def _rows_of_robots(secrets: Iterable[Secret]) -> Iterator[tuple[str, ...]]:
+    for each in secrets:
         for robot in each.robots:
             yield robot.robot, each.target or "unknown", _state(robot), _nodes(robot)
 

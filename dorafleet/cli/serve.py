@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from asyncio import sslproto
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
@@ -20,8 +21,8 @@ from dorafleet.cli.arguments import (
 )
 from dorafleet.cli.releaseoptions import store_option
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+RECEIVE_BUFFER = 32 << 10
+"""Bytes of TLS that a connection reads at once."""
 
 EPILOG = """\b
 Examples:
@@ -37,14 +38,26 @@ one in the file `token` of the state folder, which only the coordinator's user c
 The folder `ca` has the keys of the fleet's authority. Keep a copy. Nothing uses `ca/root.key` after
 the first start: move it to a place without a network. With etcd, several coordinators may run, each
 with the same folder `ca`: one leads, the others wait for its end.
-Releases in --store are sent over SSH to robots that wait for their files while no command sends
-them: robots that were off are caught up. Its user needs a key that the robots accept, and their
-host keys in known_hosts.
+Releases in --store, and those that `dorafleet release upload` has brought, are sent over SSH to
+robots that wait for their files while no command sends them: robots that were off are caught up.
+Its user needs a key that the robots accept, and their host keys in known_hosts. A robot that SSH
+does not reach opens a connection for its files.
 \b
-Alerts go to a webhook and by mail if `dorafleet.toml` beside FILE says so: see docs/alerts.md.
+Alerts go to a webhook and by mail if `dorafleet.toml` beside FILE says so: see docs/alerts.md. What
+is kept of incidents that robots upload is in it, too: see docs/incidents.md.
 \b
 SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk. Dataflows run on.
 """
+
+
+def _size(text: str) -> int:
+    from dorad.dataflow.errors import TextError
+    from dorad.dataflow.sizes import parse_size
+
+    try:
+        return parse_size(text)
+    except TextError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 @click.command(epilog=EPILOG)
@@ -78,6 +91,14 @@ SIGTERM and SIGINT end it; every change that it has acknowledged is on the disk.
     help="The configuration.  [default: `dorafleet.toml` beside FILE, if there is one]",
 )
 @store_option
+@click.option(
+    "--upload-limit",
+    callback=lambda _ctx, _option, text: _size(text),
+    metavar="SIZE",
+    default="20GB",
+    show_default=True,
+    help="What `dorafleet release upload` may store in the state folder.",
+)
 def serve(
     file: Path,
     *,
@@ -92,16 +113,21 @@ def serve(
     new_authority: bool,
     config: Path | None,
     store: Path | None,
+    upload_limit: int,
 ) -> None:
     """Run the coordinator of the machines in the cluster FILE."""
+    # Connections of strangers keep it until the garbage collector finds them: with the 256 KiB of
+    # asyncio that was 200 MB after half a second of handshakes on a busy machine.
+    sslproto.SSLProtocol.max_size = RECEIVE_BUFFER
     from dorad.ownlog import VisibleFormatter
-    from dorafleet.coordinator.listening import listen_at
+    from dorafleet.coordinator import settings
+    from dorafleet.coordinator.listener import listen_at
     from dorafleet.coordinator.service import Coordinator
-    from dorafleet.coordinator.storing import open_store
+    from dorafleet.coordinator.storechoice import open_store
     from dorafleet.inventory.load import load
-    from dorafleet.notify import settings
     from dorafleet.release.store import Store, default_folder
     from dorafleet.release.supply import Supply
+    from dorafleet.release.uploads import Uploads
 
     cluster = load(file)
     if config is not None and not config.exists():
@@ -115,6 +141,8 @@ def serve(
         open_store, state, etcd, authority=etcd_ca, certificate=etcd_cert, key=etcd_key
     )
 
+    uploads = Uploads(state / "uploads", upload_limit)
+
     # A mistake in the configuration is told before anything is started.
     async def run() -> None:
         await Coordinator(
@@ -124,8 +152,10 @@ def serve(
             where,
             zenoh_peer=cluster.zenoh_peer,
             new_authority=new_authority,
-            supply=Supply(Store(store or default_folder())),
-            load_notify=partial(settings.load, config or file.parent / settings.FILE),
+            supply=Supply(uploads.store, Store(store or default_folder())),
+            uploads=uploads,
+            read_file=partial(load, file),
+            load_settings=partial(settings.load, config or file.parent / settings.FILE),
         ).run()
 
     asyncio.run(run())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dorad.cli.tables import (
+from dorad.commandline.tables import (
     colours,
     plain,
     print_lines,
@@ -23,13 +23,12 @@ from dorad.cli.tables import (
 from dorad.terminal import visible
 from dorafleet.cli.arguments import (
     accept_new_option,
+    coordinator_options,
     json_option,
     only_option,
     optional_file_argument,
     parallel_option,
-    port_option,
     select_machines,
-    state_option,
 )
 from dorafleet.cli.coordinator import connect, list_robots, port_of
 from dorafleet.cli.labels import find_robot
@@ -39,9 +38,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dorad.control.client import Client
+    from dorafleet.coordinator.deploymentmessages import DeploymentInfo
     from dorafleet.coordinator.messages import Robot
     from dorafleet.robot.state import State
-    from dorafleet.ssh.fanout import Outcome
+    from dorafleet.ssh.fanout import MachineOutcome
 
 COLUMNS = ("Machine", "Host", "Version", "Service", "Dataflows", "Problem")
 
@@ -57,6 +57,7 @@ Examples:
   dorafleet status --all                    every machine, also of a fleet of thousands
   dorafleet status --watch
   dorafleet status --json | jq '.[] | select(.well | not) | .id'
+  dorafleet status --json | jq -r '.[] | select(.deployments[].instance == "cell1/pick") | .id'
   dorafleet status cluster.yml --only arm1,arm2
   dorafleet status cluster.yml --ssh        ask the machines themselves
 \b
@@ -64,7 +65,9 @@ Without a coordinator the machines of FILE are asked over SSH; the ssh user must
 group `dorad` there. Numbers behind dataflows are generations: they grow with every change.
 Behind dataflows from releases is the id of the release that runs.
 Of more than 50 machines only those with problems are listed, after a summary of all.
-Exit code 0: every machine is well. 1: some are not, or an operator has to decide something.
+Exit code 0: every machine is connected, and what is wrong with it is at most a warning.
+1: something is a failure, or an operator has to decide something; `dorafleet doctor` says what to
+do. Both, `drift`, alerts and the console use the same words.
 """
 
 
@@ -77,8 +80,7 @@ Exit code 0: every machine is well. 1: some are not, or an operator has to decid
 @click.option("--ssh", "over_ssh", is_flag=True, help="Ask the machines of FILE over SSH.")
 @parallel_option
 @accept_new_option
-@state_option
-@port_option
+@coordinator_options
 def status(
     file: Path | None,
     *,
@@ -133,22 +135,25 @@ def _show_fleet(
     """Show the machines of these ids, or all, as the coordinator knows them."""
     from dorad.control.messages import Nothing
     from dorafleet.cli import robots
+    from dorafleet.cli.deploy import read_deployments
     from dorafleet.coordinator.messages import COORDINATOR_STATUS
 
-    def read() -> list[Robot]:
-        found = list_robots(client)
+    def read() -> tuple[list[Robot], list[DeploymentInfo]]:
+        listed = list_robots(client)
         for id_ in sorted(wanted):
-            find_robot(found, id_)
-        return [each for each in found if not wanted or each.id in wanted]
+            find_robot(listed, id_)
+        chosen = [each for each in listed if not wanted or each.id in wanted]
+        return chosen, read_deployments(client)
 
     if watch:
-        _watch(read, as_json=as_json, every=every)
+        _watch(read, as_json=as_json, every=every, whole=not wanted)
         return 0
-    found = read()
+    listed, deployments = read()
     if as_json:
-        print_object(robots.as_plain(found))
+        print_object(robots.as_plain(listed, deployments))
     else:
-        lines = fleet_lines(found, every=every, colour=colours())
+        shown = () if wanted else deployments
+        lines = fleet_lines(listed, shown, every=every, colour=colours())
         if every and sys.stdout.isatty() and len(lines) > shutil.get_terminal_size().lines:
             click.echo_via_pager(f"{line}\n" for line in lines)
         else:
@@ -157,33 +162,55 @@ def _show_fleet(
     questions = client.call(COORDINATOR_STATUS, Nothing()).questions
     for question in questions:
         click.echo(f"question: {visible(question)}", err=True)
-    return 0 if all(map(robots.is_well, found)) and not questions else 1
+    return 0 if all(map(robots.is_well, listed)) and not questions else 1
 
 
-def fleet_lines(found: Sequence[Robot], *, every: bool, colour: bool = False) -> list[str]:
-    """Return a table of all robots; unless `every`, of a large fleet a summary and exceptions."""
-    from dorafleet.cli import robots
+def fleet_lines(
+    fleet: Sequence[Robot],
+    deployments: Sequence[DeploymentInfo] = (),
+    *,
+    every: bool,
+    colour: bool = False,
+) -> list[str]:
+    """Return a table of all robots; unless `every`, of a large fleet a summary and exceptions.
 
-    if every or len(found) <= robots.MAX_ROWS:
-        return table_lines(robots.COLUMNS, map(robots.as_row, found), colour=colour)
-    lines = [visible(line) for line in robots.summary_lines(found)]
-    listed, more = robots.exceptions(found)
-    if listed:
-        lines += ["", *table_lines(robots.COLUMNS, map(robots.as_row, listed), colour=colour)]
-    if more:
-        lines.append(f"and {more} more with problems")
-    lines.append("`dorafleet status --all` lists every machine")
+    Then a table of deployments.
+    """
+    from dorafleet.cli import deploy, robots
+
+    if every or len(fleet) <= robots.MAX_ROWS:
+        lines = table_lines(robots.COLUMNS, map(robots.as_row, fleet), colour=colour)
+    else:
+        lines = [visible(line) for line in robots.summary_lines(fleet)]
+        listed, more = robots.exceptions(fleet)
+        if listed:
+            lines += ["", *table_lines(robots.COLUMNS, map(robots.as_row, listed), colour=colour)]
+        if more:
+            lines.append(f"and {more} more with problems")
+        lines.append("`dorafleet status --all` lists every machine")
+    if deployments:
+        rows = map(deploy.deployment_row, deployments)
+        lines += ["", *table_lines(deploy.COLUMNS, rows, colour=colour)]
     return lines
 
 
-def _watch(read: Callable[[], list[Robot]], *, as_json: bool, every: bool) -> None:
-    """Show the table again and again, or print it as a line of JSON each time."""
+def _watch(
+    read: Callable[[], tuple[list[Robot], list[DeploymentInfo]]],
+    *,
+    as_json: bool,
+    every: bool,
+    whole: bool,
+) -> None:
+    """Show the tables again and again, or print them as a line of JSON each time.
+
+    Deployments have a table if the `whole` fleet is shown.
+    """
     from dorafleet.cli import robots
 
     with contextlib.suppress(KeyboardInterrupt):
         if as_json:
             while True:
-                print_lines([robots.as_plain(read())])
+                print_lines([robots.as_plain(*read())])
                 time.sleep(WATCH_S)
         if not sys.stdout.isatty():
             raise click.ClickException("a live table needs a terminal (use --json for lines)")
@@ -193,12 +220,13 @@ def _watch(read: Callable[[], list[Robot]], *, as_json: bool, every: bool) -> No
         console = Console(markup=False, highlight=False, emoji=False)
         with Live(console=console, screen=True, auto_refresh=False) as live:
             while True:
-                lines = fleet_lines(read(), every=every)
+                fleet, deployments = read()
+                lines = fleet_lines(fleet, deployments if whole else (), every=every)
                 live.update(screen_lines(lines, head=1), refresh=True)
                 time.sleep(WATCH_S)
 
 
-def as_row(outcome: Outcome[State]) -> tuple[str, ...]:
+def as_row(outcome: MachineOutcome[State]) -> tuple[str, ...]:
     """Return one row of the table."""
     machine, state = outcome.machine, outcome.result
     if state is None:
@@ -216,30 +244,23 @@ def as_row(outcome: Outcome[State]) -> tuple[str, ...]:
     )
 
 
-def as_plain(outcome: Outcome[State]) -> dict[str, Any]:
+def as_plain(outcome: MachineOutcome[State]) -> dict[str, Any]:
     """Return a machine's object for `--json`; all machines have the same keys."""
     machine, state, error = outcome.machine, outcome.result, outcome.error
-    result: dict[str, Any] = {
+    daemon = None if state is None else state.daemon
+    problem = error and {"code": error.code, "message": error.message, "hint": error.hint}
+    if state is not None and not state.healthy:
+        message = state.daemon.problem or f"the service is {state.daemon.service}"
+        problem = {"code": "not_well", "message": message, "hint": None}
+    return {
         "id": machine.id,
         "host": machine.host,
         "labels": dict(machine.labels),
         "reachable": error is None or error.code.is_after_login,
-        "version": None,
-        "package": None,
-        "service": None,
-        "answers": False,
-        "dataflows": [],
-        "error": None,
+        "version": daemon and daemon.version,
+        "package": state and state.package,
+        "service": daemon and daemon.service,
+        "answers": daemon is not None and daemon.answers,
+        "dataflows": [] if state is None else plain(state.dataflows),
+        "error": problem,
     }
-    if error is not None:
-        result["error"] = {"code": error.code, "message": error.message, "hint": error.hint}
-    if state is not None:
-        result["version"] = state.daemon.version
-        result["package"] = state.package
-        result["service"] = state.daemon.service
-        result["answers"] = state.daemon.answers
-        result["dataflows"] = plain(state.dataflows)
-        if not state.healthy:
-            message = state.daemon.problem or f"the service is {state.daemon.service}"
-            result["error"] = {"code": "not_well", "message": message, "hint": None}
-    return result

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dorad.terminal import visible
-from dorafleet.cli.arguments import port_option, state_option
+from dorafleet.cli.arguments import coordinator_options
 from dorafleet.cli.complete import robot_ids
 from dorafleet.cli.coordinator import connect, list_robots
 from dorafleet.cli.labels import find_robot
@@ -41,8 +41,7 @@ Exit code 0: all of them are connected. 1: some are not.
 @click.command(epilog=EPILOG)
 @click.argument("machine", nargs=-1, shell_complete=robot_ids)
 @click.option("--all", "everyone", is_flag=True, help="All machines that wait for this.")
-@state_option
-@port_option
+@coordinator_options
 def takeover(machine: Sequence[str], *, everyone: bool, state: Path, port: int) -> None:
     """Let MACHINE obey this coordinator, whatever term it has obeyed before."""
     from dorad.control.errors import ControlError

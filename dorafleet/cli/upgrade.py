@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dorad.cli.durations import Duration
-from dorafleet.cli.arguments import File, over_ssh
+from dorad.commandline.durations import Duration
+from dorafleet.cli.arguments import File, OverSsh, over_ssh
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dorafleet.cli.arguments import OverSsh
     from dorafleet.inventory.model import Machine
     from dorafleet.robot.upgrade import Result
-    from dorafleet.ssh.fanout import Outcome
+    from dorafleet.ssh.fanout import MachineOutcome
 
 EPILOG = """\b
 Examples:
@@ -75,9 +74,9 @@ def upgrade(
 ) -> int:
     """Upgrade dorad to PACKAGE on the machines in FILE, a few at a time."""
     from dorad.control.messages.releases import HealthRules
-    from dorafleet.cli.reporting import Reporter
+    from dorafleet.cli.progress import Reporter
+    from dorafleet.robot.batches import run_rolling
     from dorafleet.robot.package import read_package
-    from dorafleet.robot.rolling import run_rolling
     from dorafleet.robot.upgrade import Settings
     from dorafleet.robot.upgrade import upgrade as upgrade_robot
     from dorafleet.rollout.strategy import Strategy, problems
@@ -109,7 +108,7 @@ def upgrade(
                     on_sent=lambda count: reporter.sent(machine.id, count),
                 )
 
-        def report(outcome: Outcome[Result]) -> None:
+        def report(outcome: MachineOutcome[Result]) -> None:
             machine = outcome.machine.id
             if outcome.result is not None and outcome.result.ok:
                 reporter.done(machine, str(outcome.result))

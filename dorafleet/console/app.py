@@ -1,46 +1,37 @@
 """The console as a Textual app: its screens, its clock, and what goes to the server."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-import re
-import shlex
 import signal
 import time
 from collections import deque
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import ClassVar
 
-from textual.app import App
-from textual.events import Key
+from textual.await_complete import AwaitComplete
+from textual.binding import BindingType
+from textual.driver import Driver
+from textual.events import Event, Key
+from textual.filter import LineFilter
+from textual.screen import Screen
 
-from dorafleet.console import piping, themes
-from dorafleet.console.acting import Acting
-from dorafleet.console.frames import Frames, forget_closed_widgets
-from dorafleet.console.model.commands import shown
+from dorafleet.console import pipe, themes
+from dorafleet.console.actions import Actions
+from dorafleet.console.console import Console
+from dorafleet.console.frames import forget_closed_widgets
+from dorafleet.console.link.server import Server
+from dorafleet.console.model.commands import Action
 from dorafleet.console.model.places import ABOUT_DATAFLOWS, place_of, with_dataflow, words_about
+from dorafleet.console.model.targets import Target
+from dorafleet.console.options import ConsoleOptions
+from dorafleet.console.screens import open_screen
 from dorafleet.console.screens.base import ConsoleScreen
-from dorafleet.console.screens.registry import open_screen
-from dorafleet.console.screens.workingkeys import ROW_KEYS, ROWS_S, apart, in_order, lacks_rows
-from dorafleet.console.trail import Trail
+from dorafleet.console.screens.workingkeys import ROW_KEYS, ROWS_S, in_order, lacks_rows
 from dorafleet.console.view.glyphs import glyphs
 from dorafleet.console.widgets.confirm import Dialog
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import VisibleText
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
-
-    from textual.await_complete import AwaitComplete
-    from textual.binding import BindingType
-    from textual.driver import Driver
-    from textual.events import Event
-    from textual.filter import LineFilter
-
-    from dorafleet.console.link.server import Server
-    from dorafleet.console.model.filter import Filter
-    from dorafleet.console.model.targets import Target
-    from dorafleet.console.options import Options
 
 TICK_S = 0.1
 """Time between two looks whether something must be painted."""
@@ -54,19 +45,15 @@ ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 MAX_EARLY = 1000
 """Keys that wait for a screen."""
 
-FilterKey = tuple[str, tuple[str | None, ...]]
-"""The name of a screen, and its `subject`."""
-
-MAX_FILTERS = 100
-"""Filters that are kept; the next one displaces the oldest."""
-
-MAX_LISTED = 30
-"""Robots that a filter names."""
+MAX_OPEN = 30
+"""Screens that lie on each other; the next one replaces the last, until `esc` goes back to that."""
+MAX_REPLACED = 100
+"""Screens that were replaced and can be gone back to."""
 
 _log = logging.getLogger(__name__)
 
 
-class ConsoleApp(App[None]):
+class ConsoleApp(Console):
     """The console."""
 
     CSS_PATH = "console.tcss"
@@ -85,56 +72,55 @@ class ConsoleApp(App[None]):
     ]
 
     def __init__(
-        self, server: Server, options: Options, driver_class: type[Driver] | None = None
+        self,
+        server: Server,
+        options: ConsoleOptions,
+        driver_class: type[Driver] | None = None,
+        *,
+        typed: Sequence[Key] = (),
     ) -> None:
-        super().__init__(driver_class=driver_class, ansi_color=_ansi(options.theme))
-        self.server = server
-        self.options = options
-        self.filters: dict[FilterKey, Filter] = {}
+        """`typed` are keys from before this."""
+        super().__init__(server, options, driver_class)
+        self._typed = typed
         self.copied = ""
         """The command that was copied last."""
         # One, because Textual caches lines by their filters.
         self._visible_text = VisibleText(glyphs(ascii_only=options.ascii_only).more)
-        self.frames = Frames(self)
-        self.acting = Acting(self)
+        self.acting = Actions(self)
         self.trail = Trail(self)
         self._early: deque[Key] = deque()
         """Keys that wait until the screen or dialog is open that they are for."""
-        self._tasks: set[asyncio.Task[None]] = set()
         self._entered = False
         self._start = ""
         """The first screen, until the robots are known that it may be about."""
-        Painted.use_look(themes.Palette(options.theme), ascii_only=options.ascii_only)
         for theme in themes.textual_themes():
             self.register_theme(theme)
-        self.theme = f"console-{options.theme}"
+        self._take_look(options.theme)
         self.set_class(options.ascii_only, "-ascii")
-
-    @property
-    def server_title(self) -> str:
-        """What the first line calls the server."""
-        link = self.server.link
-        if self.server.host:
-            return self.server.host
-        if link.server.startswith("dorafleet"):
-            name = link.where.removeprefix("the coordinator at ").partition(" port ")[0]
-            return name or "coordinator"
-        rows = list(self.server.fleet.rows)
-        return rows[0] if len(rows) == 1 else (link.where or "no server")
-
-    @property
-    def limits(self) -> str:
-        """Why this operator can change nothing; empty if he can."""
-        if self.options.readonly:
-            return "readonly"
-        return "viewer" if self.server.link.role == "viewer" else ""
 
     def get_line_filters(self) -> Sequence[LineFilter]:
         """Let only visible text reach the terminal."""
         return [*super().get_line_filters(), self._visible_text]
 
+    def _take_look(self, theme: str) -> None:
+        Painted.use_look(themes.Palette(theme), ascii_only=self.options.ascii_only)
+        self.theme = f"console-{theme}"
+
+    def use_theme(self, name: str) -> None:
+        """Show everything in another theme."""
+        _log.debug("theme %s", name)
+        self.options = replace(self.options, theme=name)
+        self.ansi_color = name in themes.USES_TERMINAL_COLOURS
+        self._take_look(name)
+        self.frames.paint_all()
+        for screen in self.screen_stack:
+            for widget in screen.query("*"):
+                widget.refresh()
+
     def on_mount(self) -> None:
         """Connect, and open the first screen."""
+        for key in self._typed:
+            self.post_message(key)
         for number in ENDING_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, self._end_by, number)
         self.app_resume_signal.subscribe(self, lambda _: self.frames.restart())
@@ -153,6 +139,12 @@ class ConsoleApp(App[None]):
         _log.debug("ends by %s", number.name)
         self.exit(return_code=128 + number)
 
+    @property
+    def console_screen(self) -> ConsoleScreen | None:
+        """The screen that is shown, even under a dialog."""
+        screens = (each for each in reversed(self.screen_stack) if isinstance(each, ConsoleScreen))
+        return next(screens, None)
+
     async def on_unmount(self) -> None:
         """End the connection."""
         for number in ENDING_SIGNALS:
@@ -170,7 +162,7 @@ class ConsoleApp(App[None]):
         elif event.key == "ctrl+c":
             self.exit()  # in whatever is typed, too, which would copy
         elif len(self._early) < MAX_EARLY:
-            self._early.extend(apart(event))
+            self._early.append(event)
             await self._give_keys()
 
     async def _give_keys(self) -> None:
@@ -185,10 +177,21 @@ class ConsoleApp(App[None]):
             self._early.popleft()
             if isinstance(screen, ConsoleScreen):
                 screen.bars.on_key()
+                if self._does_nothing(screen, key):
+                    text = f"`{key.name}` does nothing here: ? shows all keys"
+                    screen.bars.report(text, "dim", 5.0, until_key=True)
+                    screen.repaint()
+                    continue
             if isinstance(screen, ConsoleScreen) and screen.typing:
                 screen.prompt.ending = key.key in ("enter", "escape")
             if not (isinstance(screen, Dialog) and screen.take(key)):
                 await super().on_event(key)
+
+    @staticmethod
+    def _does_nothing(screen: ConsoleScreen, key: Key) -> bool:
+        if screen.typing or screen.bars.too_small or key.key in ROW_KEYS:
+            return False
+        return key.key not in screen.active_bindings
 
     @property
     def _takes_keys(self) -> bool:
@@ -224,26 +227,10 @@ class ConsoleApp(App[None]):
         if (screen := self.console_screen) is not None:
             screen.tick()
 
-    @property
-    def console_screen(self) -> ConsoleScreen | None:
-        """The screen that is shown, even under a dialog."""
-        screens = (each for each in reversed(self.screen_stack) if isinstance(each, ConsoleScreen))
-        return next(screens, None)
-
-    def in_background(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something beside everything else, until it ends or the console does.
-
-        An exception ends the console with its traceback, as one of a key does.
-        """
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._on_end)
-        return task
-
-    def _on_end(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            self.call_later(task.result)
+    def on_keys_left_out(self) -> None:
+        """Say that a paste was too long."""
+        text = "keys came faster than anybody types, as from a paste: the rest of them is left out"
+        self.report(text, "warn")
 
     def on_frame_shown(self) -> None:
         """Take the terminal's answer."""
@@ -282,11 +269,6 @@ class ConsoleApp(App[None]):
             return
         self.open_about(place, words_about(place, [target, *more]))
 
-    def open_fleet(self, robots: Sequence[str]) -> None:
-        """Open the list of these robots."""
-        names = "|".join(re.escape(robot) for robot in robots[:MAX_LISTED])
-        self.go_to(f"fleet {shlex.quote(shlex.quote(f'robot~^({names})$'))}")
-
     def pop_screen(self) -> AwaitComplete:
         """Close the screen or dialog on top, and keep nothing of it."""
         closing = super().pop_screen()
@@ -316,13 +298,22 @@ class ConsoleApp(App[None]):
         screen = self.screen
         return isinstance(screen, ConsoleScreen) and screen.typing
 
-    def keep_filter(self, key: FilterKey, wanted: Filter) -> None:
-        """Keep a filter for when its screen is opened again."""
-        self.filters.pop(key, None)
-        if wanted:
-            self.filters[key] = wanted
-        if len(self.filters) > MAX_FILTERS:
-            del self.filters[next(iter(self.filters))]
+    def go_back(self) -> None:
+        """Close this screen, unless it is the first."""
+        self.trail.go_back()
+
+    def replace_screen(self, screen: Screen[None]) -> None:
+        """Open a screen instead of this one."""
+        assert isinstance(screen, ConsoleScreen)
+        self.trail.replace(screen)
+
+    def possible(self, targets: Sequence[Target]) -> list[Action]:
+        """Return what may be done to all of these targets."""
+        return self.acting.possible(targets)
+
+    def choose(self, targets: list[Target]) -> None:
+        """Let the operator choose an action, confirm it, and do it."""
+        self.acting.choose(targets)
 
     def copy_command(self, argv: Sequence[str]) -> None:
         """Show a command line, and offer it to the terminal's clipboard.
@@ -338,13 +329,6 @@ class ConsoleApp(App[None]):
             screen.bars.report(f"$ {self.copied}  {hint}", "key", COMMAND_S, until_key=True)
             screen.repaint()
 
-    def command_line(self, argv: Sequence[str]) -> str:
-        """Return a command line for the operator's shell, which asks the same server."""
-        if self.server.host:
-            return shown(["ssh", self.server.host, shown(argv)])
-        variables = (f"{name}={shlex.quote(value)} " for name, value in self.options.variables)
-        return "".join(variables) + shown(argv)
-
     def pipe(self, command: str, lines: Sequence[str]) -> None:
         """Give what is shown to a program, which has the terminal meanwhile."""
         if not command.strip():
@@ -352,13 +336,13 @@ class ConsoleApp(App[None]):
         _log.debug("pipe %d lines into %r", len(lines), command)
         text = "".join(f"{line.rstrip()}\n" for line in lines)
         if self.is_headless:
-            self.report(piping.how_it_ended(command, piping.run(command, text, quiet=True)), "dim")
+            self.report(pipe.how_it_ended(command, pipe.run(command, text, quiet=True)), "dim")
             return
-        with self.batch_update(), self.suspend(), piping.interrupts_ignored():
-            code = piping.run(command, text)
+        with self.batch_update(), self.suspend(), pipe.interrupts_ignored():
+            code = pipe.run(command, text)
         self.frames.restart()
         if code:
-            self.report(piping.how_it_ended(command, code), "warn")
+            self.report(pipe.how_it_ended(command, code), "warn")
 
     def report(self, text: str, style: str = "", seconds: float = 5.0) -> None:
         """Show a message for some seconds, even under a dialog."""
@@ -371,5 +355,47 @@ def _acts_on_nothing(screen: ConsoleScreen, key: Key) -> bool:
     return key.key in ROW_KEYS and not screen.typing and lacks_rows(screen)
 
 
-def _ansi(theme: str) -> bool:
-    return theme in themes.USES_TERMINAL_COLOURS
+class Trail:
+    """Opens screens, and goes back to those before them."""
+
+    def __init__(self, app: ConsoleApp) -> None:
+        self._app = app
+        self._last: ConsoleScreen | None = None
+        """The screen that was shown before the present one; if that is closed, one like it."""
+        self._replaced: deque[ConsoleScreen] = deque(maxlen=MAX_REPLACED)
+        """Those between the present one and what it lies on, as new ones that show the same."""
+
+    def open(self, screen: ConsoleScreen) -> None:
+        """Open a screen on top of this one."""
+        _log.debug("open %s", screen)
+        shown = self._app.console_screen
+        if shown is not None and len(self._app.screen_stack) > MAX_OPEN:
+            self._replaced.append(shown.anew())
+            self.replace(screen)
+        else:
+            self._last = shown
+            self._app.push_screen(screen)
+
+    def replace(self, screen: ConsoleScreen) -> None:
+        """Open a screen instead of this one."""
+        self._leave()
+        self._app.switch_screen(screen)
+        forget_closed_widgets()
+
+    def go_back(self) -> None:
+        """Close this screen, unless it is the first."""
+        if self._replaced:
+            self.replace(self._replaced.pop())
+        elif len(self._app.screen_stack) > 2:
+            self._leave()
+            self._app.pop_screen()
+
+    def _leave(self) -> None:
+        """Keep how to show the present screen again, but nothing of what it has read."""
+        shown = self._app.console_screen
+        self._last = None if shown is None else shown.anew()
+
+    def open_last(self) -> None:
+        """Open the screen again that was shown before this one."""
+        if self._last is not None:
+            self.open(self._last.anew())

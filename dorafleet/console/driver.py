@@ -8,19 +8,28 @@ the program as soon as it is asked to end; one that is gone, at once.
 
 from __future__ import annotations
 
+import re
 import select
 import signal
 import time
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
+from textual import constants
+from textual._xterm_parser import XTermParser
+from textual.drivers import linux_driver
 from textual.drivers.linux_driver import LinuxDriver
-from textual.events import CursorPosition
+from textual.events import CursorPosition, Key
 from textual.message import Message
 
+from dorafleet.console.model.pace import TypingPace
+from dorafleet.console.terminal import LateAnswers, cell_size
+from dorafleet.console.view.placeholders import USUAL_CELL
 from dorafleet.console.view.terse import ShownCells
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from textual.timer import Timer
 
     from dorafleet.console.frames import Frames
@@ -33,10 +42,65 @@ LAST_WRITES_S = 1.0
 """Seconds that it has to take what was written."""
 WATCH_S = 0.5
 """Time between two looks whether the terminal is still there."""
+TORN = ("[", "O")
+"""What follows `esc` in keys such as the arrows; the rest of one may come late."""
 
 
 class FrameShown(Message):
     """The terminal has answered."""
+
+
+class KeysLeftOut(Message):
+    """Keys came faster than anybody types them, and not all were taken."""
+
+
+MOVES = re.compile(r"\x1b\[\d+;\d+H")
+"""Moves the cursor, as each frame does; what sets a mode of the terminal does not."""
+
+
+class KeyParser(XTermParser):
+    """Keeps `esc` and the key that was typed next apart, which a slow line delivers as one.
+
+    Textual takes them for a key with alt, and drops `esc` before most characters. No key of the
+    console is typed with alt.
+    """
+
+    late: ClassVar[LateAnswers | None] = None
+    """Answers that had not come when the program began."""
+
+    def __init__(self, debug: bool = False) -> None:
+        super().__init__(debug)
+        self._fed_at = time.monotonic()
+
+    def feed(self, data: str) -> Iterable[Message]:
+        """Return the events of what the terminal sends."""
+        if self.late is not None and data:  # nothing is the end of all keys
+            self._fed_at = time.monotonic()
+            data = self.late.keys(data)
+            if not data:
+                return
+        yield from super().feed(data)
+
+    def tick(self) -> Iterable[Message]:
+        """Return the events of keys that were waiting for more."""
+        late, waited = self.late, time.monotonic() - self._fed_at
+        if late and waited >= constants.ESCAPE_DELAY and (held := late.given_up()):
+            yield from super().feed(held)
+        yield from super().tick()
+
+    def _sequence_to_key_events(self, sequence: str, alt: bool = False) -> Iterable[Key]:
+        if alt and sequence not in TORN:
+            yield Key("escape", "\x1b")
+        yield from super()._sequence_to_key_events(sequence)
+
+
+linux_driver.XTermParser = KeyParser  # type: ignore[attr-defined]
+
+
+def keys_of(text: str) -> list[Key]:
+    """Return the events of keys that a terminal has sent."""
+    parser = KeyParser()
+    return [each for each in (*parser.feed(text), *parser.tick()) if isinstance(each, Key)]
 
 
 def _ready(terminal: int, events: int) -> bool:
@@ -62,13 +126,14 @@ class PacedDriver(LinuxDriver):
         self._unanswered = 0
         self._watch: Timer | None = None
         self._shown = ShownCells()
+        self._typing = TypingPace()
         self._whole = 0
 
     def start_application_mode(self) -> None:
         """Take the terminal."""
         super().start_application_mode()  # type: ignore[no-untyped-call]
         self._unanswered, self._asks = 0, self.input_tty
-        self._shown.forget()
+        self._forget()
         self._watch = self._app.set_interval(WATCH_S, self._end_without_terminal)
 
     def stop_application_mode(self) -> None:
@@ -76,6 +141,8 @@ class PacedDriver(LinuxDriver):
         self._asks = False
         if self._watch is not None:
             self._watch.stop()
+        if self._writes and (ending := cast(Paced, self._app).frames.picture.end()):
+            super().write(ending)
         deadline = time.monotonic() + LAST_ANSWER_S
         while self._unanswered > 0 and time.monotonic() < deadline:
             time.sleep(0.01)  # the thread that reads keys takes them
@@ -101,16 +168,30 @@ class PacedDriver(LinuxDriver):
         if self._must_signal_resume:
             super()._sigcont_application()
 
+    @property
+    def _writes(self) -> bool:
+        """Whether the thread that writes has not ended, as it does when the terminal is gone."""
+        return self._writer_thread is not None and self._writer_thread.is_alive()
+
+    def _forget(self) -> None:
+        """Take nothing for shown."""
+        self._shown.forget()
+        picture = cast(Paced, self._app).frames.picture
+        picture.forget()
+        picture.cell = cell_size(self.fileno) or USUAL_CELL
+
     def write(self, data: str) -> None:
-        """Write to the terminal, unless it is gone: the thread that writes has ended then."""
-        if self._writer_thread is not None and self._writer_thread.is_alive():
-            frames = cast(Paced, self._app).frames
-            if self._whole != frames.whole:
-                self._whole = frames.whole
-                self._shown.forget()
-            if new := self._shown.new(data):
-                super().write(new)
-                self._wrote = True
+        """Write to the terminal, unless it is gone. A picture is part of the next frame."""
+        if not self._writes:
+            return
+        frames = cast(Paced, self._app).frames
+        if self._whole != frames.whole:
+            self._whole = frames.whole
+            self._forget()
+        sent = frames.picture.take() if MOVES.search(data) else ""
+        if new := sent + self._shown.new(data):
+            super().write(new)
+            self._wrote = True
 
     def flush(self) -> None:
         """End a frame."""
@@ -126,6 +207,10 @@ class PacedDriver(LinuxDriver):
 
     def process_message(self, message: Message) -> None:
         """Take answers to the question; pass everything else on."""
+        if isinstance(message, Key) and not self._typing.takes(time.monotonic()):
+            if self._typing.left_out > 1:
+                return
+            message = KeysLeftOut()
         if isinstance(message, CursorPosition):
             self._unanswered -= 1
             message = FrameShown()

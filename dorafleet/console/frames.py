@@ -6,6 +6,10 @@ import time
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
+from textual.strip import Strip
+
+from dorafleet.console import themes
+from dorafleet.console.images import TerminalPicture
 from dorafleet.console.model.pace import Pace
 
 if TYPE_CHECKING:
@@ -13,6 +17,7 @@ if TYPE_CHECKING:
 
     from textual.app import App
     from textual.screen import Screen
+    from textual.timer import Timer
 
 MIN_WAIT_S = 0.01
 """Shortest time between two looks whether a frame may be sent."""
@@ -21,12 +26,16 @@ BLOCKED_S = 0.2
 
 
 def forget_closed_widgets() -> None:
-    """Free the painted lines of closed widgets.
+    """Free the painted lines of closed widgets, and the styles of their pictures.
 
     Textual caches two colours by the widget that they are for, and so keeps the last thousand
-    widgets, with all their lines.
+    widgets, with all their lines. It also keeps the codes of 16,384 styles: a picture has thousands
+    that no other one has.
     """
-    # The cache is not part of Textual's API. A version without it needs no more than memory.
+    themes.forget_pixels()
+    # The caches are not part of Textual's API. A version without one needs no more than memory.
+    with suppress(AttributeError):
+        Strip.render_ansi.cache_clear()
     with suppress(ImportError, AttributeError):
         from textual._styles_cache import StylesCache
 
@@ -41,10 +50,14 @@ class Frames:
         self._pace = Pace()
         self._hold: ExitStack | None = None
         """Open while a frame is under way: changes are collected."""
+        self._timer: Timer | None = None
+        """Runs until the next look, while a frame is under way."""
         self._sent_at = 0.0
         self._blocked: Callable[[], bool] = lambda: False
         self.took_s = 0.0
         """Seconds that the terminal took for the last frame."""
+        self.picture = TerminalPicture()
+        """The picture that is sent with a frame."""
         self.whole = 0
         """Grows when nothing may be taken for shown."""
         self._paint_all = False
@@ -67,6 +80,7 @@ class Frames:
         """Take the terminal's answer."""
         self._pace.answered()
         self.took_s = time.monotonic() - self._sent_at
+        self.picture.shown(self.took_s)
         self._wait()
 
     def paint_all(self) -> None:
@@ -83,13 +97,16 @@ class Frames:
 
     def _wait(self) -> None:
         now = time.monotonic()
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
         if self._hold is None:
             return
         if not self._pace.may_send(now):
-            self._app.set_timer(max(MIN_WAIT_S, self._pace.due() - now), self._wait)
+            self._timer = self._app.set_timer(max(MIN_WAIT_S, self._pace.due() - now), self._wait)
         elif self._blocked():
             # More would fill Textual's queue, and then stop the whole program.
-            self._app.set_timer(BLOCKED_S, self._wait)
+            self._timer = self._app.set_timer(BLOCKED_S, self._wait)
         else:
             self.release()
 

@@ -1,32 +1,30 @@
 """How the console behaves: what its options say, and what its terminal can show."""
 
-from __future__ import annotations
-
 import locale
 import shlex
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dorad.control.choosing import server_variables
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class ConsoleOptions:
     """How the console behaves."""
 
     readonly: bool = False
     """Offer no command that changes anything."""
     ascii_only: bool = False
     theme: str = "dark"
+    """`auto` is dark or light, as the background of the terminal."""
     start: str = "fleet"
     """The first screen, as after `:`."""
     interval: float = 1.0
     """Seconds between two measurements of nodes and edges."""
     variables: tuple[tuple[str, str], ...] = ()
     """Variables that name the server, which options may have set: for copied commands."""
+    pixels: bool = False
+    """Whether the terminal shows pictures in pixels."""
 
 
 def options_for(
@@ -39,18 +37,19 @@ def options_for(
     robot: str | None = None,
     interval: float = 1.0,
     encoding: str | None = None,
-) -> Options:
+) -> ConsoleOptions:
     """Return how the console behaves on this terminal. `encoding` is that of the terminal.
 
     Without UTF-8 only ASCII is shown; with NO_COLOR there is no colour; a terminal of 16 colours
-    gets these.
+    gets these, one of more a theme that fits its background.
     """
     encoding = encoding or locale.getencoding()
     plain = ascii_only or encoding.lower().replace("-", "") not in ("utf8", "utf_8")
     if theme is None:
         rich = environment.get("COLORTERM") in ("truecolor", "24bit")
-        rich = rich or "256color" in environment.get("TERM", "")
-        theme = "mono" if environment.get("NO_COLOR") else "dark" if rich else "ansi"
+        term = environment.get("TERM", "")
+        rich = rich or "256color" in term or term in ("xterm-kitty", "xterm-ghostty")
+        theme = "mono" if environment.get("NO_COLOR") else "auto" if rich else "ansi"
     if robot is not None:
         start = f"{start} {shlex.quote(robot)}"
-    return Options(readonly, plain, theme, start, interval, server_variables(environment))
+    return ConsoleOptions(readonly, plain, theme, start, interval, server_variables(environment))

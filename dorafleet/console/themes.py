@@ -1,14 +1,11 @@
 """Themes: which colours the named styles have, and Textual's own colours beside them."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from functools import lru_cache
 
-from typing import TYPE_CHECKING
-
+from rich.color import Color
 from rich.style import Style
 from textual.theme import Theme
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _DARK = {
     "fail": "bold #ff6b6b",
@@ -29,6 +26,7 @@ _DARK = {
     "line2": "#7ec77e",
     "line3": "#ffc14d",
     "line4": "#c792ea",
+    "found": "bold reverse",
     "cursor": "on #2d333b",
     "bar": "on #1c2128",
 }
@@ -88,6 +86,7 @@ _ANSI = {
     "line2": "green",
     "line3": "yellow",
     "line4": "magenta",
+    "found": "bold reverse",
     "cursor": "reverse",
     "bar": "",
 }
@@ -103,6 +102,7 @@ _MONO = dict.fromkeys(_ANSI, "") | {
     "title": "bold",
     "key": "bold",
     "rule": "dim",
+    "found": "bold reverse",
     "cursor": "reverse",
 }
 
@@ -114,6 +114,10 @@ _TABLES: Mapping[str, Mapping[str, str]] = {
     "mono": _MONO,
 }
 
+PICTURE = "picture "
+_PICTURE = Style.from_meta({"picture": True})
+
+NAMES = tuple(_TABLES)
 USES_TERMINAL_COLOURS = ("ansi", "mono")
 """Themes whose background is that of the terminal."""
 
@@ -127,10 +131,34 @@ class Palette:
         self._none = Style()
 
     def __getitem__(self, name: str) -> Style:
-        """Return a style; `#rrggbb` and `#rrggbb on #rrggbb` are colours of a picture."""
+        """Return a style.
+
+        `#rrggbb` and `#rrggbb on #rrggbb` are colours of a picture, `picture #rrggbb` is that of
+        cells which show the picture with this number.
+        """
         if name.startswith("#"):
-            return Style.parse(name)
+            return _pixels(name)
+        if name.startswith(PICTURE):
+            return _pixels(name.removeprefix(PICTURE)) + _PICTURE
         return self._styles.get(name, self._none)
+
+
+@lru_cache(1 << 14)
+def _pixels(name: str) -> Style:
+    """Return the style of two pixels. A picture has thousands: `Style.parse` would be too slow."""
+    upper, _, lower = name.partition(" on ")
+    text, ground = (Color.from_rgb(*bytes.fromhex(each[1:])) for each in (upper, lower or upper))
+    return Style.from_color(text, ground if lower else None)
+
+
+def is_picture(style: Style | None) -> bool:
+    """Return True for the style of cells that show a picture in pixels."""
+    return style is not None and bool(style.meta.get("picture"))
+
+
+def forget_pixels() -> None:
+    """Free the styles of pixels."""
+    _pixels.cache_clear()
 
 
 def textual_themes() -> list[Theme]:

@@ -1,33 +1,27 @@
 """Who connects: a robot or an operator by a certificate, a client by a token."""
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import logging
 import os
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple, NoReturn
 from weakref import WeakKeyDictionary
 
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request as HttpRequest
 from websockets.protocol import State
 
 from dorad.control.errors import ControlError
-from dorad.control.peer import Peer
-from dorad.control.tls import GRACE_S, certificate_of, judge
-from dorafleet.coordinator.grants import EnrolmentRecord
+from dorad.control.incidentfiles import INCIDENTS_PATH
+from dorad.control.messages.agent import FILES_PATH
+from dorad.control.peer import Peer, PeerRole
+from dorad.control.tls import GRACE_S, Certificate, Kind, certificate_of, judge
+from dorafleet.ca.authority import Authority
+from dorafleet.coordinator.grants import EnrolmentRecord, Grants
 from dorafleet.coordinator.robot import unknown_robot
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-
-    from websockets.asyncio.server import ServerConnection
-    from websockets.http11 import Request as HttpRequest
-
-    from dorad.control.peer import PeerRole
-    from dorad.control.tls import Certificate, Kind
-    from dorafleet.ca.authority import Authority
-    from dorafleet.coordinator.grants import Grants
+from dorafleet.coordinator.uploadmessages import COPIES_PATH
 
 AGENT_PATH = "/agent"
 """Where only robots connect."""
@@ -38,6 +32,13 @@ CHECK_S = 1.0
 REPORT_S = 1.0
 """Minimum seconds between two refusals in the log."""
 
+_OWN_PATHS: Mapping[str, PeerRole] = {
+    AGENT_PATH: "robot",
+    FILES_PATH: "robot",
+    INCIDENTS_PATH: "robot",
+    COPIES_PATH: "coordinator",
+}
+"""Who alone may connect at a path, and at no other one."""
 _BEARER = "Bearer "
 _MAX_TOKEN = 256
 
@@ -64,7 +65,7 @@ class Access:
         robots: Collection[str],
         admitted: Callable[[Any], object],
     ) -> None:
-        """`token` is that of the coordinator's user; `robots` are the ids in the cluster file.
+        """`token` is that of the coordinator's user; `robots` are the ids of the fleet.
 
         `admitted` is called with the address of every peer that is admitted.
         """
@@ -159,8 +160,6 @@ class Access:
     def _owner(self, certificate: Certificate) -> Peer:
         """Return the owner of a certificate that the fleet's authority has signed."""
         identity = certificate.identity
-        if identity.kind == "coordinator":
-            raise ControlError("refused", "a coordinator cannot be a client of another one")
         if self._grants.is_revoked(certificate):
             raise ControlError(
                 "refused",
@@ -172,7 +171,7 @@ class Access:
         validity = judge(certificate.not_before, certificate.not_after, self._grants.clock())
         # A robot whose certificate has expired is admitted for its renewal only.
         if validity.verdict == "too-old" or (
-            validity.verdict == "expired" and identity.kind == "operator"
+            validity.verdict == "expired" and identity.kind != "robot"
         ):
             raise ControlError(
                 "refused",
@@ -180,16 +179,17 @@ class Access:
                 f"{'1 day' if validity.days == 1 else f'{validity.days} days'} ago",
                 _how_to_renew(certificate),
             )
-        return _peer(identity.name, identity.role or "robot", certificate)
+        role = "coordinator" if identity.kind == "coordinator" else identity.role or "robot"
+        return _peer(identity.name, role, certificate)
 
     def _bearer(self, token: str) -> Peer:
         # The library keeps bytes that are not ASCII as surrogates.
         if hmac.compare_digest(token.encode("utf-8", "surrogateescape"), self._token.encode()):
             return _peer("admin", "admin")
-        found = self._grants.token(token)
-        if found is None:
+        known = self._grants.token(token)
+        if known is None:
             raise _no_token("the token is wrong")
-        name, record = found
+        name, record = known
         if record.expires < self._grants.clock():
             raise ControlError("refused", f"the token of `{name}` has expired", "make a new one")
         if isinstance(record, EnrolmentRecord):
@@ -230,10 +230,12 @@ def _peer(name: str, role: PeerRole, certificate: Certificate | None = None) -> 
 
 
 def _check_path(peer: Peer, path: str) -> None:
-    if peer.role == "robot" and path != AGENT_PATH:
-        raise ControlError("refused", f"robot `{peer.name}` may connect at `{AGENT_PATH}` only")
-    if peer.role != "robot" and path == AGENT_PATH:
-        raise ControlError("refused", f"`{AGENT_PATH}` is for robots that have a certificate")
+    whose = _OWN_PATHS.get(path, "")
+    if peer.role in _OWN_PATHS.values() and peer.role != whose:
+        own = next(each for each, role in _OWN_PATHS.items() if role == peer.role)
+        raise ControlError("refused", f"{peer.role} `{peer.name}` may connect at `{own}` only")
+    if whose and peer.role != whose:
+        raise ControlError("refused", f"`{path}` is for {whose}s that have a certificate")
 
 
 def _no_token(message: str) -> ControlError:

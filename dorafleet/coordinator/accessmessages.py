@@ -1,8 +1,8 @@
 """What clients and a coordinator send each other about certificates, tokens and revocations."""
 
-from __future__ import annotations
-
 from typing import Literal
+
+from msgspec import field
 
 from dorad.control.messages import CallMethod, Nothing, Struct
 from dorad.control.tls import Role
@@ -119,25 +119,40 @@ class AuthorityFinished(Struct):
     """Those whose certificates are refused now."""
 
 
+class AuthorityCancelled(Struct):
+    """A hand-over that was cancelled."""
+
+    fingerprint: str
+    """Of the authority that stays."""
+    robots: list[str]
+    """Those that still trust the other one: they are told when they connect."""
+    operators: list[str]
+    """Those who got a certificate of the other one, which is refused now."""
+
+
 class AuthorityStatus(Struct):
     """The authority of the fleet, and its last hand-over; without one, the texts are empty."""
 
     fingerprint: str
     """SHA-256 of the certificate of the authority that the coordinator shows."""
-    previous: str
+    previous: str = ""
     """That of the authority that hands over, and `next` that of the one that follows."""
-    next: str
-    begun: float | None
-    ends: float | None
+    next: str = ""
+    begun: float | None = None
+    ends: float | None = None
     """When it ends by itself."""
-    finished: float | None
+    finished: float | None = None
     """When it ended; null until then."""
-    waiting: list[str]
+    cancelled: float | None = None
+    """When it was cancelled instead."""
+    waiting: list[str] = field(default_factory=list)
     """Enrolled robots that do not trust the new authority yet."""
-    old: list[str]
+    old: list[str] = field(default_factory=list)
     """Enrolled robots without a certificate of the new authority."""
-    operators: list[str]
-    """Operators without one."""
+    operators: list[str] = field(default_factory=list)
+    """Operators without one; after it was cancelled, those with one, which is refused."""
+    trusting: list[str] = field(default_factory=list)
+    """Enrolled robots that still trust the new authority after it was cancelled."""
 
 
 ENROL_TOKEN = CallMethod(
@@ -172,4 +187,11 @@ AUTHORITY_FINISH = CallMethod(
     AuthorityFinished,
     "End a hand-over: only the new authority is trusted.",
     seconds=lambda params: 60.0 if params.force else 0.0,
+)
+AUTHORITY_CANCEL = CallMethod(
+    "authority.cancel",
+    "admin",
+    Nothing,
+    AuthorityCancelled,
+    "Cancel a hand-over: only the old authority is trusted.",
 )

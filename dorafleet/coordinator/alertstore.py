@@ -5,24 +5,18 @@ that are over, `robot-states` since when each robot is in its state. They are me
 only an acknowledgement has a record in the audit.
 """
 
-from __future__ import annotations
-
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from dorad.control.alertbook import StoredAlert, identity
 from dorad.control.messages import PastAlert
-from dorad.problems import ProblemError
-from dorafleet.coordinator.stored import read
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-
-    from dorafleet.coordinator.writing import Writer
-    from dorafleet.store.model import Store
+from dorafleet.coordinator.storerecords import read
+from dorafleet.coordinator.writer import MeasuredWriter, Writer, transactions
+from dorafleet.store.model import Store
 
 PREFIX = "alerts/"
 PAST = "past-alerts"
@@ -35,10 +29,6 @@ PAST_S = 10.0
 """The same for all those that are over, and for the states of robots."""
 MAX_KEPT = 20
 """Alerts of one robot that are stored, those that are acknowledged and the worst first."""
-CHUNK = 256 << 10
-"""Bytes of one transaction, approximately."""
-MAX_ROBOTS = 50
-"""Robots in one transaction."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,29 +50,38 @@ class AlertStore:
         self._states: Mapping[str, tuple[str, float]] = {}
         """The stored ones."""
         self._states_due = 0.0
-        self._failed = False
+        self._measured = MeasuredWriter(
+            writer, "alerts are not stored, and a restart would lose them"
+        )
 
     @property
     def robots(self) -> Collection[str]:
         """The robots that have ever connected."""
         return self._kept.keys()
 
+    def forget_robot(self, robot: str) -> None:
+        """Forget a robot whose key was deleted."""
+        self._kept.pop(robot, None)
+        self._written.pop(robot, None)
+        # The newest one that is over may have been of it: the list is written again.
+        self._past = ()
+
     async def load(self) -> dict[str, list[StoredAlert]]:
         """Return the alerts of the previous coordinator, by robot. Raises StoreError."""
-        found: dict[str, list[StoredAlert]] = {}
+        by_robot: dict[str, list[StoredAlert]] = {}
         for entry, alerts in await read(self._store, PREFIX, list[StoredAlert]):
             robot = entry.key.removeprefix(PREFIX)
             self._kept[robot] = identity(alerts)
-            found[robot] = alerts
-        _log.debug("%d alerts of %d robots", sum(map(len, found.values())), len(found))
-        return found
+            by_robot[robot] = alerts
+        _log.debug("%d alerts of %d robots", sum(map(len, by_robot.values())), len(by_robot))
+        return by_robot
 
     async def load_past(self) -> list[PastAlert]:
         """Return the alerts that were over, the newest first. Raises StoreError."""
         stored = dict(await read(self._store, PAST, list[PastAlert]))
-        found = next((alerts for entry, alerts in stored.items() if entry.key == PAST), [])
-        self._past = found[:1]
-        return found
+        past = next((alerts for entry, alerts in stored.items() if entry.key == PAST), [])
+        self._past = past[:1]
+        return past
 
     async def keep_past(self, alerts: Sequence[PastAlert]) -> None:
         """Store the alerts that are over, the newest first, if there are new ones.
@@ -92,22 +91,22 @@ class AlertStore:
         now = time.monotonic()
         if list(alerts[:1]) != list(self._past) and now >= self._past_due:
             self._past_due = now + PAST_S
-            if await self._put({PAST: msgspec.json.encode(alerts)}):
+            if await self._measured.put({PAST: msgspec.json.encode(alerts)}):
                 self._past = alerts[:1]
 
     async def load_states(self) -> dict[str, tuple[str, float]]:
         """Return the last state of each robot and when it began. Raises StoreError."""
         stored = dict(await read(self._store, STATES, dict[str, tuple[str, float]]))
-        found = next((states for entry, states in stored.items() if entry.key == STATES), {})
-        self._states = dict(found)
-        return found
+        latest = next((states for entry, states in stored.items() if entry.key == STATES), {})
+        self._states = dict(latest)
+        return latest
 
     async def keep_states(self, states: Mapping[str, tuple[str, float]]) -> None:
         """Store the state of each robot and when it began, every ten seconds at most."""
         now = time.monotonic()
         if states != self._states and now >= self._states_due:
             self._states_due = now + PAST_S
-            if await self._put({STATES: msgspec.json.encode(states)}):
+            if await self._measured.put({STATES: msgspec.json.encode(states)}):
                 self._states = dict(states)
 
     async def keep_acknowledged(
@@ -149,7 +148,7 @@ class AlertStore:
             return
         self._due = time.monotonic() + EVERY_S
         for puts in _chunks(changed):
-            if not await self._put(puts):
+            if not await self._measured.put(puts):
                 return
             self._stored(puts, changed)
 
@@ -158,18 +157,6 @@ class AlertStore:
         robots = [key.removeprefix(PREFIX) for key in puts]
         self._kept.update((each, identity(alerts[each])) for each in robots)
         self._written.update(dict.fromkeys(robots, time.monotonic()))
-
-    async def _put(self, puts: Mapping[str, bytes]) -> bool:
-        """Write to the store; return False if it fails, which is reported once."""
-        try:
-            await self._writer.keep(puts)
-        except ProblemError as error:
-            if not self._failed:
-                _log.warning("alerts are not stored, and a restart would lose them: %s", error)
-            self._failed = True
-            return False
-        self._failed = False
-        return True
 
 
 def _worst(alerts: Sequence[StoredAlert]) -> list[StoredAlert]:
@@ -180,14 +167,4 @@ def _worst(alerts: Sequence[StoredAlert]) -> list[StoredAlert]:
 
 def _chunks(changed: Mapping[str, Sequence[StoredAlert]]) -> Iterator[dict[str, bytes]]:
     """Yield what each transaction puts."""
-    puts: dict[str, bytes] = {}
-    size = 0
-    for robot, alerts in changed.items():
-        value = msgspec.json.encode(alerts)
-        if puts and (size + len(value) > CHUNK or len(puts) >= MAX_ROBOTS):
-            yield puts
-            puts, size = {}, 0
-        puts[f"{PREFIX}{robot}"] = value
-        size += len(value)
-    if puts:
-        yield puts
+    return transactions((PREFIX + each, msgspec.json.encode(changed[each])) for each in changed)

@@ -9,15 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from dorad.problems import ProblemError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from dorafleet.store.model import Store
+from dorafleet.store.model import Store
 
 PREFIX = "audit/"
 HEAD = "audit-head"
@@ -49,10 +45,10 @@ class Head:
     @classmethod
     def parse(cls, text: str) -> Head:
         """Return the head that `str()` wrote. Raises ValueError."""
-        found = _TEXT.fullmatch(text)
-        if found is None:
+        match = _TEXT.fullmatch(text)
+        if match is None:
             raise ValueError(f"`{text}` is not a head of an audit, such as `7:` and 64 digits")
-        return cls(int(found[1]), found[2])
+        return cls(int(match[1]), match[2])
 
     def followed_by(self, record: bytes) -> Head:
         """Return the head of the chain with one more record."""

@@ -5,18 +5,18 @@ authority would be refused by all robots, so it does not start. While the author
 another one, the store has that fingerprint, too.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
 from dorad.control.errors import ControlError
 from dorafleet.ca.authority import SHORT, Authority, find_folder, fingerprint_in, open_authority
 from dorafleet.ca.handover import (
+    CANCELLED,
     FINISHED,
     STARTED,
     Successor,
@@ -24,13 +24,8 @@ from dorafleet.ca.handover import (
     open_successor,
     successor_of,
 )
-from dorafleet.coordinator.stored import read
-from dorafleet.store.model import Transaction
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dorafleet.store.model import Store, Term
+from dorafleet.coordinator.storerecords import read
+from dorafleet.store.model import Store, Term, Transaction
 
 KEY = "authority"
 HAND_OVER = "hand-over"
@@ -49,11 +44,13 @@ class HandOverRecord(msgspec.Struct, frozen=True):
     ends: float
     finished: float = 0.0
     """When the previous authority was dropped; 0 until then."""
+    cancelled: float = 0.0
+    """When the next authority was dropped instead; 0 if it was not."""
 
     @property
     def open(self) -> bool:
-        """Whether robots trust both authorities."""
-        return not self.finished
+        """Whether robots are to trust both authorities."""
+        return not self.finished and not self.cancelled
 
 
 class Authorities(NamedTuple):
@@ -66,17 +63,18 @@ class Authorities(NamedTuple):
     """Of the hand-over in `record`: to it, or once that is finished to `current`."""
 
 
-async def check_authority(store: Store, folder: Path) -> None:
-    """Check that the folder has the fleet's authority, if the fleet has one yet.
+async def check_authority(store: Store, folder: Path) -> Authorities | None:
+    """Return the fleet's authority, which the folder must have; None for a fleet without one yet.
 
     Raises:
         ControlError: the folder has another one, or none.
         StoreError: the store cannot be read.
     """
     fingerprint = await _known(store)
-    if fingerprint is not None:
-        record = await read_hand_over(store)
-        await asyncio.to_thread(_open_known, folder, fingerprint, record)
+    if fingerprint is None:
+        return None
+    record = await read_hand_over(store)
+    return await asyncio.to_thread(_open_known, folder, fingerprint, record)
 
 
 async def load_authorities(
@@ -97,24 +95,24 @@ async def load_authorities(
     if fingerprint is None:
         current = await asyncio.to_thread(open_authority, folder)
         fingerprint, record = current.fingerprint, None
-    found = await asyncio.to_thread(_open_known, folder, fingerprint, record)
+    known = await asyncio.to_thread(_open_known, folder, fingerprint, record)
     if (await _known(store), await read_hand_over(store)) != (
-        found.current.fingerprint,
-        found.record,
+        known.current.fingerprint,
+        known.record,
     ):
-        puts = {KEY: found.current.fingerprint.encode()}
-        if found.record is not None:
-            puts[HAND_OVER] = msgspec.json.encode(found.record)
-        deletes = () if found.record is not None else (HAND_OVER,)
+        puts = {KEY: known.current.fingerprint.encode()}
+        if known.record is not None:
+            puts[HAND_OVER] = msgspec.json.encode(known.record)
+        deletes = () if known.record is not None else (HAND_OVER,)
         await store.commit(Transaction(term.compares, puts, deletes))
-    _log.info("the fleet's authority has the fingerprint %s", found.current.fingerprint)
-    return found
+    _log.info("the fleet's authority has the fingerprint %s", known.current.fingerprint)
+    return known
 
 
 async def read_hand_over(store: Store) -> HandOverRecord | None:
     """Return the last hand-over, None if there was none. Raises StoreError."""
-    found = await read(store, HAND_OVER, HandOverRecord)
-    return next((record for entry, record in found if entry.key == HAND_OVER), None)
+    entries = await read(store, HAND_OVER, HandOverRecord)
+    return next((record for entry, record in entries if entry.key == HAND_OVER), None)
 
 
 async def _known(store: Store) -> str | None:
@@ -142,7 +140,7 @@ def _open_known(folder: Path, fingerprint: str, record: HandOverRecord | None) -
                 folder, Authorities(current, record, open_successor(folder, old, record.next, 0))
             )
         return _followed(folder, Authorities(current, record))
-    if record is not None and record.open and record.previous == current.fingerprint:
+    if record is not None and not record.finished and record.previous == current.fingerprint:
         successor = open_successor(folder, current, record.next, 0)
         return _followed(folder, Authorities(current, record, successor))
     return _followed(folder, Authorities(current))
@@ -154,8 +152,14 @@ def _followed(folder: Path, known: Authorities) -> Authorities:
     if place is None or not (has(place, STARTED) or has(place, FINISHED)):
         return known
     wanted = fingerprint_in(place)
+    if known.record is not None and known.record.cancelled and known.record.next == wanted:
+        return known
     successor = open_successor(folder, known.current, wanted, 0)
     record = HandOverRecord(known.current.fingerprint, wanted, successor.begun, successor.ends)
+    if has(place, CANCELLED):
+        _log.warning("the store does not know that the hand-over to %.16s was cancelled", wanted)
+        cancelled = msgspec.structs.replace(record, cancelled=time.time())
+        return Authorities(known.current, cancelled, successor)
     if not has(place, FINISHED):
         if known.record is None or not known.record.open:
             _log.warning("the store does not know of the hand-over to %.16s: it goes on", wanted)

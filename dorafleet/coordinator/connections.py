@@ -1,15 +1,15 @@
 """The connections of robots' agents: who attaches, what they report, when one is silent."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
+from websockets.asyncio.server import ServerConnection
 
 from dorad import __version__
 from dorad.control.asyncclient import AsyncClient
@@ -21,11 +21,16 @@ from dorad.control.messages.agent import (
     AgentWatch,
     Attach,
     Attached,
+    Remember,
 )
+from dorad.control.peer import Peer
 from dorad.control.shortening import short_release, short_share
 from dorad.control.target import Accepted
 from dorad.jitter import between
 from dorad.problems import ProblemError
+from dorafleet.coordinator.auditmemories import AuditMemories
+from dorafleet.coordinator.findings import SKEW_S
+from dorafleet.coordinator.handover import HandOvers
 from dorafleet.coordinator.place import (
     Origin,
     former_after,
@@ -34,8 +39,8 @@ from dorafleet.coordinator.place import (
     was_first,
     with_clone,
 )
-from dorafleet.coordinator.probing import Probe, Skew, skew_of
-from dorafleet.coordinator.renewing import Renewal
+from dorafleet.coordinator.probe import Probe, Skew, skew_of
+from dorafleet.coordinator.renewal import Renewal, Sign
 from dorafleet.coordinator.reports import (
     MAX_NAME,
     MAX_USUAL,
@@ -44,20 +49,8 @@ from dorafleet.coordinator.reports import (
     check_report,
     sizes_after,
 )
-from dorafleet.coordinator.robot import MAX_REASON, SKEW_S
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from websockets.asyncio.server import ServerConnection
-
-    from dorad.control.messages.agent import Remember
-    from dorad.control.peer import Peer
-    from dorafleet.coordinator.handover import HandOvers
-    from dorafleet.coordinator.memories import Memories
-    from dorafleet.coordinator.renewing import Sign
-    from dorafleet.coordinator.robot import Robot
-    from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.robot import MAX_REASON, Robot, unknown_robot
+from dorafleet.coordinator.robots import Robots
 
 SLOTS = 64
 """Robots that attach at the same time; the others wait. Each has one slot at most."""
@@ -113,7 +106,7 @@ class Connections:
         robots: Robots,
         attach: Callable[[Robot], Attach],
         on_attached: Callable[[Robot, Attach, Attached], Awaitable[None]],
-        memories: Memories,
+        memories: AuditMemories,
         sign: Sign | None = None,
         hand_overs: HandOvers | None = None,
     ) -> None:
@@ -147,8 +140,8 @@ class Connections:
         """Use the connection of a robot's agent until it ends."""
         robot = self._robots.find(peer.name)
         if robot is None:
-            _log.warning("refused the agent of `%s`: it is not in the cluster file", peer.name)
-            await connection.close(1008, "not in the cluster file")
+            _log.warning("refused the agent of `%s`: it is not in the fleet", peer.name)
+            await connection.close(1008, "not in the fleet")
             return
         client = AsyncClient(
             Accepted(connection, robot.id, robot.pace),
@@ -229,6 +222,8 @@ class Connections:
         origin = _origin(connection, attached)
         try:
             async with asyncio.timeout(ATTACH_S), robot.attaching:
+                if self._robots.find(robot.id) is not robot:
+                    raise unknown_robot(robot.id, self._robots.machines)  # removed meanwhile
                 if await self._has_place(robot, origin):
                     await self._on_attached(robot, answer.attach, attached)
                     robot.former = former_after(robot.former, robot.origin, origin)
@@ -290,10 +285,7 @@ class Connections:
         robot.shares = {share.dataflow: share for share in attached.shares}
         robot.releases = {each.dataflow: each for each in attached.releases}
         robot.secrets = attached.secrets
-        robot.stored.clear()
-        robot.ordered.clear()
-        robot.newer.clear()
-        robot.undelivered.clear()
+        robot.answers = {}
         robot.reason, robot.was_refused, robot.daemon = "", False, ""
         self._saw(robot)
         self._measured(robot, skew)
@@ -331,9 +323,9 @@ class Connections:
                     await renewal.when_due()
                     if self._memories.lacks_revocations(robot):
                         probe.soon()
-                    found = await probe.when_due()
-                    if found is not None and robot.client is client:
-                        await self._probed(robot, *found)
+                    answer = await probe.when_due()
+                    if answer is not None and robot.client is client:
+                        await self._probed(robot, *answer)
                     # A robot that sends too fast is delayed, and cut off if too much waits.
                     await asyncio.sleep(PACE_S)
         except TimeoutError:
@@ -353,8 +345,11 @@ class Connections:
             bool(report.shares or report.removed or report.releases)
             or robot.daemon != report.daemon[:MAX_REASON]
             or robot.reported != reported
+            or report.accepts not in (None, robot.accepts)
         )
         robot.reported = reported
+        if report.accepts is not None and robot.attached is not None:
+            robot.attached = replace(robot.attached, accepts=report.accepts)
         robot.daemon = report.daemon[:MAX_REASON]
         robot.room = report.room
         for share in report.shares:
@@ -371,7 +366,7 @@ class Connections:
         for name in report.removed:
             robot.sizes.pop(("share", name), None)
             robot.shares.pop(name, None)
-            robot.stored.pop(name, None)
+            robot.answers.pop(name, None)
         if is_changed:
             self._robots.changed(robot)
 

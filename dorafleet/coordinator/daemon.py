@@ -1,23 +1,19 @@
 """The methods `daemon.…`: the state and the end of the coordinator, for `dora`."""
 
-from __future__ import annotations
-
 import os
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.session import HandlerTable
+from dorad.control.session import Call, handles
+from dorafleet.coordinator.dataflows import DataflowMethods
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.overview import FleetOverview
+from dorafleet.coordinator.robots import Robots
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.control.server import Call
-    from dorafleet.coordinator.dataflows import DataflowMethods
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.robots import Robots
+MAX_NOTICES = 200
 
 
 class DaemonMethods:
@@ -28,33 +24,30 @@ class DaemonMethods:
         fleet: Fleet,
         robots: Robots,
         dataflows: DataflowMethods,
+        overview: FleetOverview,
         end: Callable[[], None],
     ) -> None:
         """`end` lets the coordinator end."""
         self._fleet = fleet
         self._robots = robots
         self._dataflows = dataflows
+        self._overview = overview
         self._end = end
         self._started_at = time.time()
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(m.DAEMON_STATUS, self.status)
-        table.call(m.DAEMON_SHUTDOWN, self.shutdown)
-        return table
-
+    @handles(m.DAEMON_STATUS)
     async def status(self, _call: Call, _params: m.Nothing) -> m.DaemonStatus:
         """Return the state of the coordinator; `nodes` are those that have a machine."""
         running = self._fleet.running
         seen = [robot for robot in self._robots.all if robot.ever_seen]
-        notices = [f"robot `{each.id}`: {each.trouble}" for each in seen if each.trouble]
-        notices += [
-            f"robot `{each.id}`: {line}" for each in seen for line in each.warnings + each.reported
+        notices = [
+            f"robot `{robot.id}`: {each.text}"
+            for robot in seen
+            for each in self._overview.findings(robot)
         ]
-        notices += [f"robot `{each.id}`: {each.clone}" for each in seen if each.clone]
-        notices += [f"robot `{each.id}`, the audit: {each.audit}" for each in seen if each.audit]
+        if len(notices) > MAX_NOTICES:
+            left = len(notices) - MAX_NOTICES
+            notices[MAX_NOTICES:] = [f"and {left} more problems: see `dorafleet status`"]
         return m.DaemonStatus(
             version=__version__,
             protocol=m.PROTOCOL,
@@ -66,6 +59,7 @@ class DaemonMethods:
             notices=notices,
         )
 
+    @handles(m.DAEMON_SHUTDOWN)
     async def shutdown(self, call: Call, params: m.Shutdown) -> m.Nothing:
         """End the coordinator, unless dataflows run; with `force` stop them first."""
         running = self._fleet.running

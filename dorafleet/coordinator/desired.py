@@ -1,9 +1,8 @@
 """The desired state of each robot in the store, with every change in the audit."""
 
-from __future__ import annotations
-
 import string
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -11,19 +10,14 @@ from dorad.control.errors import ControlError
 from dorad.dataflow.document import MAX_DEPTH
 from dorad.dataflow.params import as_json
 from dorad.phrases import shorten
-from dorafleet.coordinator.messages import Desired, DesiredList
-from dorafleet.coordinator.records import DESIRED, Wanted, desired_key
-from dorafleet.coordinator.stored import decoded
+from dorafleet.coordinator.audit import Head
+from dorafleet.coordinator.messages import Desired, DesiredList, DesiredRef, DesiredSet
+from dorafleet.coordinator.records import DESIRED, RobotAssignment, desired_key
+from dorafleet.coordinator.storerecords import decoded
+from dorafleet.coordinator.writer import Writer
+from dorafleet.store.model import Entry, Store
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorafleet.coordinator.audit import Head
-    from dorafleet.coordinator.messages import DesiredRef, DesiredSet
-    from dorafleet.coordinator.writing import Writer
-    from dorafleet.store.model import Entry, Store
-
-    OnSet = Callable[[str, str, Wanted, int, Head], None]
+OnSet = Callable[[str, str, RobotAssignment, int, Head], None]
 
 MAX_NAME = 200
 MAX_SHOWN = 200
@@ -49,9 +43,9 @@ class DesiredState:
         if selected.dataflow is not None:
             _checked(selected.dataflow, "dataflow")
         snapshot = await self._store.get(prefix)
-        found = [self._desired(entry) for entry in snapshot.entries]
+        states = [self._desired(entry) for entry in snapshot.entries]
         return DesiredList(
-            desired=[each for each in found if selected.dataflow in (None, each.dataflow)],
+            desired=[each for each in states if selected.dataflow in (None, each.dataflow)],
             revision=snapshot.revision,
         )
 
@@ -67,8 +61,8 @@ class DesiredState:
         robot = _checked(wanted.robot, "robot")
         key = desired_key(robot, _checked(wanted.dataflow, "dataflow"))
         async with self._writer.changing:
-            found = (await self._store.get(key, limit=1)).entries
-            now = self._desired(found[0]) if found and found[0].key == key else None
+            entries = (await self._store.get(key, limit=1)).entries
+            now = self._desired(entries[0]) if entries and entries[0].key == key else None
             version = 0 if now is None else now.version
             if wanted.if_version != version:
                 raise _conflict(wanted, now)
@@ -81,7 +75,7 @@ class DesiredState:
             if now is not None and not _differences(wanted, now):
                 return now
             generation = 1 if now is None else now.generation + 1
-            content = Wanted(generation, wanted.release, wanted.params, wanted.enabled)
+            content = RobotAssignment(generation, wanted.release, wanted.params, wanted.enabled)
             record = {
                 **actor,
                 "action": "desired.set",
@@ -102,7 +96,7 @@ class DesiredState:
 
     def _desired(self, entry: Entry) -> Desired:
         robot, _, dataflow = entry.key.removeprefix(DESIRED).partition("/")
-        content = decoded(self._store, entry, Wanted)
+        content = decoded(self._store, entry, RobotAssignment)
         return _as_desired(robot, dataflow, content, entry.version)
 
 
@@ -133,7 +127,7 @@ def _is_deeper(value: object, limit: int) -> bool:
     return True
 
 
-def _as_desired(robot: str, dataflow: str, content: Wanted, version: int) -> Desired:
+def _as_desired(robot: str, dataflow: str, content: RobotAssignment, version: int) -> Desired:
     return Desired(
         robot=robot,
         dataflow=dataflow,

@@ -1,28 +1,30 @@
 """Differences between a robot and its desired state, with fixes. Pure functions."""
 
-from __future__ import annotations
-
 import shlex
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from dorad import __version__
+from dorad.control.messages import Finding
+from dorad.control.messages.agent import ShareState
+from dorad.control.messages.releases import ReleaseState
 from dorad.natural import natural
+from dorafleet.coordinator.deployments import name_of
+from dorafleet.coordinator.findings import (
+    DEAD,
+    MAX_TEXT,
+    conflict_text,
+    node_text,
+    release_text,
+    secret_text,
+    share_text,
+    strange_hint,
+    strange_text,
+)
+from dorafleet.coordinator.records import RobotAssignment
+from dorafleet.coordinator.secretmessages import RobotSecret
 from dorafleet.rollout.messages import DriftRow
 from dorafleet.rollout.model import MOVING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-
-    from dorad.control.messages import Finding
-    from dorad.control.messages.agent import ShareState
-    from dorad.control.messages.releases import ReleaseState
-    from dorafleet.coordinator.records import Wanted
-    from dorafleet.coordinator.secretmessages import RobotSecret
-
-MAX_REASON = 300
-DEAD = ("node-failed", "node-ended")
-"""Causes of findings about nodes that do not run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,15 +44,17 @@ class Compared:
     robot: str
     reachable: bool = True
     trouble: str = ""
-    orders: Mapping[str, Wanted] = field(default_factory=dict)
+    orders: Mapping[str, RobotAssignment] = field(default_factory=dict)
     """From releases, by dataflow."""
     releases: Mapping[str, ReleaseState] = field(default_factory=dict)
     late: Mapping[str, Late] = field(default_factory=dict)
     """By dataflow."""
-    wanted: Mapping[str, Wanted] = field(default_factory=dict)
+    wanted: Mapping[str, RobotAssignment] = field(default_factory=dict)
     """From dataflows that were started, by their names."""
     shares: Mapping[str, ShareState] = field(default_factory=dict)
     conflicts: Mapping[str, str] = field(default_factory=dict)
+    strange: Mapping[str, str] = field(default_factory=dict)
+    """What it reports of orders that nobody gave, by dataflow."""
     stopped: Sequence[str] = ()
     """Nodes that a command has stopped, `dataflow/node`."""
     findings: Sequence[Finding] = ()
@@ -68,35 +72,57 @@ def drift_of(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftR
 
     Of one that cannot be reached it is not known that it has none.
     """
-    rows = list(_differences(compared, label))
-    yield from rows
-    if not rows and not compared.reachable:
+    for row in _rows(compared, label):
+        if row.dataflow:
+            row.instance = _instance(compared, row.dataflow)
+        yield row
+
+
+def _instance(compared: Compared, dataflow: str) -> str:
+    """Return the instance of a dataflow that a robot is to run, or runs, as commands name it."""
+    order = compared.orders.get(dataflow)
+    if order is not None and order.group is not None:
+        return name_of(order.group.instance, dataflow)
+    if order is not None or dataflow in compared.releases:
+        return f"{compared.robot}/{dataflow}"
+    return dataflow
+
+
+def _rows(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftRow]:
+    if not compared.reachable:
         yield DriftRow(
             robot=compared.robot,
             dataflow="",
             what="contact",
             desired="connected",
-            found=compared.trouble[:MAX_REASON],
+            found=compared.trouble[:MAX_TEXT],
             way_back="dorafleet doctor",
             known=True,
         )
-
-
-def _differences(compared: Compared, label: Callable[[str], str]) -> Iterator[DriftRow]:
     for dataflow in sorted({*compared.orders, *compared.releases, *compared.late}):
-        found = _release(compared, dataflow, label)
-        if found is not None:
-            yield found
+        row = _release(compared, dataflow, label)
+        if row is not None:
+            yield row
         else:
             yield from _ended(compared, dataflow, label)
         yield from _damaged(compared, dataflow, label)
     for dataflow in sorted({*compared.wanted, *compared.shares}):
-        found = _share(compared, dataflow)
+        row = _share(compared, dataflow)
         wanted = compared.wanted.get(dataflow)
-        if found is not None:
-            yield found
+        if row is not None:
+            yield row
         elif wanted is not None and wanted.enabled:
             yield from _dead(compared, dataflow)
+    for dataflow, what in sorted(compared.strange.items()):
+        yield DriftRow(
+            robot=compared.robot,
+            dataflow=dataflow,
+            what="order",
+            desired="that of the coordinator",
+            found=strange_text(dataflow, what),
+            way_back=strange_hint(compared.robot),
+            known=compared.reachable,
+        )
     yield from _stopped(compared)
     yield from _secrets(compared)
     if compared.version not in ("", __version__):
@@ -121,17 +147,18 @@ def _release(compared: Compared, dataflow: str, label: Callable[[str], str]) -> 
     moving = state is not None and state.phase in MOVING
     if wanted == running and not moving and (state is None or state.phase != "stuck"):
         return None
-    found = label(running) if running else "nothing"
-    if state is not None and state.phase != "confirmed":
-        found += f", {state.phase}"
-    if state is not None and state.reason:
-        found += f": {state.reason[:MAX_REASON]}"
+    there = label(running) if running else "nothing"
+    if state is not None and (text := release_text(state)):
+        there += f": {text[:MAX_TEXT]}"
+    elif state is not None:
+        there += "" if state.phase == "confirmed" else f", {state.phase}"
+        there += f": {state.reason[:MAX_TEXT]}" if state.reason else ""
     return DriftRow(
         robot=compared.robot,
         dataflow=dataflow,
         what="release",
         desired=label(wanted) if wanted else "nothing",
-        found=found,
+        found=there,
         way_back=_back_to_release(compared, order, state, label)
         if late is None
         else _follows(compared, late, state),
@@ -150,7 +177,8 @@ def _ended(compared: Compared, dataflow: str, label: Callable[[str], str]) -> It
     back = f"{again} starts them again; or dorafleet rollout undo {order.rollout}"
     if not order.rollout:
         back = f"{again} starts them again"
-    for node, text in {**state.failed, **state.ended}.items():
+    known = {each.subject: each.text for each in compared.findings if each.cause in DEAD}
+    for node, how in {**state.failed, **state.ended}.items():
         if f"{dataflow}/{node}" in compared.stopped:
             continue
         yield DriftRow(
@@ -158,7 +186,7 @@ def _ended(compared: Compared, dataflow: str, label: Callable[[str], str]) -> It
             dataflow=dataflow,
             what="node",
             desired=f"{node} runs",
-            found=f"{node} {text}"[:MAX_REASON],
+            found=known.get(f"{dataflow}/{node}", node_text(node, how))[:MAX_TEXT],
             way_back=back if compared.reachable else f"once it can be reached: {back}",
             known=compared.reachable,
         )
@@ -175,7 +203,7 @@ def _dead(compared: Compared, dataflow: str) -> Iterator[DriftRow]:
             dataflow=dataflow,
             what="node",
             desired=f"{finding.node} runs",
-            found=finding.text[:MAX_REASON],
+            found=finding.text[:MAX_TEXT],
             way_back=back if compared.reachable else f"once it can be reached: {back}",
             known=compared.reachable,
         )
@@ -189,7 +217,7 @@ def _damaged(compared: Compared, dataflow: str, label: Callable[[str], str]) -> 
             dataflow=dataflow,
             what="files",
             desired=label(release),
-            found=text[:MAX_REASON],
+            found=text[:MAX_TEXT],
             way_back=f"dorafleet release push {shlex.quote(label(release))} FILE "
             f"--only {compared.robot}"
             if compared.reachable
@@ -209,7 +237,7 @@ def _follows(compared: Compared, late: Late, state: ReleaseState | None) -> str:
 
 def _back_to_release(
     compared: Compared,
-    order: Wanted | None,
+    order: RobotAssignment | None,
     state: ReleaseState | None,
     label: Callable[[str], str],
 ) -> str:
@@ -242,7 +270,7 @@ def _back_to_release(
     return "wait: it is on its way"
 
 
-def _start_again(compared: Compared, order: Wanted, label: Callable[[str], str]) -> str:
+def _start_again(compared: Compared, order: RobotAssignment, label: Callable[[str], str]) -> str:
     """Return the command that rolls a release out again, to all machines of the instance."""
     robots, scope = compared.robot, ""
     if order.group is not None:
@@ -299,7 +327,7 @@ def _secrets(compared: Compared) -> Iterator[DriftRow]:
             dataflow="",
             what="secret",
             desired=name,
-            found=f"{each.state}: {each.reason}"[:MAX_REASON] if each.reason else each.state,
+            found=secret_text(name, each)[:MAX_TEXT],
             way_back=back,
             known=compared.reachable,
         )
@@ -312,16 +340,16 @@ def _share(compared: Compared, dataflow: str) -> DriftRow | None:
     status = "" if share is None else share.status
     shall = wanted is not None and wanted.enabled
     runs = status in ("starting", "ready", "running", "stopping", "pending")
-    found: str = status or "nothing"
+    there: str = status or "nothing"
     back = "wait: it follows by itself"
     if dataflow in compared.conflicts:
         name = compared.robot
         back = f"dorafleet adopt {name}, or dorafleet resume {name}"
-        found += f": {compared.conflicts[dataflow]}"
+        there = conflict_text(dataflow, compared.conflicts[dataflow])[:MAX_TEXT]
     elif status in ("running", "finished") if shall else not runs:
         return None
     elif share is not None and share.status in ("failed", "pending"):
-        found += f": {share.reason[:MAX_REASON]}" if share.reason else ""
+        there = share_text(share)[:MAX_TEXT]
         back = f"dora logs {dataflow} shows why; dora restart {dataflow}"
     if not compared.reachable:
         back = f"it follows once it can be reached; {compared.trouble}"
@@ -330,7 +358,7 @@ def _share(compared: Compared, dataflow: str) -> DriftRow | None:
         dataflow=dataflow,
         what="dataflow",
         desired="running" if shall else "nothing",
-        found=found,
+        found=there,
         way_back=back,
         known=compared.reachable,
     )

@@ -19,13 +19,11 @@ import select
 import socket
 import time
 from collections import Counter, deque
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from dorad.hosts import host_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterator, Mapping
 
 MAX_HANDSHAKES = 64
 """Connections that shake hands at the same time."""
@@ -85,6 +83,29 @@ def choose_victim(pending: Mapping[Any, Pending], host: str, now: float) -> Any:
     # With equal shares two hosts would replace each other's connections again and again.
     allowed = MAX_TURN_S if most > counts[host] + 1 else MIN_HANDSHAKE_S
     return key if now - oldest.since >= allowed else None
+
+
+def victims(pending: Mapping[Any, Pending], hosts: Iterable[str], now: float) -> list[Any]:
+    """Return which handshakes make room for one of each of these hosts, as `choose_victim` does.
+
+    Of a fleet, thousands of hosts may wait: those with equally many handshakes get one answer.
+    """
+    left, counts = dict(pending), Counter(each.host for each in pending.values())
+    chosen: list[Any] = []
+    refused: set[int] = set()
+    for host in hosts:
+        if not left:
+            break
+        if counts[host] in refused:
+            continue
+        victim = choose_victim(left, host, now)
+        if victim is None:
+            refused.add(counts[host])
+            continue
+        counts[left.pop(victim).host] -= 1
+        refused.clear()
+        chosen.append(victim)
+    return chosen
 
 
 class Line(Generic[T]):
@@ -332,10 +353,8 @@ class GatedSocket(socket.socket):
             if now - each.since >= HANDSHAKE_S:
                 self._evict(address)
         if len(self._pending) >= self._handshakes:
-            for host in self._line.hosts:
-                victim = choose_victim(self._pending, host, now) if self._pending else None
-                if victim is not None:
-                    self._evict(victim)
+            for victim in victims(self._pending, self._line.hosts, now):
+                self._evict(victim)
         if self._shed:
             _log.warning("%d connections had no place to wait and were closed", self._shed)
             self._shed = 0

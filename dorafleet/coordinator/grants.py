@@ -3,35 +3,27 @@
 All of it is in memory, too: it is asked at every connection.
 """
 
-from __future__ import annotations
-
 import hashlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import Revocation
-from dorad.control.tls import GRACE_S, Role
-from dorafleet.coordinator.accessmessages import Grant
-from dorafleet.coordinator.stored import damaged, decoded, read
-from dorafleet.coordinator.writing import uninterrupted
+from dorad.control.tls import GRACE_S, Certificate, Role
+from dorafleet.coordinator.accessmessages import Grant, Kind
+from dorafleet.coordinator.storerecords import damaged, decoded, read
+from dorafleet.coordinator.writer import Writer, uninterrupted
 from dorafleet.store.errors import Code, StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Mapping
-
-    from dorad.control.tls import Certificate
-    from dorafleet.coordinator.accessmessages import Kind
-    from dorafleet.coordinator.writing import Writer
-    from dorafleet.store.model import Store
+from dorafleet.store.model import Store
 
 PREFIX = "access/"
 
 REVOCATIONS = "revocations"
-"""The key of the newest revocations, which robots know, too: see `memories`."""
+"""The key of the newest revocations, which robots know, too: see `auditmemories`."""
 MAX_REVOCATIONS = 100
 
 _log = logging.getLogger(__name__)
@@ -115,22 +107,22 @@ class Grants:
 
     def holder(self, kind: str, name: str) -> Holder | None:
         """Return a robot or an operator, None if none of this name was given a certificate."""
-        found = self._values.get((kind, name))
-        return found if isinstance(found, Holder) else None
+        record = self._values.get((kind, name))
+        return record if isinstance(record, Holder) else None
 
     def token(self, text: str) -> tuple[str, TokenRecord | EnrolmentRecord] | None:
         """Return the record of a token with its name, or None. It may have expired."""
         key = self._tokens.get(digest(text))
         if key is None:
             return None
-        found = self._values[key]
-        assert not isinstance(found, Holder)
-        return key[1], found
+        record = self._values[key]
+        assert not isinstance(record, Holder)
+        return key[1], record
 
     def enrolment(self, robot: str) -> EnrolmentRecord | None:
         """Return the last token for the enrolment of a robot."""
-        found = self._values.get(("enrolment", robot))
-        return found if isinstance(found, EnrolmentRecord) else None
+        record = self._values.get(("enrolment", robot))
+        return record if isinstance(record, EnrolmentRecord) else None
 
     def is_revoked(self, certificate: Certificate) -> bool:
         """Return True if a certificate, or everything of its owner, was revoked."""
@@ -196,18 +188,18 @@ class Grants:
         Raises:
             ControlError: there is no such robot, operator or token.
         """
-        found = self._values.get((kind, name))
-        if found is None and kind != "robot":
+        granted = self._values.get((kind, name))
+        if granted is None and kind != "robot":
             raise ControlError("not-found", f"there is no {kind} `{name}`")
         record = {**actor, "action": "access.revoke", "owner": f"{kind} {name}"}
-        if isinstance(found, TokenRecord):
+        if isinstance(granted, TokenRecord):
             deletes = [f"{PREFIX}{kind}/{name}"]
             await self._commit(record, revoked=f"{kind} {name}", deletes=deletes)
             self._forget(kind, name)
             return 0
         # Also a robot that this coordinator does not know: its certificate may be newer than the
         # backup that the store was restored from.
-        now = self._current(found if isinstance(found, Holder) else None)
+        now = self._current(granted if isinstance(granted, Holder) else None)
         holder = Holder({}, {**now.refused, **now.serials}, now.role, revoked=True)
         await self._put({(kind, name): holder}, record, revoked=f"{kind} {name}")
         return len(now.serials)
@@ -218,14 +210,14 @@ class Grants:
         Raises:
             ControlError: with the code `exists` or `busy`.
         """
-        found = self._values.get((kind, name))
-        if isinstance(found, TokenRecord) or (isinstance(found, Holder) and not found.revoked):
+        record = self._values.get((kind, name))
+        if isinstance(record, TokenRecord) or (isinstance(record, Holder) and not record.revoked):
             raise ControlError(
                 "exists",
                 f"{kind} `{name}` exists already",
                 f"`dorafleet revoke --{kind} {name}` first, or choose another name",
             )
-        if sum(key[0] == kind for key in self._values) >= limit and found is None:
+        if sum(key[0] == kind for key in self._values) >= limit and record is None:
             raise ControlError("busy", f"there are {limit} {kind}s, the maximum", "revoke some")
 
     def _current(self, holder: Holder | None) -> Holder:

@@ -1,18 +1,18 @@
 """The answers of the coordinator, one method for each of the protocol."""
 
-from __future__ import annotations
-
 import logging
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
-from dorad.control.session import HandlerTable
+from dorad.control.session import Call, handles
 from dorad.phrases import shorten
-from dorafleet.coordinator.audit import AuditError, Head, read_rows, read_tail, verify
+from dorafleet.coordinator.audit import AuditError, Head, Row, read_rows, read_tail, verify
+from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.messages import (
     AUDIT_READ,
     AUDIT_VERIFY,
@@ -23,37 +23,28 @@ from dorafleet.coordinator.messages import (
     DESIRED_SET,
     AuditHead,
     AuditPage,
+    AuditRead,
     AuditRecord,
+    AuditVerify,
     BackedUp,
+    Backup,
+    CoordinatorStatus,
+    Desired,
+    DesiredList,
+    DesiredRef,
+    DesiredSet,
 )
 from dorafleet.coordinator.robot import unknown_robot
-from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
+from dorafleet.coordinator.writer import MAX_CLIENT, actor_of
 from dorafleet.store.backup import back_up
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
-
-    from dorad.control.server import Call
-    from dorafleet.coordinator.audit import Row
-    from dorafleet.coordinator.desired import DesiredState
-    from dorafleet.coordinator.messages import (
-        AuditRead,
-        AuditVerify,
-        Backup,
-        CoordinatorStatus,
-        Desired,
-        DesiredList,
-        DesiredRef,
-        DesiredSet,
-    )
-    from dorafleet.store.model import Store
+from dorafleet.store.model import Store
 
 MAX_RECORDS = 1000
 _log = logging.getLogger(__name__)
 
 
 class Handlers:
-    """Answers requests from the store and the cluster file."""
+    """Answers requests from the store."""
 
     def __init__(
         self,
@@ -70,22 +61,11 @@ class Handlers:
         self._read_status = status
         self._end = end
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(COORDINATOR_STATUS, self._status)
-        table.call(COORDINATOR_BACKUP, self._back_up)
-        table.call(COORDINATOR_SHUTDOWN, self._shut_down)
-        table.call(DESIRED_GET, self._get_desired)
-        table.call(DESIRED_SET, self._set_desired)
-        table.call(AUDIT_READ, self._read_audit)
-        table.call(AUDIT_VERIFY, self._verify_audit)
-        return table
-
+    @handles(COORDINATOR_STATUS)
     async def _status(self, call: Call, params: Nothing) -> CoordinatorStatus:
         return await self._read_status()
 
+    @handles(COORDINATOR_BACKUP)
     async def _back_up(self, call: Call, params: Backup) -> BackedUp:
         path = Path(params.path)
         if not path.is_absolute() or "\0" in params.path:
@@ -95,19 +75,23 @@ class Handlers:
         except OSError as error:
             raise ControlError("refused", f"{path} cannot be written: {error.strerror}") from None
 
+    @handles(COORDINATOR_SHUTDOWN)
     async def _shut_down(self, call: Call, params: Nothing) -> Nothing:
         _log.info("`%s` ends the coordinator", call.client[:MAX_CLIENT])
         self._end()
         return Nothing()
 
+    @handles(DESIRED_GET)
     async def _get_desired(self, call: Call, params: DesiredRef) -> DesiredList:
         self._check_robot(params.robot)
         return await self._desired.get(params)
 
+    @handles(DESIRED_SET)
     async def _set_desired(self, call: Call, params: DesiredSet) -> Desired:
         self._check_robot(params.robot)
         return await self._desired.set(params, actor_of(call))
 
+    @handles(AUDIT_READ)
     async def _read_audit(self, call: Call, params: AuditRead) -> AuditPage:
         if not 0 < params.limit <= MAX_RECORDS:
             raise ControlError("bad-request", f"`limit` must be from 1 to {MAX_RECORDS}")
@@ -120,6 +104,7 @@ class Handlers:
                 break
         return AuditPage(records=records, head=str((await read_tail(self._store)).head))
 
+    @handles(AUDIT_VERIFY)
     async def _verify_audit(self, call: Call, params: AuditVerify) -> AuditHead:
         try:
             known = None if params.known is None else Head.parse(params.known)

@@ -1,43 +1,36 @@
-"""The method `incident.list`: what the black boxes of robots have kept."""
+"""The methods `incident.…`: what the black boxes of robots have kept, and are to keep."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+import asyncio
+from collections.abc import Collection
 
 from msgspec.structs import replace
 
 from dorad.control import messages as m
-from dorad.control.session import HandlerTable
+from dorad.control.errors import ControlError
+from dorad.control.session import Call, handles
 from dorad.natural import natural_item
-from dorafleet.coordinator.asking import ask
-from dorafleet.coordinator.onerobot import named_without_robot, owners
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.nodeaudit import write_record
+from dorafleet.coordinator.onerobot import robots_with
+from dorafleet.coordinator.robotcalls import ask, ask_one
+from dorafleet.coordinator.robots import Robots
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from dorad.control.server import Call
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.robots import Robots
+MAX_AT_ONCE = 100
+"""Robots that make an incident at once: those that wait lose what is to be kept."""
 
 
 class IncidentMethods:
-    """Answers the method `incident.list`."""
+    """Answers the methods `incident.…`."""
 
     def __init__(self, fleet: Fleet, robots: Robots) -> None:
         self._fleet = fleet
         self._robots = robots
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(m.INCIDENT_LIST, self.list_all)
-        return table
-
+    @handles(m.INCIDENT_LIST)
     async def list_all(self, _call: Call, params: m.Ref) -> m.IncidentList:
         """List the incidents of one dataflow or of all, by robot."""
-        wanted, there = self._where(params.dataflow)
-        found, missing = await ask(
+        wanted, there = robots_with(params.dataflow, self._fleet, self._robots)
+        answers, missing = await ask(
             self._robots,
             there,
             m.INCIDENT_LIST,
@@ -47,26 +40,48 @@ class IncidentMethods:
         placed = {record.uuid: record.robots for record in self._fleet.records}
         boxes = [
             replace(box, machine=robot, dataflow=_named(robot, box, placed))
-            for robot, answer in sorted(found.items(), key=natural_item)
+            for robot, answer in sorted(answers.items(), key=natural_item)
             for box in answer.boxes
             # A robot has no box of a dataflow that it has no share of.
             if robot in placed.get(box.dataflow, (robot,))
         ]
         return m.IncidentList(boxes=boxes, missing=missing)
 
-    def _where(self, wanted: str | None) -> tuple[str | None, Iterable[str]]:
-        """Return a dataflow as robots know it, and the robots to ask. Raises ControlError."""
-        if wanted is None:
-            return None, [robot.id for robot in self._robots.all]
-        own = owners(wanted, self._fleet, self._robots)
-        if own is not None:
-            return own
-        ended = [each.id for each in self._robots.all if wanted in each.releases]
-        if ended:
-            return wanted, ended
-        name = named_without_robot(wanted, self._fleet)
-        record = self._fleet.find(name.dataflow, ended_too=True)
-        return record.uuid, [each for each in record.robots if name.robot in (None, each)]
+    @handles(m.INCIDENT_MARK)
+    async def mark(self, call: Call, params: m.IncidentMark) -> m.IncidentMarked:
+        """Let each robot that records a dataflow keep an incident."""
+        if params.dataflow is None:
+            raise ControlError("bad-request", "name the dataflow that an incident is of")
+        wanted, there = robots_with(params.dataflow, self._fleet, self._robots)
+        names = {"dataflow": params.dataflow, "note": params.note}
+        await write_record(self._fleet.writer, call, **{k: v for k, v in names.items() if v})
+        who = call.peer.name or f"user {call.peer.uid}"
+        order = replace(params, dataflow=wanted, source=who)
+        limit = asyncio.Semaphore(MAX_AT_ONCE)
+        made: dict[str, str] = {}
+        failed: dict[str, str] = {}
+        without: list[ControlError] = []
+
+        async def one(robot: str) -> None:
+            try:
+                async with limit:
+                    marked = await ask_one(self._robots, robot, m.INCIDENT_MARK, order)
+            except ControlError as error:
+                if error.code == "not-found":  # of a dataflow over several machines some record
+                    without.append(error)
+                else:
+                    failed[robot] = error.message
+            else:
+                made[robot] = marked.made.get("", "an incident is made")
+
+        async with asyncio.TaskGroup() as tasks:
+            for robot in there:
+                tasks.create_task(one(robot))
+        if made:
+            return m.IncidentMarked(made=made, failed=failed)
+        if failed:
+            raise ControlError("refused", "; ".join(f"{r}: {why}" for r, why in failed.items()))
+        raise without[0] if without else ControlError("not-found", "no robot runs the dataflow")
 
 
 def _named(robot: str, box: m.BlackBox, placed: Collection[str]) -> str:

@@ -4,23 +4,19 @@ The coordinator has ordered their placement; what their nodes are, a machine tha
 a record of a dataflow, every command about one takes them like one that was started.
 """
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorafleet.coordinator.asking import ask
-from dorafleet.coordinator.records import Options, Record
+from dorad.control.messages.releases import Group, ReleaseState
+from dorafleet.coordinator.deployments import name_of
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.records import DataflowRecord, StartOptions
+from dorafleet.coordinator.robotcalls import ask
+from dorafleet.coordinator.robots import Robots
 from dorafleet.coordinator.shares import port_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from dorad.control.messages.releases import Group, ReleaseState
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.robots import Robots
 
 MAX_KNOWN = 1000
 """Descriptors that are kept; the oldest are asked for again."""
@@ -28,7 +24,7 @@ MAX_KNOWN = 1000
 _log = logging.getLogger(__name__)
 
 
-class Instance(Record, frozen=True):
+class Instance(DataflowRecord, frozen=True):
     """A release that several machines run together."""
 
 
@@ -52,17 +48,17 @@ class Instances:
 
         `NAME` alone means the only instance of a release, if no robot runs it alone.
         """
-        found = self._all()
-        if (exact := next((each for each in found if wanted in (each.name, each.uuid)), None)) or (
-            "/" in wanted
-        ):
+        instances = self._all()
+        if (
+            exact := next((each for each in instances if wanted in (each.name, each.uuid)), None)
+        ) or ("/" in wanted):
             return exact
-        named = [each for each in found if str(each.name).endswith(f"/{wanted}")]
+        named = [each for each in instances if str(each.name).endswith(f"/{wanted}")]
         machines = {robot for each in named for robot in each.robots}
         running = {robot.id for robot in self._robots.all if _runs(robot.releases.get(wanted))}
         return named[0] if len(named) == 1 and running <= machines else None
 
-    async def describe(self, instance: Record) -> None:
+    async def describe(self, instance: DataflowRecord) -> None:
         """Ask a machine for the nodes of an instance, unless they are known.
 
         Raises:
@@ -72,12 +68,12 @@ class Instances:
         if known is not None and known.generation == instance.generation:
             return
         ref = m.Ref(dataflow=instance.uuid)
-        found, missing = await ask(self._robots, instance.robots, m.DATAFLOW_INFO, ref)
-        if not found:
+        answers, missing = await ask(self._robots, instance.robots, m.DATAFLOW_INFO, ref)
+        if not answers:
             reasons = "; ".join(f"`{robot}`: {why}" for robot, why in missing.items())
             raise ControlError("unavailable", f"no machine of `{instance.name}` answers: {reasons}")
-        detail = next(iter(found.values()))
-        _log.debug("instance `%s` is described by %s", instance.name, next(iter(found)))
+        detail = next(iter(answers.values()))
+        _log.debug("instance `%s` is described by %s", instance.name, next(iter(answers)))
         self._described.pop(instance.uuid, None)
         while len(self._described) >= MAX_KNOWN:
             del self._described[next(iter(self._described))]
@@ -93,7 +89,7 @@ class Instances:
 
         A robot belongs to an instance if the coordinator has ordered that, whatever it reports.
         """
-        found: dict[str, dict[str, tuple[Group, ReleaseState]]] = {}
+        parts: dict[str, dict[str, tuple[Group, ReleaseState]]] = {}
         for robot, state in self._states():
             wanted = self._fleet.owner(robot, state.dataflow)
             ordered = None if wanted is None else wanted.group
@@ -102,8 +98,8 @@ class Instances:
             group = ordered if wanted.release == state.running else state.group
             if group is None or group.uuid != ordered.uuid or group.share.machine != robot:
                 continue
-            found.setdefault(group.uuid, {})[robot] = (group, state)
-        return found
+            parts.setdefault(group.uuid, {})[robot] = (group, state)
+        return parts
 
     def _states(self) -> Iterator[tuple[str, ReleaseState]]:
         for robot in self._robots.all:
@@ -127,7 +123,7 @@ class Instances:
             path=known.path,
             original=known.descriptor,
             descriptor=known.descriptor,
-            options=Options(),
+            options=StartOptions(),
             placement=placement,
             ports={robot: port_of(own.share) or 0 for robot, (own, _) in parts.items()},
             generation=max(each.generation for _, each in parts.values()),
@@ -141,15 +137,10 @@ def _runs(state: ReleaseState | None) -> bool:
     return state is not None and bool(state.running)
 
 
-def refusal(instance: Record) -> ControlError:
+def refusal(instance: DataflowRecord) -> ControlError:
     """Return why a command that changes or stops a started dataflow does not take an instance."""
     return ControlError(
         "refused",
         f"`{instance.name}` comes from a release",
-        "`dorafleet rollout` changes what releases run",
+        "`dorafleet rollout` changes what releases run, and follows it",
     )
-
-
-def name_of(instance: str, dataflow: str) -> str:
-    """Return how commands name an instance: one over all machines has its dataflow's name."""
-    return dataflow if instance == dataflow else f"{instance}/{dataflow}"

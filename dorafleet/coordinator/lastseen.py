@@ -5,28 +5,22 @@ They are measured, not decided. Only what people see is read from them: a robot 
 its last state in `status`, and nothing is decided by it.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from collections.abc import Collection, Iterable, Iterator
+from typing import NoReturn, TypeVar
 
 import msgspec
 
 from dorad.control.messages.agent import Attached, ShareState
 from dorad.control.messages.releases import ReleaseState
-from dorad.problems import ProblemError
 from dorafleet.coordinator.place import Clone, Origin
-from dorafleet.coordinator.stored import read
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
-
-    from dorafleet.coordinator.robot import Robot
-    from dorafleet.coordinator.robots import Robots
-    from dorafleet.coordinator.writing import Writer
-    from dorafleet.store.model import Store
+from dorafleet.coordinator.robot import Robot
+from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.storerecords import read
+from dorafleet.coordinator.writer import MeasuredWriter, Writer, transactions
+from dorafleet.store.model import Store
 
 PREFIX = "last-states/"
 TIMES = "last-seen"
@@ -39,10 +33,6 @@ TIMES_S = 60.0
 """Time between two writes of when robots reported: they all do all the time."""
 MAX_STATES = 64 << 10
 """Bytes of the shares that are stored of one robot, and of the releases."""
-MAX_ROBOTS = 50
-"""Robots in one transaction."""
-MAX_BYTES = 256 << 10
-"""Bytes of one transaction, approximately."""
 
 NOT_BACK = "it has not come back since the coordinator was started"
 
@@ -71,7 +61,6 @@ class LastSeen:
 
     def __init__(self, store: Store, writer: Writer, robots: Robots) -> None:
         self._store = store
-        self._writer = writer
         self._robots = robots
         self._stored: dict[str, bytes] = {}
         """What the store has of each robot."""
@@ -80,7 +69,7 @@ class LastSeen:
         self._dirty: set[str] = set()
         self._times: dict[str, float] = {}
         self._times_due = 0.0
-        self._failed = False
+        self._measured = MeasuredWriter(writer, "the states of robots are not stored")
 
     async def load(self, ever_seen: Collection[str]) -> None:
         """Tell the robots what the coordinator before has known of them.
@@ -91,7 +80,7 @@ class LastSeen:
             StoreError: the store cannot be read.
         """
         times = await read(self._store, TIMES, dict[str, float])
-        self._times = next((found for entry, found in times if entry.key == TIMES), {})
+        self._times = next((value for entry, value in times if entry.key == TIMES), {})
         for entry, state in await read(self._store, PREFIX, LastState):
             id_ = entry.key.removeprefix(PREFIX)
             robot = self._robots.find(id_)
@@ -103,6 +92,12 @@ class LastSeen:
             robot.was_seen = robot.attached is not None or robot.id in ever_seen
             if robot.was_seen:
                 robot.reason = NOT_BACK
+
+    def forget(self, id_: str) -> None:
+        """Forget a robot that has left the fleet, and whose key was deleted."""
+        self._stored.pop(id_, None)
+        self._written.pop(id_, None)
+        self._dirty.discard(id_)
 
     def mark(self, robot: Robot) -> None:
         """Record that something new is known of a robot."""
@@ -118,24 +113,26 @@ class LastSeen:
             # The next coordinator knows what this one knew, unless it is killed.
             self._written.clear()
             self._times_due = 0.0
-            self._failed = True  # reported no more: another coordinator may lead already
+            self._measured.failed = True  # reported no more: another coordinator may lead already
             await self.keep()
 
     async def keep(self) -> None:
         """Store what has changed, within the limits of time."""
-        for puts in _chunks(list(self._changed())):
+        for puts in transactions([(PREFIX + id_, value) for id_, value in self._changed()]):
             values = {key.removeprefix(PREFIX): value for key, value in puts.items()}
             # Before the write: what changes meanwhile is to be written, too.
             self._dirty -= values.keys()
-            if not await self._put(puts):
+            if not await self._measured.put(puts):
                 self._dirty |= values.keys()
                 return
+            # One that was removed meanwhile may come back as another robot.
+            values = {id_: value for id_, value in values.items() if self._robots.find(id_)}
             self._stored |= values
             self._written |= dict.fromkeys(values, time.monotonic())
         times = {each.id: each.seen_at for each in self._robots.all if each.seen_at is not None}
         if times != self._times and time.monotonic() >= self._times_due:
             self._times_due = time.monotonic() + TIMES_S
-            if await self._put({TIMES: msgspec.json.encode(times)}):
+            if await self._measured.put({TIMES: msgspec.json.encode(times)}):
                 self._times = times
 
     def _changed(self) -> Iterator[tuple[str, bytes]]:
@@ -143,24 +140,13 @@ class LastSeen:
         for id_ in sorted(self._dirty):
             if time.monotonic() < self._written.get(id_, float("-inf")) + ROBOT_S:
                 continue
-            state = last_state(self._robots.get(id_))
+            robot = self._robots.find(id_)
+            state = None if robot is None else last_state(robot)
             value = b"" if state is None else msgspec.json.encode(state)
             if state is None or value == self._stored.get(id_):
                 self._dirty.discard(id_)
             else:
                 yield id_, value
-
-    async def _put(self, puts: Mapping[str, bytes]) -> bool:
-        """Write to the store; return False if it fails, which is reported once."""
-        try:
-            await self._writer.keep(puts)
-        except ProblemError as error:
-            if not self._failed:
-                _log.warning("the states of robots are not stored: %s", error)
-            self._failed = True
-            return False
-        self._failed = False
-        return True
 
 
 def last_state(robot: Robot) -> LastState | None:
@@ -194,17 +180,3 @@ def _restore(robot: Robot, state: LastState) -> None:
     robot.attached = state.attached
     robot.earlier = (state.shares, state.releases)
     robot.origin, robot.clones, robot.former = state.origin, state.clones, state.former
-
-
-def _chunks(changed: Iterable[tuple[str, bytes]]) -> Iterator[dict[str, bytes]]:
-    """Yield what each transaction puts."""
-    puts: dict[str, bytes] = {}
-    size = 0
-    for id_, value in changed:
-        if puts and (size + len(value) > MAX_BYTES or len(puts) >= MAX_ROBOTS):
-            yield puts
-            puts, size = {}, 0
-        puts[f"{PREFIX}{id_}"] = value
-        size += len(value)
-    if puts:
-        yield puts

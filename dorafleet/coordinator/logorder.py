@@ -1,18 +1,12 @@
 """The order of the lines of several robots. Pure: the time is passed in."""
 
-from __future__ import annotations
-
 import heapq
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 import msgspec
 
+from dorad.control.messages import LogRecord
 from dorad.logrecord import size
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from dorad.control.messages import LogRecord
 
 QUIET_S = 0.3
 """Seconds after which a robot without a line no longer delays the lines of others."""

@@ -1,40 +1,33 @@
 """The methods `logs.read` and `watch`: lines and events of all machines of a dataflow, merged."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.session import HandlerTable
-from dorad.dataflow.model import LINK
+from dorad.control.eventbus import EventBus
+from dorad.control.peer import Peer
+from dorad.control.session import Call, handles
+from dorad.dataflow.model import LINK, Dataflow
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.share import share
 from dorad.logrecord import in_blocks
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.instances import Instances
 from dorafleet.coordinator.logorder import QUIET_S, LogOrder
 from dorafleet.coordinator.logstreams import RobotLines
 from dorafleet.coordinator.onerobot import named_without_robot, owners, plain
+from dorafleet.coordinator.records import DataflowRecord
+from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.robotstreams import RobotStreams
 from dorafleet.coordinator.streams import merged
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-
-    from dorad.control.eventbus import EventBus
-    from dorad.control.peer import Peer
-    from dorad.control.server import Call
-    from dorad.dataflow.model import Dataflow
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.instances import Instances
-    from dorafleet.coordinator.records import Record
-    from dorafleet.coordinator.robots import Robots
-    from dorafleet.coordinator.robotstreams import RobotStreams
 
 FRAME_LINES = 500
 
@@ -87,14 +80,7 @@ class LogMethods:
         self._streams = streams
         self._event_bus = event_bus
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.stream(m.LOGS_READ, self.read)
-        table.stream(m.WATCH, self.watch)
-        return table
-
+    @handles(m.LOGS_READ)
     async def read(self, call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
         """Yield log lines of all machines in the order of their times; follow new ones."""
         if params.dataflow is not None and self._fleet.instance(params.dataflow) is not None:
@@ -131,9 +117,9 @@ class LogMethods:
         own = owners(params.dataflow, self._fleet, self._robots)
         if own is not None:
             return self._source_of(*own, params)
-        found = named_without_robot(params.dataflow, self._fleet)
-        record = self._fleet.find(found.dataflow, ended_too=True)
-        machine = params.machine or (None if params.nodes else found.robot)
+        name = named_without_robot(params.dataflow, self._fleet)
+        record = self._fleet.find(name.dataflow, ended_too=True)
+        machine = params.machine or (None if params.nodes else name.robot)
 
         def runs_on(_robot: str) -> bool:
             return self._fleet.still_runs(record)
@@ -154,7 +140,8 @@ class LogMethods:
             )
 
         def runs_on(robot: str) -> bool:
-            return name in self._robots.get(robot).releases
+            known = self._robots.find(robot)
+            return known is not None and name in known.releases
 
         return _Source(name, dict.fromkeys(robots, params.nodes), runs_on)
 
@@ -176,14 +163,15 @@ class LogMethods:
         return (origin.machine_id if origin is not None else "") or robot
 
     def _skew(self, robot: str) -> float:
-        return self._robots.get(robot).skew.correction
+        known = self._robots.find(robot)
+        return 0.0 if known is None else known.skew.correction
 
     def _wrong_clocks(self, robots: Iterable[str]) -> dict[str, float]:
         known = filter(None, map(self._robots.find, robots))
         return {each.id: each.skew.seconds for each in known if each.skew.beyond(MIN_SKEW_S)}
 
     def _machines(
-        self, record: Record, wanted: list[str], machine: str | None
+        self, record: DataflowRecord, wanted: list[str], machine: str | None
     ) -> dict[str, list[str]]:
         """Return the machines to ask, each with the nodes to ask for; none means all.
 
@@ -223,6 +211,7 @@ class LogMethods:
                 chosen.setdefault(record.placement[node], []).append(node)
         return chosen
 
+    @handles(m.WATCH)
     async def watch(self, call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         """Yield events of one dataflow, or of all, from all machines that can be reached."""
         record = None

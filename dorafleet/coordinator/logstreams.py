@@ -1,32 +1,25 @@
 """The log lines of one robot, over the losses of its connection."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
-from contextlib import aclosing
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import msgspec
 
+from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.logposition import LogPosition, corrected_time
+from dorafleet.coordinator.robot import Robot, unknown_robot
+from dorafleet.coordinator.robots import Robots
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable
-    from contextlib import AbstractAsyncContextManager
-
-    from dorad.bell import Bell
-    from dorafleet.coordinator.robot import Robot
-    from dorafleet.coordinator.robots import Robots
-
-    OpenStream = Callable[
-        [str, m.StreamMethod[m.LogRead, m.LogLines], m.LogRead],
-        AbstractAsyncContextManager[AsyncIterator[m.LogLines]],
-    ]
-    """Opens a stream on a robot, with a method and its parameters."""
+OpenStream = Callable[
+    [str, m.StreamMethod[m.LogRead, m.LogLines], m.LogRead],
+    AbstractAsyncContextManager[AsyncIterator[m.LogLines]],
+]
+"""Opens a stream on a robot, with a method and its parameters."""
 
 AGAIN_S = 1.0
 """Pause before a stream is opened again on a robot that is connected."""
@@ -62,17 +55,25 @@ class RobotLines:
         self._params = params
         self._runs_on = runs_on
         self._position = LogPosition(lambda line: corrected_time(line, self._skew))
+        self._last: Robot | None = None
+        """The robot as it was last known here."""
         self._lost_at: float | None = None
         """When the stream was lost, in seconds since 1970; None while it is open."""
 
     async def read(self) -> AsyncGenerator[m.LogLines, None]:
         """Yield lines, and one line for each loss and each return. Raises ControlError."""
         while True:
-            robot = self._robots.get(self._robot)
+            robot = self._robots.find(self._robot)
+            if robot is None:
+                if self._last is None:
+                    raise unknown_robot(self._robot, self._robots.machines)
+                yield self._line(self._last, f"robot `{self._robot}` was removed from the fleet")
+                return
+            self._last = robot
             if robot.client is None and self._params.follow:
                 if event := self._lost(robot, robot.trouble):
                     yield event
-                await self._bell.until(lambda: self._robots.get(self._robot).client is not None)
+                await self._bell.until(self._may_go_on)
                 continue
             try:
                 async with aclosing(self._stream(robot)) as events:
@@ -105,7 +106,11 @@ class RobotLines:
 
     @property
     def _skew(self) -> float:
-        return self._robots.get(self._robot).skew.seconds
+        return 0.0 if self._last is None else self._last.skew.seconds
+
+    def _may_go_on(self) -> bool:
+        robot = self._robots.find(self._robot)
+        return robot is None or robot.client is not None
 
     def _goes_on(self, error: ControlError) -> bool:
         if not self._params.follow:

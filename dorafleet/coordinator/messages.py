@@ -4,24 +4,29 @@ Times are seconds since 1970 (UTC). `version` is the revision of the last change
 one that it has seen as `if_version`.
 """
 
-from __future__ import annotations
-
 import sys
 from typing import Any, Literal
 
 import msgspec
 
 from dorad.control.messages import METHODS as DORAD_METHODS
-from dorad.control.messages import CallMethod, Nothing, Struct, enrolment
+from dorad.control.messages import CallMethod, Finding, Nothing, Struct, enrolment
 from dorad.control.messages.agent import ShareState
 from dorad.control.messages.method import by_name, defined_in
 from dorad.control.messages.releases import ReleaseState
 from dorad.int64 import Int64
-from dorafleet.coordinator import accessmessages, secretmessages
+from dorafleet.coordinator import (
+    accessmessages,
+    deploymentmessages,
+    incidentmessages,
+    loadmessages,
+    membermessages,
+    secretmessages,
+    uploadmessages,
+)
 from dorafleet.coordinator.placement import Decision
 from dorafleet.rollout import messages as rolloutmessages
 
-CLOCK_WARNING = "its clock is"
 """How the warning of a wrong clock begins."""
 
 
@@ -42,8 +47,11 @@ class CoordinatorStatus(Struct):
     """Head of the audit: number and hash of the last record."""
     zenoh_peer: str | None = None
     """Endpoint of the router that all links connect to; None if robots are linked directly."""
+    address: str = ""
+    """Where robots find this coordinator, `10.0.0.1:6013`; empty without TLS, which they need."""
     questions: list[str] = []
-    """What an operator has to decide after the store was restored, each with the commands."""
+    """What an operator has to decide after a restore, and files that he has to bring, each with the
+    commands."""
 
 
 class Backup(Struct):
@@ -103,12 +111,12 @@ RobotStatus = Literal["never-seen", "connected", "unreachable", "refused", "conf
 
 
 class Robot(Struct):
-    """A machine of the cluster file, with its last known state."""
+    """A machine of the fleet, with its last known state."""
 
     id: str
     host: str
     labels: dict[str, str]
-    """Those of the cluster file, with what was changed since."""
+    """Those with which it came, with what was changed since."""
     state: RobotStatus = "never-seen"
     """`conflict-paused`: it has something newer than the store; nothing is done about it until
     `robot.adopt` or `robot.resume`."""
@@ -148,7 +156,7 @@ class Robot(Struct):
     warnings: list[str] = []
     """What else an operator should look at, such as its clock."""
     user: str | None = None
-    """Whom the cluster file logs in as; null as in ssh's configuration, and so is `port`."""
+    """Whom SSH logs in as; null as in ssh's configuration, and so is `port`."""
     port: Int64 | None = None
     """That of sshd."""
     address: str = ""
@@ -157,6 +165,8 @@ class Robot(Struct):
     """Of its installation; empty if its agent does not report it."""
     clone: str = ""
     """Which other machine has its id and certificate, and is refused; empty if none came lately."""
+    findings: list[Finding] | None = None
+    """What is wrong with it, failures first; null from a coordinator of an earlier version."""
 
 
 class RobotRef(Struct):
@@ -189,7 +199,7 @@ class RobotLabel(Struct):
 
 
 class RobotList(Struct):
-    """All robots, in the order of the cluster file."""
+    """All robots, in the order of the fleet."""
 
     robots: list[Robot]
 
@@ -198,19 +208,35 @@ class Explain(Struct):
     """Ask where the nodes of a dataflow run or would run: of a running one, or of a descriptor."""
 
     dataflow: str | None = None
-    """A running dataflow, by name or UUID."""
+    """A running dataflow, by name or UUID; a deployment, or an instance of one."""
     descriptor: dict[str, Any] | None = None
     """As in `dataflow.start`. Nothing is started."""
+    name: str = ""
+    """As in `dataflow.start`: robots may take nodes of some dataflows only."""
     path: str = "/"
     """As in `dataflow.start`."""
+
+
+class ExplainedRobot(Struct):
+    """The instance of a deployment to which a robot belongs."""
+
+    robot: str
+    instance: str
+    """Empty for none."""
+    nodes: list[str]
+    reason: str
+    """Why it belongs to it, or to none."""
 
 
 class Explained(Struct):
     """Where each node runs or would run, and the verdict about each machine."""
 
     nodes: list[Decision]
+    """None if the deployment has several instances."""
     problems: list[str] = []
     """Unknown machines, labels and nodes in `deploy`."""
+    robots: list[ExplainedRobot] = []
+    """Of a deployment with several instances: all robots of the fleet."""
 
 
 class DesiredRef(Struct):
@@ -363,7 +389,16 @@ METHODS = by_name(
     [
         *DORAD_METHODS.values(),
         *defined_in(
-            sys.modules[__name__], accessmessages, secretmessages, enrolment, rolloutmessages
+            sys.modules[__name__],
+            accessmessages,
+            deploymentmessages,
+            incidentmessages,
+            loadmessages,
+            membermessages,
+            secretmessages,
+            uploadmessages,
+            enrolment,
+            rolloutmessages,
         ),
     ]
 )

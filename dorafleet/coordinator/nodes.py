@@ -1,40 +1,33 @@
 """The methods `node.…` and `param.…`: nodes where they run, and changes of the topology."""
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.eventbus import EventBus
 from dorad.control.messages import METHODS
 from dorad.control.messages.nodes import MAX_START_WAIT_S
 from dorad.control.naming import ended
-from dorad.control.session import HandlerTable
+from dorad.control.session import Call, handles
 from dorad.control.wiring import inputs_of, subscribers
 from dorad.dataflow import topology
+from dorad.dataflow.model import Dataflow, NodeSpec
 from dorad.dataflow.nearest import did_you_mean
-from dorafleet.coordinator.asking import ask, ask_one, until_begun
-from dorafleet.coordinator.checking import check_going, check_names, check_runnable
-from dorafleet.coordinator.folding import pending_nodes, status_of
+from dorafleet.coordinator.dataflowstates import pending_nodes, status_of
+from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.instances import Instance, refusal
-from dorafleet.coordinator.reconcile import current
-from dorafleet.coordinator.recorded import values_of, write_record
-from dorafleet.coordinator.writing import actor_of, uninterrupted
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from dorad.control.eventbus import EventBus
-    from dorad.control.server import Call
-    from dorad.dataflow.model import Dataflow, NodeSpec
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.planning import Planner
-    from dorafleet.coordinator.reconciler import Reconciler
-    from dorafleet.coordinator.records import Record
-    from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.nodeaudit import values_of, write_record
+from dorafleet.coordinator.planner import Planner
+from dorafleet.coordinator.records import DataflowRecord
+from dorafleet.coordinator.robotcalls import ask, ask_one, until_begun
+from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.startchecks import check_going, check_names, check_runnable
+from dorafleet.coordinator.verdicts import current
+from dorafleet.coordinator.writer import actor_of, uninterrupted
 
 R = TypeVar("R", bound=m.Struct)
 C = TypeVar("C", m.ParamRef, m.ParamSet)
@@ -54,34 +47,14 @@ class NodeMethods:
         fleet: Fleet,
         robots: Robots,
         planner: Planner,
-        reconciler: Reconciler,
         event_bus: EventBus,
     ) -> None:
         self._fleet = fleet
         self._robots = robots
         self._planner = planner
-        self._reconciler = reconciler
         self._event_bus = event_bus
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(m.NODE_LIST, self.list_all)
-        table.call(m.NODE_INFO, self.info)
-        table.call(m.NODE_ADD, self.add)
-        table.call(m.NODE_REMOVE, self.remove)
-        table.call(m.NODE_REPLACE, self.replace)
-        table.call(m.NODE_RESTART, self._passing(m.NODE_RESTART))
-        table.call(m.NODE_STOP, self._passing(m.NODE_STOP))
-        table.call(m.NODE_CONNECT, self.connect)
-        table.call(m.NODE_DISCONNECT, self.disconnect)
-        table.call(m.PARAM_LIST, self._passing(m.PARAM_LIST))
-        table.call(m.PARAM_GET, self._passing(m.PARAM_GET))
-        table.call(m.PARAM_SET, self.set_param)
-        table.call(m.PARAM_DELETE, self.delete_param)
-        return table
-
+    @handles(m.NODE_LIST)
     async def list_all(self, _call: Call, params: m.Ref) -> m.NodeList:
         """List the nodes of one dataflow, or of all running ones, with those that are pending."""
         if params.dataflow is None:
@@ -89,11 +62,11 @@ class NodeMethods:
         else:
             records = [self._fleet.find(params.dataflow)]
         robots = dict.fromkeys(id_ for record in records for id_ in record.robots)
-        found, missing = await ask(self._robots, robots, m.NODE_LIST, m.Ref())
+        answers, missing = await ask(self._robots, robots, m.NODE_LIST, m.Ref())
         names = {record.uuid: record.name for record in records}
         nodes = [
             msgspec.structs.replace(node, machine=robot, dataflow_name=names[node.dataflow])
-            for robot, answer in found.items()
+            for robot, answer in answers.items()
             for node in answer.nodes
             if node.dataflow in names
         ]
@@ -101,6 +74,7 @@ class NodeMethods:
             nodes += pending_nodes(record)
         return m.NodeList(nodes=nodes, missing=missing)
 
+    @handles(m.NODE_INFO)
     async def info(self, _call: Call, params: m.NodeRef) -> m.NodeDetail:
         """Describe one node."""
         record, node, robot = self._find(params.dataflow, params.node)
@@ -114,16 +88,33 @@ class NodeMethods:
             outputs={name: subscribers(dataflow, node.id, name) for name in node.all_outputs},
         )
 
-    def _passing(self, method: m.CallMethod[P, R]) -> Callable[[Call, P], Awaitable[R]]:
-        """Return a handler that forwards a call to the machine of the node."""
+    @handles(m.NODE_RESTART)
+    async def restart(self, _call: Call, params: m.NodeStop) -> m.Nothing:
+        """Restart a node."""
+        return await self._pass_on(m.NODE_RESTART, params)
 
-        async def handler(_call: Call, params: P) -> R:
-            record, _, robot = self._find(params.dataflow, params.node)
-            check_going(record, robot, self._robots.shares_of(record.key, (robot,))[robot])
-            return await self._forward(record, robot, method, params)
+    @handles(m.NODE_STOP)
+    async def stop(self, _call: Call, params: m.NodeStop) -> m.Nothing:
+        """Stop a node."""
+        return await self._pass_on(m.NODE_STOP, params)
 
-        return handler
+    @handles(m.PARAM_LIST)
+    async def list_params(self, _call: Call, params: m.NodeRef) -> m.ParamList:
+        """List the parameters of a node."""
+        return await self._pass_on(m.PARAM_LIST, params)
 
+    @handles(m.PARAM_GET)
+    async def get_param(self, _call: Call, params: m.ParamRef) -> m.Param:
+        """Return a parameter of a node."""
+        return await self._pass_on(m.PARAM_GET, params)
+
+    async def _pass_on(self, method: m.CallMethod[P, R], params: P) -> R:
+        """Forward a call to the machine of the node."""
+        record, _, robot = self._find(params.dataflow, params.node)
+        check_going(record, robot, self._robots.shares_of(record.key, (robot,))[robot])
+        return await self._forward(record, robot, method, params)
+
+    @handles(m.PARAM_SET)
     async def set_param(self, call: Call, params: m.ParamSet) -> m.Param:
         """Set a parameter of a node, and keep it for another machine that runs the node later."""
         # The robot may have done it when the client goes away: that is in the audit, too.
@@ -133,6 +124,7 @@ class NodeMethods:
             )
         )
 
+    @handles(m.PARAM_DELETE)
     async def delete_param(self, call: Call, params: m.ParamRef) -> m.Nothing:
         """Delete a parameter of a node, so that another machine does not set it again later."""
         return await uninterrupted(
@@ -152,15 +144,17 @@ class NodeMethods:
         change: Callable[[dict[str, Any], R], dict[str, Any]],
     ) -> R:
         """Change a parameter on the node's machine, then store it with the node's other ones."""
-        found, node, robot = self._find(params.dataflow, params.node)
-        values = await values_of(params, lambda ref: self._forward(found, robot, m.PARAM_GET, ref))
-        if isinstance(found, Instance):
-            names = {"dataflow": str(found.name), "node": node.id, "key": params.key}
+        started, node, robot = self._find(params.dataflow, params.node)
+        values = await values_of(
+            params, lambda ref: self._forward(started, robot, m.PARAM_GET, ref)
+        )
+        if isinstance(started, Instance):
+            names = {"dataflow": str(started.name), "node": node.id, "key": params.key}
             await write_record(self._fleet.writer, call, **names, **values)
-        answer = await self._forward(found, robot, method, params)
+        answer = await self._forward(started, robot, method, params)
         async with self._fleet.writer.changing:
-            record = self._fleet.get(found.key)
-            if record is None or record.uuid != found.uuid or not record.running:
+            record = self._fleet.get(started.key)
+            if record is None or record.uuid != started.uuid or not record.running:
                 return answer
             before = record.params.get(node.id, {})
             after = change(before, answer)
@@ -172,6 +166,7 @@ class NodeMethods:
                 )
         return answer
 
+    @handles(m.NODE_ADD)
     async def add(self, call: Call, params: m.NodeAdd) -> m.Changed:
         """Add a node to a running dataflow, on the machine that placement chooses."""
         id_ = params.definition.get("id")
@@ -183,6 +178,7 @@ class NodeMethods:
             node=str(id_),
         )
 
+    @handles(m.NODE_REMOVE)
     async def remove(self, call: Call, params: m.NodeStop) -> m.Changed:
         """Stop a node and remove it from its dataflow."""
         return await self._change(
@@ -193,14 +189,15 @@ class NodeMethods:
             node=params.node,
         )
 
+    @handles(m.NODE_REPLACE)
     async def replace(self, call: Call, params: m.NodeReplace) -> m.Changed:
         """Replace a node by another with the same id, on the same machine."""
-        found = self._find_started(params.dataflow)
-        before = self._fleet.dataflow(found)
+        record = self._find_started(params.dataflow)
+        before = self._fleet.dataflow(record)
         definition = params.definition or _definition_of(before, params.node)
         after = topology.replace_node(before, params.node, definition)
-        if params.node in found.placement and not topology.changes(before, after):
-            return await self._replace_program(call, found, params)
+        if params.node in record.placement and not topology.changes(before, after):
+            return await self._replace_program(call, record, params)
         return await self._change(
             call,
             params,
@@ -209,13 +206,15 @@ class NodeMethods:
             node=params.node,
         )
 
-    async def _replace_program(self, call: Call, found: Record, params: m.NodeReplace) -> m.Changed:
+    async def _replace_program(
+        self, call: Call, started: DataflowRecord, params: m.NodeReplace
+    ) -> m.Changed:
         """Restart a node whose definition is the same: only its program may have changed.
 
         Its machine needs an order, because it finds no difference in the share.
         """
-        await self._until_running(found)
-        record = self._running(found)
+        await self._until_running(started)
+        record = self._running(started)
         await write_record(self._fleet.writer, call, dataflow=record.key, node=params.node)
         robot = record.placement[params.node]
         same = msgspec.structs.replace(params, dataflow=record.uuid, definition={})
@@ -225,6 +224,7 @@ class NodeMethods:
         self._event_bus.publish(record.uuid, "topology-changed", params.node, text)
         return m.Changed(uuid=record.uuid, changes=self._fleet.changes(record))
 
+    @handles(m.NODE_CONNECT)
     async def connect(self, call: Call, params: m.EdgeNew) -> m.Changed:
         """Add an edge."""
         return await self._change(
@@ -235,6 +235,7 @@ class NodeMethods:
             node=params.target.partition("/")[0],
         )
 
+    @handles(m.NODE_DISCONNECT)
     async def disconnect(self, call: Call, params: m.EdgeRef) -> m.Changed:
         """Remove an edge."""
         return await self._change(
@@ -245,14 +246,14 @@ class NodeMethods:
             node=params.target.partition("/")[0],
         )
 
-    def _find_started(self, dataflow: str | None) -> Record:
+    def _find_started(self, dataflow: str | None) -> DataflowRecord:
         """Return a dataflow whose nodes and edges may change one by one. Raises ControlError."""
         record = self._fleet.find(dataflow)
         if isinstance(record, Instance):
             raise refusal(record)
         return record
 
-    def _find(self, dataflow: str | None, id_: str) -> tuple[Record, NodeSpec, str]:
+    def _find(self, dataflow: str | None, id_: str) -> tuple[DataflowRecord, NodeSpec, str]:
         """Return a node with its dataflow and its robot. Raises ControlError."""
         record = self._fleet.find(dataflow)
         flow = self._fleet.dataflow(record)
@@ -273,7 +274,7 @@ class NodeMethods:
         return record, node, robot
 
     async def _forward(
-        self, record: Record, robot: str, method: m.CallMethod[P, R], params: P
+        self, record: DataflowRecord, robot: str, method: m.CallMethod[P, R], params: P
     ) -> R:
         await until_begun(self._fleet, self._robots, record, (robot,))
         own = msgspec.structs.replace(params, dataflow=record.uuid)
@@ -294,10 +295,10 @@ class NodeMethods:
             ControlError: the change is not allowed; or a machine refuses it, and it is undone; or a
                 machine has not carried it out in time, which it does later.
         """
-        found = self._find_started(params.dataflow)
-        await self._until_running(found)
+        started = self._find_started(params.dataflow)
+        await self._until_running(started)
         async with self._fleet.writer.changing:
-            before = self._running(found)
+            before = self._running(started)
             after = change(self._fleet.dataflow(before))
             check_runnable(after)
             if isinstance(params, m.NodeAdd | m.NodeReplace):
@@ -320,7 +321,6 @@ class NodeMethods:
             )
             await self._fleet.put(record, actor_of(call), call.method, change=text)
         _log.info("dataflow `%s`: %s", record.key, text)
-        self._reconciler.mark(*record.robots)
         seconds = METHODS[call.method].time_allowed(params, CHANGE_S) or CHANGE_S
         await self._until_carried_out(
             call, before, record, max(CHANGE_S, seconds - MAX_START_WAIT_S)
@@ -328,32 +328,32 @@ class NodeMethods:
         self._event_bus.publish(record.uuid, "topology-changed", node, text)
         return m.Changed(uuid=record.uuid, changes=self._fleet.changes(record))
 
-    async def _until_running(self, found: Record) -> None:
+    async def _until_running(self, started: DataflowRecord) -> None:
         """Wait until a dataflow that is being started runs. Raises ControlError."""
 
         def decided() -> bool:
-            record = self._fleet.get(found.key)
-            return record is None or record.uuid != found.uuid or status_of(record) != "starting"
+            record = self._fleet.get(started.key)
+            return record is None or record.uuid != started.uuid or status_of(record) != "starting"
 
         if not await self._fleet.bell.until(decided, MAX_START_WAIT_S):
             raise ControlError(
                 "deadline",
-                f"dataflow {found.key} is still starting after {MAX_START_WAIT_S:g} s",
+                f"dataflow {started.key} is still starting after {MAX_START_WAIT_S:g} s",
                 "try again when it runs; `dora logs` shows what its nodes print",
             )
 
-    def _running(self, found: Record) -> Record:
+    def _running(self, started: DataflowRecord) -> DataflowRecord:
         """Return the current form of a running dataflow. Raises ControlError."""
-        record = self._fleet.get(found.key)
-        if record is None or record.uuid != found.uuid or not record.running:
-            raise ended(found)
+        record = self._fleet.get(started.key)
+        if record is None or record.uuid != started.uuid or not record.running:
+            raise ended(started)
         if (status := status_of(record)) != "running":
             hint = "try again when it runs" if status == "starting" else None
             raise ControlError("busy", f"the dataflow is {status}", hint)
         return record
 
     async def _until_carried_out(
-        self, call: Call, before: Record, record: Record, seconds: float
+        self, call: Call, before: DataflowRecord, record: DataflowRecord, seconds: float
     ) -> None:
         """Wait until all machines run a change, and undo it if one refuses."""
 
@@ -368,13 +368,15 @@ class NodeMethods:
             }
 
         def refusals() -> dict[str, str]:
-            found = self._robots.refused(record.key, record.robots, record.generation)
+            refused_by = self._robots.answered(
+                "refused", record.key, record.robots, record.generation
+            )
             shares = self._robots.shares_of(record.key, record.robots)
             for id_ in record.robots:
                 share = current(record, shares[id_])
                 if share is not None and share.status == "running" and share.reason:
-                    found[id_] = share.reason
-            return found
+                    refused_by[id_] = share.reason
+            return refused_by
 
         def settled() -> bool:
             now = self._fleet.get(record.key)
@@ -395,7 +397,7 @@ class NodeMethods:
                 "these machines follow as soon as they can",
             )
 
-    async def _undo(self, call: Call, before: Record, record: Record) -> None:
+    async def _undo(self, call: Call, before: DataflowRecord, record: DataflowRecord) -> None:
         """Restore the dataflow before a change, if nothing else has changed it since."""
         async with self._fleet.writer.changing:
             now = self._fleet.get(record.key)
@@ -406,11 +408,10 @@ class NodeMethods:
             )
             await self._fleet.put(undone, actor_of(call), f"{call.method}.undo")
         _log.warning("dataflow `%s`: `%s` is undone", record.key, call.method)
-        self._reconciler.mark(*record.robots)
 
 
 def _definition_of(dataflow: Dataflow, node: str) -> dict[str, Any]:
     """Return the present definition of a node, empty if there is none."""
     nodes = dataflow.descriptor["nodes"]
-    found: dict[str, Any] = next((each for each in nodes if each.get("id") == node), {})
-    return found
+    definition: dict[str, Any] = next((each for each in nodes if each.get("id") == node), {})
+    return definition

@@ -5,20 +5,21 @@ that people have been told of, `notify/waiting/<id>` the notifications that are 
 `notify/receivers` what was dropped. After a crash a notification may arrive twice, with one id.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import socket
 import time
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn
 
 import msgspec
 
 from dorad.bell import Bell
+from dorad.control.alertbook import StoredAlert
 from dorad.control.errors import ControlError
-from dorad.control.session import HandlerTable
+from dorad.control.messages import Nothing
+from dorad.control.session import Call, handles
 from dorad.problems import ProblemError
 from dorafleet.coordinator.messages import (
     ALERTS_RECEIVERS,
@@ -27,32 +28,20 @@ from dorafleet.coordinator.messages import (
     AlertReceivers,
     AlertTest,
 )
-from dorafleet.coordinator.stored import read
+from dorafleet.coordinator.storerecords import read
+from dorafleet.coordinator.writer import MeasuredWriter, Writer, transactions
 from dorafleet.notify.delivery import Delivery, DeliveryError
 from dorafleet.notify.notification import Notification
 from dorafleet.notify.queue import DeliveryQueue, Receiver, Waiting
+from dorafleet.notify.settings import NotifySettings
 from dorafleet.notify.tracker import Told, Tracker
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from typing import NoReturn
-
-    from dorad.control.alertbook import StoredAlert
-    from dorad.control.messages import Nothing
-    from dorad.control.server import Call
-    from dorafleet.coordinator.writing import Writer
-    from dorafleet.notify.settings import NotifySettings
-    from dorafleet.store.model import Store
+from dorafleet.store.model import Store
 
 TOLD = "notify/told/"
 WAITING = "notify/waiting/"
 RECEIVERS = "notify/receivers"
 LOOK_S = 1.0
 """Time between two looks at the alerts."""
-MAX_KEYS = 50
-"""Keys of one transaction."""
-CHUNK = 256 << 10
-"""Bytes of one transaction, approximately."""
 
 _log = logging.getLogger(__name__)
 
@@ -69,7 +58,6 @@ class Notifications:
     ) -> None:
         """`alerts` returns all alerts that last, by robot."""
         self._store = store
-        self._writer = writer
         self._alerts = alerts
         self._take(settings)
         self._next: NotifySettings | None = None
@@ -84,7 +72,9 @@ class Notifications:
         self._had_receivers = False
         """Whether the coordinator before had some."""
         self._unsaved: dict[str, list[Told]] = {}
-        self._failed = False
+        self._measured = MeasuredWriter(
+            writer, "notifications are not stored, a restart would lose them"
+        )
         self._saving = asyncio.Lock()
         self._testing = asyncio.Lock()
 
@@ -93,14 +83,6 @@ class Notifications:
         self._receivers = {name: each for name, each in given.items() if each is not None}
         self._tracker = Tracker(settings.severity)
         self._queue = DeliveryQueue(self._receivers)
-
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(ALERTS_RECEIVERS, self._list)
-        table.call(ALERTS_TEST, self._test)
-        return table
 
     async def load(self) -> None:
         """Take over from the coordinator before. Raises StoreError."""
@@ -135,7 +117,7 @@ class Notifications:
                     for name, receiver in self._receivers.items()
                 ]
                 # What is not stored yet would be lost by a change.
-                while self._next is None or self._failed:
+                while self._next is None or self._measured.failed:
                     if self._receivers:
                         self.look()
                     await self._save()
@@ -150,7 +132,7 @@ class Notifications:
         assert settings is not None
         while True:
             await self._save()
-            if not self._failed:
+            if not self._measured.failed:
                 break
             await asyncio.sleep(LOOK_S)
         self._take(settings)
@@ -224,24 +206,13 @@ class Notifications:
                     deletes.append(TOLD + robot)
             if not puts and not deletes:
                 return
-            if await self._put(puts, deletes):
+            # Notifications before what they have told.
+            ordered = sorted(puts.items(), key=lambda each: each[0].startswith(TOLD))
+            if await self._measured.put(*transactions(ordered), deletes=deletes):
                 self._stored_waiting, self._stored_receivers = waiting, receivers
                 self._unsaved.clear()
 
-    async def _put(self, puts: Mapping[str, bytes], deletes: Sequence[str]) -> bool:
-        try:
-            for some in _chunks(puts):
-                await self._writer.keep(some)
-            for start in range(0, len(deletes), MAX_KEYS):
-                await self._writer.keep({}, deletes[start : start + MAX_KEYS])
-        except ProblemError as error:
-            if not self._failed:
-                _log.warning("notifications are not stored, a restart would lose them: %s", error)
-            self._failed = True
-            return False
-        self._failed = False
-        return True
-
+    @handles(ALERTS_RECEIVERS)
     async def _list(self, _call: Call, _params: Nothing) -> AlertReceivers:
         """Return what became of the notifications to each receiver."""
         return AlertReceivers(
@@ -256,7 +227,7 @@ class Notifications:
                     delivered_at=state.delivered_at,
                     failing_since=state.failing_since,
                     error=state.error,
-                    stored=not self._failed,
+                    stored=not self._measured.failed,
                 )
                 for name, receiver in self._receivers.items()
                 for state in [self._queue.receivers[name]]
@@ -264,6 +235,7 @@ class Notifications:
             problem=self.problem,
         )
 
+    @handles(ALERTS_TEST)
     async def _test(self, call: Call, _params: Nothing) -> AlertTest:
         """Send one notification to each receiver now, whatever waits."""
         if not self._receivers:
@@ -296,16 +268,3 @@ async def _try(delivery: Delivery, notification: Notification) -> str:
     except DeliveryError as error:
         return str(error)
     return ""
-
-
-def _chunks(puts: Mapping[str, bytes]) -> list[dict[str, bytes]]:
-    """Return what each transaction puts, notifications before what they have told."""
-    found: list[dict[str, bytes]] = [{}]
-    size = 0
-    for key, value in sorted(puts.items(), key=lambda each: each[0].startswith(TOLD)):
-        if found[-1] and (size + len(value) > CHUNK or len(found[-1]) >= MAX_KEYS):
-            found.append({})
-            size = 0
-        found[-1][key] = value
-        size += len(value)
-    return [each for each in found if each]

@@ -4,31 +4,30 @@ The coordinator knows the nodes of dataflows that it has placed. What a release 
 robot, or what was started there, only the robot's own daemon knows.
 """
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import AsyncIterator, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorafleet.coordinator.asking import ask_one
-from dorafleet.coordinator.instances import name_of, refusal
+from dorad.control.server import Call, Handler, StreamHandler
+from dorad.phrases import first_of
+from dorafleet.coordinator.deployments import name_of
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.instances import Instances, refusal
 from dorafleet.coordinator.messages import METHODS
-from dorafleet.coordinator.recorded import values_of, write_record
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from dorad.control.server import Call, Handler, StreamHandler
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.instances import Instances
-    from dorafleet.coordinator.robots import Robots
-    from dorafleet.coordinator.robotstreams import RobotStreams
+from dorafleet.coordinator.nodeaudit import values_of, write_record
+from dorafleet.coordinator.robotcalls import ask_one
+from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.robotstreams import RobotStreams
 
 MAX_NAMED = 5
 """Robots that an error names."""
+
+MAX_NAME = 100
+"""Characters of a name in an error."""
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +50,27 @@ def named_without_robot(wanted: str | None, fleet: Fleet) -> Name:
     return Name(robot, name)
 
 
+def robots_with(
+    wanted: str | None, fleet: Fleet, robots: Robots
+) -> tuple[str | None, Iterable[str]]:
+    """Return a dataflow that runs or has ended as robots know it, and the robots to ask.
+
+    Raises:
+        ControlError: nobody knows it.
+    """
+    if wanted is None:
+        return None, [robot.id for robot in robots.all]
+    own = owners(wanted, fleet, robots)
+    if own is not None:
+        return own
+    ended = [each.id for each in robots.all if wanted in each.releases]
+    if ended:
+        return wanted, ended
+    name = named_without_robot(wanted, fleet)
+    record = fleet.find(name.dataflow, ended_too=True)
+    return record.uuid, [each for each in record.robots if name.robot in (None, each)]
+
+
 def owners(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, list[str]] | None:
     """Return the name of a dataflow that the coordinator has not placed, and who runs it.
 
@@ -68,11 +88,19 @@ def owners(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, list[
     if robot is None:
         if any(name in (record.name, record.uuid) for record in fleet.running):
             return None
-        found = [r.id for r in robots.all if (s := r.releases.get(name)) and s.running]
-        if not found and all(name not in (record.name, record.uuid) for record in fleet.records):
-            found = [r.id for r in robots.all if name in r.dataflows]
-        return (name, found) if found else None
-    robots.get(robot)
+        there = [r.id for r in robots.all if (s := r.releases.get(name)) and s.running]
+        if not there and all(name not in (record.name, record.uuid) for record in fleet.records):
+            there = [r.id for r in robots.all if name in r.dataflows]
+        return (name, there) if there else None
+    if robots.find(robot) is None:
+        known = [each for each in alone(fleet, robots) if each.endswith(f"/{name}")]
+        where = f"; there are: {first_of(known, MAX_NAMED)}" if known else ""
+        address = f"{robot[:MAX_NAME]}/{name[:MAX_NAME]}"
+        raise ControlError(
+            "not-found",
+            f"there is no robot `{robot[:MAX_NAME]}`, and no instance `{address}`{where}",
+            "`dorafleet history` lists deployments",
+        )
     placed = any(
         robot in record.robots and name in (record.name, record.uuid) for record in fleet.running
     )
@@ -84,7 +112,7 @@ def alone(fleet: Fleet, robots: Robots) -> list[str]:
 
     Or as `INSTANCE/NAME`, for a release that several machines run together.
     """
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for robot in robots.all:
         # Also those that have just ended: its last row may be older.
         placed = {record.name for record in fleet.records if robot.id in record.robots}
@@ -93,8 +121,8 @@ def alone(fleet: Fleet, robots: Robots) -> list[str]:
             state = robot.releases.get(name)
             instance = None if state is None or state.group is None else state.group.instance
             key = f"{instance}/{name}" if instance else name
-            found.setdefault(key, name_of(instance, name) if instance else f"{robot.id}/{name}")
-    return list(found.values())
+            names.setdefault(key, name_of(instance, name) if instance else f"{robot.id}/{name}")
+    return list(names.values())
 
 
 def on_one_robot(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str, str] | None:
@@ -103,16 +131,24 @@ def on_one_robot(wanted: str | None, fleet: Fleet, robots: Robots) -> tuple[str,
     Raises:
         ControlError: there is no such robot; or several run the release of this name.
     """
-    found = owners(wanted, fleet, robots)
-    if found is None:
+    owned = owners(wanted, fleet, robots)
+    if owned is None:
         return None
-    name, there = found
+    name, there = owned
     if len(there) > 1:
+        groups = (
+            None if (order := fleet.owner(each, name)) is None else order.group for each in there
+        )
+        instances = list(
+            dict.fromkeys(
+                f"{robot if group is None else group.instance}/{name}"
+                for robot, group in zip(there, groups, strict=True)
+            )
+        )
         raise ControlError(
             "ambiguous",
-            f"{len(there)} robots run `{name}` on their own: {', '.join(there[:MAX_NAMED])}"
-            + (", …" if len(there) > MAX_NAMED else ""),
-            f"name one: `{there[0]}/{name}`",
+            f"{len(instances)} instances of `{name}` run: {first_of(instances, MAX_NAMED)}",
+            f"name one: `{instances[0]}`",
         )
     return there[0], name
 
@@ -125,20 +161,20 @@ def with_robots(
     streams: RobotStreams,
 ) -> dict[str, Handler | StreamHandler]:
     """Return handlers that let a robot answer about a dataflow named `ROBOT/NAME`."""
-    found = dict(table)
+    handlers = dict(table)
     for name, inner in table.items():
         method = METHODS[name]
         if method.scope == "placed":
-            found[name] = _unless_on_one(inner, fleet, robots)
+            handlers[name] = _unless_on_one(inner, fleet, robots)
         elif method.scope == "server":
             continue
         elif isinstance(method, m.FrameMethod):
-            found[name] = _frames(inner, fleet, robots, instances, streams)
+            handlers[name] = _frames(inner, fleet, robots, instances, streams)
         elif isinstance(method, m.StreamMethod):
-            found[name] = _stream(method, inner, fleet, robots, instances, streams)
+            handlers[name] = _stream(method, inner, fleet, robots, instances, streams)
         elif isinstance(method, m.CallMethod):
-            found[name] = _call(method, inner, fleet, robots, instances)
-    return found
+            handlers[name] = _call(method, inner, fleet, robots, instances)
+    return handlers
 
 
 def _call(
@@ -172,9 +208,9 @@ def _call(
 
 def _unless_on_one(inner: Any, fleet: Fleet, robots: Robots) -> Handler:
     async def handler(call: Call, params: Any) -> m.Struct:
-        found = owners(params.dataflow, fleet, robots)
-        if found is not None:
-            name, there = found
+        owned = owners(params.dataflow, fleet, robots)
+        if owned is not None:
+            name, there = owned
             released = any(name in robots.get(each).releases for each in there)
             raise ControlError(
                 "refused",
@@ -184,7 +220,7 @@ def _unless_on_one(inner: Any, fleet: Fleet, robots: Robots) -> Handler:
                 f"`dora node restart NODE -d {there[0]}/{name}` restarts one node"
                 if released
                 else f"somebody has started it there; on `{there[0]}`: "
-                f"`dora {call.method.removeprefix('dataflow.')} {name}`",
+                f"`{_command(call.method, name)}`",
             )
         instance = None if params.dataflow is None else fleet.instance(params.dataflow)
         if instance is not None:
@@ -196,6 +232,12 @@ def _unless_on_one(inner: Any, fleet: Fleet, robots: Robots) -> Handler:
         return result
 
     return handler
+
+
+def _command(method: str, name: str) -> str:
+    """Return the command that calls a method about a dataflow on the robot itself."""
+    subject, _, verb = method.partition(".")
+    return f"dora {verb} {name}" if subject == "dataflow" else f"dora {subject} {verb} … -d {name}"
 
 
 def _stream(

@@ -10,12 +10,9 @@ which it had its place: no machine goes back to an earlier boot. Pure functions.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 MAX_CLONES = 4
 """Other machines that are kept of one robot, the newest."""
@@ -98,6 +95,9 @@ def _is_same(new: Origin, clone: Origin, first: Origin) -> bool:
     """Return True if a machine is one that was refused before, perhaps after another boot."""
     if new.boot_id == clone.boot_id != first.boot_id:
         return True
+    of_first = (new.boot_id, new.machine_id) == (first.boot_id, first.machine_id)
+    if of_first and clone.boot_id != first.boot_id:
+        return False  # the first machine itself: it has the address of its copy now
     same = (new.host, new.machine_id) == (clone.host, clone.machine_id)
     return same and new.host != first.host
 

@@ -5,21 +5,16 @@ come first. Each goes to the machine with the fewest nodes among those that no r
 equals, to the first. A node that every machine rejects is pending.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from msgspec import Struct, field
 
 from dorad.dataflow.settings import Amounts
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-_EPSILON = 1e-9
-"""Cores; so that ten times 0.1 is 1."""
+_DIGITS = 9
+"""Of a number of cores, so that ten times 0.1 is 1."""
 
 
 class Rule(StrEnum):
@@ -31,6 +26,8 @@ class Rule(StrEnum):
     """`deploy.avoid`: the machine itself, or a node there; also asked the other way round."""
     LABELS = "labels"
     """A pair of `deploy.labels` is not among the machine's labels."""
+    ACCEPT = "accept"
+    """The machine's own `dorad.toml` refuses it: `[agent]` there."""
     DEVICES = "devices"
     GPU = "gpu"
     MEMORY = "memory"
@@ -51,6 +48,8 @@ class Candidate(Struct, frozen=True):
     capacity: Amounts = field(default_factory=Amounts)
     trouble: str = ""
     """Why nothing can be started there; empty if it can."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Why its own configuration refuses nodes, by their ids."""
 
 
 class Requirements(Struct, frozen=True):
@@ -182,11 +181,13 @@ def _refusals(
         elif node.id in other.avoids_nodes:
             yield Rule.AVOID, f"`{other.id}` is here and avoids the node"
     for name, value in node.labels.items():
-        found = machine.labels.get(name)
-        if found is None:
+        label = machine.labels.get(name)
+        if label is None:
             yield Rule.LABELS, f"it has no label `{name}`"
-        elif found != value:
-            yield Rule.LABELS, f"its label `{name}` is `{found}`, not `{value}`"
+        elif label != value:
+            yield Rule.LABELS, f"its label `{name}` is `{label}`, not `{value}`"
+    if node.id in machine.refused:
+        yield Rule.ACCEPT, machine.refused[node.id]
     yield from _shortages(node.needs, machine.capacity, there)
     if machine.trouble:
         yield Rule.AWAY, machine.trouble
@@ -227,7 +228,7 @@ def _shortages(
             yield Rule.CPU, _unknown("cores are", "cpu")
         else:
             cores = capacity.cpu - sum(other.needs.cpu or 0.0 for other in there)
-            if needs.cpu > cores + _EPSILON:
+            if needs.cpu > round(cores, _DIGITS):
                 yield Rule.CPU, f"{needs.cpu:g} cores needed, {max(0.0, cores):g} free"
 
 

@@ -1,8 +1,7 @@
 """The records of a dataflow of the fleet, and of its share on each robot, in the store."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -10,10 +9,6 @@ from dorad.control import messages as m
 from dorad.control.messages.releases import Group, Rejection
 from dorad.int64 import Int64
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-DATAFLOWS = "dataflow/"
 DESIRED = "desired/"
 LABELS = "labels/"
 
@@ -22,7 +17,7 @@ HOLD_S = 120.0
 """Seconds until all robots must be ready after a start; the default."""
 
 
-class Options(msgspec.Struct, frozen=True):
+class StartOptions(msgspec.Struct, frozen=True):
     """The options that a dataflow was started with."""
 
     env: dict[str, str] = {}
@@ -52,8 +47,8 @@ class Again(msgspec.Struct, frozen=True):
     """Who has asked for it, for the audit."""
 
 
-class Record(msgspec.Struct, frozen=True):
-    """A dataflow of the fleet. Its key is `dataflow/<key>`."""
+class DataflowRecord(msgspec.Struct, frozen=True):
+    """A dataflow that was started over the machines of the fleet: the run of a deployment."""
 
     uuid: str
     name: str | None
@@ -62,7 +57,7 @@ class Record(msgspec.Struct, frozen=True):
     """The descriptor that it was started from."""
     descriptor: dict[str, Any]
     """The current descriptor."""
-    options: Options
+    options: StartOptions
     placement: dict[str, str]
     """The robot of each node that has one."""
     ports: dict[str, Int64]
@@ -106,7 +101,7 @@ class Record(msgspec.Struct, frozen=True):
         return tuple(self.ports)
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class RobotAssignment(msgspec.Struct, frozen=True):
     """The value of `desired/<robot>/<dataflow>`: the desired state there."""
 
     generation: Int64
@@ -118,6 +113,8 @@ class Wanted(msgspec.Struct, frozen=True):
     """The run, for a share of a dataflow that was started."""
     switch: bool = True
     """Of a release: whether the robot may switch to it, or only gets ready."""
+    arm: bool = False
+    """Of a release: whether the robot reserves its switch for a short time."""
     rollout: Int64 = 0
     """Of a release: the rollout that has ordered it; 0 for none."""
     allow_lower: bool = False
@@ -137,6 +134,8 @@ class Wanted(msgspec.Struct, frozen=True):
     """Of a release: that of its rollout."""
     committed: bool = False
     """Of a release of a group: whether each of its machines was healthy with it."""
+    returns: bool = False
+    """Of one that is not enabled: whether it runs again if the robot hears nothing for too long."""
 
     @property
     def is_order(self) -> bool:
@@ -163,19 +162,14 @@ def desired_key(robot: str, dataflow: str) -> str:
     return f"{DESIRED}{robot}/{dataflow}"
 
 
-def puts_for(record: Record, robots: Iterable[str]) -> dict[str, bytes]:
-    """Return a transaction's writes for a changed dataflow and its shares on `robots`."""
-    wanted = Wanted(
+def desired_share(record: DataflowRecord) -> RobotAssignment:
+    """Return the desired state of the shares of a dataflow."""
+    return RobotAssignment(
         generation=record.generation, enabled=record.enabled and record.running, uuid=record.uuid
     )
-    value = msgspec.json.encode(wanted)
-    return {
-        f"{DATAFLOWS}{record.key}": msgspec.json.encode(record),
-        **{desired_key(robot, record.key): value for robot in robots},
-    }
 
 
 def labels_of(given: Mapping[str, str], changed: Mapping[str, str | None]) -> dict[str, str]:
-    """Return the labels of the cluster file with those that were changed; None removes one."""
+    """Return the labels of a machine with those that were changed; None removes one."""
     merged = {**given, **changed}
     return {name: value for name, value in merged.items() if value is not None}

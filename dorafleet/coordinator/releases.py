@@ -1,13 +1,12 @@
 """The releases that operators have registered: manifests and signatures, in the store."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import re
 import time
 import zlib
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import msgspec
 
@@ -19,22 +18,20 @@ from dorad.release.manifest import (
     MAX_MANIFEST,
     MAX_SIGNATURE,
     Manifest,
+    Place,
     all_files,
     id_of,
     parse,
 )
 from dorad.release.signature import signing_key
-from dorafleet.coordinator.stored import read
-from dorafleet.coordinator.writing import COORDINATOR
-from dorafleet.rollout.messages import ReleaseContent, ReleaseInfo, ReleaseList
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.placement import Requirements
+from dorafleet.coordinator.requirements import requirements_at
+from dorafleet.coordinator.storerecords import read
+from dorafleet.coordinator.writer import COORDINATOR
+from dorafleet.rollout.messages import ReleaseContent, ReleaseInfo, ReleaseList, ReleasePut
 from dorafleet.store.errors import StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.rollout.messages import ReleasePut
-    from dorafleet.store.model import Store
+from dorafleet.store.model import Store
 
 RELEASES = "release/"
 CONTENTS = "release-content/"
@@ -49,7 +46,6 @@ MAX_RELEASES = 500
 
 MIN_PREFIX = 6
 
-_ID = re.compile("[0-9a-f]{64}")
 _PREFIX = re.compile(f"[0-9a-f]{{{MIN_PREFIX},64}}")
 
 _log = logging.getLogger(__name__)
@@ -61,6 +57,9 @@ class Kept(msgspec.Struct, frozen=True):
     info: ReleaseInfo
     signature: str
     parts: int
+    places: dict[str, Place] | None = None
+    """Where each node may run; None of a release that an earlier version has registered, until its
+    manifest is read."""
 
 
 class Releases:
@@ -78,6 +77,15 @@ class Releases:
             entry.key.removeprefix(RELEASES): kept
             for entry, kept in await read(self._store, RELEASES, Kept)
         }
+        for id_ in self._fleet.releases_in_use:
+            kept = self._known.get(id_)
+            if kept is not None and kept.places is None:
+                try:
+                    await self.manifest(id_)
+                except (ControlError, ReleaseError) as error:
+                    _log.warning(
+                        "what the nodes of release %.12s need is not known: %s", id_, error
+                    )
 
     async def forget_unfinished(self) -> None:
         """Remove the parts of releases whose registration a kill has interrupted.
@@ -103,6 +111,16 @@ class Releases:
         kept = self._known.get(id_)
         return id_[:12] if kept is None else f"{kept.info.name}@{kept.info.sequence}"
 
+    def needs(self, id_: str) -> tuple[Requirements, ...]:
+        """Return the requirements of the nodes of a release; none if they are not known."""
+        kept = self._known.get(id_)
+        return () if kept is None else requirements_at(kept.places or {})
+
+    def nodes(self, id_: str) -> list[str]:
+        """Return the nodes of a release; none if it is not known."""
+        kept = self._known.get(id_)
+        return [] if kept is None else kept.info.nodes
+
     def find(self, text: str) -> ReleaseInfo:
         """Return the release with this id, beginning of an id, name, or `name@sequence`.
 
@@ -112,24 +130,24 @@ class Releases:
         infos = self.all.releases
         name, at, sequence = text.partition("@")
         if at and sequence.isdecimal():
-            found = [i for i in infos if i.name == name and i.sequence == int(sequence[:16])]
+            matching = [i for i in infos if i.name == name and i.sequence == int(sequence[:16])]
         else:
-            found = [info for info in infos if info.name == text]
+            matching = [info for info in infos if info.name == text]
             # The name alone is its newest.
-            found = sorted(found, key=lambda info: (-info.sequence, -info.put_at))[:1]
-        if not found and _PREFIX.fullmatch(text):
-            found = [info for info in infos if info.id.startswith(text)]
-        if not found:
+            matching = sorted(matching, key=lambda info: (-info.sequence, -info.put_at))[:1]
+        if not matching and _PREFIX.fullmatch(text):
+            matching = [info for info in infos if info.id.startswith(text)]
+        if not matching:
             names = {info.name for info in infos}
             register = f"where it was built, `dorafleet plan {text[:100]}` registers it"
             hint = "" if name in names else did_you_mean(name, names)
             raise ControlError(
                 "not-found", f"no release `{text[:100]}` is registered", hint or register
             )
-        if len(found) > 1:
-            ids = ", ".join(info.id[:12] for info in found[:5])
+        if len(matching) > 1:
+            ids = ", ".join(info.id[:12] for info in matching[:5])
             raise ControlError("ambiguous", f"`{text[:100]}` is one of {ids}", "give the whole id")
-        return found[0]
+        return matching[0]
 
     async def content(self, id_: str) -> ReleaseContent:
         """Return a release with its manifest. Raises ControlError or StoreError."""
@@ -145,10 +163,14 @@ class Releases:
         if id_ not in self._known:
             return None
         if id_ not in self._manifests:
-            found = await self.content(id_)
+            content = await self.content(id_)
             if len(self._manifests) >= 8:
                 del self._manifests[next(iter(self._manifests))]
-            self._manifests[id_] = await asyncio.to_thread(parse, unpacked(found.content))
+            manifest = await asyncio.to_thread(parse, unpacked(content.content))
+            self._manifests[id_] = manifest
+            kept = self._known.get(id_)
+            if kept is not None:
+                self._known[id_] = msgspec.structs.replace(kept, places=manifest.places)
         return self._manifests[id_]
 
     async def put(
@@ -187,7 +209,7 @@ class Releases:
                 if number == 0:
                     puts[f"{UPLOADS}{id_}"] = str(len(parts)).encode()
                 await self._fleet.put_orders({}, {**audited, "part": number}, puts=puts)
-            kept = Kept(info, params.signature, len(parts))
+            kept = Kept(info, params.signature, len(parts), manifest.places)
             await self._fleet.put_orders(
                 {},
                 audited,
@@ -229,14 +251,14 @@ def unpacked(content: bytes) -> bytes:
     """Return what was compressed with zlib. Raises ControlError if it is not, or too large."""
     engine = zlib.decompressobj()
     try:
-        found = engine.decompress(content, MAX_MANIFEST + 1)
+        unpacked_content = engine.decompress(content, MAX_MANIFEST + 1)
     except zlib.error:
         raise ControlError("bad-request", "the manifest is not compressed with zlib") from None
-    if len(found) > MAX_MANIFEST:
+    if len(unpacked_content) > MAX_MANIFEST:
         raise ControlError("too-large", f"a manifest has at most {MAX_MANIFEST} bytes")
     if not engine.eof or engine.unused_data:
         raise ControlError("bad-request", "the compressed manifest is not complete")
-    return found
+    return unpacked_content
 
 
 def _info(id_: str, manifest: Manifest, by: str) -> ReleaseInfo:
@@ -253,8 +275,3 @@ def _info(id_: str, manifest: Manifest, by: str) -> ReleaseInfo:
         targets=[str(target) for target in manifest.targets],
         nodes=sorted(manifest.nodes),
     )
-
-
-def is_id(text: str) -> bool:
-    """Return True if this can be the id of a release."""
-    return _ID.fullmatch(text) is not None

@@ -1,18 +1,12 @@
 """Check what robots report: everything that grows is bounded, every number is possible."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from dorad.control.errors import ControlError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dorad.control.messages.agent import AgentReport, Attached, SecretsHeld, ShareState
-    from dorad.control.messages.releases import ReleaseState
+from dorad.control.messages.agent import AgentReport, Attached, SecretsHeld, ShareState
+from dorad.control.messages.releases import ReleaseState
 
 MAX_SHARES = 1000
 """Shares of one robot, and dataflows in one report."""
@@ -133,13 +127,13 @@ def sizes_after(
     }
     if not states:
         return sizes
-    found = dict(sizes)
+    after = dict(sizes)
     for key, state in states.items():
-        found[key] = len(msgspec.json.encode(state))
-        if found[key] > MAX_STATE:
+        after[key] = len(msgspec.json.encode(state))
+        if after[key] > MAX_STATE:
             raise ControlError("bad-request", f"a report of `{key[1]}` is too large")
-    if len(found) > 2 * MAX_SHARES:
+    if len(after) > 2 * MAX_SHARES:
         raise ControlError("bad-request", f"reports of more than {2 * MAX_SHARES} dataflows")
-    if sum(found.values()) > MAX_STATES:
+    if sum(after.values()) > MAX_STATES:
         raise ControlError("bad-request", f"reports of more than {MAX_STATES} bytes")
-    return found
+    return after

@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.problems import hint_for, in_order
 from dorad.dataflow.settings import Amounts, Deploy
-from dorafleet.coordinator.placement import Requirements
+from dorafleet.coordinator.placement import Candidate, Requirements
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from dorad.dataflow.errors import Problem
     from dorad.dataflow.model import Dataflow, NodeSpec
-    from dorad.release.manifest import Manifest, Place
-    from dorafleet.coordinator.placement import Candidate
+    from dorad.release.manifest import Place
 
 _MAX_VALUES = 5
 
@@ -53,12 +52,9 @@ def _requirements(node: NodeSpec, dataflow: Dataflow) -> Requirements:
     )
 
 
-def requirements_in(manifest: Manifest) -> tuple[Requirements, ...]:
-    """Return the requirements of each node of a release."""
-    return tuple(
-        Requirements(node) if content.place is None else _placed(node, content.place)
-        for node, content in manifest.nodes.items()
-    )
+def requirements_at(places: Mapping[str, Place]) -> tuple[Requirements, ...]:
+    """Return the requirements of the nodes of a release, by the places where they may run."""
+    return tuple(_placed(node, place) for node, place in places.items())
 
 
 def _placed(node: str, place: Place) -> Requirements:
@@ -110,7 +106,7 @@ def _of_labels(
         else:
             message, hint = f"no machine has a label `{name}`", hint_for(name, sorted(known))
         yield dataflow.problem(f"{place}.labels.{name}", message, hint)
-    if len(deploy.labels) > 1 and not single:
+    if deploy.labels and not single:
         pairs = deploy.labels.items()
         if not any(pairs <= machine.labels.items() for machine in machines):
             message = "each of these labels is on some machine, but no machine has all of them"
@@ -118,6 +114,6 @@ def _of_labels(
 
 
 def _listed(values: Iterable[str]) -> str:
-    found = sorted(values)
-    shown = ", ".join(f"`{value}`" for value in found[:_MAX_VALUES])
-    return f"{shown}, …" if len(found) > _MAX_VALUES else shown
+    ordered = sorted(values)
+    shown = ", ".join(f"`{value}`" for value in ordered[:_MAX_VALUES])
+    return f"{shown}, …" if len(ordered) > _MAX_VALUES else shown

@@ -1,36 +1,33 @@
 """The last known state of one robot. One that connects reports it again; see `lastseen`."""
 
-from __future__ import annotations
-
 import asyncio
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
 
 from msgspec.structs import replace
 
+from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.control.messages import METHODS
-from dorad.control.messages.agent import AGENT_METHODS
+from dorad.control.messages.agent import (
+    AGENT_METHODS,
+    Accepts,
+    Attached,
+    Revocation,
+    SecretsHeld,
+    ShareState,
+)
+from dorad.control.messages.releases import ReleaseState
 from dorad.control.pace import Pace
 from dorad.dataflow.nearest import did_you_mean
-from dorafleet.coordinator.messages import CLOCK_WARNING
-from dorafleet.coordinator.place import clone_text
-from dorafleet.coordinator.probing import Skew
-from dorafleet.coordinator.reports import MAX_STATES
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from dorad.control.asyncclient import AsyncClient
-    from dorad.control.messages.agent import Attached, Revocation, SecretsHeld, ShareState
-    from dorad.control.messages.releases import ReleaseState
-    from dorafleet.coordinator.place import Clone, Origin
-    from dorafleet.coordinator.reports import Sizes
-    from dorafleet.inventory.model import Machine
-
-SKEW_S = 10.0
-"""A clock that is further off is reported."""
+from dorafleet.coordinator.findings import RobotFacts, blocking
+from dorafleet.coordinator.messages import RobotStatus
+from dorafleet.coordinator.place import Clone, Origin, clone_text
+from dorafleet.coordinator.probe import Skew
+from dorafleet.coordinator.reports import MAX_STATES, Sizes
+from dorafleet.coordinator.requests import Answer, AnswerKind
+from dorafleet.inventory.model import Machine
 
 RATE = 8 << 20
 """Bytes a second that are read from a robot: log lines, answers, and messages of topics."""
@@ -52,16 +49,14 @@ MAX_REASON = 1000
 MAX_ID = 100
 """Characters of an unknown id in a message."""
 
-_UNITS = ((86400, "days"), (3600, "h"), (60, "min"))
-
-State = Literal["never-seen", "connected", "unreachable", "refused", "conflict-paused"]
-
 
 @dataclass(slots=True, eq=False)
 class Robot:
     """The last known state of one robot."""
 
     machine: Machine
+    since: int = 0
+    """The generation from which it is in the fleet: earlier orders were those of another one."""
     client: AsyncClient | None = None
     """The connection to its agent."""
     attached: Attached | None = None
@@ -72,16 +67,12 @@ class Robot:
     """What it reported to an earlier coordinator. It is shown, and decides nothing."""
     shares: dict[str, ShareState] = field(default_factory=dict)
     """By dataflow; the last that is known."""
-    stored: dict[str, int] = field(default_factory=dict)
-    """The generation of each share that it has stored since it connected."""
+    answers: dict[str, Answer] = field(default_factory=dict)
+    """What has become of the last request about each dataflow since it connected."""
     sending: set[str] = field(default_factory=set)
-    """Dataflows whose share is on its way to it."""
-    refusals: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Shares that it has refused, by dataflow, with their generation and the reason."""
-    undelivered: dict[str, str] = field(default_factory=dict)
-    """Dataflows whose last order it could not store, with the reason. The order is sent again."""
-    newer: dict[str, tuple[int, str]] = field(default_factory=dict)
-    """Shares that it has in a newer version, with the generation that it was sent."""
+    """Dataflows about which a request is on its way to it."""
+    strange: dict[str, str] = field(default_factory=dict)
+    """Dataflows of which it reports an order that nobody gave, with what it reports."""
     conflicts: dict[str, str] = field(default_factory=dict)
     """Shares that the store does not know, by dataflow, with the reason."""
     skew: Skew = field(default_factory=Skew)
@@ -92,8 +83,6 @@ class Robot:
     """The same on the monotonic clock."""
     releases: dict[str, ReleaseState] = field(default_factory=dict)
     """What it has reported of dataflows that come from releases; the last that is known."""
-    ordered: dict[str, int] = field(default_factory=dict)
-    """The generation of each order about a release that it has stored since it connected."""
     dataflows: tuple[str, ...] = ()
     """What its daemon ran by its last row, also what was started there."""
     sizes: Sizes = field(default_factory=dict)
@@ -106,6 +95,8 @@ class Robot:
     """Bytes that its disk of releases had free when it reported last; None if it does not say."""
     reported: list[str] = field(default_factory=list)
     """What it has reported that an operator should know of it; alerts have it from its row."""
+    unasked: int = 0
+    """Connections for files that it has opened and no transfer had asked for; they were refused."""
     reason: str = ""
     """Why it is not connected."""
     was_refused: bool = False
@@ -137,12 +128,19 @@ class Robot:
         self.pace = Pace(f"robot `{self.id}`", RATE, BURST, _WEIGHTS)
 
     @property
+    def local(self) -> list[str]:
+        """The dataflows that it runs of its own, by its last row."""
+        shared = {name for share in self.known_shares for name in (share.dataflow, share.uuid)}
+        released = {release.dataflow for release in self.known_releases}
+        return sorted({*self.dataflows} - shared - released)
+
+    @property
     def id(self) -> str:
-        """Its id in the cluster file."""
+        """Its id in the fleet."""
         return self.machine.id
 
     @property
-    def state(self) -> State:
+    def state(self) -> RobotStatus:
         """Whether it can be reached, in one word."""
         if self.client is not None:
             return "conflict-paused" if self.conflicts else "connected"
@@ -151,9 +149,22 @@ class Robot:
         return "unreachable" if self.ever_seen else "never-seen"
 
     @property
+    def accepts(self) -> Accepts:
+        """What it takes, as far as that is known: it judges each order itself."""
+        return Accepts() if self.attached is None else self.attached.accepts
+
+    @property
     def ever_seen(self) -> bool:
         """Whether it has ever connected, to this coordinator or an earlier one."""
         return self.was_seen or self.attached is not None
+
+    def answered(self, kind: AnswerKind, generation: int | None = None) -> dict[str, str]:
+        """Return the dataflows whose last request was answered so, each with the reason."""
+        return {
+            name: answer.reason
+            for name, answer in self.answers.items()
+            if answer.kind == kind and generation in (None, answer.request.generation)
+        }
 
     @property
     def known_shares(self) -> list[ShareState]:
@@ -166,21 +177,6 @@ class Robot:
         if self.seen is None:
             return self.earlier[1]
         return [replace(each, evidence=[]) for each in self.releases.values()]
-
-    @property
-    def warnings(self) -> list[str]:
-        """Problems that an operator should know, although the robot is usable."""
-        lines = []
-        if self.pace.exceeded:
-            lines.append("it sends more than the coordinator takes of one robot, and is read late")
-        lines += [
-            f"the order for `{name}` is not stored there, trying again: {reason}"
-            for name, reason in sorted(self.undelivered.items())
-        ]
-        if self.skew.beyond(SKEW_S):
-            ahead = "ahead" if self.skew.seconds > 0 else "behind"
-            lines.append(f"{CLOCK_WARNING} {_span(abs(self.skew.seconds))} {ahead}")
-        return lines
 
     @property
     def clone(self) -> str:
@@ -197,25 +193,34 @@ class Robot:
     @property
     def trouble(self) -> str:
         """Why nothing can be started there, or an empty text."""
-        if self.client is None:
-            if not self.ever_seen and not self.was_refused:
-                return "it has never connected"
-            return f"it is {self.state}" + (f": {self.reason}" if self.reason else "")
-        if self.conflicts:
-            name, reason = next(iter(self.conflicts.items()))
-            return f"it is paused because of `{name}`: {reason}"
-        return f"its dorad cannot be used: {self.daemon}" if self.daemon else ""
+        return next((each.text for each in blocking(self.facts, 0.0)), "")
+
+    @property
+    def facts(self) -> RobotFacts:
+        """What findings about the robot itself follow from."""
+        machine = self.machine
+        port = "" if machine.port is None else f"-p {machine.port} "
+        user = "" if machine.user is None else f"{machine.user}@"
+        return RobotFacts(
+            robot=self.id,
+            login=f"ssh {port}{user}{machine.host}",
+            state=self.state,
+            reason=self.reason,
+            daemon=self.daemon,
+            outranked=self.outranked and self.client is None,
+            conflicts=self.conflicts,
+            clone=self.clone,
+            audit=self.audit,
+            skew=self.skew,
+            read_late=self.pace.exceeded,
+            undelivered=self.answered("failed"),
+            strange=self.strange,
+            unasked=self.unasked,
+            reported=self.reported,
+        )
 
 
 def unknown_robot(id_: str, robots: Collection[str]) -> ControlError:
-    """Return the error for a robot that is not in the cluster file."""
+    """Return the error for a robot that is not in the fleet."""
     hint = did_you_mean(id_, robots) or "`dorafleet status` lists all robots"
     return ControlError("not-found", f"there is no robot `{id_[:MAX_ID]}`", hint)
-
-
-def _span(seconds: float) -> str:
-    """Return a time span in one unit, of which it has at least two."""
-    for size, unit in _UNITS:
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"

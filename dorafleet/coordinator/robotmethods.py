@@ -1,15 +1,14 @@
 """The methods `robot.…`: states of robots, labels, and what operators decide about them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from msgspec.structs import replace
 
 from dorad.control.errors import ControlError
-from dorad.control.session import HandlerTable
+from dorad.control.messages import Nothing
+from dorad.control.session import Call, handles
 from dorad.dataflow.errors import TextError
-from dorafleet.coordinator.adopting import Conflicts
+from dorafleet.coordinator.auditmemories import AuditMemories
+from dorafleet.coordinator.conflicts import Conflicts
+from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.messages import (
     AUDIT_ACKNOWLEDGE,
     ROBOT_ADOPT,
@@ -17,24 +16,19 @@ from dorafleet.coordinator.messages import (
     ROBOT_LIST,
     ROBOT_RESUME,
     ROBOT_TAKEOVER,
+    AuditAcknowledge,
     AuditAcknowledged,
+    RobotLabel,
     RobotList,
+    RobotRef,
 )
 from dorafleet.coordinator.messages import Robot as RobotMessage
-from dorafleet.coordinator.writing import actor_of
+from dorafleet.coordinator.overview import FleetOverview
+from dorafleet.coordinator.planner import Planner
+from dorafleet.coordinator.robot import Robot
+from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.writer import actor_of
 from dorafleet.inventory import syntax
-
-if TYPE_CHECKING:
-    from dorad.control.messages import Nothing
-    from dorad.control.server import Call
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.handover import HandOvers
-    from dorafleet.coordinator.memories import Memories
-    from dorafleet.coordinator.messages import AuditAcknowledge, RobotLabel, RobotRef
-    from dorafleet.coordinator.planning import Planner
-    from dorafleet.coordinator.reconciler import Reconciler
-    from dorafleet.coordinator.robot import Robot
-    from dorafleet.coordinator.robots import Robots
 
 MAX_LABELS = 100
 
@@ -50,35 +44,23 @@ class RobotMethods:
         fleet: Fleet,
         robots: Robots,
         planner: Planner,
-        reconciler: Reconciler,
-        memories: Memories,
+        memories: AuditMemories,
         peer: str | None,
-        hand_overs: HandOvers | None,
+        overview: FleetOverview,
     ) -> None:
         self._fleet = fleet
         self._robots = robots
         self._planner = planner
-        self._reconciler = reconciler
         self._memories = memories
-        self._hand_overs = hand_overs
+        self._overview = overview
         self._conflicts = Conflicts(fleet, robots, peer)
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(ROBOT_LIST, self.list_all)
-        table.call(ROBOT_LABEL, self.label)
-        table.call(ROBOT_ADOPT, self.adopt)
-        table.call(ROBOT_RESUME, self.resume)
-        table.call(ROBOT_TAKEOVER, self.take_over)
-        table.call(AUDIT_ACKNOWLEDGE, self.acknowledge)
-        return table
-
+    @handles(ROBOT_LIST)
     async def list_all(self, _call: Call, _params: Nothing) -> RobotList:
-        """List all robots, in the order of the cluster file."""
+        """List all robots, in their order."""
         return RobotList(robots=[self._message(robot) for robot in self._robots.all])
 
+    @handles(ROBOT_LABEL)
     async def label(self, call: Call, params: RobotLabel) -> RobotMessage:
         """Change labels; nodes that wait for them are placed."""
         robot = self._robots.get(params.robot)
@@ -99,18 +81,21 @@ class RobotMethods:
         self._robots.changed(robot)
         return self._message(robot)
 
+    @handles(ROBOT_ADOPT)
     async def adopt(self, call: Call, params: RobotRef) -> RobotMessage:
         """Copy a paused robot's state into the store."""
         robot = self._conflicting(params.robot)
-        self._reconciler.mark(*await self._conflicts.adopt(robot, actor_of(call)))
+        await self._conflicts.adopt(robot, actor_of(call))
         return await self._after(robot)
 
+    @handles(ROBOT_RESUME)
     async def resume(self, call: Call, params: RobotRef) -> RobotMessage:
         """Make a paused robot follow the store."""
         robot = self._conflicting(params.robot)
-        self._reconciler.mark(*await self._conflicts.resume(robot, actor_of(call)))
+        await self._conflicts.resume(robot, actor_of(call))
         return await self._after(robot)
 
+    @handles(ROBOT_TAKEOVER)
     async def take_over(self, call: Call, params: RobotRef) -> RobotMessage:
         """Let a robot obey this coordinator from its next connection on."""
         robot = self._robots.get(params.robot)
@@ -125,6 +110,7 @@ class RobotMethods:
         robot.takes_over = True
         return self._message(robot)
 
+    @handles(AUDIT_ACKNOWLEDGE)
     async def acknowledge(self, call: Call, params: AuditAcknowledge) -> AuditAcknowledged:
         """Let robots follow the audit, although it lacks records that they know."""
         named = [self._robots.get(id_) for id_ in params.robots]
@@ -160,12 +146,8 @@ class RobotMethods:
         await self._fleet.bell.until(lambda: not robot.conflicts, SETTLED_S)
         return self._message(robot)
 
-    def _hand_over_warning(self, robot: Robot) -> list[str]:
-        text = "" if self._hand_overs is None else self._hand_overs.warning(robot.id)
-        return [text] if text else []
-
     def _message(self, robot: Robot) -> RobotMessage:
-        attached = robot.attached
+        attached, findings = robot.attached, self._overview.findings(robot)
         return RobotMessage(
             id=robot.id,
             host=robot.machine.host,
@@ -183,22 +165,16 @@ class RobotMethods:
             memory=None if attached is None else attached.memory,
             shares=robot.known_shares,
             releases=robot.known_releases,
-            local=local_of(robot),
+            local=robot.local,
             conflicts=dict(robot.conflicts),
             audit=robot.audit,
             revoked=self._memories.lost(robot),
             outranked=robot.outranked and robot.client is None,
-            warnings=[*robot.warnings, *robot.reported, *self._hand_over_warning(robot)],
+            warnings=[each.text for each in findings if each.severity == "warn"],
             user=robot.machine.user,
             port=robot.machine.port,
             address="" if robot.origin is None else robot.origin.host,
             machine_id="" if robot.origin is None else robot.origin.machine_id,
             clone=robot.clone,
+            findings=findings,
         )
-
-
-def local_of(robot: Robot) -> list[str]:
-    """Return the dataflows that a robot runs of its own, by its last row."""
-    shared = {name for share in robot.known_shares for name in (share.dataflow, share.uuid)}
-    released = {release.dataflow for release in robot.known_releases}
-    return sorted({*robot.dataflows} - shared - released)

@@ -1,48 +1,69 @@
 """The robots of the fleet: look them up, and call their agents."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
 
+from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
-from dorad.control.messages.agent import RELEASE_ORDER
+from dorad.control.messages import CallMethod
+from dorad.control.messages.agent import RELEASE_ORDER, ShareState
+from dorad.control.messages.method import P, R
+from dorad.control.messages.releases import ReleaseOrder
 from dorad.control.shortening import short_release, short_share
 from dorafleet.coordinator.reports import MAX_USUAL, check_releases, check_shares, sizes_after
+from dorafleet.coordinator.requests import AnswerKind
 from dorafleet.coordinator.robot import MAX_REASON, Robot, unknown_robot
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
-
-    from dorad.control.asyncclient import AsyncClient
-    from dorad.control.messages import CallMethod
-    from dorad.control.messages.agent import ShareState
-    from dorad.control.messages.method import P, R
-    from dorad.control.messages.releases import ReleaseOrder
-    from dorafleet.inventory.model import Machine
+from dorafleet.inventory.model import Machine
 
 
 class Robots:
-    """All robots of the cluster file, in its order."""
+    """All robots of the fleet, in their order. They come and go while the coordinator runs."""
 
-    def __init__(self, machines: Iterable[Machine], on_change: Callable[[Robot], None]) -> None:
-        """`on_change` is called when something new is known of a robot."""
-        self._robots = {machine.id: Robot(machine) for machine in machines}
+    def __init__(
+        self,
+        machines: Iterable[Machine],
+        since: Mapping[str, int],
+        on_change: Callable[[Robot], None],
+    ) -> None:
+        """`since` are the generations from which they are in the fleet.
+
+        `on_change` is called when something new is known of a robot.
+        """
+        self._robots = {
+            machine.id: Robot(machine, since=since.get(machine.id, 0)) for machine in machines
+        }
         self._on_change = on_change
 
     @property
     def all(self) -> list[Robot]:
-        """All robots, in the order of the cluster file."""
+        """All robots, in their order."""
         return list(self._robots.values())
 
     @property
     def machines(self) -> Mapping[str, Machine]:
-        """The machines of the cluster file by their ids."""
+        """The machines by their ids."""
         return {robot.id: robot.machine for robot in self._robots.values()}
 
     def find(self, id_: str) -> Robot | None:
-        """Return a robot, None if it is not in the cluster file."""
+        """Return a robot, None if it is not in the fleet."""
         return self._robots.get(id_)
+
+    def put(self, machine: Machine, since: int) -> None:
+        """Add a robot, or let one that is there have another address or other labels.
+
+        `since` is the generation from which it is in the fleet.
+        """
+        robot = self._robots.get(machine.id)
+        if robot is None:
+            robot = self._robots[machine.id] = Robot(machine, since=since)
+        robot.machine = machine
+        self.changed(robot)
+
+    def remove(self, id_: str) -> None:
+        """Forget a robot. Its connection is closed elsewhere."""
+        robot = self._robots.pop(id_)
+        robot.reason = "it was removed from the fleet"
+        self.changed(robot)
 
     def get(self, id_: str) -> Robot:
         """Return a robot. Raises ControlError."""
@@ -53,8 +74,8 @@ class Robots:
 
     def shares_of(self, dataflow: str, robots: Iterable[str]) -> dict[str, ShareState | None]:
         """Return the last known share of a dataflow for each robot."""
-        found = ((id_, self._robots.get(id_)) for id_ in robots)
-        return {id_: None if each is None else each.shares.get(dataflow) for id_, each in found}
+        known = ((id_, self._robots.get(id_)) for id_ in robots)
+        return {id_: None if each is None else each.shares.get(dataflow) for id_, each in known}
 
     def unreachable(self, robots: Iterable[str]) -> dict[str, str]:
         """Return the robots without a connection, with the reason."""
@@ -64,30 +85,25 @@ class Robots:
             if id_ not in self._robots or self._robots[id_].client is None
         }
 
-    def refused(self, dataflow: str, robots: Iterable[str], generation: int) -> dict[str, str]:
-        """Return the robots that have refused this generation of a share, with the reason."""
-        found = (self._robots[id_] for id_ in robots if id_ in self._robots)
-        return {
-            robot.id: robot.refusals[dataflow][1]
-            for robot in found
-            if robot.refusals.get(dataflow, (0, ""))[0] == generation
+    def answered(
+        self,
+        kind: AnswerKind,
+        dataflow: str,
+        robots: Iterable[str],
+        generation: int | None = None,
+    ) -> dict[str, str]:
+        """Return the robots whose last answer about a dataflow is this, each with the reason."""
+        by_robot = {
+            id_: robot.answered(kind, generation) for id_ in robots if (robot := self.find(id_))
         }
-
-    def undelivered(self, dataflow: str, robots: Iterable[str]) -> dict[str, str]:
-        """Return the robots that could not store their last order, with the reason."""
-        found = (self._robots[id_] for id_ in robots if id_ in self._robots)
-        return {
-            robot.id: robot.undelivered[dataflow]
-            for robot in found
-            if dataflow in robot.undelivered
-        }
+        return {id_: answers[dataflow] for id_, answers in by_robot.items() if dataflow in answers}
 
     def idle(self, dataflow: str, robots: Iterable[str]) -> set[str]:
         """Return the connected robots that have no share of a dataflow, and get none now."""
-        found = (self._robots[id_] for id_ in robots if id_ in self._robots)
+        known = (self._robots[id_] for id_ in robots if id_ in self._robots)
         return {
             robot.id
-            for robot in found
+            for robot in known
             if robot.client and dataflow not in robot.shares and dataflow not in robot.sending
         }
 
@@ -164,22 +180,11 @@ class Robots:
         check_releases([state])
         state = short_release(state, MAX_USUAL)
         robot.sizes = sizes_after(robot.sizes, (), [state])
-        robot.ordered[order.dataflow] = order.generation
         known = robot.releases.get(order.dataflow)
         newer = known is before or known is None or known.generation < state.generation
         if newer and state.dataflow == order.dataflow:
             robot.releases[order.dataflow] = state
         self.changed(robot)
-
-    def keep_undelivered(self, robot: Robot, dataflow: str, error: ControlError | None) -> None:
-        """Record why a robot could not store an order; None if it has stored it."""
-        before = robot.undelivered.get(dataflow)
-        if error is None:
-            robot.undelivered.pop(dataflow, None)
-        elif robot.client is not None:
-            robot.undelivered[dataflow] = error.message[:MAX_REASON]
-        if before != robot.undelivered.get(dataflow):
-            self.changed(robot)
 
     def changed(self, robot: Robot) -> None:
         """Report that something new is known of a robot."""

@@ -3,22 +3,17 @@
 A robot's daemon has places for a number of streams, which all clients of the coordinator share.
 """
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dorad.control.errors import ControlError
 from dorad.control.limits import Held
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from dorad.control.messages import StreamMethod, TopicHeader, TopicSubscribe
-    from dorad.control.messages.method import P, R
-    from dorad.control.peer import Peer
-    from dorafleet.coordinator.robots import Robots
+from dorad.control.messages import StreamMethod, TopicHeader, TopicSubscribe
+from dorad.control.messages.method import P, R
+from dorad.control.peer import Peer
+from dorafleet.coordinator.robots import Robots
 
 
 class Quota(NamedTuple):

@@ -1,45 +1,39 @@
 """The task that drives rollouts: it writes each next step to the journal, then carries it out."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, get_args
+from typing import Any, NamedTuple, NoReturn, get_args
+
+import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.control.messages.releases import ReleasePhase
+from dorad.control.messages.releases import ReleasePhase, ReleaseState
 from dorad.problems import ProblemError
-from dorafleet.coordinator.orders import Orders
-from dorafleet.coordinator.writing import COORDINATOR
+from dorafleet.coordinator.findings import strange_text
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.planner import Planner
+from dorafleet.coordinator.records import Restored
+from dorafleet.coordinator.robot import Robot
+from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.rollouts import Rollouts
+from dorafleet.coordinator.writer import COORDINATOR
 from dorafleet.rollout.decide import decide, is_over
 from dorafleet.rollout.gates import is_leased
-from dorafleet.rollout.model import MOVING, FleetRobot, Seen, View
+from dorafleet.rollout.model import MOVING, FleetRobot, Member, Rollout, Seen, View
 from dorafleet.rollout.operate import refuse
 from dorafleet.rollout.steps import Verdicts
 from dorafleet.rollout.summary import row
-from dorafleet.rollout.verdicts import reported
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.planning import Planner
-    from dorafleet.coordinator.robot import Robot
-    from dorafleet.coordinator.robots import Robots
-    from dorafleet.coordinator.rollouts import Rollouts
-    from dorafleet.rollout.model import Member, Rollout
+from dorafleet.rollout.verdicts import REMOVED, goes_forward, reported
 
 EVERY_S = 1.0
 """Maximum seconds between two checks of rollouts, so that no deadline is missed."""
 
 PAUSE_S = 0.1
 """Minimum seconds between two looks."""
-
-RESEND_S = 30.0
-"""Seconds between two comparisons of all robots with their orders."""
 
 MAX_STEPS = 50
 """Steps of one rollout before others get their turn."""
@@ -49,7 +43,10 @@ STORE_RETRY_S = 2.0
 _RANKS = {phase: rank for rank, phase in enumerate(get_args(ReleasePhase))}
 """The phases of a robot in the order in which it goes through them."""
 
-_GONE = Seen(trouble="it is no longer in the cluster file", away_for=float("inf"))
+STEP_S = 1.0
+"""Seconds by which a clock that was set differs at least."""
+
+_GONE = Seen(trouble=REMOVED, away_for=float("inf"), owned=False, removed=True)
 
 _log = logging.getLogger(__name__)
 
@@ -66,12 +63,31 @@ class _Stay(NamedTuple):
 
 
 class Timers:
-    """Since when something has been the same, on the monotonic clock."""
+    """Since when something has been the same, on the monotonic clock.
+
+    The first part of a key is the number of a rollout.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._since: dict[object, tuple[object, float]] = {}
         self._stays: dict[object, _Stay] = {}
+        self._dates: dict[object, tuple[float, float]] = {}
+        """What was stored, and when that was."""
+
+    def date(self, key: object, at: float, now: float) -> float:
+        """Return when something was, by the wall clock that shows `now`.
+
+        By the one that was right when it was stored, it was at `at`: the clock may have been set
+        since, and no time that something lasts shall change by that.
+        """
+        if not at:
+            return at  # never
+        known = self._dates.get(key)
+        if known is None or known[0] != at:
+            known = self._dates[key] = (at, self._clock() - max(0.0, now - at))
+        date = now - (self._clock() - known[1])
+        return at if abs(date - at) < STEP_S else date
 
     def seconds(self, key: object, value: object) -> float:
         """Return the seconds since `value` was another one for `key`."""
@@ -101,6 +117,7 @@ class Timers:
         """Forget what is kept for a rollout; its number is the first part of each key."""
         self._since = {key: at for key, at in self._since.items() if not _is_of(key, number)}
         self._stays = {key: stay for key, stay in self._stays.items() if not _is_of(key, number)}
+        self._dates = {key: date for key, date in self._dates.items() if not _is_of(key, number)}
 
 
 def _is_of(key: object, number: int) -> bool:
@@ -108,7 +125,7 @@ def _is_of(key: object, number: int) -> bool:
 
 
 class RolloutDriver:
-    """Drives all rollouts that are not over."""
+    """Drives all rollouts that are not over; `Delivery` sends what they order."""
 
     def __init__(self, fleet: Fleet, robots: Robots, rollouts: Rollouts, planner: Planner) -> None:
         self.clock: Callable[[], float] = time.time
@@ -117,36 +134,22 @@ class RolloutDriver:
         self._robots = robots
         self._rollouts = rollouts
         self._planner = planner
-        self._orders = Orders(fleet, robots, rollouts)
         self._timers = Timers()
-        self._wake = asyncio.Event()
-
-    def mark(self, *robots: str) -> None:
-        """Check the rollouts soon, and the orders of these robots at once."""
-        self._orders.mark(robots)
-        self._wake.set()
 
     async def run(self) -> NoReturn:
         """Drive until cancelled."""
-        compared = 0.0
-        try:
-            while True:
-                if time.monotonic() - compared >= RESEND_S:
-                    compared = time.monotonic()
-                    self._orders.mark(robot.id for robot in self._robots.all)
-                for rollout in self._rollouts.open:
-                    try:
-                        await self._advance(rollout.number)
-                    except ProblemError as error:
-                        _log.warning("rollout %d: %s", rollout.number, error)
-                        await asyncio.sleep(STORE_RETRY_S)
-                await asyncio.sleep(PAUSE_S)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(EVERY_S if self._rollouts.open else RESEND_S):
-                        await self._wake.wait()
-                self._wake.clear()
-        finally:
-            await self._orders.close()
+        while True:
+            changed = self._fleet.bell.next
+            for rollout in self._rollouts.open:
+                try:
+                    await self._advance(rollout.number)
+                except ProblemError as error:
+                    _log.warning("rollout %d: %s", rollout.number, error)
+                    await asyncio.sleep(STORE_RETRY_S)
+            await asyncio.sleep(PAUSE_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(EVERY_S if self._rollouts.open else None):
+                    await changed.wait()
 
     async def _advance(self, number: int) -> None:
         """Make the steps of one rollout that are due."""
@@ -161,8 +164,7 @@ class RolloutDriver:
                     states = {
                         id_: seen.state for id_, seen in view.seen.items() if seen.state is not None
                     }
-                    robots = await self._rollouts.put_step(number, decision.step, states)
-                    self._orders.mark(robots)
+                    await self._rollouts.put_step(number, decision.step, states)
                 elif is_over(view):
                     rows = [row(view, member, None) for member in view.members.values()]
                     counts = Counter[str](each.state for each in rows)
@@ -170,7 +172,6 @@ class RolloutDriver:
                     self._timers.forget(number)
                 else:
                     return
-        self._wake.set()
 
     async def refuse(
         self,
@@ -195,13 +196,18 @@ class RolloutDriver:
             judged = refuse(rollout, member, view.seen[robot], reason)
             if judged is not None:
                 await self._rollouts.put_step(number, Verdicts((judged,)), {}, by=by, actor=actor)
-        self._wake.set()
 
     def view(self, rollout: Rollout, members: Mapping[str, Member]) -> View:
         """Return the input of a decision about a rollout."""
+        now = self.clock()
+        if not rollout.over:
+            rollout, members = dated(self._timers, rollout, members, now)
         known = {robot.id: robot for robot in self._robots.all}
         seen = {
-            id_: self._seen(rollout, member, known[id_]) if id_ in known else _GONE
+            id_: self._seen(rollout, member, robot)
+            # One that came back under this name is another robot.
+            if (robot := known.get(id_)) is not None and robot.since <= rollout.generation_before
+            else _GONE
             for id_, member in members.items()
         }
         fleet = {}
@@ -215,7 +221,7 @@ class RolloutDriver:
             }
         # Its own release is the one that it takes away.
         rejected = self._rollouts.rejected(rollout.dataflow) - {rollout.release}
-        return View(rollout, members, seen, fleet, self.clock(), rejected)
+        return View(rollout, members, seen, fleet, now, rejected)
 
     def _seen(self, rollout: Rollout, member: Member, robot: Robot) -> Seen:
         state = robot.releases.get(rollout.dataflow)
@@ -224,8 +230,11 @@ class RolloutDriver:
             # The store may be a copy, and this rollout over or undone.
             trouble = f"it knows a later store: {robot.audit}; see `dorafleet audit acknowledge`"
         reachable = not trouble
+        strange = robot.strange.get(rollout.dataflow, "")
         leased = is_leased(Seen(state=state))
         phase = reported(member, Seen(state=state))
+        is_lost = was_lost(self._fleet.restored, rollout, state)
+        ahead = is_lost and state is not None and goes_forward(rollout, state)
         key = (rollout.number, robot.id)
         leased_for = self._timers.seconds((*key, "leased"), leased)
         away_for = self._timers.seconds((*key, "away"), reachable)
@@ -234,9 +243,11 @@ class RolloutDriver:
         return Seen(
             reachable=reachable,
             trouble=trouble,
-            undelivered=robot.undelivered.get(rollout.dataflow, ""),
+            undelivered=robot.answered("failed").get(rollout.dataflow, "")
+            or (strange_text(rollout.dataflow, strange) if strange else ""),
             away_for=0.0 if reachable else away_for,
             state=state,
+            arms=robot.attached is not None and robot.attached.arms,
             leased_for=leased_for if leased else 0.0,
             phase_for=self._timers.in_phase(
                 key,
@@ -246,20 +257,38 @@ class RolloutDriver:
             )
             if member.in_flight
             else 0.0,
-            owned=self._is_owned(rollout, member, robot),
+            ahead=ahead,
+            owned=self._is_owned(rollout, member, robot) and (ahead or not is_lost),
         )
 
     def _is_owned(self, rollout: Rollout, member: Member, robot: Robot) -> bool:
         """Return False if a robot has since received an order of another rollout."""
-        state, restored = robot.releases.get(rollout.dataflow), self._fleet.restored
-        if (
-            restored is not None
-            and state is not None
-            and rollout.generation_before <= restored.backup < state.generation < restored.first
-        ):
-            return False  # after the backup from which the store was restored
         wanted = self._fleet.owner(robot.id, rollout.dataflow)
         return not member.order or (wanted is not None and wanted.generation == member.generation)
+
+
+def dated(
+    timers: Timers, rollout: Rollout, members: Mapping[str, Member], now: float
+) -> tuple[Rollout, dict[str, Member]]:
+    """Return a rollout and its robots with their times by the wall clock that shows `now`."""
+    number = rollout.number
+    created = timers.date((number, "created"), rollout.created, now)
+    if created != rollout.created:
+        rollout = msgspec.structs.replace(rollout, created=created)
+    dated_members = {}
+    for id_, member in members.items():
+        at = timers.date((number, id_, "at"), member.at, now)
+        dated_members[id_] = member if at == member.at else msgspec.structs.replace(member, at=at)
+    return rollout, dated_members
+
+
+def was_lost(restored: Restored | None, rollout: Rollout, state: ReleaseState | None) -> bool:
+    """Return True for an order after the backup from which the store was restored."""
+    return (
+        restored is not None
+        and state is not None
+        and rollout.generation_before <= restored.backup < state.generation < restored.first
+    )
 
 
 def is_available(robot: Robot) -> bool:

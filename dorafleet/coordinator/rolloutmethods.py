@@ -1,58 +1,33 @@
 """The methods `release.…`, `rollout.…` and `drift.list`."""
 
-from __future__ import annotations
-
 import asyncio
 import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import nullcontext
-from functools import partial
-from typing import TYPE_CHECKING
+from typing import cast
 
 from dorad.control.errors import ControlError
-from dorad.control.session import HandlerTable
+from dorad.control.messages import FleetRow, Nothing
+from dorad.control.session import Call, handles
+from dorafleet.coordinator.copies import Copies
 from dorafleet.coordinator.drift import Compared, Late, drift_of
-from dorafleet.coordinator.rolloutplans import RolloutPlans
-from dorafleet.coordinator.writing import MAX_CLIENT, actor_of
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.members import Members
+from dorafleet.coordinator.planner import Planner
+from dorafleet.coordinator.releases import Releases
+from dorafleet.coordinator.robot import Robot
+from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.rolloutdriver import RolloutDriver
+from dorafleet.coordinator.rolloutplans import MAX_ROBOTS, RolloutPlans
+from dorafleet.coordinator.rollouts import Rollouts
+from dorafleet.coordinator.secrets import Secrets
+from dorafleet.coordinator.supply import ReleaseSupply
+from dorafleet.coordinator.writer import MAX_CLIENT, actor_of
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.decide import Decision, decide
-from dorafleet.rollout.messages import (
-    DRIFT_LIST,
-    RELEASE_GET,
-    RELEASE_LIST,
-    RELEASE_PUT,
-    ROLLOUT_ABORT,
-    ROLLOUT_JOURNAL,
-    ROLLOUT_LIST,
-    ROLLOUT_PAUSE,
-    ROLLOUT_PLAN,
-    ROLLOUT_PROMOTE,
-    ROLLOUT_REFUSE,
-    ROLLOUT_RESUME,
-    ROLLOUT_START,
-    ROLLOUT_STATUS,
-    ROLLOUT_UNDO,
-    ROLLOUT_WATCH,
-)
-from dorafleet.rollout.model import Rollout
-from dorafleet.rollout.operate import Pace, operate
+from dorafleet.rollout.model import Member, Rollout
+from dorafleet.rollout.operate import Act, Pace, operate, undo_instances
 from dorafleet.rollout.summary import row, summarise
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from dorad.control.messages import FleetRow, Nothing
-    from dorad.control.server import Call
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.planning import Planner
-    from dorafleet.coordinator.releases import Releases
-    from dorafleet.coordinator.robot import Robot
-    from dorafleet.coordinator.robots import Robots
-    from dorafleet.coordinator.rolloutdriver import RolloutDriver
-    from dorafleet.coordinator.rollouts import Rollouts
-    from dorafleet.coordinator.secrets import Secrets
-    from dorafleet.coordinator.supplying import Supplying
-    from dorafleet.rollout.model import Member
-    from dorafleet.rollout.operate import Act
 
 UPDATE_S = 0.5
 """Minimum seconds between two events of `rollout.watch`."""
@@ -72,10 +47,12 @@ class RolloutMethods:
         releases: Releases,
         rollouts: Rollouts,
         driver: RolloutDriver,
-        supplying: Supplying,
+        supply: ReleaseSupply,
         planner: Planner,
         rows: Mapping[str, FleetRow],
         secrets: Secrets,
+        members: Members,
+        copies: Copies,
     ) -> None:
         """`rows` are those of the robots now."""
         self._fleet = fleet
@@ -83,50 +60,41 @@ class RolloutMethods:
         self._releases = releases
         self._rollouts = rollouts
         self._driver = driver
-        self._supplying = supplying
+        self._supply = supply
         self._rows = rows
         self._secrets = secrets
+        self._members = members
+        self._copies = copies
         self._plans = RolloutPlans(fleet, robots, releases, rollouts, planner, secrets)
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(RELEASE_PUT, self.put_release)
-        table.call(RELEASE_GET, self.get_release)
-        table.call(RELEASE_LIST, self.list_releases)
-        table.call(ROLLOUT_PLAN, self.plan)
-        table.call(ROLLOUT_START, self.start)
-        table.call(ROLLOUT_STATUS, self.status)
-        table.call(ROLLOUT_LIST, self.list_all)
-        table.call(ROLLOUT_JOURNAL, self.journal)
-        table.stream(ROLLOUT_WATCH, self.watch)
-        table.call(ROLLOUT_REFUSE, self.refuse)
-        table.call(ROLLOUT_PAUSE, partial(self.act, "pause"))
-        table.call(ROLLOUT_RESUME, partial(self.act, "resume"))
-        table.call(ROLLOUT_PROMOTE, partial(self.act, "promote"))
-        table.call(ROLLOUT_ABORT, partial(self.act, "abort"))
-        table.call(ROLLOUT_UNDO, partial(self.act, "undo"))
-        table.call(DRIFT_LIST, self.drift)
-        return table
-
+    @handles(r.RELEASE_PUT)
     async def put_release(self, call: Call, params: r.ReleasePut) -> r.ReleaseInfo:
         """Register a release."""
         used = self._fleet.releases_in_use | {head.release for head in self._rollouts.open}
         return await self._releases.put(params, _who(call), actor_of(call), used)
 
+    @handles(r.RELEASE_GET)
     async def get_release(self, _call: Call, params: r.ReleaseRef) -> r.ReleaseContent:
         """Return a release with its manifest and signature."""
         return await self._releases.content(self._releases.find(params.release).id)
 
+    @handles(r.RELEASE_LIST)
     async def list_releases(self, _call: Call, _params: Nothing) -> r.ReleaseList:
         """List the registered releases."""
         return self._releases.all
 
+    @handles(r.ROLLOUT_PLAN)
     async def plan(self, _call: Call, params: r.RolloutNew) -> r.RolloutPlan:
         """Show what a rollout would change, robot by robot."""
-        return await self._plans.plan(params)
+        plan = await self._plans.plan(params)
+        for robot in plan.robots:
+            if robot.batch is not None:
+                robot.files = self._supply.way(robot.robot)
+        plan.no_files = await self._supply.known_trouble(plan.release.id)
+        plan.no_copy = self._copies.without(plan.release.id)
+        return plan
 
+    @handles(r.ROLLOUT_START)
     async def start(self, call: Call, params: r.RolloutNew) -> r.RolloutSummary:
         """Start a rollout, if nothing was decided since its plan."""
         if params.if_version is None:
@@ -156,26 +124,30 @@ class RolloutMethods:
             )
             new = "a newer rollout"
             over = [operate(head, (), "supersede", new, rollout.created) for head in ended]
-            rollout = await self._rollouts.begin(rollout, selection.members, over, actor_of(call))
-        self._driver.mark()
+            rollout = await self._rollouts.begin(
+                rollout, selection.members, over, params, actor_of(call)
+            )
         return self._detail(rollout, self._rollouts.known_members(rollout.number)).summary
 
+    @handles(r.ROLLOUT_STATUS)
     async def status(self, _call: Call, params: r.RolloutRef) -> r.RolloutDetail:
         """Return a rollout with its robots."""
         rollout = self._rollouts.find(params.rollout, params.dataflow)
         return self._detail(rollout, await self._rollouts.members(rollout.number))
 
+    @handles(r.ROLLOUT_LIST)
     async def list_all(self, _call: Call, params: r.RolloutRef) -> r.RolloutList:
         """List rollouts, the newest first."""
         heads = sorted(self._rollouts.heads.values(), key=lambda head: -head.number)
-        found = []
+        summaries = []
         for head in heads:
             if params.dataflow in (None, head.dataflow) and params.rollout in (None, head.number):
                 # Of one that is over, the head says enough.
                 members = {} if head.over else self._rollouts.known_members(head.number)
-                found.append(self._detail(head, members).summary)
-        return r.RolloutList(rollouts=found)
+                summaries.append(self._detail(head, members).summary)
+        return r.RolloutList(rollouts=summaries)
 
+    @handles(r.ROLLOUT_JOURNAL)
     async def journal(self, _call: Call, params: r.JournalRead) -> r.Journal:
         """Return the steps of a rollout."""
         if not 0 < params.limit <= MAX_ENTRIES or params.after < 0:
@@ -184,6 +156,7 @@ class RolloutMethods:
         entries = await self._rollouts.journal(head.number, params.after, params.limit)
         return r.Journal(entries=entries)
 
+    @handles(r.ROLLOUT_WATCH)
     async def watch(self, _call: Call, params: r.RolloutWatch) -> AsyncIterator[r.RolloutUpdate]:
         """Follow one rollout, or all that are not over: first all, then what changes."""
         if params.rollout is None:
@@ -193,7 +166,11 @@ class RolloutMethods:
                 yield update
             return
         self._rollouts.find(params.rollout)
-        with self._supplying.left_to_client(params.rollout) if params.sends else nullcontext():
+        if len(params.beyond) > MAX_ROBOTS:
+            raise ControlError("bad-request", f"`beyond` has at most {MAX_ROBOTS} robots")
+        beyond = frozenset(params.beyond)
+        sending = self._supply.left_to_client(params.rollout, beyond)
+        with sending if params.sends else nullcontext():
             async for update in self._updates(params):
                 yield update
 
@@ -227,16 +204,22 @@ class RolloutMethods:
         """Return the rollouts to look at: one, or those that are not over, or were not before."""
         heads = self._rollouts.open if number is None else [self._rollouts.find(number)]
         numbers = {head.number for head in heads} | {*shown}
-        found = []
+        summaries = []
         for each in sorted(numbers & self._rollouts.heads.keys()):
             head = self._rollouts.heads[each]
             known = shown.get(each)
             if known is None or not (head.over and known.over):
-                found.append(self._detail(head, await self._rollouts.members(each)))
-        return found
+                summaries.append(self._detail(head, await self._rollouts.members(each)))
+        return summaries
 
-    async def act(self, act: Act, call: Call, params: r.RolloutAct) -> r.RolloutSummary:
-        """Pause, resume, promote, abort or undo a rollout."""
+    @handles(r.ROLLOUT_PAUSE)
+    @handles(r.ROLLOUT_RESUME)
+    @handles(r.ROLLOUT_PROMOTE)
+    @handles(r.ROLLOUT_ABORT)
+    @handles(r.ROLLOUT_UNDO)
+    async def act(self, call: Call, params: r.RolloutAct) -> r.RolloutSummary:
+        """Pause, resume, promote, abort or undo a rollout, as the name of the method says."""
+        act = cast("Act", call.method.removeprefix("rollout."))
         if len(params.reason) > MAX_REASON:
             raise ControlError("bad-request", f"a reason has at most {MAX_REASON} characters")
         async with self._fleet.writer.changing:
@@ -246,12 +229,20 @@ class RolloutMethods:
                 raise ControlError("bad-request", "only an undo has a pace")
             if act == "undo":
                 self._plans.check_newest(head)
-            by = _who(call)
-            after = operate(head, members.values(), act, by, time.time(), _pace(params))
-            await self._rollouts.put_act(after, act, by, params.reason, actor_of(call))
-        self._driver.mark()
+            by, pace = _who(call), _pace(params)
+            changed: dict[str, Member] = {}
+            if params.instances:
+                if act != "undo" or pace is not None:
+                    raise ControlError(
+                        "bad-request", "instances can only be undone, at the pace of their rollout"
+                    )
+                after, changed = undo_instances(head, members.values(), params.instances, by)
+            else:
+                after = operate(head, members.values(), act, by, time.time(), pace)
+            await self._rollouts.put_act(after, act, by, params.reason, actor_of(call), changed)
         return self._detail(after, await self._rollouts.members(after.number)).summary
 
+    @handles(r.ROLLOUT_REFUSE)
     async def refuse(self, call: Call, params: r.RolloutRefusal) -> r.RolloutSummary:
         """Take the refusal of a robot that the sender of its files received."""
         if not 0 < len(params.reason) <= MAX_REFUSAL:
@@ -262,13 +253,13 @@ class RolloutMethods:
         head = self._rollouts.find(params.rollout)
         return self._detail(head, await self._rollouts.members(head.number)).summary
 
+    @handles(r.DRIFT_LIST)
     async def drift(self, _call: Call, _params: Nothing) -> r.DriftList:
         """List the differences between robots and their desired state."""
+        rows = await self._members.drift()
         robots = self._robots.all
-        rows = [
-            found
-            for robot in robots
-            for found in drift_of(self._compared(robot), self._releases.label)
+        rows += [
+            row for robot in robots for row in drift_of(self._compared(robot), self._releases.label)
         ]
         return r.DriftList(rows=rows, robots=len(robots))
 
@@ -277,7 +268,7 @@ class RolloutMethods:
         decision = Decision() if rollout.over else decide(view)
         number = rollout.number
         rows = [
-            row(view, each, decision.waiting.get(each.robot), self._supplying.text(number, id_))
+            row(view, each, decision.waiting.get(each.robot), self._supply.text(number, id_))
             for id_, each in view.members.items()
         ]
         summary = summarise(view, decision, rows)
@@ -297,6 +288,7 @@ class RolloutMethods:
             wanted=self._fleet.wanted(robot.id),
             shares={each.dataflow: each for each in robot.known_shares},
             conflicts=robot.conflicts,
+            strange=robot.strange,
             stopped=self._rows[robot.id].stopped if robot.id in self._rows else (),
             findings=self._rows[robot.id].findings if robot.id in self._rows else (),
             secrets=tuple(self._secrets.differences(robot)),
@@ -306,13 +298,13 @@ class RolloutMethods:
 
     def _late(self, robot: str) -> dict[str, Late]:
         """Return the rollouts that have settled without this robot, by dataflow."""
-        found = {}
+        late = {}
         for head in self._rollouts.open:
             member = self._rollouts.known_members(head.number).get(robot)
             if head.phase in ("soaking", "settled") and member is not None and not member.verdict:
-                text = self._supplying.text(head.number, robot)
-                found[head.dataflow] = Late(head.number, head.release, text)
-        return found
+                text = self._supply.text(head.number, robot)
+                late[head.dataflow] = Late(head.number, head.release, text)
+        return late
 
 
 def _pace(params: r.RolloutAct) -> Pace | None:

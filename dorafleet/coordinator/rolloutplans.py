@@ -1,20 +1,29 @@
 """Plan rollouts from the current state of the fleet; refuse impossible ones."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
+from dorad.control.agentsettings import refusal
 from dorad.control.errors import ControlError
+from dorad.control.messages.releases import Group
 from dorad.phrases import first_of
 from dorad.release.changes import Changes, changed_nodes
 from dorad.release.errors import ReleaseError
 from dorad.release.machine import NEWEST, Machine, check_machine
+from dorad.release.manifest import Manifest, NodeContent
+from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.groups import Groups
-from dorafleet.coordinator.rollouts import before_of
+from dorafleet.coordinator.planner import Planner, refused_by
+from dorafleet.coordinator.releases import Releases
+from dorafleet.coordinator.requirements import requirements_at
+from dorafleet.coordinator.robot import Robot
+from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.rolloutorders import before_of
+from dorafleet.coordinator.rollouts import Rollouts
+from dorafleet.coordinator.secrets import Secrets
 from dorafleet.rollout import messages as r
-from dorafleet.rollout.model import units_of
+from dorafleet.rollout.model import Rollout, units_of
 from dorafleet.rollout.operate import is_moving_on
 from dorafleet.rollout.plan import (
     EACH,
@@ -26,20 +35,6 @@ from dorafleet.rollout.plan import (
     with_params,
 )
 from dorafleet.rollout.strategy import parallel, tolerated
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from dorad.control.messages.releases import Group
-    from dorad.release.manifest import Manifest, NodeContent
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.coordinator.planning import Planner
-    from dorafleet.coordinator.releases import Releases
-    from dorafleet.coordinator.robot import Robot
-    from dorafleet.coordinator.robots import Robots
-    from dorafleet.coordinator.rollouts import Rollouts
-    from dorafleet.coordinator.secrets import Secrets
-    from dorafleet.rollout.model import Member, Rollout
 
 MAX_ROBOTS = 10_000
 
@@ -83,7 +78,7 @@ class RolloutPlans:
         size = len(units_of(selection.members))
         ids = {info.id, *(each.before for each in robots if each.before)}
         return r.RolloutPlan(
-            version=self._rollouts.version(info.name),
+            version=self._fleet.version(info.name),
             release=info,
             robots=robots,
             changes=changes,
@@ -96,15 +91,31 @@ class RolloutPlans:
     def select(self, params: r.RolloutNew, info: r.ReleaseInfo, manifest: Manifest) -> Selection:
         """Return who takes part in a rollout. Raises ControlError if it cannot be."""
         _check_size(params)
+        self._check_name(info.name)
         fleet = [self._candidate(robot, info) for robot in self._robots.all]
-        if len(params.robots) > MAX_ROBOTS:
+        if max(len(params.robots), len(params.lost)) > MAX_ROBOTS:
             raise ControlError("bad-request", f"at most {MAX_ROBOTS} robots can be named")
         chosen = chosen_of(params, fleet)
         scope = params.scope or self._scope_now(chosen, info.name)
         params = msgspec.structs.replace(params, scope=scope)
-        groups = self._groups.make(scope, manifest, chosen, fleet)
+        groups = self._groups.make(scope, manifest, chosen, fleet, params.lost)
         self._check_agents(groups)
-        return select(params, fleet, info.sequence, info.nodes, groups)
+        selection = select(params, fleet, info.sequence, info.nodes, groups)
+        # Placement has looked at those that run it together.
+        alone = {member.robot for member in selection.members if member.group is None}
+        self._planner.check_devices(info.name, requirements_at(manifest.places), alone)
+        return selection
+
+    def _check_name(self, name: str) -> None:
+        """Raise ControlError if a dataflow of this name was started: one name, one deployment."""
+        run = self._fleet.get(name)
+        if run is not None and run.running:
+            raise ControlError(
+                "refused",
+                f"`{name}` was started by hand on {first_of(run.robots, MAX_NAMED)}; a release of "
+                "the same name would take its place",
+                f"`dora stop {name}` first",
+            )
 
     def _scope_now(self, chosen: Iterable[Candidate], dataflow: str) -> str:
         """Return the scope with which robots run a dataflow now. Raises ControlError."""
@@ -134,10 +145,8 @@ class RolloutPlans:
 
     def _candidate(self, robot: Robot, info: r.ReleaseInfo) -> Candidate:
         owner = self._fleet.owner(robot.id, info.name)
-        record = self._fleet.get(info.name)
-        started = owner is not None and not owner.is_order
         state = robot.releases.get(info.name)
-        order = None if started else owner
+        order = owner if owner is not None and owner.is_order else None
         before, group = self._before(robot, info.name)
         on_it = (
             order is not None
@@ -161,7 +170,6 @@ class RolloutPlans:
             params={} if order is None else order.params,
             sequence=0 if state is None else state.sequence,
             is_on_it=on_it,
-            started=info.name if started and record is not None and record.running else "",
             failed=self._rollouts.failed_before(info.name, robot.id, info.id),
         )
 
@@ -202,9 +210,17 @@ class RolloutPlans:
 
     def check_machines(self, selection: Selection, manifest: Manifest) -> None:
         """Refuse a release that cannot run on one of the robots, as far as they are known."""
+        refused: dict[str, str] = {}
         errors: dict[str, ReleaseError] = {}
         for member in selection.members:
+            if member.leaves:
+                continue
             machine = self._machine(member.robot, manifest)
+            share = None if member.group is None else member.group.share
+            here = [*manifest.nodes] if share is None else share.own_nodes
+            accepts = self._robots.get(member.robot).accepts
+            if why := refusal(accepts, manifest.name, here, member.params, share):
+                refused[member.robot] = why
             try:
                 if machine is not None:
                     check_machine(manifest, machine)
@@ -213,8 +229,14 @@ class RolloutPlans:
         if errors:
             robot, first = next(iter(errors.items()))
             more = f" and {len(errors) - 1} more" if len(errors) > 1 else ""
-            message = f"robot `{robot}`{more}: {first.message}"
+            cells = {member.robot: member.instance for member in selection.members}
+            of = f" of `{cells[robot]}`" if cells[robot] else ""
+            message = f"robot `{robot}`{of}{more}: {first.message}"
             raise ControlError("refused", message, first.hint)
+        if refused:
+            robot, why = next(iter(refused.items()))
+            more = f" and {len(refused) - 1} more" if len(refused) > 1 else ""
+            raise refused_by(robot, why, more)
 
     def _machine(self, robot: str, manifest: Manifest) -> Machine | None:
         """Return what is known of a robot as a machine; None if it has never connected."""
@@ -264,9 +286,12 @@ class RolloutPlans:
             key = (member.before, machine, params)
             if key not in known:
                 known[key] = len(changes)
-                found = changed_nodes(old, manifest, machine or Machine("", "", ""))
-                changes.append(with_params(found, member.before_params, member.params))
+                changed = changed_nodes(old, manifest, machine or Machine("", "", ""))
+                changes.append(with_params(changed, member.before_params, member.params))
             notes = [robot.trouble] if robot.trouble else []
+            if member.leaves:
+                given_up = ", without being asked" if member.lost else ""
+                notes.append(f"no node is left on it: it leaves `{member.instance}`{given_up}")
             if robot.room is not None and robot.room < changes[known[key]].size:
                 notes.append("its disk is too full for the new content")
             if machine is None:
@@ -289,7 +314,7 @@ class RolloutPlans:
                     note="; ".join(notes),
                     room=robot.room,
                     instance=member.instance,
-                    nodes=_nodes_on(member),
+                    nodes=[] if member.group is None else member.group.share.own_nodes,
                 )
             )
         rows += [
@@ -314,13 +339,14 @@ class RolloutPlans:
 
     def check_version(self, dataflow: str, version: int) -> None:
         """Raise ControlError if something was decided since a plan."""
-        now = self._rollouts.version(dataflow)
-        if version == now:
+        if version == self._fleet.version(dataflow):
             return
-        newest = self._rollouts.newest(dataflow)
-        what = "it was never rolled out"
-        if newest is not None:
-            what = f"rollout {newest.number} was started meanwhile by {newest.by}"
+        deployment = self._fleet.deployments.get(dataflow)
+        what = "there is nothing of that name yet"
+        if deployment is not None and deployment.history:
+            last = deployment.revision
+            subject = f" {last.rollout}" if last.rollout else ""
+            what = f"`{last.what}{subject}` came meanwhile, by {last.by or 'the coordinator'}"
         raise ControlError(
             "conflict",
             f"the plan for `{dataflow}` is out of date: {what}",
@@ -345,12 +371,6 @@ def _may_run(node: NodeContent, robot: str, labels: Mapping[str, str]) -> bool:
     return place is None or (
         place.machine in ("", robot) and place.labels.items() <= labels.items()
     )
-
-
-def _nodes_on(member: Member) -> list[str]:
-    """Return the nodes of an instance that are placed on one of its machines."""
-    placement = {} if member.group is None else member.group.share.placement
-    return [node for node, machine in placement.items() if machine == member.robot]
 
 
 def _check_size(params: r.RolloutNew) -> None:

@@ -6,40 +6,33 @@ at the start), `rollout-robot/<number>/<robot>` (each robot after its last step)
 transaction, so that the next coordinator continues from there.
 """
 
-from __future__ import annotations
-
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
 
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.control.messages.releases import Rejection
-from dorad.int64 import Int64
-from dorafleet.coordinator.records import Wanted
-from dorafleet.coordinator.stored import damaged, decoded, read
-from dorafleet.coordinator.writing import COORDINATOR
-from dorafleet.rollout.messages import JournalEntry
+from dorad.control.messages.releases import ReleaseState
+from dorafleet.coordinator.deployments import with_act, with_rollout
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.records import RobotAssignment
+from dorafleet.coordinator.rolloutorders import before_of, rejected_of, wanted_of
+from dorafleet.coordinator.storerecords import damaged, decoded, read
+from dorafleet.coordinator.writer import COORDINATOR
+from dorafleet.rollout.messages import JournalEntry, RolloutNew
 from dorafleet.rollout.model import Member, Rollout, units_of
 from dorafleet.rollout.operate import operate
-from dorafleet.rollout.steps import Enter, Orders, Verdicts, apply
+from dorafleet.rollout.steps import Enter, Orders, Step, Verdicts, apply
 from dorafleet.rollout.strategy import problems
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-
-    from dorad.control.messages.releases import Group, ReleaseState
-    from dorafleet.coordinator.fleet import Fleet
-    from dorafleet.rollout.steps import Step
-    from dorafleet.store.model import Store
+from dorafleet.store.model import Store
 
 HEADS = "rollout/"
 PLANS = "rollout-plan/"
 ROBOTS = "rollout-robot/"
 LOGS = "rollout-log/"
-NEWEST = "rollout-newest/"
-"""By dataflow: the number of its newest rollout. Its version is that of plans."""
 FAILED = "rollout-failed/"
 """By dataflow and robot: the releases that have failed there."""
 
@@ -47,8 +40,6 @@ CHUNK = 30
 """Robots in one transaction; each has up to three keys."""
 
 MAX_ROLLOUTS = 200
-MAX_REJECTS = 50
-"""Releases that were undone, in one order."""
 
 MAX_FAILED = 20
 """Releases for each robot and dataflow that are remembered to have failed."""
@@ -69,7 +60,6 @@ class Rollouts:
         self._fleet = fleet
         self.heads: dict[int, Rollout] = {}
         self._members: dict[int, dict[str, Member]] = {}
-        self._newest: dict[str, tuple[int, int]] = {}
         self._failed: dict[tuple[str, str], dict[str, str]] = {}
 
     async def load(self) -> None:
@@ -81,10 +71,6 @@ class Rollouts:
             for wrong in problems(head.strategy):
                 raise damaged(self._store, entry, wrong)
             self.heads[head.number] = head
-        self._newest = {
-            entry.key.removeprefix(NEWEST): (number, entry.version)
-            for entry, number in await read(self._store, NEWEST, Int64)
-        }
         self._failed = {}
         for entry, failed in await read(self._store, FAILED, dict[str, str]):
             dataflow, _, robot = entry.key.removeprefix(FAILED).partition("/")
@@ -95,20 +81,16 @@ class Rollouts:
                 self._members[number] = await self._read_members(number)
         _log.debug("%d rollouts", len(self.heads))
 
-    def version(self, dataflow: str) -> int:
-        """Return the version that a plan for this dataflow has."""
-        return self._newest.get(dataflow, (0, 0))[1]
-
     def newest(self, dataflow: str | None = None) -> Rollout | None:
         """Return the newest rollout of a dataflow, or of all."""
-        found = [head for head in self.heads.values() if dataflow in (None, head.dataflow)]
-        return max(found, key=lambda head: head.number, default=None)
+        heads = [head for head in self.heads.values() if dataflow in (None, head.dataflow)]
+        return max(heads, key=lambda head: head.number, default=None)
 
     def find(self, number: int | None, dataflow: str | None = None) -> Rollout:
         """Return a rollout by its number, else the newest. Raises ControlError."""
-        found = self.newest(dataflow) if number is None else self.heads.get(number)
-        if found is not None:
-            return found
+        head = self.newest(dataflow) if number is None else self.heads.get(number)
+        if head is not None:
+            return head
         if number is not None:
             raise ControlError(
                 "not-found",
@@ -122,28 +104,41 @@ class Rollouts:
         """Return why a release has failed on a robot; empty if it has not failed there."""
         return self._failed.get((dataflow, robot), {}).get(release, "")
 
+    def failed_keys(self, robot: str) -> list[str]:
+        """Return the keys of what is stored about releases that have failed on a robot."""
+        return [f"{FAILED}{dataflow}/{each}" for dataflow, each in self._failed if each == robot]
+
+    def forget_robot(self, robot: str) -> None:
+        """Forget what has failed on a robot, after its keys were deleted."""
+        self._failed = {key: releases for key, releases in self._failed.items() if key[1] != robot}
+
     def rejected(self, dataflow: str) -> frozenset[str]:
         """Return the releases of a dataflow that were undone and not rolled out again since."""
         return rejected_of(head for head in self.heads.values() if head.dataflow == dataflow)
 
     async def members(self, number: int) -> Mapping[str, Member]:
         """Return the robots of a rollout, in the order of their batches. Raises StoreError."""
-        found = self._members.get(number)
-        return await self._read_members(number) if found is None else found
+        known = self._members.get(number)
+        return await self._read_members(number) if known is None else known
 
     async def _read_members(self, number: int) -> dict[str, Member]:
-        found: dict[str, Member] = {}
+        by_robot: dict[str, Member] = {}
         for _, members in await read(self._store, f"{PLANS}{number:08}", list[Member]):
-            found.update((member.robot, member) for member in members)
+            by_robot.update((member.robot, member) for member in members)
         for _, changed in await read(self._store, f"{ROBOTS}{number:08}/", Member):
-            found[changed.robot] = changed
-        return found
+            by_robot[changed.robot] = changed
+        return by_robot
 
     @property
     def open(self) -> list[Rollout]:
         """The rollouts that are not over, the oldest first."""
         heads = sorted(self.heads.values(), key=lambda head: head.number)
         return [head for head in heads if not head.over]
+
+    def unfinished(self, dataflow: str) -> Rollout | None:
+        """Return a rollout of a dataflow that may still give orders, None if there is none."""
+        heads = (head for head in self.open if head.dataflow == dataflow and not head.is_final)
+        return next(heads, None)
 
     def known_members(self, number: int) -> Mapping[str, Member]:
         """Return the robots of a rollout that is in memory."""
@@ -152,19 +147,24 @@ class Rollouts:
     async def journal(self, number: int, after: int, limit: int) -> list[JournalEntry]:
         """Return entries of a journal. Raises StoreError."""
         prefix = f"{LOGS}{number:08}/"
-        found = await self._store.get(prefix, after=f"{prefix}{after:08}", limit=limit)
-        return [decoded(self._store, entry, JournalEntry) for entry in found.entries]
+        page = await self._store.get(prefix, after=f"{prefix}{after:08}", limit=limit)
+        return [decoded(self._store, entry, JournalEntry) for entry in page.entries]
 
     async def begin(
         self,
         rollout: Rollout,
         members: list[Member],
         ended: Iterable[Rollout],
+        new: RolloutNew,
         actor: Mapping[str, Any],
     ) -> Rollout:
         """Store a new rollout, and the end of those that it supersedes, in one transaction.
 
-        Return it with its number. Raises ControlError or StoreError.
+        Its deployment gets what was asked for by `new`. Return it with its number.
+
+        Raises:
+            ControlError: there are too many, or another coordinator leads now.
+            StoreError: the deployment was changed meanwhile, or the store cannot be written.
         """
         await self._make_room()
         number = max(self.heads, default=0) + 1
@@ -174,7 +174,6 @@ class Rollouts:
         ended = list(ended)
         puts = {
             f"{PLANS}{number:08}": msgspec.json.encode(members),
-            f"{NEWEST}{rollout.dataflow}": str(number).encode(),
             **_head_puts(rollout, JournalEntry(step=1, at=rollout.created, what="start",
                                                by=rollout.by, reason=rollout.name)),
         }  # fmt: skip
@@ -184,7 +183,8 @@ class Rollouts:
                 reason=f"by rollout {number}",
             )  # fmt: skip
             puts |= _head_puts(head, entry)
-        revision = await self._fleet.put_orders(
+        before = self._fleet.deployments.get(rollout.dataflow)
+        await self._fleet.put_orders(
             {},
             {
                 **actor,
@@ -196,31 +196,57 @@ class Rollouts:
                 "robots": len(members),
                 "strategy": msgspec.to_builtins(rollout.strategy),
             },
+            deployment=with_rollout(before, rollout, new.robots, new.labels, new.params),
             puts=puts,
-            compares={f"{NEWEST}{rollout.dataflow}": self.version(rollout.dataflow)},
         )
         for head in [*ended, rollout]:
             self.heads[head.number] = head
         self._members[number] = {member.robot: member for member in members}
-        self._newest[rollout.dataflow] = (number, revision)
         _log.info("rollout %d: %s to %d robots", number, rollout.name, len(members))
         return rollout
 
     async def put_act(
-        self, rollout: Rollout, act: str, by: str, reason: str, actor: Mapping[str, Any]
+        self,
+        rollout: Rollout,
+        act: str,
+        by: str,
+        reason: str,
+        actor: Mapping[str, Any],
+        changed: Mapping[str, Member] = MappingProxyType({}),
     ) -> None:
-        """Store what an operator has done to a rollout. Raises ControlError or StoreError."""
+        """Store what an operator has done to a rollout, and to the robots of some instances.
+
+        Raises ControlError or StoreError.
+        """
         entry = JournalEntry(
-            step=rollout.steps, at=time.time(), what=act, by=by, reason=reason or rollout.reason
+            step=rollout.steps,
+            at=time.time(),
+            what=act,
+            by=by,
+            reason=reason or ("" if changed else rollout.reason),
+            robots=list(changed),
         )
         audited = {**actor, "action": f"rollout.{act}", "rollout": rollout.number, "reason": reason}
+        instances = list(dict.fromkeys(member.unit for member in changed.values()))
+        if instances:
+            audited["instances"] = instances
         members = self._members.get(rollout.number)
         if members is None and not rollout.over:
             members = await self._read_members(rollout.number)
-        await self._fleet.put_orders({}, audited, puts=_head_puts(rollout, entry))
+        deployment = self._fleet.deployments.get(rollout.dataflow) if act == "undo" else None
+        if deployment is not None:
+            deployment = with_act(deployment, rollout, "rollout.undo", by, entry.at, instances)
+        number = rollout.number
+        puts = {
+            f"{ROBOTS}{number:08}/{robot}": msgspec.json.encode(each)
+            for robot, each in changed.items()
+        }
+        await self._fleet.put_orders(
+            {}, audited, deployment=deployment, puts={**puts, **_head_puts(rollout, entry)}
+        )
         self.heads[rollout.number] = rollout
         if members is not None:
-            self._members[rollout.number] = members
+            self._members[rollout.number] = {**members, **changed}
         _log.info("rollout %d: %s by %s", rollout.number, act, by)
 
     async def pause_restored(self) -> None:
@@ -265,18 +291,17 @@ class Rollouts:
         *,
         by: str = "",
         actor: Mapping[str, Any] = COORDINATOR,
-    ) -> list[str]:
+    ) -> None:
         """Make one step of a rollout, of a part of its robots if they are many.
 
         `seen` is what robots have reported: to what they have confirmed they go back. `by` has
-        reported what the step is made from. Return the robots with new orders. Raises ControlError
-        or StoreError.
+        reported what the step is made from. Raises ControlError or StoreError.
         """
         before = self._members[number]
         step = _first_part(step, before)
         generation, now = self._fleet.next_generation, time.time()
         rollout, changed = apply(self.heads[number], before, step, generation, now)
-        orders: dict[tuple[str, str], Wanted] = {}
+        orders: dict[tuple[str, str], RobotAssignment] = {}
         puts: dict[str, bytes] = {}
         failed: dict[tuple[str, str], dict[str, str]] = {}
         for robot, member in changed.items():
@@ -313,13 +338,13 @@ class Rollouts:
             f" {', '.join(entry.robots)}" if entry.robots else "",
             f" ({entry.reason})" if entry.reason else "",
         )  # fmt: skip
-        return list(changed) if isinstance(step, Orders) else []
 
     async def _make_room(self) -> None:
         """Remove the oldest rollout that is not in use, if there are too many."""
         if len(self.heads) < MAX_ROLLOUTS:
             return
-        used = {number for number, _ in self._newest.values()} | self._fleet.rollouts_in_use
+        used = {each.rollout for each in self._fleet.deployments.values()}
+        used |= self._fleet.rollouts_in_use
         for number in sorted(self.heads):
             if self.heads[number].is_final and number not in used:
                 await self._forget(number)
@@ -336,64 +361,6 @@ class Rollouts:
         await self._fleet.put_orders({}, audited, deletes=last)
         del self.heads[number]
         self._members.pop(number, None)
-
-
-def wanted_of(rollout: Rollout, member: Member, rejected: Collection[str]) -> Wanted:
-    """Return the desired state of a robot after an order.
-
-    `rejected` are the releases that were undone: the robot may have been off then.
-    """
-    forward = member.order in ("stage", "switch")
-    release = rollout.release if forward else member.before
-    group = member.group if forward else member.before_group
-    rejects = [
-        Rejection(release=each, reason="it was undone", whole=True)
-        for each in sorted({*rejected} - {release, rollout.release})[:MAX_REJECTS]
-    ]
-    if member.order == "back" and rollout.release:
-        undone = Rejection(
-            release=rollout.release,
-            params=member.params,
-            reason=rollout.reason,
-            group=member.group,
-        )
-        rejects.append(undone)
-    return Wanted(
-        generation=member.generation,
-        release=release,
-        params=member.params if forward else member.before_params,
-        enabled=bool(release),
-        switch=member.order != "stage",
-        rollout=rollout.number,
-        allow_lower=rollout.allow_lower or not forward,
-        retry=(rollout.retry or not forward) and not member.withdrawn,
-        stay=member.order == "recall",
-        rejects=rejects,
-        soak_time=rollout.strategy.soak_time if forward else 0.0,
-        withdraw=member.withdrawn and forward,
-        group=group,
-        scope=rollout.scope if forward else member.before_scope,
-        # What they go back to was committed before.
-        committed=group is not None and (member.committed or not forward),
-    )
-
-
-def rejected_of(heads: Iterable[Rollout]) -> frozenset[str]:
-    """Return the releases that the newest rollout of each has rejected."""
-    newest: dict[str, Rollout] = {}
-    for head in sorted(heads, key=lambda each: each.number):
-        newest[head.release] = head
-    return frozenset(release for release, head in newest.items() if head.rejected)
-
-
-def before_of(state: ReleaseState, rejected: Collection[str]) -> tuple[str, Group | None]:
-    """Return the release to which a robot goes back: the last confirmed one that was not undone.
-
-    And the group in which it ran that.
-    """
-    if state.confirmed in rejected and state.previous and state.previous not in rejected:
-        return state.previous, state.previous_group
-    return state.confirmed, state.group
 
 
 def _first_part(step: Step, members: Mapping[str, Member]) -> Step:

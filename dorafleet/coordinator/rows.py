@@ -1,28 +1,17 @@
 """The row of a robot, from its own report and the coordinator's knowledge. Pure functions."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 import msgspec
 
-from dorad.control.messages import Finding, FleetRow
+from dorad.control.messages import FleetRow
+from dorad.control.messages.agent import ShareState
+from dorafleet.coordinator.findings import MAX_FINDINGS, MAX_TEXT, OVER, RobotFacts, findings_of
 from dorafleet.coordinator.reports import MAX_COUNT, MAX_SECONDS
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dorad.control.messages.agent import ShareState
-
-MAX_TEXT = 300
-"""Characters of a text that a robot sends."""
-MAX_FINDINGS = 50
-"""Findings that a robot may send."""
 
 HELD_S = 60.0
 """Seconds for which a robot that has failed during a change stays failed: crashes count as long."""
-
-_SEVERITY = {"warn": 1, "fail": 2}
 
 
 class Software(NamedTuple):
@@ -35,25 +24,15 @@ class Software(NamedTuple):
     """Why it must not be interrupted; empty if it may be."""
     since: float | None = None
     """Since when it is changed or busy, by the robot's clock; None if that is not known."""
+    instances: tuple[str, ...] = ()
+    """Those over several machines to which it belongs, as commands name them."""
 
 
 class Known(NamedTuple):
-    """The coordinator's knowledge of a robot, besides the robot's own report."""
+    """What a row has besides the robot's own report and its findings."""
 
-    robot: str
-    connected: bool
-    ever_seen: bool
-    trouble: str
-    """Why it cannot be used."""
-    daemon: str
-    """Why its dorad cannot be used."""
-    away_since: float | None
-    """In seconds since 1970."""
+    facts: RobotFacts
     seen_at: float | None
-    skew: float
-    warnings: Sequence[str]
-    conflicts: Mapping[str, str]
-    shares: Mapping[str, ShareState]
     labels: Mapping[str, str]
     version: str
     software: Software = Software()
@@ -61,8 +40,6 @@ class Known(NamedTuple):
     """Whether an earlier coordinator knew it, and this one has just started."""
     awaited: bool = False
     """Whether it is connected, and what is known of it is of before that."""
-    clone: str = ""
-    """Which other machine has its id and certificate."""
 
 
 class Failure(NamedTuple):
@@ -76,14 +53,16 @@ class Failure(NamedTuple):
 
 def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
     """Return a row that a robot has sent, with bounded texts and times of the coordinator."""
-    found = [
+    kept = [
         msgspec.structs.replace(
             each,
             cause=each.cause[:MAX_TEXT],
             subject=each.subject[:MAX_TEXT],
             text=each.text[:MAX_TEXT],
             brief=each.brief[:MAX_TEXT],
+            error=each.error[:MAX_TEXT],
             since=_moment(each.since - skew),
+            hint="",  # it is what an operator does: no robot says it
             dataflow=None if each.dataflow is None else each.dataflow[:MAX_TEXT],
             node=None if each.node is None else each.node[:MAX_TEXT],
         )
@@ -101,7 +80,7 @@ def checked(row: FleetRow, robot: str, skew: float) -> FleetRow:
         running=_bounded(row.running),
         stopped=[each[:MAX_TEXT] for each in row.stopped[:MAX_FINDINGS]],
         labels={},
-        findings=found,
+        findings=kept,
     )
 
 
@@ -115,25 +94,26 @@ def _bounded(count: int) -> int:
 
 def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
     """Return the row of a robot; `own` is its own last report."""
-    base = own or FleetRow(robot=known.robot, known=False)
-    found = _findings(base, known, now) if known.connected else _away(known, now)
-    worst = max(found, key=lambda each: _SEVERITY[each.severity], default=None)
-    dataflow = base.dataflow if own is not None else _names(known.shares)
+    facts = known.facts
+    base = own or FleetRow(robot=facts.robot, known=False)
+    current = findings_of(base.findings, facts, now)
+    worst = current[0] if current else None
+    dataflow = base.dataflow if own is not None else _names(facts.shares)
     row = msgspec.structs.replace(
         base,
-        robot=known.robot,
+        robot=facts.robot,
         dataflow=dataflow,
         release=known.software.release or base.release,
-        known=known.connected and own is not None and not known.awaited,
+        instances=[*known.software.instances],
+        known=facts.is_connected and own is not None and not known.awaited,
         seen_at=known.seen_at,
         labels=dict(known.labels),
         version=base.version or known.version,
-        findings=found,
+        findings=current,
     )
-    if not known.connected:
-        since = found[0].since if found else known.away_since
+    if not facts.is_connected:
         why = _why_away(own, known)
-        return msgspec.structs.replace(row, state="unreach", why=why, since=since)
+        return msgspec.structs.replace(row, state="unreach", why=why, since=facts.away_since)
     if worst is not None and worst.severity == "fail":
         return msgspec.structs.replace(row, state="fail", why=worst.text)
     if known.software.updating:
@@ -154,7 +134,7 @@ def fleet_row(own: FleetRow | None, known: Known, now: float) -> FleetRow:
 
 def _changed(known: Known) -> float | None:
     since = known.software.since
-    return None if since is None else _moment(since - known.skew)
+    return None if since is None else _moment(since - known.facts.ahead)
 
 
 def steady(
@@ -196,7 +176,7 @@ def resumed(since: float, last: tuple[str, float] | None, now: float) -> float:
 def _why_away(own: FleetRow | None, known: Known) -> str:
     if known.coming:
         return "not back yet: the coordinator has just started"
-    if not known.ever_seen:
+    if known.facts.state == "never-seen":
         return "never connected"
     if own is None:
         return "no contact"
@@ -211,59 +191,6 @@ def _was(own: FleetRow) -> str:
     return "was " + {"ok": "well", "busy": "well"}.get(own.state, own.why or own.state)
 
 
-def _away(known: Known, now: float) -> list[Finding]:
-    """Return the finding for a robot without a connection; none if it has never been seen."""
-    if not known.ever_seen:
-        return []
-    away = _own("unreachable", "robot", f"no contact: {known.trouble}", "fail", known, now)
-    return [away, *_clones(known, now)]
-
-
-def _clones(known: Known, now: float) -> list[Finding]:
-    return [_own("clone", "robot", known.clone, "fail", known, now)] if known.clone else []
-
-
-def _findings(base: FleetRow, known: Known, now: float) -> list[Finding]:
-    found = list(base.findings)
-    subjects = {each.subject for each in found}
-    if known.daemon:
-        text = f"its dorad cannot be used: {known.daemon}"
-        found.append(_own("daemon-away", "dorad", text, "fail", known, now))
-    for name, share in known.shares.items():
-        if share.status == "failed" and name not in subjects:
-            text = f"dataflow {name}: {share.reason or 'it failed'}"
-            found.append(
-                Finding(
-                    cause="dataflow-failed",
-                    subject=name,
-                    text=text[:MAX_TEXT],
-                    severity="fail",
-                    since=share.since - known.skew,
-                    dataflow=name,
-                    event=True,
-                )
-            )
-    for name, reason in known.conflicts.items():
-        text = f"paused because of {name}: {reason}"
-        found.append(_own("conflict", name, text, "warn", known, now))
-    found += _clones(known, now)
-    for number, text in enumerate(known.warnings):
-        found.append(_own("robot-warning", str(number), text, "warn", known, now))
-    return found[: 2 * MAX_FINDINGS]
-
-
-def _own(cause: str, subject: str, text: str, severity: str, known: Known, now: float) -> Finding:
-    away = known.away_since if cause == "unreachable" else None
-    return Finding(
-        cause=cause,
-        subject=subject,
-        text=text[:MAX_TEXT],
-        severity="fail" if severity == "fail" else "warn",
-        since=now if away is None else away,
-    )
-
-
-def _names(shares: Mapping[str, ShareState]) -> str:
-    over = ("stopped", "finished", "failed")
-    names = sorted(name for name, share in shares.items() if share.status not in over)
+def _names(shares: Iterable[ShareState]) -> str:
+    names = sorted(share.dataflow for share in shares if share.status not in OVER)
     return ", ".join(names)[:MAX_TEXT]

@@ -1,19 +1,13 @@
 """Which robot is to have which secret, and what is to be sent to it. Pure functions of data."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import msgspec
 
-from dorad.control.messages.agent import SealedSecret
+from dorad.control.messages.agent import SealedSecret, SecretsHeld
 from dorad.int64 import Int64
 from dorafleet.coordinator.secretmessages import RobotSecret, RobotSecretState
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    from dorad.control.messages.agent import SecretsHeld
 
 ALL = "*"
 MAX_REASON = 300
@@ -79,14 +73,14 @@ def wanted(records: Mapping[Place, SecretRecord], recipient: Recipient) -> dict[
     Its own comes before that of a label, and that before the one of all; of several labels the one
     that was set last counts.
     """
-    found: dict[str, SecretRecord] = {}
+    chosen: dict[str, SecretRecord] = {}
     for record in records.values():
         if not _is_for(record, recipient):
             continue
-        before = found.get(record.name)
+        before = chosen.get(record.name)
         if before is None or _rank(record) > _rank(before):
-            found[record.name] = record
-    return found
+            chosen[record.name] = record
+    return chosen
 
 
 def states(
@@ -98,8 +92,8 @@ def states(
 
     Each with its record, None if there is none, and its name.
     """
-    found = wanted(records, recipient)
-    for name, record in sorted(found.items()):
+    chosen = wanted(records, recipient)
+    for name, record in sorted(chosen.items()):
         own = sealed.get((name, record.target), {}).get(recipient.robot)
         state, reason = _state(record, own, recipient, newest(records, name))
         yield record, name, RobotSecret(robot=recipient.robot, state=state, reason=reason)
@@ -123,8 +117,8 @@ def step_for(
     step = Step([], [])
     if recipient.held is None or not recipient.key:
         return step
-    found = wanted(records, recipient)
-    for name, record in found.items():
+    chosen = wanted(records, recipient)
+    for name, record in chosen.items():
         own = sealed.get((name, record.target), {}).get(recipient.robot)
         state, _ = _state(record, own, recipient, newest(records, name))
         if state == "waiting" and own is not None:
@@ -139,7 +133,7 @@ def step_for(
             continue
         # The value of a target that it no longer belongs to goes, also if there is no other one.
         source = records.get((name, held.target))
-        if name not in found or (source is not None and not _is_for(source, recipient)):
+        if name not in chosen or (source is not None and not _is_for(source, recipient)):
             step.removes.append(name)
     return step
 

@@ -1,7 +1,5 @@
 """What clients and a coordinator send each other about secrets. A value is sealed by the client."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal
 
 import msgspec

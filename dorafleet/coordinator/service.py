@@ -1,57 +1,60 @@
 """The coordinator as a process: its store, its server, and its end."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os
 import resource
 import signal
 import socket
+import ssl
 import time
-from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import NoReturn
 
 from msgspec.structs import replace
 
 from dorad import __version__
 from dorad.control.choosing import AUTHORITY, token_file
 from dorad.control.errors import ControlError
+from dorad.control.incidentfiles import INCIDENTS_PATH
 from dorad.control.limits import Limits
+from dorad.control.messages.agent import FILES_PATH
+from dorad.control.roles import with_role_check
 from dorad.control.server import ControlServer, HandlerTable
 from dorad.control.standby import reporting
 from dorad.notify import ServiceNotifier, feed_watchdog
+from dorafleet.ca.authority import Authority
 from dorafleet.coordinator.access import AGENT_PATH, Access
 from dorafleet.coordinator.audit import read_tail
 from dorafleet.coordinator.authority import check_authority, load_authorities
 from dorafleet.coordinator.connections import pause_of
 from dorafleet.coordinator.control import FleetControl
+from dorafleet.coordinator.conversion import convert
 from dorafleet.coordinator.desired import DesiredState
-from dorafleet.coordinator.enrolling import Enrolling
-from dorafleet.coordinator.gate import MAX_HANDSHAKES, MAX_WAITING
+from dorafleet.coordinator.enrolments import Enrolments
+from dorafleet.coordinator.follower import Follower, publish
+from dorafleet.coordinator.gate import MAX_HANDSHAKES, MAX_WAITING, GatedSocket
 from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handlers import Handlers
 from dorafleet.coordinator.handover import HandOvers
-from dorafleet.coordinator.listening import TlsServer, bind, reachable_at
+from dorafleet.coordinator.handoverstate import HandOverState
+from dorafleet.coordinator.incidentmessages import INCIDENT_FILES_PATH
+from dorafleet.coordinator.keptincidents import KeptIncidents
+from dorafleet.coordinator.keptreleases import Folder
+from dorafleet.coordinator.listener import Listen, TlsServer, bind, reachable_at
+from dorafleet.coordinator.members import Members
 from dorafleet.coordinator.messages import METHODS, CoordinatorStatus
-from dorafleet.coordinator.roles import with_role_check
+from dorafleet.coordinator.notifications import Notifications
+from dorafleet.coordinator.settings import Settings, SettingsError
+from dorafleet.coordinator.supply import Supply
 from dorafleet.coordinator.token import make_token
-from dorafleet.coordinator.writing import Writer
-from dorafleet.notify.settings import NotifySettings, SettingsError
+from dorafleet.coordinator.uploadmessages import COPIES_PATH, UPLOAD_PATH
+from dorafleet.coordinator.writer import Writer
+from dorafleet.inventory.model import Cluster, Machine, endpoint
 from dorafleet.store.errors import StoreError
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Awaitable, Callable, Sequence
-    from pathlib import Path
-
-    from dorafleet.ca.authority import Authority
-    from dorafleet.coordinator.gate import GatedSocket
-    from dorafleet.coordinator.listening import Listen
-    from dorafleet.coordinator.notifications import Notifications
-    from dorafleet.coordinator.supplying import Supply
-    from dorafleet.inventory.model import Machine
-    from dorafleet.store.model import Store, Term
+from dorafleet.store.model import Store, Term
 
 CA = "ca"
 """The folder of the fleet's authority."""
@@ -94,27 +97,35 @@ class Coordinator:
         zenoh_peer: str | None = None,
         new_authority: bool = False,
         supply: Supply | None = None,
-        load_notify: Callable[[], NotifySettings] = NotifySettings,
+        uploads: Folder | None = None,
+        load_settings: Callable[[], Settings] = Settings,
+        read_file: Callable[[], Cluster] | None = None,
     ) -> None:
         """Prepare a coordinator with its files in `folder`; `open_store` connects to its store.
 
+        A store that never had machines takes these `machines`; later they come and go by commands.
+        `read_file` reads the cluster file again, to show how it differs.
+
         All links between machines connect to `zenoh_peer`, if there is one. `new_authority` takes
         the authority in the folder, whatever the fleet had before. Robots that wait for files of a
-        release get them from `supply`. Alerts are sent as `load_notify` says, which is called again
-        at SIGHUP.
+        release get them from `supply`; operators upload releases to `uploads`. `load_settings` is
+        called again at SIGHUP.
 
         Raises:
-            SettingsError: of `load_notify`.
+            SettingsError: of `load_settings`.
         """
         self._folder = folder
         self._open_store = open_store
         self._machines = machines
+        self._read_file = read_file
         self._listen = listen
         self._zenoh_peer = zenoh_peer
         self._new_authority = new_authority
         self._supply = supply
-        self._load_notify = load_notify
-        self._notify = load_notify()
+        self._uploads = uploads
+        self._load_settings = load_settings
+        self._settings = load_settings()
+        self._incidents = KeptIncidents(folder / "incidents", self._settings.incidents)
         self._notifications: Notifications | None = None
         """While it leads."""
         self._notifier: ServiceNotifier | None = None
@@ -150,11 +161,12 @@ class Coordinator:
         _log.info("ended")
 
     def _reload(self) -> None:
-        """Load the settings of alerts again; keep the old ones if the new ones have errors."""
+        """Load the settings again; keep the old ones if the new ones have errors."""
         if self._notifier is not None:
             self._notifier.reloading()
         try:
-            self._notify = self._load_notify()
+            self._settings = self._load_settings()
+            self._incidents.settings = self._settings.incidents
             self._problem = ""
             _log.info("the configuration was reloaded")
         except SettingsError as error:
@@ -163,7 +175,7 @@ class Coordinator:
         if self._notifications is not None:
             self._notifications.problem = self._problem
             if not self._problem:
-                self._notifications.change(self._notify)
+                self._notifications.change(self._settings.alerts)
         if self._notifier is not None:
             # `systemctl reload` waits for this.
             self._notifier.ready(self._doing)
@@ -202,12 +214,31 @@ class Coordinator:
             notifier.ready(self._doing)
             _log.info("%s with the store %s", self._doing, store.name)
             name = f"{socket.gethostname()}:{os.getpid()}"
-            term = await stack.enter_async_context(store.lead(name, on_waiting=report))
+            async with self._following(store, sock.getsockname()[1]):
+                term = await stack.enter_async_context(store.lead(name, on_waiting=report))
             report("")
             await self._lead(store, term, sock, token, notifier)
             raise ControlError(
                 "unavailable", "another coordinator may lead now: the lease has ended"
             )
+
+    @asynccontextmanager
+    async def _following(self, store: Store, port: int) -> AsyncIterator[None]:
+        """In this block, copy files from the coordinator that leads, if it can be another one."""
+        uploads, supply = self._uploads, self._supply
+        if not store.shared or not self._listen.tls or uploads is None or supply is None:
+            yield
+            return
+        name = f"{socket.gethostname()}:{port}"
+        follower = Follower(name, self._folder, store, uploads, supply)
+        following = asyncio.create_task(follower.run(), name="copies of files")
+        try:
+            yield
+        finally:
+            following.cancel()
+            await asyncio.wait({following})
+            if not following.cancelled():
+                following.result()
 
     async def _lead(
         self,
@@ -220,13 +251,22 @@ class Coordinator:
         """Serve clients and robots at `sock` until the term ends."""
 
         async def status() -> CoordinatorStatus:
-            return await self._status(store, term, control.questions)
+            port = sock.getsockname()[1]
+            return await self._status(store, term, len(members.machines), port, control.questions)
 
         authorities = await load_authorities(
             store, term, self._folder / CA, new_authority=self._new_authority
         )
-        ids = [machine.id for machine in self._machines]
         writer = Writer(store, term)
+        await convert(store, writer, self._folder)
+        members = Members(
+            store,
+            writer,
+            self._read_file,
+            lambda size: server.change_limits(_limits(size)),
+        )
+        await members.load(self._machines)
+        ids = members.machines
         grants = Grants(store, writer)
         await grants.load()
         access = Access(grants, token, ids, sock.admit)
@@ -241,9 +281,10 @@ class Coordinator:
             if trusted == authority.certificate:
                 access.close_unsigned(authority)
 
-        hand_overs = HandOvers(store, writer, grants, self._folder / CA, authorities, ids, show)
-        await hand_overs.load()
-        enrolling = Enrolling(
+        state = HandOverState(store, writer, grants, authorities, ids)
+        await state.load()
+        hand_overs = HandOvers(state, writer, self._folder / CA, show)
+        enrolments = Enrolments(
             grants,
             access,
             writer,
@@ -256,34 +297,46 @@ class Coordinator:
         control = FleetControl(
             store,
             writer,
-            self._machines,
+            members,
             self._zenoh_peer,
             self._ending.set,
-            enrolling.renew,
+            enrolments.renew,
             self._supply,
-            self._notify,
+            self._settings.alerts,
             lambda: grants.revocations,
             hand_overs,
+            enrolments.dismiss,
+            self._uploads,
+            incidents=self._incidents,
         )
         control.notifications.problem = self._problem
         self._notifications = control.notifications
         access.on_refused = control.robots.refuse
         await control.load()
-        desired = DesiredState(store, writer, control.on_desired)
+        desired = DesiredState(store, writer, control.fleet.follow)
         handlers = Handlers(store, desired, ids, status, self._ending.set)
-        table = HandlerTable()
-        table.include(handlers.table, enrolling.table, control.table)
+        table = HandlerTable.of(handlers, enrolments)
+        table.include(control.table)
         server = ControlServer(
             with_role_check(table, METHODS),
             version=__version__,
             methods=METHODS,
             name="dorafleet",
-            accept={AGENT_PATH: control.connections.accept},
+            accept={
+                AGENT_PATH: control.connections.accept,
+                FILES_PATH: control.files.accept,
+                UPLOAD_PATH: control.uploads.accept,
+                COPIES_PATH: control.copies.accept,
+                INCIDENTS_PATH: control.incidents.accept,
+                INCIDENT_FILES_PATH: control.incidents.serve_files,
+            },
             limits=_limits(len(ids)),
         )
         async with AsyncExitStack() as stack:
-            await server.serve_tcp(sock, access, await self._context(tls, hand_overs))
+            await server.serve_tcp(sock, access, await self._context(tls, state))
             stack.push_async_callback(server.close)
+            if store.shared and self._listen.tls:
+                await publish(writer, self._listen, sock.getsockname()[1])
             where = f"{self._listen.address} port {sock.getsockname()[1]}"
             self._doing = f"listening at {where}"
             notifier.status(self._doing)
@@ -292,7 +345,7 @@ class Coordinator:
             stack.callback(asyncio.create_task(_forget_history(store)).cancel)
             async with asyncio.TaskGroup() as tasks:
                 working = [
-                    tasks.create_task(control.run(), name="reconcile"),
+                    tasks.create_task(control.run(), name="robots and dataflows"),
                     tasks.create_task(access.run(), name="ends of tokens"),
                     tasks.create_task(hand_overs.run(), name="end of a hand-over"),
                 ]
@@ -300,15 +353,17 @@ class Coordinator:
                 for task in working:
                     task.cancel()
 
-    async def _context(self, tls: TlsServer, hand_overs: HandOvers) -> ssl.SSLContext | None:
+    async def _context(self, tls: TlsServer, state: HandOverState) -> ssl.SSLContext | None:
         """Return what TLS needs, None if clients connect without it."""
         if not self._listen.tls:
             # This file shows commands on this machine that the coordinator uses TLS.
             await asyncio.to_thread((self._folder / AUTHORITY).unlink, missing_ok=True)
             return None
-        return await asyncio.to_thread(tls.use, hand_overs.current, hand_overs.trusted)
+        return await asyncio.to_thread(tls.use, state.current, state.trusted)
 
-    async def _status(self, store: Store, term: Term, questions: list[str]) -> CoordinatorStatus:
+    async def _status(
+        self, store: Store, term: Term, robots: int, port: int, questions: list[str]
+    ) -> CoordinatorStatus:
         tail = await read_tail(store)
         return CoordinatorStatus(
             version=__version__,
@@ -317,9 +372,10 @@ class Coordinator:
             state=store.name,
             epoch=term.epoch,
             revision=(await store.get("", limit=1)).revision,
-            robots=len(self._machines),
+            robots=robots,
             audit=str(tail.head),
             zenoh_peer=self._zenoh_peer,
+            address=endpoint(self._listen.advertised, port) if self._listen.tls else "",
             questions=questions,
         )
 
@@ -357,10 +413,10 @@ def make_folder(folder: Path) -> None:
     """Make the folder, which only this user can enter. Raises ControlError."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
+        status = folder.stat()
     except OSError as error:
         raise ControlError("refused", f"{folder} cannot be used: {error.strerror}") from None
-    if found.st_uid != os.geteuid() or found.st_mode & 0o022:
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022:
         raise ControlError(
             "refused",
             f"others may write to {folder}",

@@ -1,19 +1,13 @@
 """Make the shares of robots from a dataflow of the fleet. Pure functions."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Share
 from dorad.control.messages.agent import ShareContent, ShareSet
+from dorafleet.coordinator.records import DataflowRecord, RobotAssignment
+from dorafleet.inventory.model import Machine
 from dorafleet.inventory.syntax import LINKS_USE
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
-
-    from dorafleet.coordinator.records import Record
-    from dorafleet.inventory.model import Machine
 
 MAX_PORT = 65535
 
@@ -31,14 +25,14 @@ def ports_for(
     Raises:
         ControlError: a robot has no port left.
     """
-    found: dict[str, int] = {}
+    ports: dict[str, int] = {}
     for robot in robots:
         first = machines[robot].zenoh_port
         port = next((p for p in range(first, MAX_PORT + 1) if (robot, p) not in used), None)
         if port is None:
             raise ControlError("refused", f"`{robot}` has no port left for another dataflow")
-        found[robot] = port
-    return found
+        ports[robot] = port
+    return ports
 
 
 def check_reachable(
@@ -98,7 +92,7 @@ def share_of(
         share.connect, share.router = [peer], True
         return share
     own = machines[robot].zenoh_addr
-    # A machine may have left the cluster file since the start.
+    # A machine may have left the fleet since the start.
     known = {id_: port for id_, port in ports.items() if id_ in machines}
     anywhere = "[::]" if own is not None and own.version == 6 else "0.0.0.0"  # noqa: S104 - by TLS
     share.listen = [f"tls/{anywhere}:{ports[robot]}"]
@@ -113,7 +107,7 @@ def share_of(
     return share
 
 
-def share_set(record: Record, share: Share, epoch: int) -> ShareSet:
+def share_set(record: DataflowRecord, share: Share, epoch: int) -> ShareSet:
     """Return the request that makes a robot carry out its share."""
     enabled = record.enabled and record.running
     return ShareSet(
@@ -156,3 +150,22 @@ def end_of(dataflow: str, uuid: str, robot: str, *, epoch: int, generation: int)
             share=Share(machine=robot, placement={}),
         ),
     )
+
+
+def share_request(
+    dataflow: str,
+    wanted: RobotAssignment,
+    record: DataflowRecord | None,
+    robot: str,
+    machines: Mapping[str, Machine],
+    peer: str | None,
+    epoch: int,
+) -> ShareSet:
+    """Return the request that brings a robot to what it should run of a dataflow.
+
+    It ends what it has if the run is not that of `record`, or goes on without this robot.
+    """
+    if record is None or record.uuid != wanted.uuid or robot not in record.ports:
+        return end_of(dataflow, wanted.uuid, robot, epoch=epoch, generation=wanted.generation)
+    share = share_of(record.placement, record.ports, robot, machines, peer)
+    return share_set(record, share, epoch)

@@ -1,19 +1,17 @@
 """The release of a robot for its row: its name, its current change, and why it is busy."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from dorafleet.coordinator.deployments import name_of
+from dorafleet.coordinator.fleet import Fleet
+from dorafleet.coordinator.releases import Releases
+from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.rollouts import Rollouts
 from dorafleet.coordinator.rows import Software
 from dorafleet.rollout.model import MOVING
 
-if TYPE_CHECKING:
-    from dorafleet.coordinator.releases import Releases
-    from dorafleet.coordinator.robots import Robots
-    from dorafleet.coordinator.rollouts import Rollouts
 
-
-def software_of(id_: str, robots: Robots, rollouts: Rollouts, releases: Releases) -> Software:
+def software_of(
+    id_: str, fleet: Fleet, robots: Robots, rollouts: Rollouts, releases: Releases
+) -> Software:
     """Return the known state of the releases on a robot."""
     robot = robots.get(id_)
     states = [state for state in robot.releases.values() if state.running or state.release]
@@ -37,4 +35,8 @@ def software_of(id_: str, robots: Robots, rollouts: Rollouts, releases: Releases
     busy = f"{waiting}{leases[0].reason} ({leases[0].owner})" if leases else ""
     if leases and not updating:
         since = leases[0].since
-    return Software(", ".join(names), updating, busy, since)
+    groups = {name: order.group for name, order in fleet.orders(id_).items()}
+    instances = tuple(
+        name_of(group.instance, name) for name, group in groups.items() if group is not None
+    )
+    return Software(", ".join(names), updating, busy, since, instances)

@@ -5,19 +5,14 @@ belongs to the user of the coordinator and no other user can read it. Browsers c
 header either, so no web page reaches the coordinator.
 """
 
-from __future__ import annotations
-
 import fcntl
 import os
 import secrets
 import stat
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dorad.control.errors import ControlError
 from dorad.control.token import TOKEN_BYTES, read_token
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def make_token(path: Path) -> str:
@@ -50,7 +45,7 @@ def make_token(path: Path) -> str:
     return read_token(path)
 
 
-def _is_unfinished(found: os.stat_result) -> bool:
+def _is_unfinished(status: os.stat_result) -> bool:
     """Return True for an empty file that is this user's alone."""
-    private = found.st_uid == os.geteuid() and not found.st_mode & 0o077
-    return stat.S_ISREG(found.st_mode) and private and not found.st_size
+    private = status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    return stat.S_ISREG(status.st_mode) and private and not status.st_size

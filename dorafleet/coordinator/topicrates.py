@@ -1,30 +1,24 @@
 """The rates of a dataflow's outputs as its connected robots measure them, and who is missing."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import NoReturn
 
 import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorafleet.coordinator.asking import named
+from dorafleet.coordinator.robotcalls import named
+from dorafleet.coordinator.robots import Robots
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
-    from contextlib import AbstractAsyncContextManager
-    from typing import NoReturn
-
-    from dorafleet.coordinator.robots import Robots
-
-    OpenStream = Callable[
-        [str, m.StreamMethod[m.TopicWatch, m.TopicRates], m.TopicWatch],
-        AbstractAsyncContextManager[AsyncIterator[m.TopicRates]],
-    ]
-    """Opens a stream on a robot, with a method and its parameters."""
+OpenStream = Callable[
+    [str, m.StreamMethod[m.TopicWatch, m.TopicRates], m.TopicWatch],
+    AbstractAsyncContextManager[AsyncIterator[m.TopicRates]],
+]
+"""Opens a stream on a robot, with a method and its parameters."""
 
 EVERY_S = 1.0
 """Seconds between two events."""

@@ -20,6 +20,7 @@ from dorafleet.inventory.model import (
     COORDINATOR_PORT,
     DAEMON_PORT,
     ZENOH_PORT,
+    Address,
     Cluster,
     Coordinator,
     Machine,
@@ -27,7 +28,6 @@ from dorafleet.inventory.model import (
 
 if TYPE_CHECKING:
     from dorad.dataflow.value import Value
-    from dorafleet.inventory.model import Address
 
 WHAT = "a cluster's YAML file"
 START = "a cluster starts with `coordinator:` and `machines:`"

@@ -21,6 +21,12 @@ ZENOH_PORT = 5456
 Address = IPv4Address | IPv6Address
 
 
+def endpoint(address: Address, port: int) -> str:
+    """Return an address with its port: `10.0.0.1:6013`."""
+    host = f"[{address}]" if address.version == 6 else str(address)
+    return f"{host}:{port}"
+
+
 @dataclass(frozen=True, slots=True)
 class Coordinator:
     """The address at which robots will find the coordinator."""

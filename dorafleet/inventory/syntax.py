@@ -39,8 +39,8 @@ def label(text: str) -> str:
 def endpoint(text: str) -> str:
     """Return an endpoint such as `tls/10.0.0.1:7447`."""
     example = "such as `tls/10.0.0.1:7447`"
-    found = _ENDPOINT_FORM.fullmatch(_only(_ENDPOINT, text, "an endpoint", example))
-    if found is None or not 0 < int(found["port"]) < 1 << 16:
+    match = _ENDPOINT_FORM.fullmatch(_only(_ENDPOINT, text, "an endpoint", example))
+    if match is None or not 0 < int(match["port"]) < 1 << 16:
         raise TextError(f"`{shorten(text)}` is not an endpoint", example)
     return text
 
@@ -63,14 +63,14 @@ def user_name(text: str) -> str:
 def address(text: str) -> Address:
     """Return an IP address of one machine."""
     try:
-        found = ip_address(text)
+        parsed = ip_address(text)
     except ValueError:
         raise TextError(
             f"must be an IP address, not `{shorten(text)}`", "names are not looked up here"
         ) from None
-    if found.is_unspecified or found.is_multicast:
-        raise TextError(f"`{found}` is not the address of a machine", "robots connect to it")
-    return found
+    if parsed.is_unspecified or parsed.is_multicast:
+        raise TextError(f"`{parsed}` is not the address of a machine", "robots connect to it")
+    return parsed
 
 
 def _only(allowed: frozenset[str], text: str, what: str, hint: str) -> str:

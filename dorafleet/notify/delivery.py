@@ -19,14 +19,13 @@ from urllib.parse import urlsplit
 
 from dorad import __version__
 from dorad.phrases import shorten
-from dorafleet.notify.notification import as_json, as_mail
+from dorafleet.notify.notification import Notification, as_json, as_mail
 from dorafleet.notify.settings import Mail, Webhook
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from io import BufferedReader
 
-    from dorafleet.notify.notification import Notification
 
 DEADLINE_S = 15.0
 """Seconds for one attempt."""
@@ -188,7 +187,9 @@ def _post(webhook: Webhook, body: bytes, connection: Connection) -> None:
         if webhook.token:
             headers["Authorization"] = f"Bearer {webhook.token}"
         http.request("POST", path, body, headers)
-        _judge(http.getresponse())
+        # A response that ends the connection has taken its socket, which `http` no longer closes.
+        with http.getresponse() as response:
+            _judge(response)
     finally:
         http.close()
 

@@ -4,19 +4,14 @@ A receiver gets them in order. One that does not take them is tried again, less 
 a day. What is too many or too old is dropped, and counted.
 """
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
 from dorad.control.messages import Struct
 from dorad.int64 import Int64
 from dorafleet.notify.notification import Notification
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
 
 MAX_WAITING = 50
 """Notifications that wait for one receiver."""

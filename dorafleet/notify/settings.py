@@ -1,6 +1,5 @@
-"""The coordinator's configuration file, `dorafleet.toml` beside the cluster file.
+"""The section `[alerts]` of the coordinator's configuration file: where alerts are sent.
 
-Every key is optional. An unknown key or section is an error, so that no misspelt key is ignored.
 Secrets come from files that no other user may read; no message names them.
 """
 
@@ -16,10 +15,8 @@ from dorad.control.errors import ControlError
 from dorad.control.privatefile import check_private
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields, one_of
-from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.problems import Problems
 from dorad.dataflow.text import read_text
-from dorad.dataflow.toml import read_toml
-from dorad.problems import ProblemError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 
     from dorad.control.messages import Severity
 
-FILE = "dorafleet.toml"
 MAX_SECRET = 4096
 """Bytes of a file with a secret."""
 PORTS = {"none": 25, "starttls": 587, "tls": 465}
@@ -51,9 +47,9 @@ class Webhook:
     @property
     def place(self) -> str:
         """The address without path and secrets."""
-        found = urlsplit(self.url)
-        host = f"[{found.hostname}]" if ":" in (found.hostname or "") else found.hostname
-        return f"{found.scheme}://{host}" + ("" if found.port is None else f":{found.port}")
+        parts = urlsplit(self.url)
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return f"{parts.scheme}://{host}" + ("" if parts.port is None else f":{parts.port}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,38 +83,8 @@ class NotifySettings:
     """The lowest severity that is sent."""
 
 
-class SettingsError(ProblemError):
-    """A configuration that cannot be used; `str()` has all problems in one line."""
-
-    def __init__(self, problems: Problems) -> None:
-        found = in_order(problems.errors)
-        super().__init__("refused", "; ".join(map(str, found)), problems=found)
-
-
-def load(path: Path) -> NotifySettings:
-    """Read the file and those that it names; return the defaults if it does not exist.
-
-    Raises:
-        SettingsError: one cannot be read, is invalid, or may be read by others.
-    """
-    problems = Problems(str(path))
-    settings = NotifySettings()
-    if not path.is_symlink() and not path.exists():
-        return settings
-    text = read_text(path, problems, "a configuration of dorafleet")
-    root = None if text is None else read_toml(text, problems)
-    if root is not None:
-        top = Fields(root, problems)
-        block = top.inside("alerts", "a section")
-        if block is not None:
-            settings = _read_alerts(block, path)
-        top.finish()
-    if problems.errors:
-        raise SettingsError(problems)
-    return settings
-
-
-def _read_alerts(block: Fields, file: Path) -> NotifySettings:
+def read_alerts(block: Fields, file: Path) -> NotifySettings:
+    """Return the settings of the section `[alerts]` of a file, and read those that it names."""
     severity = block.checked("severity", one_of(("warn", "fail")), "warn")
     settings = NotifySettings(severity="fail" if severity == "fail" else "warn")
     settings = replace(settings, webhook=_read_webhook(block, file))
@@ -229,15 +195,15 @@ def _secret(error: Exception) -> str:
 def _url(text: str) -> str:
     """Return a URL, or raise TextError, whose message does not show it."""
     try:
-        found: SplitResult | None = urlsplit(text)
-        port = found.port if found else None
+        parts: SplitResult | None = urlsplit(text)
+        port = parts.port if parts else None
     except ValueError:
-        found = port = None
-    if found is None or found.scheme not in ("http", "https") or not found.hostname or port == 0:
+        parts = port = None
+    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
         raise TextError("must be a URL with http or https", "such as https://chat.example/hook")
-    if not _HOST.fullmatch(found.hostname) or not all("!" <= each <= "~" for each in text):
+    if not _HOST.fullmatch(parts.hostname) or not all("!" <= each <= "~" for each in text):
         raise TextError("must be a URL of ASCII without blanks", "escape others as %XX")
-    if found.username is not None:
+    if parts.username is not None:
         raise TextError("cannot have a user in it", "give a token as `webhook_token_file`")
     return text
 

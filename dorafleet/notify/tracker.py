@@ -84,8 +84,8 @@ class Tracker:
     def restore(self, told: Mapping[str, Iterable[Told]]) -> None:
         """Take over what the previous coordinator has told."""
         for robot, alerts in told.items():
-            found = [*alerts][:MAX_OF_ROBOT]
-            self._told[robot] = {(each.cause, each.subject): each for each in found}
+            kept = [*alerts][:MAX_OF_ROBOT]
+            self._told[robot] = {(each.cause, each.subject): each for each in kept}
 
     @property
     def open(self) -> int:
@@ -95,8 +95,8 @@ class Tracker:
     def observe(self, now: float, alerts: Mapping[str, Sequence[StoredAlert]]) -> None:
         """Take all alerts that last at the time `now`, in seconds since 1970, by robot."""
         present: set[tuple[str, str, str]] = set()
-        for robot, found in alerts.items():
-            for each in found:
+        for robot, raised in alerts.items():
+            for each in raised:
                 if self._least == "warn" or each.finding.severity == "fail":
                     cause = clean(each.finding.cause, MAX_NAME)
                     subject = clean(each.finding.subject, MAX_NAME)
@@ -191,13 +191,13 @@ class Tracker:
         A change that no notification has told yet is not among it: after a crash it is told.
         """
         robots, self._unsaved = self._unsaved, set()
-        found: dict[str, list[Told]] = {robot: [] for robot in robots}
+        unsaved: dict[str, list[Told]] = {robot: [] for robot in robots}
         for robot in robots:
             for (cause, subject), told in self._told.get(robot, {}).items():
                 known = self._before.get((robot, cause, subject), told)
                 if known is not None:
-                    found[robot].append(known)
-        return found
+                    unsaved[robot].append(known)
+        return unsaved
 
 
 def _groups(changed: Mapping[tuple[str, str, str], Told], *, over: bool) -> tuple[list[Group], int]:
@@ -206,8 +206,8 @@ def _groups(changed: Mapping[tuple[str, str, str], Told], *, over: bool) -> tupl
     for (robot, cause, subject), told in changed.items():
         if told.over == over:
             by_cause.setdefault((cause, subject), {})[robot] = told
-    found = sorted(_made(by_cause), key=lambda each: (each.severity != "fail", -each.count))
-    return found[:MAX_GROUPS], sum(each.count for each in found[MAX_GROUPS:])
+    groups = sorted(_made(by_cause), key=lambda each: (each.severity != "fail", -each.count))
+    return groups[:MAX_GROUPS], sum(each.count for each in groups[MAX_GROUPS:])
 
 
 def _made(by_cause: Mapping[tuple[str, str], Mapping[str, Told]]) -> Iterator[Group]:

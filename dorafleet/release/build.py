@@ -24,15 +24,17 @@ from dorad.release.manifest import (
     File,
     Manifest,
     Name,
+    NodeContent,
     Object,
+    Package,
     Target,
     encode,
     parse,
 )
 from dorad.release.objects import CHUNK
 from dorad.release.signature import signing_key
-from dorafleet.release import checking, wheels
-from dorafleet.release.collecting import collect
+from dorafleet.release import completeness, wheels
+from dorafleet.release.collection import collect
 from dorafleet.release.errors import BuildError
 from dorafleet.release.locks import Lock
 from dorafleet.release.nodes import node_contents
@@ -40,15 +42,14 @@ from dorafleet.release.nodes import node_contents
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from dorad.release.manifest import NodeContent, Package
-    from dorafleet.release.signing import SigningKey
+    from dorafleet.release.signingkey import SigningKey
     from dorafleet.release.store import Bundle, Store
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """How to build."""
 
     name: str | None = None
@@ -82,7 +83,7 @@ def build(
     path: Path,
     store: Store,
     key: SigningKey,
-    options: Options,
+    options: BuildOptions,
     on_step: Callable[[str], object] = lambda _: None,
 ) -> Built:
     """Build the release of the dataflow in the file `path`, sign it, and keep it in `store`.
@@ -96,20 +97,21 @@ def build(
     root = (options.root or path.parent).absolute()
     if not path.is_relative_to(root):
         raise BuildError(f"{path} is not below {root}", "--root must contain the dataflow")
-    variables = checking.Unexpanded()
+    variables = completeness.Unexpanded()
     dataflow = load(path, environ=variables)
     on_step("collecting files")
-    found = collect(root, path)
+    collected = collect(root, path)
     entry = path.relative_to(root).as_posix()
-    if entry not in found.files:
+    if entry not in collected.files:
         raise BuildError(f"{entry} itself is ignored", "see .releaseignore")
-    notes = checking.check_programs(dataflow, root, found.files)
+    notes = completeness.check_programs(dataflow, root, collected.files)
     notes += [f"`${name}` in `env` gets its value on each robot" for name in sorted(variables.used)]
-    checking.check_complete(dataflow, root, found.files)
-    targets = _targets(options, checking.architectures(found.files))
+    completeness.check_complete(dataflow, root, collected.files)
+    targets = _targets(options, completeness.architectures(collected.files))
+    completeness.check_architectures(dataflow, root, collected.files, targets)
     packages, environments = _environments(options, targets, store, on_step)
     on_step("reading files")
-    files = [_add(store, name, source) for name, source in found.files.items()]
+    files = [_add(store, name, source) for name, source in collected.files.items()]
     contents = node_contents(dataflow, root, files)
     before = store.newest(name := _name(options, path))
     with_inputs = numbers(options.min_dorad) >= INPUTS_SINCE
@@ -126,7 +128,7 @@ def build(
         environments=environments,
         nodes=contents.nodes if with_inputs else _in_format_1(contents.nodes),
     )
-    rest = (notes, contents.shared, found.ignored)
+    rest = (notes, contents.shared, collected.ignored)
     if before is not None and options.sequence is None and _same(before.manifest, manifest):
         return Built(before, before, False, *rest)
     content = encode(manifest)
@@ -141,7 +143,7 @@ def build(
     return Built(bundle, before, True, *rest)
 
 
-def _name(options: Options, path: Path) -> str:
+def _name(options: BuildOptions, path: Path) -> str:
     name = options.name or (path.stem if path.stem != "dataflow" else path.parent.name)
     try:
         msgspec.convert(name, Name)
@@ -152,7 +154,7 @@ def _name(options: Options, path: Path) -> str:
     return name
 
 
-def _targets(options: Options, compiled: Mapping[str, str]) -> list[Target]:
+def _targets(options: BuildOptions, compiled: Mapping[str, str]) -> list[Target]:
     """Return the machines that the release is for; none means all."""
     targets = sorted(set(options.targets))
     for target in targets:
@@ -170,7 +172,7 @@ def _targets(options: Options, compiled: Mapping[str, str]) -> list[Target]:
 
 
 def _environments(
-    options: Options,
+    options: BuildOptions,
     targets: Sequence[Target],
     store: Store,
     on_step: Callable[[str], object],

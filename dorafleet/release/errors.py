@@ -1,13 +1,8 @@
 """The error of a release that cannot be built, found or signed."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from dorad.problems import ProblemError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class BuildError(ProblemError):

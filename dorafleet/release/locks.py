@@ -82,25 +82,25 @@ class Lock:
             BuildError: a package has no wheel for it.
         """
         if self._pylock is not None:
-            found = list(_selected(self.path, self._pylock, target))
+            selected = list(_selected(self.path, self._pylock, target))
         else:
             environment = _environment(target)
-            found = [
+            selected = [
                 Pin(canonicalize_name(each.name), _version(each), hashes)
                 for each, hashes in self._requirements
                 if _holds(each.marker, environment)
             ]
-        return sorted(found, key=lambda pin: pin.name)
+        return sorted(selected, key=lambda pin: pin.name)
 
 
 def platforms(target: Target) -> list[str]:
     """Return the platform tags that a target supports, the most specific first."""
     newest = int(target.glibc.partition(".")[2] or OLDEST_GLIBC)
-    found = []
+    tags = []
     for minor in range(newest, OLDEST_GLIBC - 1, -1):
-        found.append(f"manylinux_2_{minor}_{target.arch}")
-        found += [f"{name}_{target.arch}" for name, old in _OLD_NAMES if old == minor]
-    return [*found, f"linux_{target.arch}"]
+        tags.append(f"manylinux_2_{minor}_{target.arch}")
+        tags += [f"{name}_{target.arch}" for name, old in _OLD_NAMES if old == minor]
+    return [*tags, f"linux_{target.arch}"]
 
 
 def _pylock(path: Path, text: str) -> Pylock:
@@ -155,9 +155,11 @@ def _requirements(path: Path, text: str) -> Iterator[tuple[Requirement, tuple[st
 
 def _version(requirement: Requirement) -> str:
     """Return the one version that a requirement allows, empty if there may be more."""
-    found = [each for each in requirement.specifier if each.operator in ("==", "===")]
-    exact = len(requirement.specifier) == 1 and len(found) == 1 and "*" not in found[0].version
-    return found[0].version if exact else ""
+    versions = [each for each in requirement.specifier if each.operator in ("==", "===")]
+    exact = (
+        len(requirement.specifier) == 1 and len(versions) == 1 and "*" not in versions[0].version
+    )
+    return versions[0].version if exact else ""
 
 
 def _holds(marker: Marker | None, environment: Environment) -> bool:

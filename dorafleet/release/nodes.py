@@ -1,32 +1,28 @@
 """The dependencies of each node, so that a new release replaces only the nodes that it must.
 
 A node depends on its program, on the Python modules beside it that the program imports, and on
-files that its `args` or `env` name. A file that belongs to no node in this way may be used by any,
-so every node depends on it.
+files that its `args` or `env` name. A node with `git` depends on its whole clone. A file that
+belongs to no node in this way may be used by any, so every node depends on it.
 """
-
-from __future__ import annotations
 
 import ast
 import hashlib
+import re
 import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from dorad.boundedfile import read_bounded
-from dorad.dataflow.model import Input, NodeKind
-from dorad.release.manifest import MAX_INPUT, NodeContent, Place
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
-
-    from dorad.dataflow.model import Dataflow, NodeSpec
-    from dorad.release.manifest import File
+from dorad.dataflow.gitsources import FOLDER, SOURCES, base_of, folder_of
+from dorad.dataflow.model import ARCH, ROS2, Dataflow, Input, NodeKind, NodeSpec, ros2_words
+from dorad.release.manifest import MAX_INPUT, File, NodeContent, Place
 
 TYPES = "types"
+_VARIABLE = re.compile(rf"\$(?:{ARCH}\b|{{{ARCH}}})")
 MAX_SOURCE = 4 << 20
 """Bytes of a Python file that is read for its imports."""
 
@@ -45,6 +41,11 @@ def node_contents(dataflow: Dataflow, root: Path, files: Sequence[File]) -> Cont
     base = _relative(dataflow.base_dir, root)
     named = {node.id: _named_files(node, dataflow, root, by_path.keys()) for node in dataflow.nodes}
     read_at_start = {PurePosixPath(base, dataflow.path.name).as_posix()}
+    read_at_start |= {
+        _join(_relative(base_of(node, dataflow), root), f"{FOLDER}/{SOURCES}")
+        for node in dataflow.nodes
+        if node.git is not None
+    }
     read_at_start |= {_relative(Path(use.file).absolute(), root) for use in dataflow.modules}
     types = PurePosixPath(base, TYPES).as_posix() + "/"
     used = {path for paths in named.values() for path in paths}
@@ -56,7 +57,7 @@ def node_contents(dataflow: Dataflow, root: Path, files: Sequence[File]) -> Cont
     plain = {each["id"]: each for each in dataflow.descriptor["nodes"]}
     whole = {key: value for key, value in dataflow.descriptor.items() if key == "env"}
     place = dataflow.descriptor.get("deploy")
-    found = {}
+    contents = {}
     for node in dataflow.nodes:
         needed = sorted({*named[node.id], *shared})
         entry = plain[node.id]
@@ -65,21 +66,32 @@ def node_contents(dataflow: Dataflow, root: Path, files: Sequence[File]) -> Cont
         description = [_without_inputs(entry), whole, [by_path[each] for each in needed]]
         digest = hashlib.sha256(msgspec.json.encode(description, order="deterministic"))
         inputs = {_bounded(each.id): _bounded(_input_text(each)) for each in node.all_inputs}
-        found[node.id] = NodeContent(
+        contents[node.id] = NodeContent(
             digest.hexdigest(),
             _is_python(node),
             inputs,
             _place(node, dataflow),
             list(node.secrets),
         )
-    return Contents(found, sorted(shared))
+    return Contents(contents, sorted(shared))
 
 
 def program_of(node: NodeSpec) -> list[str]:
     """Return the files of a node's programs, as the dataflow names them."""
     if node.kind is NodeKind.PATH and node.path is not None:
-        return [node.path]
+        return [node.path if ros2_words(node.path) is None else ROS2]
     return [operator.source for operator in node.operators]
+
+
+def for_architecture(program: str, arch: str) -> str:
+    """Return the path of a program on machines of an architecture."""
+    return _VARIABLE.sub(arch, program)
+
+
+def _is_variant(file: str, path: str) -> bool:
+    """Return True if `file` is what a path with the architecture means on some machine."""
+    parts = _VARIABLE.split(path)
+    return re.fullmatch(r"\w+".join(map(re.escape, parts)), file) is not None
 
 
 def _place(node: NodeSpec, dataflow: Dataflow) -> Place | None:
@@ -137,22 +149,24 @@ def _bounded(text: str) -> str:
 def _named_files(node: NodeSpec, dataflow: Dataflow, root: Path, files: Iterable[str]) -> set[str]:
     """Return the files that a node's programs, `args` and `env` name, with what these import."""
     present = set(files)
-    folder = dataflow.base_dir
-    if node.deploy is not None and node.deploy.working_dir is not None:
-        folder = folder / node.deploy.working_dir
-    here = _relative(folder, root)
-    found: set[str] = set()
+    here = _relative(folder_of(node, dataflow), root)
+    named: set[str] = set()
+    if node.git is not None:
+        named |= {each for each in present if each.startswith(f"{here}/")}
     for name in program_of(node):
         path = _join(here, name)
         if path in present:
-            found |= _with_imports(path, root, present)
+            named |= _with_imports(path, root, present)
+        elif ARCH in path:
+            # One for each architecture.
+            named |= {each for each in present if _is_variant(each, path)}
     for word in _words(node, dataflow.env):
         path = _join(here, word)
         if path in present:
-            found |= _with_imports(path, root, present) if path.endswith(".py") else {path}
+            named |= _with_imports(path, root, present) if path.endswith(".py") else {path}
         elif path not in ("", "."):
-            found |= {each for each in present if each.startswith(f"{path}/")}
-    return found
+            named |= {each for each in present if each.startswith(f"{path}/")}
+    return named
 
 
 def _words(node: NodeSpec, env: Mapping[str, str]) -> Iterator[str]:
@@ -170,17 +184,17 @@ def _words(node: NodeSpec, env: Mapping[str, str]) -> Iterator[str]:
 
 def _with_imports(path: str, root: Path, present: set[str]) -> set[str]:
     """Return a Python file with all files of the release that it imports, and those import."""
-    found, waiting = {path}, [path]
+    seen, waiting = {path}, [path]
     top = PurePosixPath(path).parent
     while waiting:
         current = waiting.pop()
         if not current.endswith(".py"):
             continue
         for each in _imported(current, top, root, present):
-            if each not in found:
-                found.add(each)
+            if each not in seen:
+                seen.add(each)
                 waiting.append(each)
-    return found
+    return seen
 
 
 def _imported(path: str, top: PurePosixPath, root: Path, present: set[str]) -> Iterator[str]:

@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from dorad.release import frames
-from dorad.release.machine import environment_for
+from dorad.release.machine import Machine, environment_for
 from dorafleet.release.errors import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
-    from types import TracebackType
 
-    from dorad.release.machine import Machine
     from dorad.release.manifest import Manifest, Object
     from dorafleet.release.store import Store
 
@@ -67,12 +65,7 @@ class Pieces:
         self._remove_left()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for task in self._tasks.values():
             task.cancel()
         if self._folder is not None:
@@ -91,9 +84,9 @@ class Pieces:
         Raises:
             BuildError: the object in the store is damaged.
         """
-        found = await self._once(wanted.sha256, lambda: self._compress(wanted))
-        assert isinstance(found, Path)
-        return found
+        made = await self._once(wanted.sha256, lambda: self._compress(wanted))
+        assert isinstance(made, Path)
+        return made
 
     async def patch(self, wanted: Object, bases: Iterable[Object]) -> Patch | None:
         """Return a patch for an object from one of `bases`; None if sending it is no worse."""
@@ -105,11 +98,9 @@ class Pieces:
             if not self._store.objects.has(base):
                 continue
             whole = await self.compressed(wanted)
-            found = await self._once((base, wanted), partial(self._patch, base, wanted))
-            if isinstance(found, Patch) and len(found.content) <= (
-                WORTHWHILE * whole.stat().st_size
-            ):
-                return found
+            made = await self._once((base, wanted), partial(self._patch, base, wanted))
+            if isinstance(made, Patch) and len(made.content) <= (WORTHWHILE * whole.stat().st_size):
+                return made
         return None
 
     async def _once(self, name: object, make: Callable[[], object]) -> object:
@@ -133,9 +124,10 @@ class Pieces:
                 content = frames.compress(piece)
                 target.write(_SIZE.pack(len(content)) + content)
         if digest.hexdigest() != wanted.sha256:
+            self._store.objects.check(wanted)  # removes it: it is lacking then
             raise BuildError(
                 f"the object {wanted.sha256} in {self._store.folder} was changed",
-                "remove it, and build the release again",
+                "it was removed: build the release again, or `dorafleet release upload` it again",
             )
         return path
 
@@ -170,13 +162,13 @@ class Bases:
 
     def of(self, wanted: Object) -> list[Object]:
         """Return the objects that may resemble `wanted`, each once."""
-        found = {
+        bases = {
             before[path]: None
             for path in self._paths.get(wanted, ())
             for before in self._old
             if path in before and before[path] != wanted
         }
-        return list(found)
+        return list(bases)
 
 
 def _paths(manifest: Manifest, machine: Machine) -> Iterator[tuple[str, Object]]:

@@ -1,15 +1,11 @@
 """The progress of transfers: bytes, rate and remaining time, for each host and for all."""
 
-from __future__ import annotations
-
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import msgspec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 State = Literal["waiting", "connecting", "comparing", "sending", "retrying", "done", "failed"]
 WINDOW_S = 10.0

@@ -1,21 +1,15 @@
 """The releases on the operator's disk: their manifests, signatures and objects."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dorad.atomicfile import atomic_file
 from dorad.release.errors import ReleaseError
-from dorad.release.manifest import all_files, id_of, parse
+from dorad.release.manifest import Manifest, Object, all_files, id_of, parse
 from dorad.release.objects import ObjectStore
 from dorafleet.release.errors import BuildError
-
-if TYPE_CHECKING:
-    from dorad.release.manifest import Manifest, Object
 
 SHORT = 12
 """Digits of an id that are shown."""
@@ -48,14 +42,14 @@ class Store:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.objects = ObjectStore(folder)
-        self._manifests = folder / "manifests"
+        self.manifests = folder / "manifests"
 
     def add(self, content: bytes, signature: bytes) -> Bundle:
         """Add a release whose objects are in the store. Raises OSError."""
-        self._manifests.mkdir(parents=True, exist_ok=True)
+        self.manifests.mkdir(parents=True, exist_ok=True)
         release = id_of(content)
         for name, text in ((f"{release}.sig", signature), (release, content)):
-            with atomic_file(self._manifests / name, mode=0o666) as file:
+            with atomic_file(self.manifests / name, mode=0o666) as file:
                 file.write(text)
         return Bundle(release, content, signature, parse(content))
 
@@ -66,11 +60,11 @@ class Store:
             BuildError: a manifest is damaged.
         """
         try:
-            names = [path.name for path in self._manifests.iterdir() if _ID.fullmatch(path.name)]
+            names = [path.name for path in self.manifests.iterdir() if _ID.fullmatch(path.name)]
         except FileNotFoundError:
             return []
-        found = [self._load(name) for name in names]
-        return sorted(found, key=lambda each: (each.manifest.name, each.manifest.sequence))
+        bundles = [self._load(name) for name in names]
+        return sorted(bundles, key=lambda each: (each.manifest.name, each.manifest.sequence))
 
     def newest(self, name: str) -> Bundle | None:
         """Return the release of a dataflow with the highest sequence, None without one."""
@@ -81,15 +75,15 @@ class Store:
 
         A name alone means its newest release. Raises BuildError.
         """
-        if _ID.fullmatch(wanted) and (self._manifests / wanted).exists():
+        if _ID.fullmatch(wanted) and (self.manifests / wanted).exists():
             return self._load(wanted)
         every = self.all()
         if _PREFIX.fullmatch(wanted):
-            found = [each for each in every if each.id.startswith(wanted)]
-            if len(found) > 1:
-                raise BuildError(f"{len(found)} releases start with {wanted}", "use more digits")
-            if found:
-                return found[0]
+            matching = [each for each in every if each.id.startswith(wanted)]
+            if len(matching) > 1:
+                raise BuildError(f"{len(matching)} releases start with {wanted}", "use more digits")
+            if matching:
+                return matching[0]
         name, _, sequence = wanted.partition("@")
         named = [each for each in every if each.manifest.name == name]
         if sequence:
@@ -121,7 +115,7 @@ class Store:
         return sum(1 for _ in all_files(bundle.manifest))
 
     def _load(self, release: str) -> Bundle:
-        path = self._manifests / release
+        path = self.manifests / release
         try:
             content = path.read_bytes()
             signature = path.with_name(f"{release}.sig").read_bytes()

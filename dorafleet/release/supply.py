@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dorafleet.release.errors import BuildError
 from dorafleet.release.pieces import Pieces
+from dorafleet.release.socketline import lines_over
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
@@ -15,14 +16,48 @@ if TYPE_CHECKING:
 
     from dorafleet.inventory.model import Machine
     from dorafleet.release.progress import Progress
-    from dorafleet.release.sending import Sent
+    from dorafleet.release.socketline import Connect
     from dorafleet.release.store import Store
+    from dorafleet.release.upload import Sent
 
 _log = logging.getLogger(__name__)
 
 
 class Supply:
-    """Sends releases of a store. Concurrent transfers share their prepared files."""
+    """Sends releases of several stores. Concurrent transfers share their prepared files."""
+
+    def __init__(self, *stores: Store) -> None:
+        """The first store that has a whole release sends it; messages are about the last one."""
+        self._stores = tuple(map(_Prepared, stores))
+
+    def trouble(self, release: str) -> str:
+        """Return why a release, given by its id, cannot be sent from here; empty if it can."""
+        troubles = [each.trouble(release) for each in self._stores]
+        return troubles[-1] if all(troubles) else ""
+
+    async def send(
+        self,
+        release: str,
+        machine: Machine,
+        on_progress: Callable[[Progress], object] = lambda _: None,
+        connect: Connect | None = None,
+    ) -> Sent:
+        """Send a machine what it lacks of a release: over SSH, or a connection of `connect`.
+
+        Raises:
+            SshError: code `refused` if the machine does not take it; code `failed` if the store
+                here cannot be used.
+        """
+        chosen = await asyncio.to_thread(self._choose, release)
+        return await chosen.send(release, machine, on_progress, connect)
+
+    def _choose(self, release: str) -> _Prepared:
+        whole = (each for each in self._stores if not each.trouble(release))
+        return next(whole, self._stores[-1])
+
+
+class _Prepared:
+    """A store, and what is prepared of it for the transfers that run."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -32,7 +67,7 @@ class Supply:
         self._running = 0
 
     def trouble(self, release: str) -> str:
-        """Return why a release, given by its id, cannot be sent from here; empty if it can."""
+        """See `Supply`."""
         try:
             bundle = self._store.find(release)
             lacking = self._store.lacking(bundle.manifest)
@@ -44,14 +79,10 @@ class Supply:
         self,
         release: str,
         machine: Machine,
-        on_progress: Callable[[Progress], object] = lambda _: None,
+        on_progress: Callable[[Progress], object],
+        connect: Connect | None,
     ) -> Sent:
-        """Send a machine what it lacks of a release.
-
-        Raises:
-            SshError: code `refused` if the machine does not take it; code `failed` if the store
-                here cannot be used.
-        """
+        """See `Supply`."""
         from dorafleet.release.transfer import send  # asyncssh takes a while
 
         self._running += 1
@@ -59,7 +90,10 @@ class Supply:
         try:
             pieces = await self._prepared()
             bundle = await asyncio.to_thread(self._store.find, release)
-            (outcome,) = await send([machine], bundle, self._store, on_progress, pieces=pieces)
+            lines = None if connect is None else lines_over(connect)
+            (outcome,) = await send(
+                [machine], bundle, self._store, on_progress, pieces=pieces, lines=lines
+            )
         except (BuildError, OSError) as error:
             raise SshError(Code.FAILED, str(error)) from error
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -13,20 +13,22 @@ from dorad.release import frames
 from dorad.release.errors import ReleaseError
 from dorafleet.release.errors import BuildError
 from dorafleet.release.pieces import Pieces
-from dorafleet.release.sending import Sent, Session, Tracker
+from dorafleet.release.upload import Line, Sent, Session, SshLine, Tracker
 from dorafleet.robot.commands import USER_ID, agent_release, as_root
 from dorafleet.robot.facts import user_id
 from dorafleet.ssh.connection import CONNECT_TIMEOUT_S, connect
 from dorafleet.ssh.errors import Code, SshError
-from dorafleet.ssh.fanout import run_on_each
+from dorafleet.ssh.fanout import MachineOutcome, run_on_each
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from dorafleet.inventory.model import Machine
     from dorafleet.release.progress import Progress
     from dorafleet.release.store import Bundle, Store
-    from dorafleet.ssh.fanout import Outcome
+
+    OpenLine = Callable[[Machine], AbstractAsyncContextManager[Line]]
+    """Opens a line to a machine. Raises SshError."""
 
 PARALLEL = 50
 """Hosts at once."""
@@ -40,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class TransferOptions:
     """How to send."""
 
     parallel: int = PARALLEL
@@ -57,15 +59,16 @@ async def send(
     bundle: Bundle,
     store: Store,
     on_progress: Callable[[Progress], object] = lambda _: None,
-    on_outcome: Callable[[Outcome[Sent]], object] = lambda _: None,
-    options: Options = Options(),
+    on_outcome: Callable[[MachineOutcome[Sent]], object] = lambda _: None,
+    options: TransferOptions = TransferOptions(),
     pieces: Pieces | None = None,
-) -> list[Outcome[Sent]]:
+    lines: OpenLine | None = None,
+) -> list[MachineOutcome[Sent]]:
     """Send what each robot lacks of a release; return the outcomes in the order of `machines`.
 
     A lost connection is made again and continues where it was, as long as something arrives.
     Cancellation ends all transfers; what has arrived stays on the robots. Calls that share `pieces`
-    prepare each of them once.
+    prepare each of them once. `lines` opens another way to a machine than SSH.
 
     Raises:
         BuildError: the store does not have the whole release.
@@ -78,14 +81,16 @@ async def send(
         async def work(machine: Machine) -> Sent:
             tracker = Tracker(machine.id, on_progress)
             try:
-                found = await _Transfer(machine, bundle, store, prepared, tracker, options).run()
+                result = await _Transfer(
+                    machine, bundle, store, prepared, tracker, options, lines
+                ).run()
             except (SshError, BuildError) as error:
                 tracker.set(state="failed", rate=0.0, left=None, message=str(error))
                 if isinstance(error, BuildError):
                     raise SshError(Code.FAILED, error.message, error.hint) from error
                 raise
             tracker.set(state="done", rate=0.0, left=0.0, message="")
-            return found
+            return result
 
         return await run_on_each(machines, work, parallel=options.parallel, on_outcome=on_outcome)
 
@@ -100,8 +105,10 @@ class _Transfer:
         store: Store,
         pieces: Pieces,
         tracker: Tracker,
-        options: Options,
+        options: TransferOptions,
+        lines: OpenLine | None,
     ) -> None:
+        self._lines = lines or self._over_ssh
         self._machine = machine
         self._bundle = bundle
         self._store = store
@@ -118,7 +125,7 @@ class _Transfer:
         for _ in range(MAX_ATTEMPTS):
             before = self._tracker.progress.sent, self._tracker.least
             try:
-                found = await self._attempt()
+                result = await self._attempt()
             except SshError as error:
                 after = self._tracker.progress.sent, self._tracker.least
                 idle = 0 if after != before else idle + 1
@@ -136,7 +143,7 @@ class _Transfer:
                 reason = error.message
             else:
                 seconds = time.monotonic() - started
-                return replace(found, sent=self._tracker.progress.sent, seconds=seconds)
+                return replace(result, sent=self._tracker.progress.sent, seconds=seconds)
             _log.debug("%s: again, %d without progress: %s", self._machine.id, idle, reason)
             self._tracker.set(state="retrying", rate=0.0, left=None, message=reason)
             delays = self._options.delays
@@ -146,12 +153,17 @@ class _Transfer:
 
     async def _attempt(self) -> Sent:
         self._tracker.set(state="connecting")
+        async with self._lines(self._machine) as line:
+            session = Session(line, self._bundle, self._store, self._pieces, self._tracker)
+            return await session.run(patches=self._patches, protocol=self._protocol)
+
+    @asynccontextmanager
+    async def _over_ssh(self, machine: Machine) -> AsyncIterator[Line]:
         options = self._options
         async with connect(
-            self._machine, accept_new=options.accept_new, timeout=options.connect_timeout
+            machine, accept_new=options.accept_new, timeout=options.connect_timeout
         ) as robot:
             uid = user_id(await robot.check(USER_ID))
             self._tracker.set(state="comparing")
             async with robot.talk(as_root(agent_release("receive"), uid)) as process:
-                session = Session(process, self._bundle, self._store, self._pieces, self._tracker)
-                return await session.run(patches=self._patches, protocol=self._protocol)
+                yield SshLine(process)

@@ -12,17 +12,15 @@ import zipfile
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from dorad.release.manifest import DATA, SCRIPTS, SITE, File, Object, Package, path_problem
+from dorad.release.manifest import DATA, SCRIPTS, SITE, File, Object, Package, Target, path_problem
 from dorafleet.release.errors import BuildError
-from dorafleet.release.locks import platforms
+from dorafleet.release.locks import Pin, platforms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from dorad.release.manifest import Target
     from dorad.release.objects import ObjectStore
-    from dorafleet.release.locks import Pin
 
 TIMEOUT_S = 3600.0
 """Maximum time of pip for one target."""
@@ -90,10 +88,10 @@ def download(
 def _pip() -> list[str]:
     if find_spec("pip") is not None:
         return [sys.executable, "-m", "pip"]
-    found = shutil.which("pip3") or shutil.which("pip")
-    if found is None:
+    program = shutil.which("pip3") or shutil.which("pip")
+    if program is None:
         raise BuildError("pip is needed to get wheels", "apt install python3-pip")
-    return [found]
+    return [program]
 
 
 def unpack(wheel: Path, objects: ObjectStore) -> Package:

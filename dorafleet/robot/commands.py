@@ -1,11 +1,6 @@
 """The commands that dorafleet runs on robots, as lists of words."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 UNIT = "dorad.service"
 SOCKET = "/run/dorad/control.sock"

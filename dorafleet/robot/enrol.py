@@ -11,7 +11,7 @@ import msgspec
 from dorad.agent.identity import address_of
 from dorad.control.errors import ControlError
 from dorafleet.robot import commands
-from dorafleet.robot.facts import NOT_FOUND, decode
+from dorafleet.robot.facts import NOT_FOUND, check_sudo, decode, user_id
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Enrolled:
 
 def decide(
     robot: str,
-    found: RobotIdentity | None,
+    identity: RobotIdentity | None,
     known: Known,
     coordinators: Sequence[str],
     *,
@@ -81,17 +81,17 @@ def decide(
     Raises:
         SshError: the robot has an identity that only `again` may replace.
     """
-    if found is None:
+    if identity is None:
         return "enrol"
-    if again or (found.robot == robot and known == "revoked"):
+    if again or (identity.robot == robot and known == "revoked"):
         return "replace"
-    if found.robot != robot:
-        message = f"it is enrolled as `{found.robot[:200]}`"
+    if identity.robot != robot:
+        message = f"it is enrolled as `{identity.robot[:200]}`"
         raise SshError(Code.REFUSED, message, "is the host in the file right? else use `--again`")
     if known == "never":
-        message = f"it is enrolled by another coordinator: {', '.join(found.coordinators)[:200]}"
+        message = f"it is enrolled by another coordinator: {', '.join(identity.coordinators)[:200]}"
         raise SshError(Code.REFUSED, message, "`--again` moves it to this one")
-    has, wanted = _addresses(found.coordinators), _addresses(coordinators)
+    has, wanted = _addresses(identity.coordinators), _addresses(coordinators)
     if not set(wanted) <= set(has) or (exact and has != wanted):
         return "move"
     return "nothing"
@@ -99,13 +99,13 @@ def decide(
 
 def _addresses(texts: Sequence[str]) -> list[tuple[str, int] | str]:
     """Return hosts with their ports; what is not an address, as the robot may say, as it is."""
-    found: list[tuple[str, int] | str] = []
+    addresses: list[tuple[str, int] | str] = []
     for text in texts:
         try:
-            found.append(address_of(text))
+            addresses.append(address_of(text))
         except ControlError:
-            found.append(text)
-    return found
+            addresses.append(text)
+    return addresses
 
 
 class Enrolment:
@@ -151,11 +151,13 @@ class Enrolment:
             SshError: a step has failed on the robot, or it must not be enrolled.
             ControlError: the coordinator refuses to sign, or cannot be reached.
         """
-        self._uid = await self._read_uid()
-        found = await self._read_identity()
+        self._uid = user_id(await self._connection.check(commands.USER_ID))
+        if self._uid:
+            await check_sudo(self._connection)
+        identity = await self._read_identity()
         what = decide(
             self._robot,
-            found,
+            identity,
             self._known,
             self._coordinators,
             again=self._again,
@@ -166,7 +168,8 @@ class Enrolment:
         elif what != "nothing":
             await self._enrol(
                 replace=what == "replace",
-                again=self._again or (self._lost and found is None and self._known == "enrolled"),
+                again=self._again
+                or (self._lost and identity is None and self._known == "enrolled"),
             )
         self._on_step("starting the agent")
         await self._check(commands.ENABLE_AGENT, "the agent does not start")
@@ -202,17 +205,6 @@ class Enrolment:
         command = commands.agent("certify", replace=replace)
         given = msgspec.json.encode(answer)
         await self._check(command, "the certificate was not stored", given=given)
-
-    async def _read_uid(self) -> int:
-        uid = (await self._connection.check(commands.USER_ID)).strip()
-        if uid == "0":
-            return 0
-        done = await self._connection.run(commands.MAY_SUDO)
-        if done.code:
-            message = f"its user is not root, and sudo fails: {done.last_line}"
-            hint = "let the user sudo without a password, or log in as root (`user: root`)"
-            raise SshError(Code.DENIED, message, hint)
-        return 1
 
     async def _read_identity(self) -> RobotIdentity | None:
         done = await self._run(commands.AGENT_IDENTITY)

@@ -1,4 +1,4 @@
-"""The facts about a robot that an installation depends on."""
+"""The facts about a robot that an installation depends on, and the steps that it needs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from dorafleet.robot import commands
+from dorafleet.robot.package import ANY, Package
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
@@ -40,6 +41,36 @@ class Facts:
     enabled: bool
 
 
+@dataclass(frozen=True, slots=True)
+class InstallPlan:
+    """The steps, in this order."""
+
+    install: bool
+    """Copy the package and install it with apt-get."""
+    enable: bool
+    """Start the service, now and at boot."""
+
+    @property
+    def nothing(self) -> bool:
+        """True if the robot needs no step."""
+        return not self.install and not self.enable
+
+
+def plan(facts: Facts, package: Package) -> InstallPlan:
+    """Return the steps. Raises SshError if the package does not fit the robot."""
+    if facts.architecture is None:
+        raise SshError(Code.REFUSED, "it has no dpkg", "packages are for Debian and Ubuntu")
+    if facts.service == "no systemd":
+        raise SshError(Code.REFUSED, "it has no systemd", "dorad runs as a systemd service")
+    if package.architecture not in (facts.architecture, ANY):
+        message = f"it is {facts.architecture}, the package is for {package.architecture}"
+        raise SshError(Code.REFUSED, message, "build one there, or on such a machine: make deb")
+    return InstallPlan(
+        install=facts.version != package.version,
+        enable=facts.service != "active" or not facts.enabled,
+    )
+
+
 async def read_facts(robot: Connection) -> Facts:
     """Read the facts about a robot. Raises SshError."""
     user, architecture, version, active, enabled = await asyncio.gather(
@@ -64,6 +95,15 @@ def user_id(printed: str) -> int:
     if not uid.isdecimal() or len(uid) > MAX_UID_DIGITS:
         raise SshError(Code.FAILED, f"`id -u` prints {uid[:80]!r}", "does ssh start a shell there?")
     return int(uid)
+
+
+async def check_sudo(robot: Connection) -> None:
+    """Check that the ssh user, who is not root, can use sudo. Raises SshError."""
+    done = await robot.run(commands.MAY_SUDO)
+    if done.code:
+        message = f"its user is not root, and sudo fails: {done.last_line}"
+        hint = "let the user sudo without a password, or log in as root (`user: root`)"
+        raise SshError(Code.DENIED, message, hint)
 
 
 def installed_version(answer: CommandResult) -> str | None:

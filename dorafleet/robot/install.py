@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dorafleet.robot import commands
-from dorafleet.robot.facts import read_facts
-from dorafleet.robot.plan import plan
-from dorafleet.robot.state import read_daemon
-from dorafleet.robot.units import read_units
+from dorafleet.robot.facts import check_sudo, plan, read_facts
+from dorafleet.robot.state import read_daemon, read_units
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
@@ -83,7 +81,7 @@ class Installation:
         steps = plan(facts, self._package)
         self._uid = facts.uid
         if self._uid:
-            await self._check_sudo()
+            await check_sudo(self._robot)
         if steps.install:
             await self._install()
         if steps.enable:
@@ -110,13 +108,6 @@ class Installation:
             message = f"{self._package.version} is installed, but its agent is {agent.active}"
             raise SshError(Code.FAILED, message, "there: journalctl -u dorad-agent -n 50")
         return True
-
-    async def _check_sudo(self) -> None:
-        done = await self._robot.run(commands.MAY_SUDO)
-        if done.code:
-            message = f"its user is not root, and sudo fails: {done.last_line}"
-            hint = "let the user sudo without a password, or log in as root (`user: root`)"
-            raise SshError(Code.DENIED, message, hint)
 
     async def _install(self) -> None:
         folder = (await self._robot.check(commands.MAKE_FOLDER)).strip()

@@ -58,8 +58,8 @@ def read_package(path: Path) -> Package:
         lines = done.stderr.strip().splitlines() or ["no reason"]
         reason = lines[-1].removeprefix("dpkg-deb: error: ")
         raise PackageError(f"{path} is not a Debian package: {reason}")
-    found = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
-    name = found.get("Package", "")
+    fields = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
+    name = fields.get("Package", "")
     if name != NAME:
         raise PackageError(f"{path} is the package {name}; robots get {NAME}")
-    return Package(path, found.get("Version", ""), found.get("Architecture", ""), size)
+    return Package(path, fields.get("Version", ""), fields.get("Architecture", ""), size)

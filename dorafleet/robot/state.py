@@ -1,15 +1,21 @@
-"""The state of dorad on a robot: its version, its service, its running dataflows."""
+"""The state of dorad on a robot: its version, its services, its running dataflows."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
 from dorafleet.robot import commands
-from dorafleet.robot.facts import NOT_FOUND, decode, installed_version, service_state
+from dorafleet.robot.facts import (
+    NOT_FOUND,
+    decode,
+    installed_version,
+    service_state,
+    user_id,
+)
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
@@ -90,14 +96,14 @@ async def read_daemon(robot: Connection, uid: int) -> Daemon:
     if status.code == NOT_FOUND:
         return Daemon(service, answers=False, problem="dorad is not installed", lasting=True)
     try:
-        found = decode(status.stdout, _Status)
+        answer = decode(status.stdout, _Status)
     except ValueError:
         problem = f"`dora status` prints: {status.last_line}"
         # It may fail while the service starts; success with other output is not dorad's.
         return Daemon(service, answers=False, problem=problem, lasting=status.code == 0)
-    answers = status.code == 0 and found.daemon.status == "running"
-    failure = None if answers else found.error or status.last_line
-    return Daemon(service, answers, found.daemon.version or None, failure)
+    answers = status.code == 0 and answer.daemon.status == "running"
+    failure = None if answers else answer.error or status.last_line
+    return Daemon(service, answers, answer.daemon.version or None, failure)
 
 
 def _dataflows(listed: CommandResult) -> tuple[Dataflow, ...]:
@@ -115,3 +121,39 @@ def _dataflow(line: str) -> Dataflow:
         return decode(line, Dataflow)
     except ValueError as error:
         raise SshError(Code.FAILED, f"`dora list` prints: {line[:200]}") from error
+
+
+UNITS = (commands.UNIT, commands.AGENT_UNIT)
+
+
+class Unit(NamedTuple):
+    """A unit, in the words of systemctl."""
+
+    active: str
+    """`active`, `inactive`, `failed`, ..."""
+    enabled: str
+    """`enabled`, `disabled`, `not-found`, ..."""
+
+
+Units = dict[str, Unit]
+"""By name."""
+
+
+async def read_units(robot: Connection) -> Units:
+    """Read the state of both units. Raises SshError."""
+    states = await asyncio.gather(*(_read_unit(robot, unit) for unit in UNITS))
+    return dict(zip(UNITS, states, strict=True))
+
+
+async def disable_agent(robot: Connection) -> None:
+    """Stop the agent, now and at boot, and remove its secrets. Raises SshError."""
+    uid = user_id(await robot.check(commands.USER_ID))
+    for words in (commands.DISABLE_AGENT, commands.REMOVE_SECRETS):
+        await robot.check(commands.as_root(words, uid))
+
+
+async def _read_unit(robot: Connection, unit: str) -> Unit:
+    active, enabled = await asyncio.gather(
+        robot.run(("systemctl", "is-active", unit)), robot.run(("systemctl", "is-enabled", unit))
+    )
+    return Unit(service_state(active), service_state(enabled))

@@ -11,8 +11,7 @@ import msgspec
 from msgspec.structs import replace
 
 from dorafleet.robot import commands, upgrade_there
-from dorafleet.robot.facts import decode, read_facts
-from dorafleet.robot.plan import plan
+from dorafleet.robot.facts import check_sudo, decode, plan, read_facts
 from dorafleet.ssh.errors import MAX_MESSAGE, Code, SshError
 
 if TYPE_CHECKING:
@@ -88,11 +87,7 @@ async def upgrade(
     if not plan(facts, package).install:
         return Result("same", facts.version or "", package.version)
     if facts.uid:
-        done = await robot.run(commands.MAY_SUDO)
-        if done.code:
-            message = f"its user is not root, and sudo fails: {done.last_line}"
-            hint = "let the user sudo without a password, or log in as root (`user: root`)"
-            raise SshError(Code.DENIED, message, hint)
+        await check_sudo(robot)
     folder = (await robot.check(commands.MAKE_FOLDER)).strip()
     unit = f"dorafleet-upgrade-{secrets.token_hex(4)}"
     try:
@@ -105,7 +100,7 @@ async def upgrade(
             await robot.upload(previous.path, given, lambda _: None)
         on_step("upgrading")
         command = commands.upgrade(folder, unit, given, msgspec.json.encode(settings).decode())
-        found = await robot.run(
+        ended = await robot.run(
             commands.as_root(command, facts.uid),
             timeout=2 * settings.healthy_deadline + SLACK_S,
             doing="the upgrade",
@@ -114,14 +109,14 @@ async def upgrade(
         # Best effort: the result, or the exception, matters more than a folder that stays.
         with suppress(SshError):
             await robot.run(commands.as_root(commands.remove(folder), facts.uid), timeout=5)
-    return read_result(found.stdout, found.last_line)
+    return read_result(ended.stdout, ended.last_line)
 
 
 def read_result(printed: str, last_line: str) -> Result:
     """Return the result in what the robot has printed. Raises SshError."""
     line = (printed.strip().splitlines() or [""])[-1]
     try:
-        found = decode(line, Result)
+        result = decode(line, Result)
     except ValueError as error:
         raise SshError(
             Code.FAILED,
@@ -129,4 +124,4 @@ def read_result(printed: str, last_line: str) -> Result:
             f"see {commands.KEPT}/result.json there",
         ) from error
     texts = ("before", "version", "target", "reason")
-    return replace(found, **{name: getattr(found, name)[:MAX_MESSAGE] for name in texts})
+    return replace(result, **{name: getattr(result, name)[:MAX_MESSAGE] for name in texts})

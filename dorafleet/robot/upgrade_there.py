@@ -11,8 +11,6 @@ also runs after a boot in the middle of an upgrade.
 journal. The result is in `result.json` there.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -24,6 +22,9 @@ from typing import Any
 
 UNIT = Path("/etc/systemd/system/dorad-upgrade-resume.service")
 SOCKET = "/run/dorad/control.sock"
+AGENT = Path("/var/lib/dorad-agent")
+AGENT_FILE = "shares.db"
+AGENT_UNIT = "dorad-agent.service"
 COMMAND_S = 900.0
 """For apt-get, which waits for other package managers."""
 ASK_S = 15.0
@@ -77,8 +78,8 @@ class Robot:
     def version_of(self, package: Path) -> str:
         """Return the version of a package file; empty if it is not one of dorad."""
         done = self.run("dpkg-deb", "--field", str(package), "Package", "Version")
-        found = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
-        return found.get("Version", "") if found.get("Package") == "dorad" else ""
+        fields = dict(line.partition(": ")[::2] for line in done.stdout.splitlines())
+        return fields.get("Version", "") if fields.get("Package") == "dorad" else ""
 
     def install(self, package: Path) -> str:
         """Install a package of any version; return what went wrong, empty for nothing."""
@@ -103,15 +104,15 @@ class Robot:
         listed = self.run("dora", "node", "list", "--format", "json")
         if listed.returncode != 0:
             return {}, f"`dora node list` fails: {_last(listed)}"
-        found = {}
+        running = {}
         try:
             for line in listed.stdout.splitlines():
                 node = json.loads(line)
                 name = f"{node['dataflow']}/{node['node']}"
-                found[name] = [node["status"].lower(), node["pid"]]
+                running[name] = [node["status"].lower(), node["pid"]]
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             return {}, f"`dora node list` prints something else: {error!r}"
-        return found, ""
+        return running, ""
 
 
 def upgrade(
@@ -141,7 +142,7 @@ def upgrade(
     wanted = {name: state for name, state in nodes.items() if state[0] == "running"}
     journal = {
         "before": before, "target": target, "nodes": wanted, "settings": settings,
-        "way_back": back is not None,
+        "way_back": back is not None, "copies": [each.name for each in _copies()],
     }  # fmt: skip
     _write(folder / "journal.json", journal)
     _keep_after_boot(robot, folder)
@@ -159,6 +160,7 @@ def go_back(robot: Robot, folder: Path, journal: dict[str, Any], problem: str) -
     if not journal["way_back"]:
         return _end(robot, folder, result | {"outcome": "failed", "version": robot.version()})
     failed = robot.install(folder / "previous.deb")
+    _put_back_stores(robot, journal.get("copies", []))
     failed = failed or judge(
         robot, journal["before"], {}, journal["settings"] | {"min_healthy_time": 0}
     )
@@ -169,6 +171,28 @@ def go_back(robot: Robot, folder: Path, journal: dict[str, Any], problem: str) -
         )
     shutil.copyfile(folder / "previous.deb", folder / "current.deb")
     return _end(robot, folder, result | {"outcome": "reverted", "version": journal["before"]})
+
+
+def _copies() -> list[Path]:
+    """Return the copies that versions have made of the agent's file before they converted it."""
+    return [each for each in AGENT.glob(f"{AGENT_FILE}.v*") if each.suffix != ".new"]
+
+
+def _put_back_stores(robot: Robot, before: list[str]) -> None:
+    """Put the agent's file as it was in place of one that the new version has converted.
+
+    The previous version does not start with that. `before` are the copies of earlier upgrades.
+    """
+    made = [each for each in _copies() if each.name not in before]
+    if not made:
+        return
+    robot.run("systemctl", "stop", AGENT_UNIT, timeout=COMMAND_S)
+    for name in (f"{AGENT_FILE}-wal", f"{AGENT_FILE}-shm"):
+        (AGENT / name).unlink(missing_ok=True)
+    # Moved, so that the next upgrade makes a new copy. The oldest, if several were made.
+    min(made, key=lambda each: each.stat().st_mtime).replace(AGENT / AGENT_FILE)
+    if robot.run("systemctl", "is-enabled", "--quiet", AGENT_UNIT).returncode == 0:
+        robot.run("systemctl", "restart", AGENT_UNIT, timeout=COMMAND_S)
 
 
 def resume(robot: Robot, folder: Path) -> dict[str, Any]:

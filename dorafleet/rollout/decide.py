@@ -1,13 +1,17 @@
 """The state machine of a rollout: from what is seen to the next step. Pure functions."""
 
-from __future__ import annotations
-
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from dorafleet.rollout.gates import Gate, Passing, is_leased, next_opening, pass_gates
-from dorafleet.rollout.instances import YIELD_S, next_orders, withdrawn_with
-from dorafleet.rollout.model import BACK, FORWARD, HAVE_IT
+from dorafleet.rollout.instances import (
+    YIELD_S,
+    arm,
+    next_orders,
+    switched_ahead,
+    withdrawn_with,
+)
+from dorafleet.rollout.model import BACK, FORWARD, HAVE_IT, Member, StepKind, View
 from dorafleet.rollout.phases import (
     TOO_BUSY,
     is_deferred,
@@ -15,14 +19,8 @@ from dorafleet.rollout.phases import (
     next_phase,
     was_too_busy,
 )
-from dorafleet.rollout.steps import Orders, Verdicts
+from dorafleet.rollout.steps import Orders, Step, Verdicts
 from dorafleet.rollout.verdicts import is_moving, is_waiting, judge, needs_files, reported
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dorafleet.rollout.model import Member, StepKind, View
-    from dorafleet.rollout.steps import Step
 
 YIELDS = "busy: others go first"
 """The reason of such an order to get ready again."""
@@ -45,10 +43,10 @@ def decide(view: View) -> Decision:
     """Return the next step of a rollout; without one there is nothing to do before a change."""
     rollout = view.rollout
     judged = tuple(
-        found
+        decision
         for member in view.members.values()
         if (
-            found := judge(
+            decision := judge(
                 member,
                 view.seen_of(member),
                 rollout.release,
@@ -59,6 +57,11 @@ def decide(view: View) -> Decision:
     )
     if judged:
         return Decision(Verdicts(judged))
+    undone = Decision()
+    if rollout.phase not in BACK:
+        undone = _back(view, [each for each in view.members.values() if _is_undone(view, each)])
+    if undone.step is not None:
+        return undone
     if not rollout.question and (together := next_orders(view)):
         return Decision(together)
     if rollout.paused and not rollout.is_final:
@@ -66,12 +69,15 @@ def decide(view: View) -> Decision:
     enter = next_phase(view)
     if enter is not None:
         return Decision(enter)
+    if rollout.phase in (*FORWARD, *BACK) and (lost := switched_ahead(view)):
+        return Decision(Orders("switch" if rollout.phase in FORWARD else "back", lost))
     if rollout.phase not in BACK and (failing := withdrawn_with(view, _failing(view))):
         return Decision(Orders("withdraw", failing))
     if rollout.phase in FORWARD:
-        return _forward(view)
+        forward = _forward(view)
+        return replace(forward, waiting={**undone.waiting, **forward.waiting})
     if rollout.phase in BACK:
-        return _back(view)
+        return _back(view, view.members.values())
     if rollout.is_final:
         return Decision(_wind_down(view))
     return Decision()
@@ -91,6 +97,8 @@ def _may_change(view: View, member: Member) -> bool:
     """Return True if the verdict about a robot that may have the release is not the last one."""
     if member.order != "switch":
         return False
+    if _is_undone(view, member) and view.has_way_back(member):
+        return member.verdict in HAVE_IT
     if member.verdict == "confirmed":
         # It may have gone back in its soak time, and tells it when it is back.
         strategy, seen = view.rollout.strategy, view.seen_of(member)
@@ -111,12 +119,13 @@ def goes_back(view: View, member: Member) -> bool:
 
 def _forward(view: View) -> Decision:
     """Return orders of the phases in which robots get the release."""
-    members = view.members
-    eligible = [member for member in _eligible(view) if view.seen_of(member).owned]
+    eligible = [
+        member for member in _eligible(view) if view.seen_of(member).owned and not member.undone
+    ]
     stage = [
         member.robot
         for member in eligible
-        if not member.order and view.is_open(member) and _is_free(view, member)
+        if not member.order and view.is_open(member) and (member.lost or _is_free(view, member))
     ]
     if stage:
         return Decision(Orders("stage", tuple(stage)))
@@ -136,24 +145,24 @@ def _forward(view: View) -> Decision:
     # Those that were busy come last, so that they keep no place from the others.
     staged.sort(key=lambda each: each.reason == YIELDS)
     passing = pass_gates(view, staged, forward=True)
-    if "parallel" in passing.waiting.values() and not passing.robots:
+    if not passing.robots and any(
+        gate == "parallel" and view.members[robot].reason != YIELDS
+        for robot, gate in passing.waiting.items()
+    ):
         busy = _busy(view, eligible, YIELD_S)
-        waits_first = any(
-            members[robot].reason != YIELDS
-            for robot, gate in passing.waiting.items()
-            if gate == "parallel"
-        )
-        if busy and waits_first:
+        if busy:
             return Decision(Orders("stage", tuple(busy), YIELDS))
     for member in open_:
         if was_too_busy(view, member):
             passing.waiting[member.robot] = "busy"
-        elif not view.seen_of(member).reachable:
+        elif not member.lost and not view.seen_of(member).reachable:
             passing.waiting[member.robot] = "unreachable"
         elif needs_files(member, view.seen_of(member)):
             passing.waiting[member.robot] = "files"
         elif member.robot in ready and member not in staged:
             passing.waiting[member.robot] = "machines"
+    if reserved := arm(view, passing):
+        return Decision(reserved, passing.waiting, passing.opening)
     return _as_decision(passing, "switch")
 
 
@@ -171,6 +180,11 @@ def _eligible(view: View) -> list[Member]:
 
 def _is_staged(view: View, member: Member) -> bool:
     state = reported(member, view.seen_of(member))
+    if member.leaves:
+        # It runs on what it has.
+        return member.order == "stage" and (
+            member.lost or (state is not None and state.phase == "confirmed")
+        )
     return (
         member.order == "stage"
         and state is not None
@@ -195,9 +209,9 @@ def _busy(view: View, members: Iterable[Member], seconds: float) -> list[str]:
     return [each.robot for unit in busy for each in view.units[unit] if each.in_flight]
 
 
-def _back(view: View) -> Decision:
-    """Return orders of the phases in which robots go back."""
-    members = [member for member in view.members.values() if view.seen_of(member).owned]
+def _back(view: View, members: Iterable[Member]) -> Decision:
+    """Return the orders to robots that go back."""
+    members = [member for member in members if view.seen_of(member).owned]
     recall = _recalls(
         view,
         [
@@ -222,6 +236,16 @@ def _back(view: View) -> Decision:
     return _as_decision(pass_gates(view, going, forward=False), "back")
 
 
+def _is_undone(view: View, member: Member) -> bool:
+    """Return True for a robot that goes back alone, with the other machines of its instance.
+
+    A newer rollout that has given one of them an order decides about all of them.
+    """
+    return bool(member.undone) and all(
+        (seen := view.seen_of(each)).owned or seen.removed for each in view.unit_of(member)
+    )
+
+
 def _failing(view: View) -> tuple[str, ...]:
     """Return the robots that go back by themselves: nodes failed after their confirmation.
 
@@ -232,7 +256,7 @@ def _failing(view: View) -> tuple[str, ...]:
         for member in view.members.values()
         if member.verdict == "failed"
         and member.order == "switch"
-        and not member.withdrawn
+        and not (member.withdrawn or member.undone)
         and (seen := view.seen_of(member)).owned
         and seen.reachable
         and not is_moving(seen)
@@ -318,6 +342,9 @@ def _may_turn_round(view: View, member: Member) -> bool:
     It goes back in the middle of its switch. It is unavailable already, so it waits for no gate.
     """
     seen = view.seen_of(member)
+    if member.leaves:
+        may = member.order == "switch" and member.in_flight and not member.committed
+        return may and (member.lost or seen.reachable) and view.has_way_back(member)
     state = reported(member, seen)
     return (
         member.order == "switch"

@@ -1,20 +1,13 @@
 """The gates of a switch: windows, robots at a time, budgets, leases. Pure functions."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from dorafleet.rollout import windows
-from dorafleet.rollout.model import units_of
-from dorafleet.rollout.strategy import amount, parallel
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dorafleet.rollout.model import FleetRobot, Member, Seen, View
-    from dorafleet.rollout.strategy import Budget
+from dorafleet.rollout.model import FleetRobot, Member, Seen, View, units_of
+from dorafleet.rollout.strategy import Budget, amount, parallel
 
 Gate = Literal["unreachable", "files", "busy", "machines", "window", "budget", "parallel"]
 """What a robot waits for. `machines`: others of its instance are not ready. `parallel`: others
@@ -38,7 +31,7 @@ def pass_gates(view: View, candidates: Iterable[Member], *, forward: bool) -> Pa
     window.
     """
     rollout, strategy = view.rollout, view.rollout.strategy
-    found = Passing()
+    passing = Passing()
     at_once = rollout.back_at_once and not forward
     most = rollout.back_parallel if not forward else None
     size = len(view.units)
@@ -49,24 +42,24 @@ def pass_gates(view: View, candidates: Iterable[Member], *, forward: bool) -> Pa
     room = _Room(view)
     for unit, members in units_of(candidates).items():
         robots = [member.robot for member in members]
-        seen = [view.seen.get(robot) for robot in robots]
+        seen = [view.seen.get(member.robot) for member in members if not member.lost]
         gate: Gate | None = None
         if any(each is None or not each.reachable for each in seen):
             gate = "unreachable"
         elif strategy.busy == "wait" and any(each is not None and is_leased(each) for each in seen):
             gate = "busy"
         elif opening is None or opening > view.now:
-            gate, found.opening = "window", opening
+            gate, passing.opening = "window", opening
         elif free <= 0 and unit not in in_flight:
             gate = "parallel"
         elif not at_once and not room.take(robots):
             gate = "budget"
         if gate is not None:
-            found.waiting |= dict.fromkeys(robots, gate)
+            passing.waiting |= dict.fromkeys(robots, gate)
             continue
         free -= unit not in in_flight
-        found.robots += robots
-    return found
+        passing.robots += robots
+    return passing
 
 
 def next_opening(view: View) -> float | None:
@@ -122,7 +115,7 @@ class _Room:
 
     def take(self, robots: Iterable[str]) -> bool:
         """Count robots as unavailable, unless they are too many for one of their groups."""
-        known = [(robot, found.group) for robot in robots if (found := self._fleet.get(robot))]
+        known = [(robot, seen.group) for robot in robots if (seen := self._fleet.get(robot))]
         # One that is down is counted already: its switch takes no other one away.
         new = Counter(group for robot, group in known if robot not in self._down)
         if any(
@@ -131,7 +124,6 @@ class _Room:
         ):
             return False
         self._unavailable.update(new)
-        self._down.update(robot for robot, _ in known)
         return True
 
 

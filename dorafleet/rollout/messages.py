@@ -3,8 +3,6 @@
 Times are seconds since 1970 (UTC). A rollout is named by its number.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import msgspec
@@ -18,7 +16,7 @@ from dorafleet.rollout.strategy import Amount, Strategy
 
 
 class ReleasePut(Struct):
-    """Register a release. Its files stay with the operator; robots get them over SSH."""
+    """Register a release. Its files stay with the operator, unless `release.upload` follows."""
 
     content: bytes
     """The manifest, compressed with zlib."""
@@ -86,6 +84,8 @@ class RolloutNew(Struct):
     """Whether its sequence may be lower than one that was confirmed."""
     supersede: bool = False
     """Whether a rollout that is switching robots now ends."""
+    lost: list[str] = []
+    """Machines that cannot be reached, and leave their instances without being asked."""
     if_version: Int64 | None = None
     """The version of the plan that this follows; `rollout.start` needs it."""
 
@@ -108,6 +108,8 @@ class PlannedRobot(Struct):
     """The instance that it runs with others; empty if it runs the dataflow alone."""
     nodes: list[str] = []
     """The nodes that are placed on it, of an instance over several machines."""
+    files: str = ""
+    """Which way it gets its files from the coordinator; a command sends them over SSH."""
 
 
 class RolloutPlan(Struct):
@@ -127,11 +129,15 @@ class RolloutPlan(Struct):
     """Robots, or instances, that may fail; none of the canaries."""
     names: dict[str, str] = {}
     """`name@sequence` of the releases in it, by id."""
+    no_files: str = ""
+    """Why the coordinator cannot send the files to robots now; empty if it can."""
+    no_copy: list[str] = []
+    """Other coordinators that could not send them if they led."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if changes are missing, so that such a plan is refused on arrival."""
-        found = [each.changes for each in self.robots if each.changes is not None]
-        if found and not 0 <= min(found) <= max(found) < len(self.changes):
+        changes = [each.changes for each in self.robots if each.changes is not None]
+        if changes and not 0 <= min(changes) <= max(changes) < len(self.changes):
             raise ValueError("a robot of the plan has changes that are not in it")
 
 
@@ -162,6 +168,8 @@ class RolloutAct(Struct):
     """Of an undo: the maximum number of robots at a time; None: that of the rollout."""
     all_at_once: bool = False
     """Of an undo: whether all robots go back at once, whatever the disruption budget."""
+    instances: list[str] = []
+    """Of an undo: only these go back, and the rollout goes on with the others. None: all."""
 
 
 State = Literal[
@@ -181,9 +189,10 @@ State = Literal[
     "failed",
     "back",
     "left",
+    "removed",
 ]
 """`waiting`: it has no order yet. `failed`: nodes failed after its confirmation. `back`: undone.
-`left`: it stays with what it had."""
+`left`: it stays with what it had. `removed`: it has left the fleet."""
 
 
 class Wave(Struct):
@@ -290,6 +299,8 @@ class RolloutWatch(Struct):
     """Whether their robots are sent, too."""
     sends: bool = False
     """Whether this client sends the files of the rollout: then the coordinator does not."""
+    beyond: list[str] = []
+    """Robots that this client does not reach: to them the coordinator sends."""
 
 
 class RolloutUpdate(Struct):
@@ -339,10 +350,13 @@ class DriftRow(Struct):
     """What to do, as a sentence or a command."""
     known: bool = True
     """False if the robot cannot be asked now, and may differ."""
+    instance: str = ""
+    """The instance of the dataflow, as commands name it: `cell1/pick`, `arm1/pick`; `NAME` alone if
+    there is one over all robots."""
 
 
 class DriftList(Struct):
-    """All differences, in the order of the cluster file."""
+    """All differences, in the order of the fleet."""
 
     rows: list[DriftRow]
     robots: Int64

@@ -1,20 +1,14 @@
 """A rollout, its robots, and the observations of them. Only data."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-from dorad.control.messages.releases import Evidence, Group
+from dorad.control.messages.releases import Evidence, Group, ReleaseState
 from dorad.int64 import Int64
 from dorafleet.rollout.strategy import Amount, Strategy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dorad.control.messages.releases import ReleaseState
 
 Phase = Literal[
     "planned",
@@ -64,14 +58,18 @@ instance over the robots with one value of a label."""
 OrderKind = Literal["", "stage", "switch", "recall", "back"]
 """The last order to a robot. `recall`: stay with what runs; `back`: switch back to it."""
 
-StepKind = Literal["stage", "switch", "commit", "recall", "back", "withdraw"]
-"""What a step orders. `commit`: all machines of an instance are healthy, each confirms.
+StepKind = Literal["stage", "arm", "switch", "commit", "recall", "back", "withdraw"]
+"""What a step orders. `arm`: the machines of an instance, which are ready, reserve their switch;
+their order remains to get ready. `commit`: all machines of an instance are healthy, each confirms.
 `withdraw`: a robot that is confirmed and has failed goes back as one that fails in its probation;
 its order remains to switch."""
 
-Verdict = Literal["", "confirmed", "reverted", "stuck", "refused", "lost", "failed", "back"]
+Verdict = Literal[
+    "", "confirmed", "reverted", "stuck", "refused", "lost", "failed", "back", "removed"
+]
 """`lost`: no verdict in time. `failed`: it was confirmed, then nodes of it failed, and it has not
-gone back yet. `back`: it runs again what it ran before."""
+gone back yet. `back`: it runs again what it ran before. `removed`: it left the fleet; nothing is
+known of it, and nothing waits for it."""
 
 FAILURES = frozenset({"reverted", "stuck", "refused", "lost", "failed"})
 
@@ -145,14 +143,21 @@ class Member(msgspec.Struct, frozen=True):
     instance: str = ""
     """The instance that it runs with other machines; empty if it runs the dataflow alone."""
     group: Group | None = None
+    lost: bool = False
+    """Whether an operator has given the machine up: nothing waits until it says that it has left.
+    """
     committed: bool = False
     """Whether all machines of the instance were healthy with the release. It is stored before any
     of them is told, and decides for those that have gone back meanwhile."""
     order: OrderKind = ""
     generation: Int64 = 0
     """Of the order."""
+    armed: bool = False
+    """Whether it has the order to reserve its switch."""
     withdrawn: bool = False
     """Whether it has the order to go back from the release that it had confirmed."""
+    undone: str = ""
+    """Who has undone the rollout on its instance alone, `undone by ann`; empty for nobody."""
     verdict: Verdict = ""
     at: float = 0.0
     """When the order or the verdict changed."""
@@ -163,6 +168,12 @@ class Member(msgspec.Struct, frozen=True):
     def unit(self) -> str:
         """The name of what switches as one: its instance, or the robot itself."""
         return self.instance or self.robot
+
+    @property
+    def leaves(self) -> bool:
+        """Whether no node of its instance is left on it: it stops its part, and forgets it."""
+        share = None if self.group is None else self.group.share
+        return share is not None and share.machine not in share.placement.values()
 
     @property
     def in_flight(self) -> bool:
@@ -191,8 +202,15 @@ class Seen:
     """Since when it has reported leases without a break."""
     phase_for: float = 0.0
     """Since when it is in its phase; only times in which it could be reached count."""
+    arms: bool = True
+    """Whether its software can reserve a switch."""
+    ahead: bool = False
+    """Whether it follows an order of this rollout that the store has lost, because it was restored
+    from a backup."""
     owned: bool = True
     """False if something else has given it an order since."""
+    removed: bool = False
+    """Whether it has left the fleet."""
 
 
 _NOWHERE = Seen()
@@ -233,9 +251,10 @@ class View:
     def is_open(self, member: Member) -> bool:
         """Return True for a robot that has no verdict yet, and of whose instance none has failed.
 
-        One that still goes back because of such a failure is open, too.
+        One that still goes back because of such a failure is open, too. The rollout has nothing
+        more to do with an instance that an operator has undone.
         """
-        if member.verdict:
+        if member.verdict or member.undone:
             return False
         return member.in_flight or not any(each.failed for each in self.unit_of(member))
 
@@ -250,7 +269,7 @@ class View:
 
 def units_of(members: Iterable[Member]) -> dict[str, list[Member]]:
     """Return robots by what switches as one, in their order."""
-    found: dict[str, list[Member]] = {}
+    units: dict[str, list[Member]] = {}
     for member in members:
-        found.setdefault(member.unit, []).append(member)
-    return found
+        units.setdefault(member.unit, []).append(member)
+    return units

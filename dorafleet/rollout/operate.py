@@ -1,21 +1,16 @@
 """The commands that an operator may give in each phase of a rollout. Pure functions."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Collection, Iterable, Sequence
+from typing import Literal
 
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorafleet.rollout.model import FINAL, FORWARD
+from dorad.dataflow.nearest import did_you_mean
+from dorafleet.rollout.model import FINAL, FORWARD, Member, Phase, Rollout, Seen, units_of
 from dorafleet.rollout.steps import Enter, is_another
 from dorafleet.rollout.strategy import Amount, amount
 from dorafleet.rollout.verdicts import MAX_REASON, Judged, needs_files
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from dorafleet.rollout.model import Member, Phase, Rollout, Seen
 
 Act = Literal["pause", "resume", "promote", "abort", "undo", "supersede"]
 
@@ -71,16 +66,55 @@ def operate(
             return _enter(rollout, Enter("superseded", by), now)
 
 
+def undo_instances(
+    rollout: Rollout, members: Iterable[Member], instances: Collection[str], by: str
+) -> tuple[Rollout, dict[str, Member]]:
+    """Return the rollout after an operator has undone it on these instances, and their robots.
+
+    They go back; the rollout goes on with the others.
+
+    Raises:
+        ControlError: names an instance that has no part in it, or cannot go back.
+    """
+    units = units_of(members)
+    changed: dict[str, Member] = {}
+    if rollout.phase in _UNDONE:
+        raise _refusal(rollout, f"it is {rollout.phase}")
+    for name in instances:
+        unit = units.get(name)
+        if unit is None:
+            cell = next((cell for cell in units if name in _robots_of(units[cell])), "")
+            hint = f"`{name}` is a machine of `{cell}`" if cell else did_you_mean(name, units)
+            raise ControlError(
+                "not-found", f"rollout {rollout.number} has no instance `{name[:100]}`", hint
+            )
+        if rollout.phase in ("planned", "canary") and unit[0].batch == 0:
+            raise _refusal(rollout, f"`{name}` is a canary: undo all of it")
+        if unit[0].undone:
+            raise _refusal(rollout, f"`{name}` was {unit[0].undone} already")
+        if not any(member.order in ("stage", "switch") for member in unit):
+            raise _refusal(rollout, f"it has not given the release to `{name}`")
+        changed |= {
+            member.robot: msgspec.structs.replace(member, undone=f"undone by {by}")
+            for member in unit
+        }
+    return msgspec.structs.replace(rollout, over=False, steps=rollout.steps + 1), changed
+
+
+def _robots_of(members: Iterable[Member]) -> set[str]:
+    return {member.robot for member in members}
+
+
 def possible_acts(phase: Phase, *, paused: bool) -> frozenset[Act]:
     """Return what an operator may do in a phase. `undo` also needs a robot with the release."""
-    found: dict[Act, bool] = {
+    acts: dict[Act, bool] = {
         "pause": phase not in FINAL and not paused,
         "resume": paused,
         "promote": phase == "awaiting_promotion",
         "abort": phase in _STOPPABLE,
         "undo": phase not in _UNDONE,
     }
-    return frozenset(act for act, possible in found.items() if possible)
+    return frozenset(act for act, possible in acts.items() if possible)
 
 
 def refuse(rollout: Rollout, member: Member, seen: Seen, reason: str) -> Judged | None:
@@ -102,7 +136,9 @@ def is_moving_on(rollout: Rollout, members: Iterable[Member]) -> bool:
     """Return True if another rollout should not silently take its place."""
     if rollout.phase in ("reverting",) and not rollout.paused:
         return True
-    return any(member.in_flight for member in members)
+    return any(
+        member.in_flight or (member.undone and member.order == "switch") for member in members
+    )
 
 
 def _enter(rollout: Rollout, step: Enter, now: float) -> Rollout:

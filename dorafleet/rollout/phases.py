@@ -1,21 +1,14 @@
 """The next phase of a rollout, from the verdicts of its robots. Pure functions."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 from msgspec.structs import replace
 
 from dorad.phrases import first_of
 from dorafleet.rollout.gates import is_leased
-from dorafleet.rollout.model import FORWARD, HAVE_IT
+from dorafleet.rollout.model import FORWARD, HAVE_IT, Member, View
 from dorafleet.rollout.steps import Enter
 from dorafleet.rollout.strategy import tolerated
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from dorafleet.rollout.model import Member, View
 
 DEFER_S = 15.0
 """Seconds without contact after which the others do not wait for a robot."""
@@ -62,10 +55,13 @@ def _failed_canaries(view: View) -> Enter | None:
 def _after_canaries(view: View) -> Enter | None:
     if ended := _failed_canaries(view):
         return ended
-    canaries = [member for member in view.members.values() if member.batch == 0]
+    members = [member for member in view.members.values() if member.verdict != "removed"]
+    canaries = [member for member in members if member.batch == 0]
+    if not canaries:
+        return _fail(view, "its canaries were removed from the fleet")
     if any(member.verdict != "confirmed" for member in canaries):
         return None
-    if len(canaries) == len(view.members):
+    if len(canaries) == len(members):
         return Enter("soaking" if soaks_until(view) else "settled")
     return Enter("rolling" if view.rollout.strategy.auto_promote else "awaiting_promotion")
 
@@ -78,8 +74,17 @@ def _after_rolling(view: View) -> Enter | None:
     if len(units) > limit:
         return _fail(view, f"{len(units)} failed, {limit} accepted: {_named(failed)}")
     open_ = [member for member in members.values() if view.is_open(member)]
-    if failed and not open_ and units == view.units.keys():
+    left = {
+        member.unit
+        for member in members.values()
+        if member.verdict != "removed" and not member.undone
+    }
+    if failed and not open_ and units >= left:
         return _fail(view, f"no robot has it: {_named(failed)}")
+    if not left:
+        if any(member.undone for member in members.values()):
+            return Enter("reverted", "undone on each instance")
+        return _fail(view, "all its robots were removed from the fleet")
     if rollout.phase == "rolling":
         if not all(is_deferred(view, member) for member in open_):
             return None
@@ -145,6 +150,8 @@ def _after_reverting(view: View) -> Enter | None:
 
 def _must_go_back(view: View, member: Member) -> bool:
     """Return True if a robot has, or may have, the release, or an order that says so."""
+    if view.seen_of(member).removed or member.verdict == "removed":
+        return False
     if member.order == "back":
         return not member.verdict
     return member.order in ("stage", "switch") and not _has_nothing_left(view, member)
@@ -171,7 +178,7 @@ def _fail(view: View, reason: str) -> Enter:
 def is_deferred(view: View, member: Member) -> bool:
     """Return True if the others do not wait for this robot."""
     seen = view.seen_of(member)
-    if not seen.owned:
+    if not seen.owned or member.lost:
         return True
     if member.in_flight and member.order == "switch" and not member.committed:
         return False
@@ -194,7 +201,7 @@ def was_too_busy(view: View, member: Member) -> bool:
 
 def failures(members: Iterable[Member]) -> list[Member]:
     """Return the robots that count as failed."""
-    return [member for member in members if member.failed]
+    return [member for member in members if member.failed and not member.undone]
 
 
 def _named(members: Iterable[Member], most: int = 3) -> str:

@@ -15,7 +15,7 @@ from dorad.dataflow.params import as_json
 from dorad.phrases import first_of, shorten
 from dorafleet.rollout.gates import impossible
 from dorafleet.rollout.model import FleetRobot, Member
-from dorafleet.rollout.strategy import amount, problems
+from dorafleet.rollout.strategy import Strategy, amount, problems
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from dorad.control.messages.releases import Group
     from dorad.release.changes import Changes
     from dorafleet.rollout.messages import RolloutNew
-    from dorafleet.rollout.strategy import Strategy
 
 MAX_NAMED = 5
 MAX_VALUE = 80
@@ -53,8 +52,6 @@ class Candidate:
     """The highest that it has confirmed."""
     is_on_it: bool = False
     """Whether it has confirmed the release, and is ordered to run it."""
-    started: str = ""
-    """The dataflow of this name that was started there by hand."""
     failed: str = ""
     """Why the release has failed there before."""
 
@@ -91,7 +88,6 @@ def select(
         raise ControlError("bad-request", "; ".join(wrong), problems=wrong)
     _check_params(new.params or {}, nodes)
     chosen = chosen_of(new, fleet)
-    _check_started(chosen)
     left_out: dict[str, str] = {}
     part: list[Candidate] = []
     units: dict[str, list[Candidate]] = {}
@@ -125,6 +121,7 @@ def select(
             params=_kept(each.params, nodes) if new.params is None else dict(new.params),
             instance="" if (group := groups.get(each.id)) is None else group.instance,
             group=group,
+            lost=each.id in new.lost,
         )
         for each in sorted(part, key=lambda each: batches[each.id])
     ]
@@ -212,17 +209,6 @@ def _has(candidate: Candidate, labels: Mapping[str, str]) -> bool:
     return all(candidate.labels.get(key) == value for key, value in labels.items())
 
 
-def _check_started(chosen: Sequence[Candidate]) -> None:
-    started = [each for each in chosen if each.started]
-    if started:
-        raise ControlError(
-            "refused",
-            f"`{started[0].started}` was started by hand on {_named(started)}; a release of the "
-            "same name would take its place",
-            f"`dora stop {started[0].started}`, then `dora clean`, or choose other robots",
-        )
-
-
 def _check_sequence(part: Sequence[Candidate], sequence: int) -> None:
     above = [each for each in part if each.sequence > sequence]
     if above:
@@ -277,11 +263,11 @@ def _check_budget(
 
 def _units(part: Iterable[Candidate], groups: Groups) -> dict[str, list[Candidate]]:
     """Return the robots by what switches as one, in their order."""
-    found: dict[str, list[Candidate]] = {}
+    units: dict[str, list[Candidate]] = {}
     for each in part:
         group = groups.get(each.id)
-        found.setdefault(each.id if group is None else group.instance, []).append(each)
-    return found
+        units.setdefault(each.id if group is None else group.instance, []).append(each)
+    return units
 
 
 def _batches(strategy: Strategy, part: Sequence[Candidate], groups: Groups) -> dict[str, int]:
@@ -290,18 +276,18 @@ def _batches(strategy: Strategy, part: Sequence[Candidate], groups: Groups) -> d
     Amounts count instances. An instance is selected if one of its machines is.
     """
     units = _units(part, groups)
-    found = dict.fromkeys(_canaries(strategy, units), 0)
+    sizes = dict.fromkeys(_canaries(strategy, units), 0)
     number = 0
     for number, batch in enumerate(strategy.batches, start=1):
         matching = [name for name, unit in units.items() if _one_has(unit, batch.selector)]
         if not matching:
             raise ControlError("refused", f"batches[{number - 1}] selects none of the robots")
-        free = [name for name in matching if name not in found]
+        free = [name for name in matching if name not in sizes]
         limit = len(free)
         if batch.limit is not None:
             limit = max(1, amount(batch.limit, len(units)))
-        found |= dict.fromkeys(free[:limit], number)
-    return {each.id: found.get(name, number + 1) for name, unit in units.items() for each in unit}
+        sizes |= dict.fromkeys(free[:limit], number)
+    return {each.id: sizes.get(name, number + 1) for name, unit in units.items() for each in unit}
 
 
 def _one_has(unit: Iterable[Candidate], labels: Mapping[str, str]) -> bool:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.phrases import first_of
-from dorad.release.disk import size_text
+from dorad.phrases import first_of, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -76,6 +75,21 @@ def placement_lines(plan: RolloutPlan) -> Iterator[str]:
     for robot in plan.robots:
         if robot.nodes:
             yield f"{robot.instance} on {robot.robot}: {_some(robot.nodes)}"
+
+
+def file_lines(plan: RolloutPlan) -> Iterator[str]:
+    """Yield which way robots get their files, each way once."""
+    ways: dict[str, list[str]] = {}
+    for robot in plan.robots:
+        if robot.files:
+            ways.setdefault(robot.files, []).append(robot.robot)
+    for way, robots in ways.items():
+        yield f"files over {way}: {_some(robots)}"
+    if plan.no_files:
+        yield f"the coordinator lacks files for robots that no command reaches: {plan.no_files}"
+        yield f"  dorafleet release upload {plan.names.get(plan.release.id, plan.release.id[:12])}"
+    if plan.no_copy:
+        yield f"these coordinators have no copy of the files yet: {_some(plan.no_copy)}"
 
 
 def change_lines(changes: Changes, robots: Sequence[str]) -> Iterator[str]:

@@ -42,7 +42,7 @@ class Orders:
     reason: str = ""
 
 
-Step: TypeAlias = "Verdicts | Enter | Orders"
+Step: TypeAlias = Verdicts | Enter | Orders
 
 
 def is_another(rollout: Rollout, members: Iterable[Member]) -> bool:
@@ -83,9 +83,22 @@ def apply(
                 robot: replace(members[robot], generation=generation, withdrawn=True)
                 for robot in robots
             }
-        case Orders("commit", robots, _):
+        case Orders("arm", robots, _):
             return rollout, {
-                robot: replace(members[robot], generation=generation, committed=True)
+                robot: replace(members[robot], generation=generation, armed=True, at=now)
+                for robot in robots
+            }
+        case Orders("commit", robots, _):
+            # One that has gone back meanwhile goes forward again.
+            return rollout, {
+                robot: replace(
+                    members[robot],
+                    order="switch",
+                    generation=generation,
+                    armed=False,
+                    committed=True,
+                    verdict="" if members[robot].failed else members[robot].verdict,
+                )
                 for robot in robots
             }
         case Orders(kind, robots, reason):
@@ -94,6 +107,7 @@ def apply(
                     members[robot],
                     order=kind,
                     generation=generation,
+                    armed=False,
                     withdrawn=False,
                     committed=False,
                     verdict="" if kind != "recall" else members[robot].verdict,

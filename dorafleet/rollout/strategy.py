@@ -1,9 +1,8 @@
 """The strategy of a rollout: its keys, their defaults, and checks of their values."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterator
+from typing import Literal
 
 import msgspec
 
@@ -11,9 +10,6 @@ from dorad.control.messages import Struct
 from dorad.control.messages.releases import HealthRules
 from dorad.int64 import Int64
 from dorafleet.rollout import windows
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 Amount = Int64 | str
 """A number of robots, or a percentage such as `10%`."""
@@ -84,12 +80,12 @@ def amount(value: Amount, total: int) -> int:
         if value < 0:
             raise ValueError(f"{value} is below 0")
         return value
-    found = _PERCENT.fullmatch(value.replace(" ", ""))
-    if found is None or int(found[1]) > 100:
+    match = _PERCENT.fullmatch(value.replace(" ", ""))
+    if match is None or int(match[1]) > 100:
         if value.isdecimal() and len(value) < 10:
             return int(value)
         raise ValueError(f"`{value}` is neither a number nor a percentage such as `10%`")
-    return total * int(found[1]) // 100
+    return total * int(match[1]) // 100
 
 
 def parallel(strategy: Strategy, total: int, most: Amount | None = None) -> int:

@@ -6,19 +6,17 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dorad.control.messages.releases import PREPARING
-from dorafleet.rollout.decide import goes_back
+from dorafleet.rollout.decide import Decision, goes_back
 from dorafleet.rollout.instances import why_split
 from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, State, Wave
-from dorafleet.rollout.model import BACK, FAILURES, FORWARD, MOVING, Seen
+from dorafleet.rollout.model import BACK, FAILURES, FORWARD, MOVING, Member, Rollout, Seen, View
 from dorafleet.rollout.phases import NO_WAY_BACK, soaks_until
 from dorafleet.rollout.verdicts import reported
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dorafleet.rollout.decide import Decision
     from dorafleet.rollout.gates import Gate
-    from dorafleet.rollout.model import Member, Rollout, View
 
 MAX_REASON = 300
 MAX_LEASES = 5
@@ -92,7 +90,7 @@ def row(view: View, member: Member, gate: Gate | None, files: str = "") -> Rollo
     rollout, seen = view.rollout, view.seen_of(member)
     state = seen.state
     here = reported(member, seen) if member.order else None
-    found = RolloutRobot(
+    shown = RolloutRobot(
         rollout=rollout.number,
         robot=member.robot,
         batch=member.batch,
@@ -107,25 +105,27 @@ def row(view: View, member: Member, gate: Gate | None, files: str = "") -> Rollo
         goes_back=goes_back(view, member),
     )
     if state is not None and not member.verdict:
-        found.leases = [f"{each.reason} ({each.owner})" for each in state.leases[:MAX_LEASES]]
+        shown.leases = [f"{each.reason} ({each.owner})" for each in state.leases[:MAX_LEASES]]
         if here is not None:
-            found.reason = found.reason or here.reason[:MAX_REASON]
-            found.waiting = found.waiting or ("" if here.waiting == "switch" else here.waiting)
+            shown.reason = shown.reason or here.reason[:MAX_REASON]
+            shown.waiting = shown.waiting or ("" if here.waiting == "switch" else here.waiting)
             if here.waiting == "files":
-                found.reason = files or found.reason
+                shown.reason = files or shown.reason
             if here.phase in (*MOVING, "reverted", "stuck"):
-                found.evidence = here.evidence
+                shown.evidence = here.evidence
     if here is not None and member.verdict == "confirmed":
-        found.restarted = here.restarted
+        shown.restarted = here.restarted
     if rollout.phase in BACK and member.order == "switch" and not view.has_way_back(member):
-        found.reason = NO_WAY_BACK
+        shown.reason = NO_WAY_BACK
     if member.order and not member.verdict:
-        found.reason = seen.undelivered or found.reason
+        shown.reason = seen.undelivered or shown.reason
     if not seen.reachable and not member.verdict:
-        found.waiting, found.reason = "unreachable", found.reason or seen.trouble
+        shown.waiting, shown.reason = "unreachable", shown.reason or seen.trouble
+    if member.undone:
+        shown.reason = member.undone + (f"; {shown.reason}" if shown.reason else "")
     if split := why_split(view, member):
-        found.reason = f"{split}; {found.reason}" if found.reason else split
-    return found
+        shown.reason = f"{split}; {shown.reason}" if shown.reason else split
+    return shown
 
 
 def _robot_state(member: Member, seen: Seen) -> State:

@@ -7,14 +7,16 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from dorad.control.messages.releases import PREPARING, Evidence
+from dorad.control.messages.releases import PREPARING, Evidence, ReleaseState
 from dorafleet.rollout.gates import is_leased
-from dorafleet.rollout.model import MOVING, Verdict
+from dorafleet.rollout.model import MOVING, Member, Rollout, Seen, Verdict
 
 if TYPE_CHECKING:
-    from dorad.control.messages.releases import ReleaseState
-    from dorafleet.rollout.model import Member, Seen
     from dorafleet.rollout.strategy import Strategy
+
+REMOVED = "it was removed from the fleet"
+LEFT = "it has left its instance: no node is placed on it"
+GIVEN_UP = "it was given up, and leaves its instance when it is back"
 
 MAX_REASON = 500
 MAX_EVIDENCE = 20
@@ -39,9 +41,13 @@ def judge(
 
     `watched` is whether failures after its confirmation count.
     """
+    if seen.removed:
+        return _of_removed(member)
     if not seen.owned:
         return _released(member)
     state = reported(member, seen)
+    if member.leaves:
+        return _of_leaving(member, seen, state, strategy)
     if member.verdict == "lost":
         # If it is back, its own verdict counts.
         if member.order == "switch":
@@ -66,6 +72,11 @@ def reported(member: Member, seen: Seen) -> ReleaseState | None:
     return None if state is None or state.generation < member.generation else state
 
 
+def goes_forward(rollout: Rollout, state: ReleaseState) -> bool:
+    """Return True if a robot follows an order of this rollout to get or to run its release."""
+    return state.rollout == str(rollout.number) and state.release == rollout.release
+
+
 def is_moving(seen: Seen) -> bool:
     """Return True if the robot is in the middle of a switch, of any order."""
     return seen.state is not None and seen.state.phase in MOVING
@@ -83,6 +94,18 @@ def needs_files(member: Member, seen: Seen) -> bool:
         return False
     state = reported(member, seen)
     return state is not None and state.waiting == "files" and not state.refused
+
+
+def _of_removed(member: Member) -> Judged | None:
+    """Return the verdict about a robot that has left the fleet.
+
+    An instance of which a machine left before its commit cannot be committed any more: that is a
+    failure of the instance. Otherwise it counts neither way.
+    """
+    if member.verdict:
+        return None
+    fails = member.instance and not member.committed and member.order != "back"
+    return Judged(member.robot, "lost" if fails else "removed", REMOVED)
 
 
 def _released(member: Member) -> Judged | None:
@@ -103,6 +126,49 @@ def _of_switch(member: Member, state: ReleaseState | None, release: str) -> Judg
     if state.phase in ("reverted", "stuck"):
         return _judged(member, "reverted" if state.phase == "reverted" else "stuck", state)
     return None
+
+
+def has_stopped(member: Member, seen: Seen) -> bool:
+    """Return True for a machine without a node that has stopped its part, or was given up."""
+    state = reported(member, seen)
+    return member.lost or (
+        seen.reachable and state is not None and state.phase == "confirmed" and not state.running
+    )
+
+
+def _of_leaving(
+    member: Member, seen: Seen, state: ReleaseState | None, strategy: Strategy
+) -> Judged | None:
+    """Return the verdict about a machine that is left without a node of its instance.
+
+    It keeps what it ran until the others are committed, and gets it back if they go back.
+    """
+    if member.withdrawn and member.verdict == "confirmed":
+        back = _of_going_back(member, seen, state)
+        if back is None or back.verdict != "back":
+            return back
+        return Judged(member.robot, "reverted", "other machines of its instance went back")
+    if member.verdict and member.verdict != "lost":
+        return None
+    if member.order == "back":
+        if member.lost:
+            return Judged(member.robot, "removed", GIVEN_UP)
+        late = None if member.verdict else _overdue(member, seen, strategy)
+        return _of_going_back(member, seen, state) or late
+    if member.order != "switch":
+        return None
+    if not member.committed:
+        return None if member.lost or member.verdict else _overdue(member, seen, strategy)
+    if _has_forgotten(seen, state):
+        return Judged(member.robot, "confirmed", LEFT)
+    return Judged(member.robot, "removed", GIVEN_UP) if member.lost else None
+
+
+def _has_forgotten(seen: Seen, state: ReleaseState | None) -> bool:
+    """Return True for a robot that does not know the dataflow any more."""
+    # The agent forgets it: a report over a new connection lacks it.
+    gone = seen.state is None or (state is not None and not (state.release or state.running))
+    return seen.reachable and gone
 
 
 def _after_confirmation(
@@ -128,9 +194,7 @@ def _after_confirmation(
 
 def _of_going_back(member: Member, seen: Seen, state: ReleaseState | None) -> Judged | None:
     if not member.before:
-        # The agent forgets the dataflow: a report over a new connection lacks it.
-        gone = seen.state is None or (state is not None and not (state.release or state.running))
-        return Judged(member.robot, "back") if seen.reachable and gone else None
+        return Judged(member.robot, "back") if _has_forgotten(seen, state) else None
     if state is None:
         return None
     if state.phase == "confirmed" and state.running == member.before:

@@ -1,16 +1,10 @@
 """Windows: the times of a week in which robots may switch, such as `Mon-Fri 22:00-05:00`."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from datetime import UTC, datetime, time, timedelta, tzinfo
 from zoneinfo import ZoneInfo
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from datetime import tzinfo
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 MAX_WINDOWS = 50
@@ -55,14 +49,14 @@ def parse(text: str) -> Window:
     Raises:
         ValueError: it describes none; the message says why.
     """
-    found = _TEXT.fullmatch(text.strip())
-    if found is None:
+    match = _TEXT.fullmatch(text.strip())
+    if match is None:
         raise ValueError(f"`{text}` is not a window such as `Mon-Fri 22:00-05:00 Europe/Berlin`")
     return Window(
-        _days(found["days"], text),
-        _time(found["first"], text),
-        _time(found["last"], text),
-        _zone(found["zone"]),
+        _days(match["days"], text),
+        _time(match["first"], text),
+        _time(match["last"], text),
+        _zone(match["zone"]),
     )
 
 
@@ -75,7 +69,7 @@ def next_opening(windows: Iterable[Window], now: float) -> float | None:
     if not windows:
         return now
     moment = datetime.fromtimestamp(now, UTC)
-    openings = [found for each in windows if (found := each.opening(moment)) is not None]
+    openings = [opening for each in windows if (opening := each.opening(moment)) is not None]
     if not openings:
         return None
     return now if min(openings) <= moment else min(openings).timestamp()
@@ -84,15 +78,15 @@ def next_opening(windows: Iterable[Window], now: float) -> float | None:
 def _days(text: str | None, whole: str) -> frozenset[int]:
     if text is None:
         return frozenset(range(7))
-    found: set[int] = set()
+    days: set[int] = set()
     for part in text.split(","):
         names = part.split("-")
         unknown = [name for name in names if name not in DAYS]
         if unknown or len(names) > 2:
             raise ValueError(f"`{part}` in `{whole}` is not a day: use {', '.join(DAYS)}")
         first, last = DAYS.index(names[0]), DAYS.index(names[-1])
-        found |= {each % 7 for each in range(first, last + 1 if first <= last else last + 8)}
-    return frozenset(found)
+        days |= {each % 7 for each in range(first, last + 1 if first <= last else last + 8)}
+    return frozenset(days)
 
 
 def _time(text: str, whole: str) -> time:

@@ -1,7 +1,5 @@
 """The error of a connection, with a code for programs and a hint for users."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from dorad.problems import ProblemError

@@ -7,14 +7,13 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from dorafleet.ssh.connection import connect
+from dorafleet.ssh.connection import Connection, connect
 from dorafleet.ssh.errors import Code, SshError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from dorafleet.inventory.model import Machine
-    from dorafleet.ssh.connection import Connection
 
 Result = TypeVar("Result")
 
@@ -22,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome(Generic[Result]):
+class MachineOutcome(Generic[Result]):
     """The outcome of the work on one robot: a result or an error."""
 
     machine: Machine
@@ -35,8 +34,8 @@ async def run_on_each(
     work: Callable[[Machine], Awaitable[Result]],
     *,
     parallel: int,
-    on_outcome: Callable[[Outcome[Result]], object] = lambda outcome: None,
-) -> list[Outcome[Result]]:
+    on_outcome: Callable[[MachineOutcome[Result]], object] = lambda outcome: None,
+) -> list[MachineOutcome[Result]]:
     """Run `work` on up to `parallel` machines at once; return the outcomes in their order.
 
     `on_outcome` is called with each outcome at once. Every exception becomes an outcome.
@@ -44,17 +43,17 @@ async def run_on_each(
     """
     semaphore = asyncio.Semaphore(parallel)
 
-    async def run_one(machine: Machine) -> Outcome[Result]:
+    async def run_one(machine: Machine) -> MachineOutcome[Result]:
         async with semaphore:
             try:
-                outcome = Outcome(machine, await work(machine))
+                outcome = MachineOutcome(machine, await work(machine))
             except SshError as error:
-                outcome = Outcome(machine, error=error)
+                outcome = MachineOutcome(machine, error=error)
             except Exception as error:  # noqa: BLE001 - becomes this machine's outcome
                 _log.debug("%s: unexpected error", machine.id, exc_info=True)
                 message = f"unexpected {type(error).__name__}: {error}"
                 hint = "please report it, with the output of this machine that caused it"
-                outcome = Outcome(machine, error=SshError(Code.UNEXPECTED, message, hint))
+                outcome = MachineOutcome(machine, error=SshError(Code.UNEXPECTED, message, hint))
         on_outcome(outcome)
         return outcome
 
@@ -69,7 +68,7 @@ async def read_from_each(
     *,
     parallel: int,
     accept_new: bool,
-) -> list[Outcome[Result]]:
+) -> list[MachineOutcome[Result]]:
     """Connect to each machine and read from it, as `run_on_each` does; see `connect`."""
 
     async def read_one(machine: Machine) -> Result:

@@ -55,9 +55,9 @@ class HostKeys:
     def match(self, host: str, addr: str, port: int | None) -> Matched:
         """Return known keys, authorities and revoked keys; asyncssh calls this when it connects."""
         self._name = host if port in (None, SSH_PORT) else f"[{host}]:{port}"
-        found = self._look_up(host, addr, port)
-        self._known = list(found[0])
-        return found
+        keys = self._look_up(host, addr, port)
+        self._known = list(keys[0])
+        return keys
 
     def accept(self, key: asyncssh.SSHKey) -> bool:
         """Return True if a key that is not among the known ones is accepted."""
@@ -97,8 +97,8 @@ class HostKeys:
 
     def _look_up(self, host: str, addr: str, port: int | None) -> Matched:
         names = [str(path) for path in (*self._files, SYSTEM) if os.access(path, os.R_OK)]
-        found = asyncssh.match_known_hosts(names or b"", host, addr, port)
-        return found[0], found[1], found[2]
+        keys = asyncssh.match_known_hosts(names or b"", host, addr, port)
+        return keys[0], keys[1], keys[2]
 
     def _preferred(self, host: str, port: int) -> list[str]:
         known, authorities, _ = self._look_up(host, "", None if port == SSH_PORT else port)

@@ -19,12 +19,11 @@ import msgspec
 from dorad.atomicfile import atomic_file
 from dorad.boundedfile import read_bounded
 from dorafleet.store.errors import Code, StoreError
-from dorafleet.store.model import LEADER, MAX_TERM, TERM, Entry, term_in
+from dorafleet.store.model import LEADER, MAX_TERM, TERM, Entry, Snapshot, Store, term_in
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dorafleet.store.model import Snapshot, Store
 
 FORMAT = 1
 

@@ -1,14 +1,9 @@
 """The errors of the store; each says whether something may have been written."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
 from dorad.problems import ProblemError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Code(StrEnum):
@@ -38,8 +33,8 @@ class StoreError(ProblemError):
 class ConflictError(StoreError):
     """A transaction expected other versions of its keys. Nothing was written."""
 
-    def __init__(self, expected: Mapping[str, int], found: Mapping[str, int]) -> None:
-        self.found = {key: found[key] for key in expected if found[key] != expected[key]}
+    def __init__(self, expected: Mapping[str, int], present: Mapping[str, int]) -> None:
+        self.found = {key: present[key] for key in expected if present[key] != expected[key]}
         """The versions of the keys that differ; 0 where there is no such key."""
         changed = ", ".join(
             f"{key} is at version {version}, not {expected[key]}"

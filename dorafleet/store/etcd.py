@@ -67,6 +67,8 @@ class _Lease:
 class EtcdStore(Store):
     """A store in an etcd cluster. Made by `open`."""
 
+    shared = True
+
     def __init__(self, gateway: Gateway, namespace: str) -> None:
         """Prepare a store; nothing is sent."""
         self._gateway = gateway
@@ -233,12 +235,12 @@ class EtcdStore(Store):
         }
         answer = await self._call("/v3/kv/txn", body)
         if not answer.get("succeeded"):
-            found = dict.fromkeys(transaction.compares, 0)
+            versions = dict.fromkeys(transaction.compares, 0)
             for response in answer.get("responses", ()):
                 for each in response["response_range"].get("kvs", ()):
                     entry = self._entry(each)
-                    found[entry.key] = entry.version
-            raise ConflictError(transaction.compares, found)
+                    versions[entry.key] = entry.version
+            raise ConflictError(transaction.compares, versions)
         return self._revision(answer)
 
     async def _campaign(
@@ -325,9 +327,9 @@ class EtcdStore(Store):
     async def _read_meta(self) -> _Meta | None:
         body = {"key": _text(self._meta_key)}
         answer = await self._call("/v3/kv/range", body, repeatable=True)
-        for found in answer.get("kvs", ()):
+        for pair in answer.get("kvs", ()):
             try:
-                return msgspec.json.decode(b64decode(found.get("value", "")), type=_Meta)
+                return msgspec.json.decode(b64decode(pair.get("value", "")), type=_Meta)
             except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 raise StoreError(
                     Code.DAMAGED,
@@ -357,19 +359,19 @@ class EtcdStore(Store):
 
     def _grouped(self, events: Iterable[dict[str, Any]]) -> list[Changes]:
         """Return events by their revision; etcd does not split one over two answers."""
-        found: dict[int, dict[str, bytes | None]] = {}
+        changes: dict[int, dict[str, bytes | None]] = {}
         for event in events:
             entry = self._entry(event["kv"])
             deleted = event.get("type") == "DELETE"
-            found.setdefault(entry.version, {})[entry.key] = None if deleted else entry.value
-        return [Changes(*each) for each in found.items()]
+            changes.setdefault(entry.version, {})[entry.key] = None if deleted else entry.value
+        return [Changes(*each) for each in changes.items()]
 
-    def _entry(self, found: dict[str, Any]) -> Entry:
+    def _entry(self, pair: dict[str, Any]) -> Entry:
         return Entry(
             # Somebody else may have put a key there that is not text.
-            b64decode(found["key"]).decode(errors="replace").removeprefix(self._data),
-            b64decode(found.get("value", "")),
-            int(found["mod_revision"]) + self._base,
+            b64decode(pair["key"]).decode(errors="replace").removeprefix(self._data),
+            b64decode(pair.get("value", "")),
+            int(pair["mod_revision"]) + self._base,
         )
 
     def _revision(self, answer: dict[str, Any]) -> int:

@@ -141,6 +141,8 @@ class Store(ABC):
 
     name: str
     """Where the content is, for people."""
+    shared = False
+    """Whether coordinators on several machines can use it."""
 
     @abstractmethod
     async def get(self, prefix: str, *, after: str = "", limit: int | None = None) -> Snapshot:

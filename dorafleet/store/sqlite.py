@@ -101,8 +101,8 @@ class SqliteStore(Store):
         """Yield every change under `prefix` from the revision `start` on, then as they happen."""
         while True:
             changed = self._changed
-            found, revision, start = await self._run(self._changes, prefix, start)
-            for changes in found:
+            grouped, revision, start = await self._run(self._changes, prefix, start)
+            for changes in grouped:
                 yield changes
             if start > revision:
                 await changed.wait()
@@ -182,9 +182,9 @@ class SqliteStore(Store):
     def _commit(self, transaction: Transaction) -> int:
         execute = self._connection.execute
         with self._connection:
-            found = {key: self._version(key) for key in transaction.compares}
-            if found != transaction.compares:
-                raise ConflictError(transaction.compares, found)
+            versions = {key: self._version(key) for key in transaction.compares}
+            if versions != transaction.compares:
+                raise ConflictError(transaction.compares, versions)
             deletes = [key for key in transaction.deletes if self._version(key)]
             before, _ = self._counter()
             if not transaction.puts and not deletes:
@@ -202,8 +202,8 @@ class SqliteStore(Store):
         return revision
 
     def _version(self, key: str) -> int:
-        found = self._connection.execute("SELECT version FROM entries WHERE key = ?", (key,))
-        row: Any = found.fetchone()
+        entry = self._connection.execute("SELECT version FROM entries WHERE key = ?", (key,))
+        row: Any = entry.fetchone()
         return 0 if row is None else int(row[0])
 
     def _changes(self, prefix: str, start: int) -> tuple[list[Changes], int, int]:
@@ -213,14 +213,14 @@ class SqliteStore(Store):
             if start <= compacted:
                 raise CompactedError(start)
             end = min(start + WINDOW, max(revision + 1, start))
-            found: defaultdict[int, dict[str, bytes | None]] = defaultdict(dict)
+            changes: defaultdict[int, dict[str, bytes | None]] = defaultdict(dict)
             for number, key, value in self._connection.execute(
                 "SELECT revision, key, value FROM changes WHERE revision >= ? AND revision < ?"
                 " AND key >= ? AND key < ? ORDER BY revision, key",
                 (start, end, prefix, end_of(prefix) if prefix else _LAST),
             ):
-                found[number][key] = value
-        return [Changes(*each) for each in found.items()], revision, end
+                changes[number][key] = value
+        return [Changes(*each) for each in changes.items()], revision, end
 
     def _compact(self, revision: int) -> None:
         with self._connection:
@@ -256,9 +256,9 @@ def _connect(path: Path) -> apsw.Connection:
             connection.execute(f"PRAGMA {pragma}").fetchall()
         with connection:
             _make_tables(connection, path)
-        found = connection.execute("PRAGMA quick_check(1)").fetchall()
-        if found != [("ok",)]:
-            raise _damaged(path, found[0][0])
+        damage = connection.execute("PRAGMA quick_check(1)").fetchall()
+        if damage != [("ok",)]:
+            raise _damaged(path, damage[0][0])
     except BaseException as error:
         connection.close(True)
         if isinstance(error, apsw.BusyError):

@@ -1,7 +1,5 @@
 """``make bench``: measure ours beside dora 1.1.0 and iceoryx2, print a table, keep the figures."""
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys

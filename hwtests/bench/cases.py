@@ -1,15 +1,12 @@
 """Every measured dataflow as data, with its payload sizes and rates."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 SIZES = (8, 4 << 10, 64 << 10, 1 << 20, 8 << 20)
-GROUPS = ("roundtrip", "oneway", "burst", "fanout", "cpu", "start", "floor")
+NESTED = (80, 100, 44_000, 1 << 20)
+"""Bytes of a struct of ten numbers, a text, a list of 1,000 boxes, a struct with a picture."""
+GROUPS = ("roundtrip", "nested", "oneway", "burst", "fanout", "cpu", "start", "floor")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +65,11 @@ class BenchNode:
     outputs: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def in_c(self) -> bool:
+        """Whether it must be compiled."""
+        return self.file.endswith(".c")
+
 
 @dataclass(frozen=True, slots=True)
 class Flow:
@@ -89,7 +91,7 @@ class Flow:
     @property
     def only_ours(self) -> bool:
         """Whether the peers cannot run it."""
-        return not (self.spin and self.native)
+        return not (self.spin and self.native) or any(node.in_c for node in self.nodes)
 
 
 def gap(size: int) -> float:
@@ -115,13 +117,36 @@ def round_trip(
     answer: str = "short",
     spin: bool = True,
     metadata: bool = False,
+    languages: tuple[str, str] = ("py", "py"),
+    group: str = "roundtrip",
 ) -> Flow:
     both = {"BENCH_METADATA": "1" if metadata else "0"}
     env = steps(plan, plan.round_trips) | both | {"BENCH_SOURCE": source}
-    ping = BenchNode("ping", "ping.py", {"pong": Wire("pong/pong")}, ("ping",), env)
-    answering = both | {"BENCH_ANSWER": answer}
-    pong = BenchNode("pong", "pong.py", {"ping": Wire("ping/ping")}, ("pong",), answering)
-    return Flow(measure, "roundtrip", "round trip", (ping, pong), 90.0, spin)
+    ping = BenchNode("ping", f"ping.{languages[0]}", {"pong": Wire("pong/pong")}, ("ping",), env)
+    answering = both | {"BENCH_ANSWER": answer, "BENCH_SOURCE": source}
+    pong = BenchNode(
+        "pong", f"pong.{languages[1]}", {"ping": Wire("ping/ping")}, ("pong",), answering
+    )
+    return Flow(measure, group, "round trip", (ping, pong), 90.0, spin)
+
+
+LANGUAGES = {"": ("py", "py"), ", C and C": ("c", "c"), ", C and Python": ("c", "py")}
+"""How a measure's name says in what its two nodes are written."""
+
+
+def nested(plan: Plan) -> Iterator[Flow]:
+    """Yield round trips of what most nodes send, and of bare arrays of as many bytes."""
+    trips = dict.fromkeys(NESTED, min(plan.round_trips.values()) if plan.quick else 1000)
+    sized = replace(plan, sizes=NESTED, round_trips=trips)
+    for name, languages in LANGUAGES.items():
+        for source, what in (("nested", "nested"), ("heap", "bare")):
+            yield round_trip(
+                sized,
+                f"round trip, {what}{name}",
+                source=source,
+                group="nested",
+                languages=languages,
+            )
 
 
 def spaced(plan: Plan, measure: str, group: str, receivers: int) -> Flow:
@@ -167,6 +192,12 @@ def flows(plan: Plan) -> tuple[Flow, ...]:
         _thorough(round_trip(plan, "round trip, with metadata", metadata=True)),
         _thorough(round_trip(plan, "round trip, echo", answer="echo")),
         round_trip(plan, "round trip, spin off", spin=False),
+        round_trip(plan, "round trip, C and C", languages=("c", "c")),
+        round_trip(
+            plan, "round trip, C and C, allocated in shm", source="shm", languages=("c", "c")
+        ),
+        round_trip(plan, "round trip, C and Python", languages=("c", "py")),
+        *nested(plan),
         spaced(plan, "one-way, spaced", "oneway", 1),
         burst(plan, "burst", "burst", 1, None),
         _thorough(burst(plan, "burst, backpressure", "burst", 1, "backpressure")),

@@ -1,18 +1,13 @@
 """A picture of the round trips: bars on a logarithmic scale, a group for every payload size."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
-from typing import TYPE_CHECKING
 
 from hwtests.bench.stats import Key, Summary
 from hwtests.bench.table import size_text
 from hwtests.bench.targets import OURS, PEER
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,13 @@ def flow_yaml(flow: Flow, results: Path) -> str:
     return yaml.safe_dump({"nodes": nodes}, sort_keys=False)
 
 
+def program(node: BenchNode, results: Path) -> Path:
+    """Return the program of a node; those in C are compiled into the folder of the results."""
+    return results / Path(node.file).stem if node.in_c else NODES / node.file
+
+
 def _node(node: BenchNode, results: Path, flow: Flow) -> dict[str, Any]:
-    described: dict[str, Any] = {"id": node.id, "path": str(NODES / node.file)}
+    described: dict[str, Any] = {"id": node.id, "path": str(program(node, results))}
     if node.inputs:
         described["inputs"] = {name: _input(wire) for name, wire in node.inputs.items()}
     if node.outputs:

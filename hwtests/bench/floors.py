@@ -1,19 +1,15 @@
 """The floor of any dataflow system: bare eventfds, and iceoryx2's Python binding."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hwtests.bench.cases import Plan
 from hwtests.bench.process import environment, run
 from hwtests.bench.results import latencies
 from hwtests.bench.stats import Key
-
-if TYPE_CHECKING:
-    from hwtests.bench.cases import Plan
 
 FLOOR = Path(__file__).parent / "floor"
 Measurement = Callable[[], Iterator[tuple[Key, float]]]

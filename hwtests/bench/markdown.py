@@ -1,15 +1,9 @@
 """The same tables as Markdown, for the documentation."""
 
-from __future__ import annotations
+from collections.abc import Iterable
 
-from typing import TYPE_CHECKING
-
+from hwtests.bench.stats import Summary
 from hwtests.bench.table import NOTE, losses, number, other_rows, rows, size_text
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from hwtests.bench.stats import Summary
 
 
 def page(summary: Summary, caption: str) -> str:

@@ -1,7 +1,5 @@
 """Run one measured program with a deadline; kill all its processes if it misses it."""
 
-from __future__ import annotations
-
 import os
 import resource
 import select
@@ -9,14 +7,12 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import psutil
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
 TAIL = 3_000
 """Number of characters of a failed program's output that an error shows."""

@@ -1,17 +1,12 @@
 """The raw figures of a run as one document, for keeping and comparing."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hwtests.bench.cases import Plan
 from hwtests.bench.stats import Figure, Key, summarise
 from hwtests.bench.targets import Verdict, verdicts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from hwtests.bench.cases import Plan
 
 
 def document(

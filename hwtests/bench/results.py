@@ -1,14 +1,10 @@
 """Compute figures from the reports of nodes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hwtests.bench.cases import Flow
 from hwtests.bench.stats import Key, percentile
-
-if TYPE_CHECKING:
-    from hwtests.bench.cases import Flow
 
 Reports = Mapping[str, dict[str, Any]]
 Measured = Iterator[tuple[int, str, float]]

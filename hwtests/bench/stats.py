@@ -1,7 +1,5 @@
 """Percentiles, medians over rounds, ratios."""
 
-from __future__ import annotations
-
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,25 +1,21 @@
 """The systems that are measured: ours, and the peers in a separate environment."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from hwtests.bench.descriptor import flow_yaml
+from hwtests.bench.cases import Flow
+from hwtests.bench.descriptor import NODES, flow_yaml, program
 from hwtests.bench.process import MeasurementError, environment, run
 from hwtests.bench.results import figures_of
 from hwtests.bench.stats import Key
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hwtests.bench.cases import Flow
-
+ROOT = Path(__file__).parents[2]
 PEER_PACKAGES = ("dora-rs==1.1.0", "dora-rs-cli==1.1.0", "iceoryx2==0.10.0", "numpy", "pyarrow")
 
 
@@ -44,6 +40,7 @@ class System:
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             place = Path(folder)
             file = place / "dataflow.yml"
+            compile_nodes(flow, place)
             file.write_text(flow_yaml(flow, place), encoding="utf-8")
             ended = run([self.dora, "run", file], environment(self.venv), place, flow.deadline_s)
             if flow.kind == "hello":
@@ -84,6 +81,28 @@ class System:
             finally:
                 run([self.dora, "down"], env, place, 20.0)
         return Key("dora list", self.name, 0, "s"), ended.seconds
+
+
+def compile_nodes(flow: Flow, place: Path) -> None:
+    """Compile the nodes of a dataflow that are in C, with libdora_node of this tree.
+
+    Raises:
+        MeasurementError: that fails, for example without a compiler.
+    """
+    prefix = ROOT / "build" / "native-node"
+    flags = [f"-I{prefix}/include", f"-L{prefix}/lib", f"-Wl,-rpath,{prefix}/lib"]
+    commands: list[list[str | Path]] = [
+        ["cc", "-O2", NODES / node.file, *flags, "-ldora_node", "-o", program(node, place)]
+        for node in flow.nodes
+        if node.in_c
+    ]
+    if commands:
+        commands.insert(0, [sys.executable, ROOT / "packaging" / "nodelib.py"])
+    for argv in commands:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        if done.returncode:
+            words = " ".join(str(word) for word in argv)
+            raise MeasurementError(f"{words}: exit code {done.returncode}\n{done.stderr[-3000:]}")
 
 
 def _report(path: Path, output: str) -> dict[str, Any]:

@@ -1,15 +1,10 @@
 """The targets of the project against dora 1.1.0, and whether a run has met them."""
 
-from __future__ import annotations
-
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from hwtests.bench.cases import SIZES
+from hwtests.bench.cases import LANGUAGES, NESTED, SIZES
 from hwtests.bench.stats import Key, Summary, ratio
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 OURS, PEER = "ours", "dora"
 SMALL = tuple(size for size in SIZES if size <= 64 << 10)
@@ -138,6 +133,19 @@ def targets() -> Iterator[Target]:
     for size, wanted in ((1 << 20, 9), (8 << 20, 50)):
         yield _faster("round trip", size, wanted)
         yield _near("round trip", size, 1.0, "polling")
+    for size in NESTED:
+        wanted = 9 if size >= 1 << 20 else 20
+        yield _faster("round trip, nested", size, wanted, "round trip, nested")
+        for name in LANGUAGES:
+            yield Target(
+                Key(f"round trip, nested{name}", OURS, size, "p50_us"),
+                Key(f"round trip, bare{name}", OURS, size, "p50_us"),
+                2,
+                False,
+                "x",
+                ratio,
+                "of a bare array of as many bytes",
+            )
     yield _faster("round trip, spin off", 1 << 20, 6)
     yield _faster("one-way, spaced", 1 << 20, 2, "one-way, spaced")
     for size in SIZES:

@@ -22,7 +22,7 @@ from dorad.control.target import UnixSocket
 from dorafleet.console.app import ConsoleApp
 from dorafleet.console.driver import PacedDriver
 from dorafleet.console.link.server import Server
-from dorafleet.console.options import Options
+from dorafleet.console.options import ConsoleOptions
 
 if TYPE_CHECKING:
     from textual.app import ComposeResult
@@ -87,7 +87,7 @@ def app_for(what: str, socket: str) -> App[None]:
         return (UnixSocket(Path(socket)),)
 
     start = {"logs": "logs pick", "picture": "topic pick camera/image"}.get(what, what)
-    return ConsoleApp(Server(opened), Options(start=start), PacedDriver)
+    return ConsoleApp(Server(opened), ConsoleOptions(start=start), PacedDriver)
 
 
 async def measure(app: App[None], report: Path, seconds: float) -> None:

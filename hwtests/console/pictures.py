@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from dorad.control import messages as m
 from dorad.logrecord import LogRecord
-from dorafleet.console.options import Options
+from dorafleet.console.options import ConsoleOptions
 from dorafleet.console.widgets.confirm import Choose
 from dorafleet.rollout.messages import ReleaseInfo
 from hwtests.console import svg
@@ -113,6 +113,14 @@ def fleet() -> FakeFleet:
     wave = [(math.sin(at / 8), math.cos(at / 13) / 2) for at in range(200)]
     made.messages = [("camera/image", pa.array(list(pair)), {}) for pair in wave]
     made.params = {"arm017/pick": list(PARAMS)}
+    swings: list[float | None] = [
+        round(50 + 40 * math.sin(at / 3), 1) for at in range(m.ROBOT_POINTS)
+    ]
+    for at, name in enumerate(made.rows):
+        own = swings[at % 19 :] + swings[: at % 19]
+        if name != "arm031":
+            late = [None if each is None else each / 1e3 for each in own]
+            made.robot_histories[name] = m.RobotCurves(own, own, [0.0] * len(own), late)
     made.releases = [
         ReleaseInfo(
             id="a1b2c3d4" * 8, name="pick", sequence=4, created=0.0, put_at=time.time() - 7_510,
@@ -139,7 +147,7 @@ PARAMS = (
 
 
 SHOTS: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "fleet": ("fleet", (), "60 of 60"),
+    "fleet": ("fleet", (), " 10 min  cpu "),
     "robot": ("robot arm017", (), "8 of 8 edges"),
     "graph": ("graph pick", (), "XX broken"),
     "logs": ("logs pick", (), "40 lines"),
@@ -156,7 +164,7 @@ async def shoot(name: str, size: tuple[int, int] = (100, 30)) -> tuple[str, str]
     start, keys, complete = SHOTS[name]
     with tempfile.TemporaryDirectory() as folder:
         async with console(
-            Path(folder), fleet(), size=size, options=Options(start=start)
+            Path(folder), fleet(), size=size, options=ConsoleOptions(start=start)
         ) as driven:
             await driven.until("60 robots")
             await ready(driven, keys, complete)
@@ -170,7 +178,7 @@ async def ready(driven: Driven, keys: tuple[str, ...], complete: str) -> None:
         return
     await driven.until("8 of 8 edges")
     # A screen below a dialog is laid out only once the dialog is closed.
-    await driven.until("\n\n  NODE")
+    await driven.until("\n  NODE")
     for key in keys:
         await driven.press(key)
         if key == "a":

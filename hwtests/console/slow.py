@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import os
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -139,7 +138,7 @@ def console() -> Iterator[SlowLine]:
         finally:
             os.close(ours)
             child.wait()
-            server.send_signal(signal.SIGINT)
+            server.terminate()
             said = server.stdout.read()
             server.wait()
         if "0 changes" not in said:

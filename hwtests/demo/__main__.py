@@ -1,7 +1,5 @@
 """Show a fleet: from nothing to one dataflow over three robots, a cut cable, and its healing."""
 
-from __future__ import annotations
-
 import argparse
 import re
 import sys

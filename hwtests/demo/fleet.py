@@ -1,21 +1,15 @@
 """The fleet of the demonstration: a coordinator, robots with their agents, and an operator."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hwtests.bench.process import MeasurementError
+from hwtests.demo.networks import RobotNetwork
 from hwtests.localrobots.robot import LocalRobot
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hwtests.demo.networks import RobotNetwork
 
 EXAMPLE = Path(__file__).parents[2] / "docs/examples/fleet"
 NAMES = ("scout", "worker", "base")

@@ -1,21 +1,16 @@
 """Where the robots of the demonstration are, and how a robot is cut off."""
 
-from __future__ import annotations
-
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import psutil
 
+from hwtests.localrobots.robot import LocalRobot
 from hwtests.robots.network import Network, address
 from hwtests.robots.shell import attempt
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from hwtests.localrobots.robot import LocalRobot
 
 
 class RobotNetwork(Protocol):

@@ -1,14 +1,12 @@
 """`python -m hwtests.faults`: exit code 0 if nothing was damaged, 1 if something was."""
 
-from __future__ import annotations
-
 import argparse
 import functools
 import random
 import sys
 import time
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
 
 from dorad.control.errors import ControlError
 from hwtests.faults import campaigns
@@ -17,9 +15,6 @@ from hwtests.faults.clock import MachineClock, PatchedClock, why_not_the_machine
 from hwtests.faults.daemon import busy, daemon, lost
 from hwtests.faults.disks import fulldisk
 from hwtests.faults.testbed import DamageError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def machine_clock(seconds: float, rng: Random) -> Outcome:

@@ -1,21 +1,15 @@
 """The campaigns: each inflicts one kind of fault for a while, and returns its outcome."""
 
-from __future__ import annotations
-
 import itertools
 import signal
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from random import Random
 
+from hwtests.faults.clock import Clock
 from hwtests.faults.flow import RESTARTED, Flow
 from hwtests.faults.testbed import DamageError, Testbed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from random import Random
-
-    from hwtests.faults.clock import Clock
 
 PAUSE_S = 1.0
 """Longest pause in data of undisturbed nodes, which send every 5 ms, on two busy cores."""

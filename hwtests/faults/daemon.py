@@ -1,20 +1,15 @@
 """The campaigns against the daemon itself: SIGKILL at random moments, then another daemon."""
 
-from __future__ import annotations
-
 import signal
 import time
 from collections import Counter
-from typing import TYPE_CHECKING
+from random import Random
 
 import yaml
 
 from hwtests.faults.campaigns import Outcome, check_descriptors, check_undisturbed, repeat
 from hwtests.faults.flow import RESTARTED, Flow
 from hwtests.faults.testbed import TIMEOUT_S, DamageError, Testbed
-
-if TYPE_CHECKING:
-    from random import Random
 
 
 def daemon(seconds: float, rng: Random) -> Outcome:

@@ -1,21 +1,16 @@
 """The campaigns with full disks: one for log files, one for the daemon's state."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
 
 from hwtests.faults.campaigns import Outcome, check_undisturbed
 from hwtests.faults.flow import RESTARTED, Flow
 from hwtests.faults.testbed import DamageError, Testbed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from random import Random
 
 
 class _NoDiskError(Exception):

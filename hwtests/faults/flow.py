@@ -1,19 +1,15 @@
 """Dataflows that check their own data, and their results."""
 
-from __future__ import annotations
-
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from dorad.logs.fileline import decode
 from dorad.logs.paths import files_of, log_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 NODES = Path(__file__).with_name("nodes")
 TICK_MS = 5

@@ -1,7 +1,5 @@
 """A daemon in its own folders, apart from the user's, used through `dora`."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
@@ -11,18 +9,15 @@ import sys
 import tempfile
 import time
 import uuid
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 import psutil
 
 from dorad.control.client import Client
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from dorad.control.messages import NodeInfo
-    from hwtests.faults.flow import Flow
+from dorad.control.messages import NodeInfo
+from hwtests.faults.flow import Flow
 
 MARK = "FAULTS_BED"
 TIMEOUT_S = 30.0

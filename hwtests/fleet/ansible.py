@@ -4,21 +4,15 @@ ansible-core comes from PyPI into its own environment. It runs on this machine, 
 namespace of the fleet.
 """
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hwtests.fleet.enrolled import NODES
+from hwtests.fleet.enrolled import NODES, EnrolledFleet
 from hwtests.fleet.releasing import GRIP, TEXT
 from hwtests.robots.network import FLEET
 from hwtests.robots.shell import run
-
-if TYPE_CHECKING:
-    from hwtests.fleet.enrolled import EnrolledFleet
 
 VENV = Path(__file__).parents[2] / ".venv-ansible"
 PLACE = "/opt/arm"

@@ -1,20 +1,13 @@
 """Faults at random moments, by weight, and a record of what was done."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
+from random import Random
 
 from dorad.dataflow.model import LINK
-from hwtests.fleet.enrolled import UNIT
+from hwtests.fleet.enrolled import UNIT, EnrolledFleet
+from hwtests.fleet.flows import Flow
 from hwtests.robots import RobotError, clock
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from random import Random
-
-    from hwtests.fleet.enrolled import EnrolledFleet
-    from hwtests.fleet.flows import Flow
 
 
 class Chaos:

@@ -6,27 +6,21 @@ As root, on a machine where robots can run. Both have the same batches and wait 
 until all nodes of a batch run.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hwtests.bench.machine import describe
 from hwtests.fleet.ansible import HEALTHY_S, PLACE, Ansible
-from hwtests.fleet.enrolled import enrolled
+from hwtests.fleet.enrolled import EnrolledFleet, enrolled
 from hwtests.fleet.releasing import ALL, CRASH, Site
 from hwtests.robots import host
 from hwtests.robots.fixtures import fleet_package, package
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hwtests.fleet.enrolled import EnrolledFleet
 
 KEPT = Path(__file__).parents[2] / "docs/bench/rollout.md"
 TEXT = Path(__file__).with_name("comparison.md")

@@ -1,15 +1,14 @@
 """Fixtures of the tests of fleets: robots that are enrolled, and two from nothing."""
 
-from __future__ import annotations
-
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
-from hwtests.fleet.enrolled import INCLUDE, EnrolledFleet, enrolled
-from hwtests.robots import Testbed, clock
+from hwtests.fleet.enrolled import EnrolledFleet, enrolled
+from hwtests.robots import Robot, Testbed, clock
 from hwtests.robots.fixtures import (
     FAILED,
     deb,
@@ -18,12 +17,7 @@ from hwtests.robots.fixtures import (
     pytest_runtest_makereport,
     robots_possible,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from hwtests.robots import Robot
+from hwtests.robots.rootfs import WITH_SSH
 
 __all__ = ["deb", "fleet_deb", "newer_deb", "pytest_runtest_makereport", "robots_possible"]
 
@@ -49,7 +43,7 @@ class Fleet:
 @pytest.fixture(scope="module")
 def fleet(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Fleet]:
     """Two robots with sshd and without packages, and an operator with both packages."""
-    with Testbed(include=INCLUDE) as bed:
+    with Testbed(include=WITH_SSH) as bed:
         arm1, arm2, operator = bed.up(3)
         operator.push(deb, "/root/dorad.deb")
         operator.push(fleet_deb, "/root/dorafleet.deb")

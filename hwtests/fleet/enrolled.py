@@ -1,31 +1,24 @@
 """Robots that belong to a fleet, and the server with its coordinator, from their packages."""
 
-from __future__ import annotations
-
 import json
 import re
+import subprocess
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from hwtests.fleet.flows import FLOW_FILE, Flow
-from hwtests.robots import RobotError, Testbed, clock
+from hwtests.robots import Robot, RobotError, Testbed, clock
+from hwtests.robots.rootfs import WITH_SSH
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable, Iterator
-
-    from hwtests.robots import Robot
 
 NODES = Path(__file__).parent / "nodes"
 CLUSTER = "/etc/dorafleet/cluster.yml"
 UNIT = "dorafleet"
 """The coordinator's unit."""
-INCLUDE = ("openssh-server", "openssh-client", "sudo")
-"""Debian packages that all machines of a fleet have."""
 
 CONNECTED_S = 60.0
 REPORT = re.compile(
@@ -320,7 +313,7 @@ def enrolled(
     With `wall_clock`, the library of `hwtests.robots.clock`, clocks can be set wrong. All links
     connect to `router`, if one is given.
     """
-    with Testbed(include=INCLUDE) as bed:
+    with Testbed(include=WITH_SSH) as bed:
         bed.preinstall(deb)
         *robots, server = bed.up(count + 1)
         server.push(fleet_deb, "/root/dorafleet.deb")

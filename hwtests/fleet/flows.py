@@ -1,7 +1,5 @@
 """Dataflows over several robots: one node counts, others check that all numbers come."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 FLOW_FILE = "/opt/flow/dataflow.yml"

@@ -1,7 +1,5 @@
 """The packages of the release before this one, built from the history of this repository."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
@@ -11,9 +9,10 @@ import pytest
 from hwtests.robots.shell import attempt, run
 
 PROJECT = Path(__file__).parents[2]
-COMMIT = "71680c1f9ca55b75698735216550db351e31177a"
-"""What this version must work with: the first one whose links have their present frames. With each
-release, take the tag of the release before."""
+COMMIT = "040eb48ece45030c2c25e4b0e5d6d4f6b20a6521"
+"""What this version must work with. It has the packets of nodes, the frames of links, the manifests
+of releases and the stores of the version before. With each release, take the tag of the one before.
+"""
 VERSION = "0.1.0~former"
 
 

@@ -1,25 +1,18 @@
 """A dataflow that comes from releases: built on the server, rolled out to robots."""
 
-from __future__ import annotations
-
 import json
+import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 from dorafleet.rollout.model import FINAL
-from hwtests.fleet.enrolled import CLUSTER, NODES, enrolled
+from hwtests.fleet.enrolled import CLUSTER, NODES, EnrolledFleet, enrolled
 from hwtests.fleet.flows import Flow
-from hwtests.robots import RobotError
+from hwtests.robots import Robot, RobotError
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from hwtests.fleet.enrolled import EnrolledFleet
-    from hwtests.robots import Robot
 
 FOLDER = "/root/arm"
 KEY = "/root/.ssh/id_ed25519"

@@ -1,20 +1,13 @@
 """Rollouts one after another, while robots lose packets, cables and power at random moments."""
 
-from __future__ import annotations
-
 import json
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from random import Random
 
 from hwtests.fleet.enrolled import UNIT
-from hwtests.fleet.releasing import CRASH, QUICK
+from hwtests.fleet.releasing import CRASH, QUICK, Site
 from hwtests.robots import RobotError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from random import Random
-
-    from hwtests.fleet.releasing import Site
 
 RULES = ("--healthy-deadline", "20s", "--confirm-deadline", "20s", "--progress-deadline", "60s")
 MAX_ROLLOUT_S = 90.0

@@ -1,19 +1,15 @@
 """Alerts of robots that run a release: a slow output is one, a boot is none."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hwtests.fleet.enrolled import CLUSTER
 from hwtests.fleet.releasing import Site, confirmed
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 CONFIG = "/etc/dorafleet/dorafleet.toml"
 RECEIVER = """

@@ -1,19 +1,14 @@
 """The black box of a dataflow that releases bring to robots with the package."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from hwtests.fleet.enrolled import enrolled
 from hwtests.fleet.releasing import ALL, CRASH, Site
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 BOX = "record: {keep: 60s}\n"
 FOLDER = "/var/lib/dorad/recordings/arm"

@@ -1,10 +1,11 @@
 """A release over three robots: they change as one, whatever is cut or ended in the middle."""
 
-from __future__ import annotations
-
 import json
+import subprocess
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -14,11 +15,6 @@ from hwtests.fleet.releasing import CRASH, QUICK, Site
 from hwtests.robots import RobotError
 from hwtests.robots.effort import only_long
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Iterator
-    from pathlib import Path
 
 TEXT = """\
 nodes:

@@ -1,27 +1,21 @@
 """Certificates of robots that have expired, were revoked, or belong to another robot or fleet."""
 
-from __future__ import annotations
-
 import json
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.agent import keys
 from dorad.control.tls import Identity
+from dorad.link.admission import Refusal
 from dorafleet.ca.authority import open_authority
-from hwtests.fleet.enrolled import CLUSTER, UNIT
+from hwtests.fleet.enrolled import CLUSTER, UNIT, EnrolledFleet
 from hwtests.fleet.flows import Flow
 from hwtests.fleet.test_listening import LINK
 from hwtests.robots import clock
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hwtests.fleet.enrolled import EnrolledFleet
 
 IDENTITY = "/var/lib/dorad-agent/identity"
 CHAIN = f"{IDENTITY}/chain.pem"
@@ -134,6 +128,10 @@ def intrude(robots: EnrolledFleet, dataflow: str, folder: str, authority: str) -
     return int(lines[-1].split()[1]), len(json.loads(received))
 
 
+def link_log(robots: EnrolledFleet, flow: Flow) -> str:
+    return robots.arm1.attempt("dora", "logs", flow.name, "--node", "dora.link").stdout
+
+
 def test_only_its_own_certificate_of_this_fleet_gives_a_robot_a_link(
     robots: EnrolledFleet, tmp_path: Path
 ) -> None:
@@ -152,17 +150,18 @@ def test_only_its_own_certificate_of_this_fleet_gives_a_robot_a_link(
         (uuid,) = (each["uuid"] for each in listed if each["name"] == flow.name)
         assert intrude(robots, uuid, FOREIGN, "issuer") == (0, 0)
         assert intrude(robots, uuid, FOREIGN, "ours") == (0, 0)
-        # With the certificate of arm3 it is a machine of the fleet, and may still do nothing.
-        assert intrude(robots, uuid, IDENTITY, "issuer") == (1, 0)
+        # With the certificate of arm3 it is a machine of the fleet, and none of the dataflow.
+        assert intrude(robots, uuid, IDENTITY, "issuer") == (0, 0)
+        wait_until(
+            lambda: Refusal.UNKNOWN.value in link_log(robots, flow), "the link says whose it was"
+        )
         robots.dorafleet("revoke", "arm3")
-        assert intrude(robots, uuid, IDENTITY, "issuer") == (1, 0)
+        assert intrude(robots, uuid, IDENTITY, "issuer") == (0, 0)
         robots.flows_on(flow)
         assert robots.report(flow).missing == 0
         assert robots.pids(flow) == before
         assert "no link" not in "".join(robots.machines()["arm1"]["problems"])
-        journal = robots.arm1.attempt("dora", "logs", flow.name, "--node", "dora.link").stdout
-        print(journal)
-        assert "Traceback" not in journal
+        assert "Traceback" not in link_log(robots, flow)
     robots.dorafleet("enrol", CLUSTER, "arm3")
     robots.wait_connected()
 
@@ -194,13 +193,13 @@ def test_a_copy_of_a_robots_disk_is_refused_and_named(robots: EnrolledFleet) -> 
         robots.flows_on(flow)
         # While the robot is off, the copy gets nothing either.
         first.exec("systemctl", "stop", "dorad-agent")
-        wait_until(lambda: robots.states()["arm1"] == "unreachable", "arm1 is away")
+        robots.wait_for_machine("arm1", lambda each: each["state"] == "unreachable", "it is away")
         copy.exec("systemctl", "restart", "dorad-agent")
         wait_until(
             lambda: "another machine has the id" in copy.attempt("dorad-agent", "status").stdout,
             "the copy is refused again",
         )
-        assert robots.states()["arm1"] == "unreachable"
+        assert robots.machines()["arm1"]["state"] == "unreachable"
         first.exec("systemctl", "start", "dorad-agent")
         wait_until(lambda: robots.states()["arm1"] == "connected", "arm1 is back", timeout=60)
         assert robots.pids(flow) == before

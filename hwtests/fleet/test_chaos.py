@@ -4,27 +4,20 @@ TEST_SEED repeats the faults of an earlier run, HWTEST_CHAOS_MINUTES sets how lo
 HWTEST_CHAOS_ROBOTS how many robots there are.
 """
 
-from __future__ import annotations
-
 import os
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import Any
 
 import pytest
 
 from dorad.dataflow.model import LINK
 from hwtests.fleet.chaos import Chaos
-from hwtests.fleet.enrolled import enrolled
+from hwtests.fleet.enrolled import EnrolledFleet, enrolled
 from hwtests.fleet.flows import Flow
-from hwtests.robots import RobotError, clock
+from hwtests.robots import Robot, RobotError, clock
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from random import Random
-
-    from hwtests.fleet.enrolled import EnrolledFleet
-    from hwtests.robots import Robot
 
 MINUTES = float(os.environ.get("HWTEST_CHAOS_MINUTES", "2"))
 USUAL = 3

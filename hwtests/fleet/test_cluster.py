@@ -1,19 +1,13 @@
 """Cluster files of dora 1.x, unchanged, with `dora cluster` from an empty machine to `down`."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+import subprocess
+from pathlib import Path
 
+from hwtests.fleet.conftest import Fleet
 from hwtests.fleet.enrolled import push_nodes
+from hwtests.robots import Robot
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    import subprocess
-    from pathlib import Path
-
-    from hwtests.fleet.conftest import Fleet
-    from hwtests.robots import Robot
 
 FILE = "/root/site/cluster.yml"
 SITE = """\

@@ -1,17 +1,11 @@
 """One dataflow over several robots: how it starts, stops, boots, and outlives agents."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
 
 from dorad.dataflow.model import LINK
-from hwtests.fleet.enrolled import CLUSTER
+from hwtests.fleet.enrolled import CLUSTER, EnrolledFleet
 from hwtests.fleet.flows import FLOW_FILE, Flow
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from hwtests.fleet.enrolled import EnrolledFleet
 
 
 def test_one_command_starts_a_dataflow_over_two_robots_and_one_stops_it(

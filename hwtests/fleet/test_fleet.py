@@ -1,18 +1,13 @@
 """`dorafleet` from its package: two robots from nothing to an upgrade, and no trace of it left."""
 
-from __future__ import annotations
-
 import json
+import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hwtests.fleet.conftest import Fleet
+from hwtests.robots import Robot
 from hwtests.robots.shell import run, wait_until
-
-if TYPE_CHECKING:
-    import subprocess
-
-    from hwtests.fleet.conftest import Fleet
-    from hwtests.robots import Robot
 
 CLUSTER = "/root/cluster.yml"
 TICKER = Path(__file__).parent / "nodes/ticker.py"

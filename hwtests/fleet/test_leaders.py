@@ -1,19 +1,18 @@
 """Three members of etcd and two coordinators: the leader is cut off, members are killed."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 import pytest
 
 from hwtests.fleet.enrolled import (
     CLUSTER,
-    INCLUDE,
     UNIT,
     EnrolledFleet,
     cluster_text,
@@ -21,15 +20,10 @@ from hwtests.fleet.enrolled import (
     push_nodes,
 )
 from hwtests.fleet.flows import Flow
-from hwtests.robots import RobotError, Testbed
+from hwtests.robots import Robot, RobotError, Testbed
 from hwtests.robots.effort import only_long
+from hwtests.robots.rootfs import WITH_SSH
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from hwtests.robots import Robot
 
 FOLDER = "/var/lib/dorafleet"
 UNPACK = f"install -d -o dorafleet -g dorafleet -m 700 {FOLDER}; base64 -d | tar -C {FOLDER} -x"
@@ -101,7 +95,7 @@ def wait_until_member(robot: Robot) -> None:
 @pytest.fixture(scope="module")
 def leaders(robots_possible: None, deb: Path, fleet_deb: Path) -> Iterator[Leaders]:
     """Two robots, two coordinators and three members of etcd."""
-    with Testbed(include=(*INCLUDE, "etcd-server")) as bed:
+    with Testbed(include=(*WITH_SSH, "etcd-server")) as bed:
         bed.preinstall(deb)
         *robots, one, two, three = bed.up(5)
         for robot in (*robots, one, two, three):

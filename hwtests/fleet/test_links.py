@@ -1,19 +1,14 @@
 """Edges between robots: cut cables, receivers that stand still, link processes that are killed."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.dataflow.model import LINK
+from hwtests.fleet.enrolled import EnrolledFleet, Report
 from hwtests.fleet.flows import Flow
 from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from hwtests.fleet.enrolled import EnrolledFleet, Report
 
 CUT_S = times(20, 60)
 """How long a cable is cut."""

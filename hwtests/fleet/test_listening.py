@@ -1,15 +1,8 @@
 """What listens on robots and on the server, and what it says to a stranger."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-from hwtests.fleet.enrolled import NODES
+from hwtests.fleet.enrolled import NODES, EnrolledFleet
 from hwtests.fleet.flows import Flow
-
-if TYPE_CHECKING:
-    from hwtests.fleet.enrolled import EnrolledFleet
-    from hwtests.robots import Robot
+from hwtests.robots import Robot
 
 SSHD, LINK, COORDINATOR = 22, 5456, 6013
 

@@ -1,22 +1,15 @@
 """Ten robots whose coordinator is killed and stays away."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from hwtests.fleet.enrolled import enrolled
+from hwtests.fleet.enrolled import EnrolledFleet, enrolled
 from hwtests.fleet.flows import Flow
 from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from hwtests.fleet.enrolled import EnrolledFleet
 
 ROBOTS = 10
 AWAY_S = times(20, 300)

@@ -1,20 +1,13 @@
 """The coordinator's audit and its backups, under systemd."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
-from hwtests.fleet.enrolled import UNIT
+from hwtests.fleet.enrolled import UNIT, EnrolledFleet
 from hwtests.fleet.flows import Flow
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hwtests.fleet.enrolled import EnrolledFleet
 
 FOLDER = "/var/lib/dorafleet"
 STORE = f"{FOLDER}/coordinator.db"

@@ -1,11 +1,10 @@
 """Rollouts while a robot, a canary or the coordinator's machine is away, and rollouts that end."""
 
-from __future__ import annotations
-
 import json
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -13,10 +12,6 @@ from hwtests.fleet.enrolled import enrolled
 from hwtests.fleet.releasing import ALL, QUICK, Site
 from hwtests.robots import RobotError
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 CELLS = {"arm1": "north", "arm2": "north", "arm3": "south", "arm4": "south"}
 """The label `cell` of each robot."""

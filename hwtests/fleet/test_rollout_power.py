@@ -4,11 +4,12 @@ TEST_SEED repeats the moments of an earlier run, HWTEST_CHAOS_MINUTES sets how l
 faults go on.
 """
 
-from __future__ import annotations
-
 import os
 import time
-from typing import TYPE_CHECKING, get_args
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+from typing import get_args
 
 import pytest
 
@@ -16,11 +17,6 @@ from dorafleet.rollout.model import FINAL, Phase
 from hwtests.fleet.releasing import Site, confirmed
 from hwtests.fleet.rolloutchaos import RolloutChaos, settle
 from hwtests.robots.effort import times
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-    from random import Random
 
 CUTS = times(4, 20)
 ROBOTS = times(4, 10)

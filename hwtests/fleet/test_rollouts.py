@@ -1,10 +1,10 @@
 """Rollouts to robots with the package: with the agent's sandbox, real sshd and power cuts."""
 
-from __future__ import annotations
-
 import json
 import shlex
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,10 +20,6 @@ from hwtests.fleet.releasing import (
 )
 from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 MODEL = 24 << 20
 """Bytes of a large file."""

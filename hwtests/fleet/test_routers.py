@@ -1,23 +1,16 @@
 """Robots that cannot reach each other, and are linked through a router on one of them."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from hwtests.fleet.enrolled import NODES, enrolled
+from hwtests.fleet.enrolled import NODES, EnrolledFleet, enrolled
 from hwtests.fleet.flows import FLOW_FILE, Flow
 from hwtests.fleet.test_listening import COORDINATOR, SSHD, listening, scan
 from hwtests.robots.effort import only_long
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from hwtests.fleet.enrolled import EnrolledFleet
 
 ROUTER = "router"
 PORT = 7447
@@ -100,7 +93,7 @@ def test_robots_that_cannot_reach_each_other_exchange_messages_through_a_router(
         wait_until(
             lambda: (
                 all(reason in text for text in what_is_said(site, lossy).values() if text)
-                and "routed: no link to arm2" in what_is_said(site, lossy)["status"]
+                and "routed has no link to arm2" in what_is_said(site, lossy)["status"]
             ),
             "every command says why",
             timeout=60,

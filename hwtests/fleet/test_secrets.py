@@ -1,22 +1,16 @@
 """Secrets on robots: systemd gives them to the node that names them, and to no other process."""
 
-from __future__ import annotations
-
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from hwtests.fleet.enrolled import NODES
+from hwtests.fleet.enrolled import NODES, EnrolledFleet
 from hwtests.fleet.flows import FLOW_FILE
+from hwtests.robots import Robot
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hwtests.fleet.enrolled import EnrolledFleet
-    from hwtests.robots import Robot
 
 VALUE = "correct-horse-battery-staple-on-a-robot"
 LATER = "another-value-for-the-same-robot"

@@ -1,23 +1,17 @@
 """A robot behind a slow and lossy line: 200 ms there and back, 5 % loss, 1 Mbit/s."""
 
-from __future__ import annotations
-
 import json
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from hwtests.fleet.enrolled import REPORT
+from hwtests.fleet.enrolled import REPORT, EnrolledFleet, Report
 from hwtests.fleet.flows import Flow
 from hwtests.robots.effort import only_long
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hwtests.fleet.enrolled import EnrolledFleet, Report
 
 DELAY_S, LOSS, BYTES_PER_S = 0.1, 0.05, 125_000
 FOLLOW_S = 15

@@ -1,22 +1,16 @@
 """Rollouts to ten robots: a late crash, robots that are off, a cable that is cut many times."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from hwtests.fleet.enrolled import CLUSTER
 from hwtests.fleet.releasing import FOLDER, RELEASES, Site, confirmed
+from hwtests.robots import Robot
 from hwtests.robots.effort import only_long
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from hwtests.robots import Robot
 
 ROBOTS = 10
 LATE_CRASH = """\

@@ -1,7 +1,5 @@
 """Nodes of other authors, from PyPI and unmodified, in one dataflow over two robots."""
 
-from __future__ import annotations
-
 import io
 import json
 import shutil
@@ -9,21 +7,17 @@ import subprocess
 import sys
 import tarfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
-from hwtests.fleet.enrolled import NODES
+from hwtests.fleet.enrolled import NODES, EnrolledFleet
 from hwtests.fleet.flows import FLOW_FILE
 from hwtests.robots.shell import wait_until
 from tests.hub.environment import ROBOT_NODES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hwtests.fleet.enrolled import EnrolledFleet
 
 CASES = Path(__file__).parents[2] / "tests/hub/cases"
 LIBRARIES = ("numpy", "opencv-python-headless")

@@ -1,28 +1,21 @@
 """Robots that are enrolled with one-use tokens, instead of over SSH."""
 
-from __future__ import annotations
-
 import base64
 import shlex
 import ssl
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from dorafleet.ca.authority import open_authority
-from hwtests.fleet.enrolled import CLUSTER, UNIT
+from hwtests.fleet.enrolled import CLUSTER, UNIT, EnrolledFleet
 from hwtests.fleet.flows import Flow
 from hwtests.fleet.test_certificates import coordinator_at, serial
 from hwtests.robots import RobotError
 from hwtests.robots.effort import only_long
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from hwtests.fleet.enrolled import EnrolledFleet
 
 FOLDER = "/var/lib/dorad-agent"
 LIST = f"cd {FOLDER}; find . -type f -not -name '*.db*' -exec sha256sum {{}} + | sort"
@@ -125,6 +118,8 @@ def test_a_token_enrols_its_robot_once_and_each_refusal_leaves_everything_as_it_
                 assert "has expired" in third.refused(good)
         # After all that it is still good, once.
         third.robot.exec(*good)
+        # Its agent also makes a key for secrets once it is connected.
+        wait_until(lambda: "secrets/key" in third.robot.sh(LIST), "arm3 is connected")
         assert "enrolled already" in third.refused(plain)
         assert "was used already" in third.refused(good)
         assert "enrolled already as arm2" in second.refused(good)

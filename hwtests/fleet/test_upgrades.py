@@ -1,10 +1,9 @@
 """Upgrades of the package on robots of a fleet, under a dataflow that runs."""
 
-from __future__ import annotations
-
 import json
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,10 +11,6 @@ from hwtests.fleet.enrolled import CLUSTER
 from hwtests.fleet.releasing import Site, confirmed, version
 from hwtests.robots import rootfs
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 JUDGED = ("--min-healthy-time", "3s", "--healthy-deadline", "20s")
 
@@ -92,3 +87,20 @@ def test_an_upgrade_that_a_power_cut_interrupts_ends_with_a_version_that_is_well
     site.fleet.flows_on(site.flows["arm1"], within=60)
     site.fleet.wait_connected()
     assert site.fleet.attempt("drift").returncode == 0
+
+
+def test_a_package_that_was_removed_and_is_installed_again_runs_its_agent_and_says_what_does_not(
+    site: Site, deb: Path
+) -> None:
+    """Its nodes ended with the package, as by a stop, and are not started again in this boot."""
+    fleet, arm1 = site.fleet, site.fleet.arm1
+    fleet.server.push(deb, "/root/again.deb")
+    arm1.exec("apt-get", "-qq", "remove", "-y", "dorad", timeout=120)
+    assert arm1.attempt("systemctl", "is-active", "dorad-agent").stdout == "inactive\n"
+    words = ("install", CLUSTER, "/root/again.deb", "--only", "arm1")
+    assert "its agent started" in fleet.dorafleet(*words, timeout=300)
+    fleet.wait_connected()
+    fleet.wait_for_machine("arm1", lambda known: known["releases"], "it reports its release")
+    drift = fleet.attempt("drift")
+    assert drift.returncode == 1
+    assert "--robots arm1" in drift.stdout

@@ -1,38 +1,34 @@
 """Coordinators, agents and daemons of two successive releases, with the packages of both."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from hwtests.fleet import former
 from hwtests.fleet.enrolled import (
     CLUSTER,
-    INCLUDE,
     UNIT,
     EnrolledFleet,
     cluster_text,
     exchange_keys,
     push_nodes,
 )
-from hwtests.fleet.flows import Flow
+from hwtests.fleet.flows import FLOW_FILE, Flow
 from hwtests.fleet.releasing import ALL, QUICK, Site, version
-from hwtests.robots import Testbed
+from hwtests.robots import Robot, Testbed
+from hwtests.robots.rootfs import WITH_SSH
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from hwtests.robots import Robot
 
 OTHER = "/opt/other"
 """Where a robot has the other version, too."""
 PROGRAM = f"{OTHER}/usr/lib/dorad/bin/python3 -m"
 FOR_ALL = ("--min-dorad", "0.1.0")
 """Options of a release that the robots of the former version take, too."""
+MISMATCH = r"refused: arm\d has version \d of the protocol and this machine \d"
 RUN = {
     "dorad": f"{PROGRAM} dorad.daemon.main --system --group dorad",
     "dorad-agent": f"{PROGRAM} dorad.agent.main run --socket /run/dorad/control.sock",
@@ -71,7 +67,7 @@ def site(
     arm1 is former as a whole, arm2 new as a whole; arm3 has a new agent and a former dorad, arm4 a
     former agent and a new dorad.
     """
-    with Testbed(include=INCLUDE) as bed:
+    with Testbed(include=WITH_SSH) as bed:
         bed.preinstall(former_debs.robot)
         arm1, server = bed.up(2)
         server.push(former_debs.fleet, "/root/former.deb")
@@ -91,6 +87,8 @@ def site(
         server.exec("systemctl", "enable", UNIT)
         fleet.start_coordinator()
         fleet.dorafleet("enrol", CLUSTER, "--accept-new", timeout=180)
+        # The former agent does not read the newer one's file, which has nothing yet.
+        new[2].sh("systemctl stop dorad-agent; rm -f /var/lib/dorad-agent/shares.db*")
         run_other(new[2], "dorad-agent", former_debs.robot)
         fleet.wait_connected()
         assert (
@@ -120,22 +118,40 @@ def check_rollout(site: Site, number: int) -> None:
         assert site.wait_for_confirmed(machine) == first
 
 
-def check_dataflow(site: Site, name: str) -> None:
-    """Check that one dataflow runs over all robots, and that operators see it."""
-    machines = [*site.fleet.robots]
-    flow = Flow(name, machines[0], tuple(machines[1:]), policy="backpressure", hz=20)
-    with site.fleet.running(flow):
-        site.fleet.flows_on(flow)
-        top = json.loads(site.fleet.dora("top", "--once"))
-        assert {each["daemon_id"]["machine_id"] for each in top} == set(machines)
-        assert "received" in site.fleet.dora("logs", name, "--node", "check1", "--tail", "5")
-        for report in site.fleet.reports(flow).values():
+def names_versions(robot: Robot) -> bool:
+    """Return whether the link of a robot says that the other one speaks another version."""
+    said = robot.attempt("dora", "logs", "mixed", "--node", "dora.link").stdout
+    return re.search(MISMATCH, said) is not None
+
+
+def check_dataflows(site: Site) -> None:
+    """Check that dataflows run over robots whose dorads have one version, and no others do.
+
+    The frames of links have changed: those of two versions refuse each other, and say so.
+    """
+    fleet = site.fleet
+    for machines in (("arm1", "arm3"), ("arm2", "arm4")):
+        flow = Flow("same", machines[0], machines[1:], policy="backpressure", hz=20)
+        with fleet.running(flow):
+            fleet.flows_on(flow)
+            top = json.loads(fleet.dora("top", "--once"))
+            assert {each["daemon_id"]["machine_id"] for each in top} >= set(machines)
+            assert "received" in fleet.dora("logs", "same", "--node", "check1", "--tail", "5")
+            report = fleet.report(flow)
             assert (report.missing, report.repeated) == (0, 0)
+    fleet.server.write(FLOW_FILE, Flow("mixed", "arm1", ("arm2",)).text)
+    # It waits for the links for two minutes.
+    started = ("dora", "start", FLOW_FILE, "--name", "mixed", "--coordinator-addr", "127.0.0.1")
+    fleet.server.exec("systemd-run", "--quiet", "--collect", "--setenv=HOME=/root", *started)
+    for machine in ("arm1", "arm2"):
+        named = partial(names_versions, fleet.robots[machine])
+        wait_until(named, f"{machine} names the versions", timeout=60)
+    fleet.dora("stop", "mixed")
 
 
 def test_a_former_coordinator_works_with_newer_robots(site: Site) -> None:
     check_rollout(site, 1)
-    check_dataflow(site, "older")
+    check_dataflows(site)
 
 
 def test_a_newer_coordinator_takes_over_and_works_with_former_robots(
@@ -150,23 +166,26 @@ def test_a_newer_coordinator_takes_over_and_works_with_former_robots(
     wait_until(lambda: fleet.attempt("status").returncode == 0, "all robots are well", timeout=60)
     assert {machine: site.pids(machine) for machine in fleet.robots} == before
     check_rollout(site, 2)
-    check_dataflow(site, "newer")
+    check_dataflows(site)
 
 
-def test_a_robot_is_upgraded_from_the_former_release_under_its_dataflow(
+def test_a_robot_is_upgraded_from_the_former_release_and_runs_its_release(
     site: Site, deb: Path, former_debs: former.Former
 ) -> None:
+    """Its nodes start again, because the format of shared memory has changed."""
     arm1, fleet = site.fleet.robots["arm1"], site.fleet
-    before = site.pids("arm1")
+    before = site.one_confirmed("arm1")
+    assert before
     fleet.server.push(former_debs.robot, "/root/former-robot.deb")
     words = ("upgrade", CLUSTER, f"/root/{deb.name}", "--previous", "/root/former-robot.deb")
     done = fleet.attempt(*words, "--only", "arm1", "--min-healthy-time", "3s", timeout=300)
     assert done.returncode == 0, done.stderr
     assert version(arm1) != former.VERSION
-    assert site.pids("arm1") == before
-    site.check_untouched("arm1", before)
+    assert "another format of shared memory" in arm1.exec("journalctl", "-u", "dorad", "--no-pager")
     # The newer agent continues with what the former one has stored.
     fleet.wait_connected()
-    new = site.build("after = 'the upgrade'")
+    assert site.wait_for_confirmed("arm1") == before
+    fleet.flows_on(site.flows["arm1"])
+    new = site.build("after = 'the upgrade'", *FOR_ALL)
     assert site.start(new, *ALL).returncode == 0
     assert site.one_confirmed("arm1") == new

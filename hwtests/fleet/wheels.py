@@ -1,17 +1,11 @@
 """Wheels for a release, and pip for the machine that builds it, from the package index."""
 
-from __future__ import annotations
-
 import hashlib
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
+from hwtests.robots import Robot
 from hwtests.robots.shell import run
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from hwtests.robots import Robot
 
 FOLDER = "/root/wheels"
 LOCK = "/root/lock.txt"

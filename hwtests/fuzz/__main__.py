@@ -1,7 +1,5 @@
 """`python -m hwtests.fuzz`: exit code 0 if a receiver survives random entries, else 1."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

@@ -7,34 +7,29 @@ The native receiver and the one in pure Python read the same entries, each in it
 and must come to the same events and leave the same words.
 """
 
-from __future__ import annotations
-
 import mmap
 import os
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from dorad.node.clock import Clock
 from dorad.node.correlation import session_of
+from dorad.node.events import Event
 from dorad.node.inputs import RingInput
-from dorad.shm import layout, native
+from dorad.shm import hoplog, layout, native
 from dorad.shm.arrow import encode
+from dorad.shm.borrow import Taken
 from dorad.shm.inlet import Inlet
 from dorad.shm.lane import LanedInlet
 from dorad.shm.latch import LatchedInlet
 from dorad.shm.mapping import Mapping
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from random import Random
-
-    from dorad.node.events import Event
-    from dorad.shm.borrow import Taken
 
 SEGMENT_BYTES = 1 << 16
 GUARD_BYTES = 16 << 20
@@ -105,13 +100,20 @@ def _samples() -> list[pa.Array]:
             pa.array([0, 1], pa.int8()), [pa.array([1, 2]), pa.array(["s", "t"])]
         ),
         pa.array([[["deep"], []], [[None]]]),
-        # Of these, streams too large to be copied as a whole.
+        pa.array([b"abcd", None, b"efgh"], pa.binary(4)),
+        pa.array([["a"], [], None, ["bb", "c"]], pa.large_list(pa.large_string())),
+        pa.array([{"p": {"x": 1.0, "y": 2.0}, "q": [1, 2], "f": True}] * 5),
+        pa.DictionaryArray.from_arrays(pa.array([0, None, 1], pa.uint8()), pa.array([[1], [2, 3]])),
+        # Of these, messages too large to be copied as a whole.
         pa.array([["one", "two"], None, ["three"]] * 200),
         pa.array([{"a": 1, "b": "x"}, None, {"a": 2, "b": "yy"}] * 200),
         pa.array(["x", "y", "x"] * 1000).dictionary_encode(),
         pa.array([[("k", 1)], []] * 300, pa.map_(pa.string(), pa.int32())),
         pa.array([[1.0, 2.0, 3.0]] * 500, pa.list_(pa.float32(), 3)),
         pa.array([{"image": b"x" * 9000, "size": [2, 3]}]),
+        pa.array([["one", None], None, ["three"]] * 300, pa.large_list(pa.large_string())),
+        pa.array([[1, None, 3]] * 700, pa.list_(pa.int64(), 3)),
+        pa.array([None, "text"] * 500),
         pa.array(["view of a long string", "b"] * 300, pa.string_view()),
     ]
 
@@ -278,6 +280,7 @@ class Receiver:
         self.box = Guarded(plan.size)
         self.box.words[self._ring.base + layout.RING_STATE] = layout.STATE_ATTACHED
         self._bytes = self.box.words.cast("B")
+        self._hops = hoplog.HopCursor()
         self._kind = kind
         self.by_native = by_native
         self.clock = Clock()
@@ -314,7 +317,18 @@ class Receiver:
     def state(self) -> tuple[Any, ...]:
         """All words of the mailbox, and what the receiver counts on its own."""
         inlet = self.inlet
-        return bytes(self._bytes), inlet.tail, inlet._free, inlet._received, self.clock.last
+        hops, self._hops = hoplog.read(self.box.words, self._hops)
+        steps = [hoplog.Hop(*hop)._replace(at_ns=0) for hop in hops]
+        rest = self._bytes[layout.BOX_WORDS * layout.WORD :]
+        return (
+            bytes(rest),
+            steps,
+            self._hops,
+            inlet.tail,
+            inlet._free,
+            inlet._received,
+            self.clock.last,
+        )
 
 
 def run(rng: Random, entries: int) -> Result:

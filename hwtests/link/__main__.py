@@ -5,29 +5,23 @@ rounds, and each ratio the median of those of the same round. A measurement that
 and the others go on.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hwtests.bench.process import MeasurementError
 from hwtests.bench.systems import ensure_peers
 from hwtests.link import raw, stopped
-from hwtests.link.cases import SIZES, Case, cases, figure
+from hwtests.link.cases import SIZES, Case, Times, cases, figure
 from hwtests.link.network import LOOPBACK, Network, has_namespaces, namespaces
 from hwtests.link.ours import Pair
 from hwtests.link.page import OURS, PEER, RAW, Results, missed, page
 from hwtests.link.peer import Peer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from hwtests.link.cases import Times
 
 KEPT = Path(__file__).parents[2] / "docs/bench/links.md"
 

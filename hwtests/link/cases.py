@@ -1,12 +1,8 @@
 """What is measured, and how a figure is made of the times that a receiver has printed."""
 
-from __future__ import annotations
-
 import statistics
-from typing import TYPE_CHECKING, NamedTuple
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 SIZES = (8, 64, 4096, 64 << 10, 1 << 20, 8 << 20)
 QUICK_SIZES = (64, 64 << 10, 1 << 20)

@@ -1,18 +1,14 @@
 """Where the two machines of a measurement are: both on loopback, or each in a network namespace."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from hwtests.bench.process import MeasurementError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Network(NamedTuple):

@@ -1,12 +1,11 @@
 """Two daemons of ours, each with the share of one machine, and the link between them."""
 
-from __future__ import annotations
-
 import tempfile
 import uuid
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dorad.control.client import Client
 from dorad.control.errors import ControlError
@@ -21,16 +20,10 @@ from dorad.control.messages import (
     Wait,
 )
 from hwtests.bench.process import MeasurementError
-from hwtests.link.cases import parse
+from hwtests.link.cases import Case, Times, parse
 from hwtests.link.certificates import issue
-from hwtests.link.network import LOOPBACK, free_port
+from hwtests.link.network import LOOPBACK, Network, free_port
 from hwtests.localrobots.robot import LocalRobot
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from hwtests.link.cases import Case, Times
-    from hwtests.link.network import Network
 
 NODES = Path(__file__).parent / "nodes"
 READY_S = 30.0

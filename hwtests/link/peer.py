@@ -1,22 +1,15 @@
 """dora 1.1.0 with a coordinator and two daemons on loopback, which know each other's address."""
 
-from __future__ import annotations
-
 import contextlib
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hwtests.bench.process import MeasurementError, environment, run
-from hwtests.link.cases import parse
+from hwtests.link.cases import Case, Times, parse
 from hwtests.link.network import LOOPBACK, Network, free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from hwtests.link.cases import Case, Times
 
 NODES = Path(__file__).parent / "nodes"
 READY_S = 20.0

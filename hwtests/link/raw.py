@@ -1,25 +1,17 @@
 """A publisher and a subscriber of Zenoh, with nothing but Python around them."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dorad.link.settings import LEASE_MS
 from hwtests.bench.process import MeasurementError
-from hwtests.link.cases import parse
+from hwtests.link.cases import Case, Times, parse
 from hwtests.link.certificates import issue
-from hwtests.link.network import LOOPBACK, free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hwtests.link.cases import Case, Times
-    from hwtests.link.network import Network
+from hwtests.link.network import LOOPBACK, Network, free_port
 
 NODES = Path(__file__).parent / "nodes"
 DEADLINE_S = 40.0

@@ -4,21 +4,16 @@ It is compared with a dataflow that has no such receiver, and with one that rece
 that runs keeps the processors awake, which makes the other one faster where waking them is slow.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import statistics
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from dorad.control.client import Client
 from dorad.control.errors import ControlError
 from hwtests.bench.process import MeasurementError
-from hwtests.link.ours import NODES
-
-if TYPE_CHECKING:
-    from dorad.control.client import Client
-    from hwtests.link.ours import Pair
+from hwtests.link.ours import NODES, Pair
 
 SIZE = 64 << 10
 ROUNDS = 3

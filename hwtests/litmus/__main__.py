@@ -5,8 +5,6 @@ them. Without fences the reordering must show, or the test proves nothing. x86-6
 steps of the pair `entry`, so that one may find nothing there.
 """
 
-from __future__ import annotations
-
 import argparse
 import shlex
 import subprocess

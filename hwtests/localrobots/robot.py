@@ -1,15 +1,13 @@
 """One robot that is a few processes of this machine, in a network namespace if it is given one."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 
@@ -17,9 +15,6 @@ from dorad.control.client import Client
 from dorad.control.errors import ControlError
 from dorad.dataflow.model import LINK
 from hwtests.bench.process import MeasurementError, environment
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 BIN = Path(sys.executable).parent
 READY_S = 30.0

@@ -1,18 +1,13 @@
 """Fixtures of the tests on a virtual machine."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from hwtests.machine import virtual
 from hwtests.robots.fixtures import deb, robots_possible
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 __all__ = ["deb", "robots_possible"]
 

@@ -1,18 +1,13 @@
 """The limits of a node hold on a kernel with cgroup v2 (`make vmtest`, five minutes)."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from hwtests.machine import virtual
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FLOW = """\
 nodes:

@@ -4,8 +4,6 @@ QEMU is killed while the machine records. What the guest has not written to its 
 as with the power of a real machine. `POWER_CUTS=20` cuts more often than three times.
 """
 
-from __future__ import annotations
-
 import os
 import select
 import shutil
@@ -13,17 +11,14 @@ import subprocess
 import time
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from random import Random
 
 import pytest
 
-from dorad.record.reader import RecordingReader
-from dorad.record.recover import recover
+from dorad.record.mcap.reader import RecordingReader
+from dorad.record.mcap.recovery import recover
 from hwtests.machine import virtual
 from hwtests.robots.shell import attempt, run
-
-if TYPE_CHECKING:
-    from random import Random
 
 CUTS = int(os.environ.get("POWER_CUTS", "3"))
 MAX_LOST_S = 1.0

@@ -4,23 +4,18 @@ They have a Debian kernel and root file system, which are built once and kept in
 write to the disk with it is thrown away.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 import socket
 import struct
 import subprocess
-from typing import TYPE_CHECKING, Self
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Self
 
 from hwtests.robots import host, rootfs
 from hwtests.robots.errors import RobotError
 from hwtests.robots.shell import attempt, run, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-    from types import TracebackType
 
 FOLDER = host.FOLDER / "machine"
 MORE = ("openssh-server", "udev", "linux-image-cloud-amd64")
@@ -129,12 +124,7 @@ class Machine:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the machine."""
         self.stop()
 

@@ -1,7 +1,5 @@
 """The checked cases: configurations that must hold, and mutants in which spin must find a fault."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 Macros = dict[str, int]

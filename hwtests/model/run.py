@@ -5,8 +5,6 @@ Every configuration of cases.py must hold and must have been searched whole; in 
 if all that is so, 1 if not, 2 for wrong arguments.
 """
 
-from __future__ import annotations
-
 import argparse
 import re
 import shutil

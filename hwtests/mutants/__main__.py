@@ -4,8 +4,6 @@ Exit code 1 if they do not, or if `survivors.toml` is out of date; 2 if the test
 mutant. The tree is copied, and not touched.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import random
@@ -13,20 +11,18 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hwtests.mutants.areas import AREAS
 from hwtests.mutants.campaign import Campaign, CampaignError, Outcome
 from hwtests.mutants.sample import all_mutants, sample
 from hwtests.mutants.survivors import Key, Survivor, SurvivorsError, read, stale
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
 ROOT = Path(__file__).parents[2]
 SURVIVORS = Path(__file__).parent / "survivors.toml"
-WANTED_PERCENT = 90.0
+WANTED_PERCENT = 95.0
 PROGRESS_S = 60.0
 """Between two lines of progress, where they do not go to a terminal."""
 
@@ -50,8 +46,8 @@ class Progress:
         if outcome.verdict == "survived":
             known = " (explained)" if outcome.mutant.key in self._explained else ""
             self._print(f"survived{known}{_uncalled(outcome.tests)}: {outcome.mutant}")
-        elif outcome.verdict == "timeout":
-            self._print(f"timed out: {outcome.mutant}")
+        elif outcome.verdict == "unclear":
+            self._print(f"unclear: {outcome.mutant}")
         now = time.monotonic()
         if sys.stderr.isatty():
             print(f"\r\033[K{self._line(now)}", end="", file=sys.stderr, flush=True)
@@ -159,7 +155,7 @@ def summary(outcomes: Sequence[Outcome], explained: dict[Key, Survivor]) -> dict
         counts = areas.setdefault(mutant.area.name, Counter())
         counts["mutants"] += 1
         counts["killed"] += verdict == "killed"
-        counts["timeouts"] += verdict == "timeout"
+        counts["unclear"] += verdict == "unclear"
         counts["explained"] += survived and entry is not None
         mutants.append(
             {
@@ -188,10 +184,10 @@ def summary(outcomes: Sequence[Outcome], explained: dict[Key, Survivor]) -> dict
 def _numbers(counts: Counter[str]) -> dict[str, float]:
     """Return counts, and the percentage of mutants that tests noticed.
 
-    A timeout is neither: the mutant may run for ever, or the machine may be busy.
+    An unclear one is neither: the mutant may run for ever, or the machine may be busy.
     """
-    ended = counts["mutants"] - counts["timeouts"]
-    names = ("mutants", "killed", "timeouts", "explained")
+    ended = counts["mutants"] - counts["unclear"]
+    names = ("mutants", "killed", "unclear", "explained")
     return {name: counts[name] for name in names} | {
         "percent": round(100 * counts["killed"] / ended, 1) if ended else 0.0
     }
@@ -210,7 +206,7 @@ def table(result: dict[str, Any]) -> str:
         if each["verdict"] != "killed" and each["reason"] is None
     ]
     for name, counts in [*result["areas"].items(), ("all", result["total"])]:
-        more = f", {counts['timeouts']} timed out" if counts["timeouts"] else ""
+        more = f", {counts['unclear']} unclear" if counts["unclear"] else ""
         more += f", {counts['explained']} survivors explained" if counts["explained"] else ""
         lines.append(
             f"{name:>10}: {counts['killed']} of {counts['mutants']} killed"

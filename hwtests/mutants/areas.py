@@ -4,13 +4,8 @@ A core's modules decide, and reach no process, socket or clock. Its tests call t
 own process and are fast: those of an area take less than a minute.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -61,19 +56,24 @@ AREAS = (
     ),
     Area(
         "rollout",
-        ("dorafleet/rollout/*.py",),
+        ("dorafleet/rollout/*.py", "dorafleet/coordinator/groups.py"),
         (
             "tests/fleet/rollout/test_verdicts.py",
             "tests/fleet/rollout/test_decide.py",
+            "tests/fleet/rollout/test_instances.py",
+            "tests/fleet/rollout/test_orders.py",
+            "tests/fleet/rollout/test_phases.py",
             "tests/fleet/rollout/test_machine.py",
             "tests/fleet/rollout/test_model.py",
             "tests/fleet/rollout/test_plan.py",
             "tests/fleet/rollout/test_shown.py",
             "tests/fleet/rollout/test_rollouts.py",
             "tests/fleet/rollout/test_gates.py",
+            "tests/fleet/rollout/test_groups.py",
             "tests/fleet/rollout/test_instances_model.py",
             "tests/fleet/rollout/test_cells.py",
             "tests/fleet/rollout/test_soak.py",
+            "tests/fleet/rollout/test_strategy.py",
             "tests/fleet/rollout/test_summary.py",
         ),
     ),
@@ -87,29 +87,36 @@ AREAS = (
         ),
     ),
     Area(
-        "reconcile",
-        _modules("dorafleet/coordinator", "reconcile"),
+        "delivery",
+        _modules("dorafleet/coordinator", "requests verdicts"),
         (
-            "tests/fleet/coordinator/test_reconcile_cases.py",
-            "tests/fleet/coordinator/test_reconcile.py",
+            "tests/fleet/coordinator/test_requests.py",
+            "tests/fleet/coordinator/test_verdicts.py",
         ),
     ),
     Area(
         "releases",
         (
-            *_modules("dorad/agent/releases", "compose decide health model orders steps switch"),
+            *_modules(
+                "dorad/agent/assignments", "compose decide health model orders runs steps switch"
+            ),
             *_modules("dorad/release", "changes frames machine manifest"),
         ),
         (
-            "tests/agent/releases/test_compose.py",
-            "tests/agent/releases/test_decide.py",
-            "tests/agent/releases/test_return.py",
-            "tests/agent/releases/test_soak.py",
-            "tests/agent/releases/test_notices.py",
-            "tests/agent/releases/test_health.py",
-            "tests/agent/releases/test_properties.py",
-            "tests/agent/releases/test_command.py",
-            "tests/agent/releases/test_forgetting.py",
+            "tests/agent/assignments/test_compose.py",
+            "tests/agent/assignments/test_decide.py",
+            "tests/agent/assignments/test_steps.py",
+            "tests/agent/assignments/test_return.py",
+            "tests/agent/assignments/test_soak.py",
+            "tests/agent/assignments/test_notices.py",
+            "tests/agent/assignments/test_health.py",
+            "tests/agent/assignments/test_properties.py",
+            "tests/agent/assignments/test_command.py",
+            "tests/agent/assignments/test_forgetting.py",
+            "tests/agent/assignments/test_group.py",
+            "tests/agent/assignments/test_cell_properties.py",
+            "tests/agent/assignments/test_runs.py",
+            "tests/agent/assignments/test_convergence.py",
             "tests/release/test_changes.py",
             "tests/release/test_manifest.py",
             "tests/release/test_receive.py",
@@ -130,38 +137,46 @@ AREAS = (
             "tests/link/test_frames.py",
             "tests/link/test_greeting.py",
             "tests/link/test_channels.py",
+            "tests/link/test_direct.py",
             "tests/link/test_delivery.py",
             "tests/link/test_arrivals.py",
             "tests/link/test_identity.py",
             "tests/link/test_session.py",
             "tests/link/test_silence.py",
             "tests/link/test_kills.py",
+            "tests/daemon/rules/test_links.py",
         ),
     ),
     Area(
         "record",
-        _modules(
-            "dorad/record",
-            "check chunk clock compare diff encoding items outcome receive recorded rewire"
-            " settings small ticks triggers",
+        (
+            *_modules("dorad/record", "compare diff"),
+            *_modules("dorad/record/encoding", "messages"),
+            *_modules("dorad/record/mcap", "chunk items"),
+            *_modules("dorad/record/recorder", "inputs outcome session settings"),
+            *_modules("dorad/record/replay", "checker plan"),
         ),
         (
-            "tests/record/test_encoding.py",
+            "tests/record/mcap/test_chunk.py",
+            "tests/record/encoding/test_encoding.py",
             "tests/record/test_compare.py",
-            "tests/record/test_small.py",
-            "tests/record/test_replay_plan.py",
+            "tests/record/recorder/test_outcome.py",
+            "tests/record/mcap/test_small.py",
+            "tests/record/replay/test_replay_plan.py",
+            "tests/record/replay/test_rewire.py",
             "tests/record/test_edit.py",
-            "tests/record/test_file.py",
-            "tests/record/test_receive.py",
-            "tests/record/test_recorder.py",
-            "tests/record/test_ring.py",
+            "tests/record/mcap/test_file.py",
+            "tests/record/recorder/test_inputs.py",
+            "tests/record/recorder/test_recorder.py",
+            "tests/record/recorder/test_session.py",
+            "tests/record/box/test_ring.py",
             "tests/record/test_ranges.py",
-            "tests/record/test_record_block.py",
+            "tests/record/recorder/test_record_block.py",
             "tests/record/test_hostile.py",
-            "tests/record/test_incidents.py",
-            "tests/record/test_ticks.py",
-            "tests/record/test_times.py",
-            "tests/record/test_attach.py",
+            "tests/record/box/test_incidents.py",
+            "tests/record/recorder/test_ticks.py",
+            "tests/record/recorder/test_times.py",
+            "tests/record/recorder/test_attach.py",
             "tests/record/test_commands.py",
         ),
     ),

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from hwtests.mutants.sample import Mutant
+from hwtests.mutants.sample import Mutant
 
 SHORT_S = 0.2
 """Tests up to this time are run first, one file after the other; then longer ones, by time."""

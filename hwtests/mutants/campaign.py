@@ -1,30 +1,26 @@
 """Test mutants in copies of the tree, several at once."""
 
-from __future__ import annotations
-
 import queue
 import threading
 import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from pathlib import Path
+from typing import Literal, TypeAlias
 
+from hwtests.mutants.areas import Area
+from hwtests.mutants.calls import SHORT_S, Calls
+from hwtests.mutants.sample import Mutant
 from hwtests.mutants.tree import Tree
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
-
-    from hwtests.mutants.areas import Area
-    from hwtests.mutants.calls import Calls
-    from hwtests.mutants.sample import Mutant
 
 FACTOR, EXTRA_S = 6.0, 60.0
 """How much longer than without a mutant tests may run; the machine may be busier by then."""
 BASELINE_S = 1800.0
 
-Verdict = Literal["killed", "timeout", "survived"]
+Verdict = Literal["killed", "unclear", "survived"]
+"""`unclear`: the tests run too long, cannot be loaded, or one fails without the mutant as well."""
 
 
 class CampaignError(Exception):
@@ -50,7 +46,7 @@ class Baseline:
     calls: Calls
 
 
-Task: TypeAlias = "Callable[[Tree], Outcome | Baseline]"
+Task: TypeAlias = Callable[[Tree], Outcome | Baseline]
 
 
 class Campaign:
@@ -143,10 +139,27 @@ def _baseline(area: Area, tree: Tree) -> Baseline:
 def _test(mutant: Mutant, calls: Calls, tree: Tree) -> Outcome:
     begun = time.monotonic()
     tests = calls.tests_of(mutant)
-    passed: bool | None = True
+    verdict: Verdict = "survived"
     if tests:
         tree.write(mutant.module, mutant.change.apply(mutant.source))
         passed = tree.passes(tests, FACTOR * calls.seconds(tests) + EXTRA_S)
+        failed = tree.failed
         tree.write(mutant.module, mutant.source)
-    verdict: Verdict = "timeout" if passed is None else "survived" if passed else "killed"
+        if passed is None:
+            verdict = "unclear"
+        elif not passed:
+            verdict = "killed" if _is_sure(mutant, failed, calls, tree) else "unclear"
     return Outcome(mutant, verdict, len(tests), time.monotonic() - begun)
+
+
+def _is_sure(mutant: Mutant, failed: str, calls: Calls, tree: Tree) -> bool:
+    """Return True if it is the mutant that lets a test fail.
+
+    A long test has deadlines of its own, which a busy machine may miss: it has to pass without the
+    mutant. If no test has failed, none could be loaded: that says nothing about the tests, unless
+    they call the function while they are loaded.
+    """
+    if failed not in calls.tests:
+        return mutant.change.in_function
+    seconds = calls.tests[failed]
+    return seconds <= SHORT_S or tree.passes([failed], FACTOR * seconds + EXTRA_S) is True

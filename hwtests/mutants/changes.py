@@ -1,18 +1,16 @@
 """The changes that can be made in one place of a module's source. Pure: from text to changes.
 
 Skipped is what no test should depend on: texts for people, log lines, annotations, assertions for
-the type checker, and the value of a bound (a constant in capitals at the level of the module).
+the type checker or of equal lengths (`strict` of `zip`), and the value of a bound (a constant in
+capitals at the level of the module).
 """
 
 from __future__ import annotations
 
 import ast
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 COMPARISONS = {
     ast.Lt: ("<", "<="),
@@ -267,7 +265,9 @@ class _Collector(ast.NodeVisitor):
         if isinstance(node.func, ast.Name) and node.func.id == "replace":
             for keyword in node.keywords:
                 self._left_out(node, keyword)
-        self.generic_visit(node)
+        for each in (node.func, *node.args, *node.keywords):
+            if not (isinstance(each, ast.keyword) and each.arg == "strict"):
+                self.visit(each)
 
     def _left_out(self, call: ast.Call, keyword: ast.keyword) -> None:
         """Leave a field as it was."""

@@ -1,10 +1,8 @@
 """The pytest plugin of a test run: it records what tests call, or runs only the chosen tests.
 
 Environment variable MUTATION_PLAN names a JSON file: `modules` and the file `record` for the
-first, or `tests` for the second.
+first; for the second `tests`, and the file `failed` for the id of the one that fails.
 """
-
-from __future__ import annotations
 
 import functools
 import json
@@ -13,15 +11,12 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
-    from types import FrameType
 
 PLAN = "MUTATION_PLAN"
 
@@ -30,7 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start what the plan says."""
     plan = json.loads(Path(os.environ[PLAN]).read_text(encoding="utf-8"))
     plugin = Recorder(plan["modules"], Path(plan["record"])) if "record" in plan else None
-    config.pluginmanager.register(plugin or Chosen(plan["tests"]))
+    config.pluginmanager.register(plugin or Chosen(plan["tests"], Path(plan["failed"])))
 
 
 class Recorder:
@@ -109,11 +104,16 @@ class Recorder:
 class Chosen:
     """Only these tests, in this order."""
 
-    def __init__(self, tests: list[str]) -> None:
-        """`tests` are the ids of pytest."""
+    def __init__(self, tests: list[str], failed: Path) -> None:
+        """`tests` are the ids of pytest; `failed` is the file for that of the one that fails."""
         self._tests = tests
+        self._failed = failed
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         by_id = {each.nodeid: each for each in items}
         items[:] = [by_id[each] for each in self._tests]
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._failed.write_text(report.nodeid, encoding="utf-8")

@@ -1,18 +1,12 @@
 """All mutants of the pure cores, and the sample of them that a seed chooses."""
 
-from __future__ import annotations
-
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING
 
+from hwtests.mutants.areas import Area
 from hwtests.mutants.changes import Change, changes
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-    from pathlib import Path
-
-    from hwtests.mutants.areas import Area
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,11 @@
 """The mutants that are known to survive, and why: `survivors.toml`."""
 
-from __future__ import annotations
-
 import tomllib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from hwtests.mutants.sample import Mutant
+from hwtests.mutants.sample import Mutant
 
 Key = tuple[str, str, str, str]
 FIELDS = {"module", "function", "line", "change", "reason"}

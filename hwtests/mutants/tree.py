@@ -21,15 +21,12 @@ import threading
 import time
 import tomllib
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Self
 
 from hwtests.mutants import plugin
 from hwtests.mutants.calls import Calls
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from typing import Any, Self
 
 LEFT_OUT = (".git", ".venv*", "__pycache__", ".*_cache", ".hypothesis", "build", "dist", "out")
 MARKER = "MUTATION_TEST"
@@ -49,6 +46,7 @@ class Tree:
         # Short: the tests bind sockets below it.
         self.folder = Path(tempfile.mkdtemp(prefix="mt-"))
         self.root = self.folder / "t"
+        self._failed = self.folder / "failed"
         self._token = uuid.uuid4().hex
         self._closed = threading.Event()
         self._stamp = int(time.time())
@@ -110,12 +108,20 @@ class Tree:
             InterruptedError: the tree was closed meanwhile.
         """
         files = dict.fromkeys(each.partition("::")[0] for each in tests)
-        return self._run([*files], {"tests": [*tests]}, timeout)
+        plan = {"tests": [*tests], "failed": str(self._failed)}
+        self._failed.write_text("", encoding="utf-8")
+        return self._run([*files], plan, timeout)
+
+    @property
+    def failed(self) -> str:
+        """Return the id of the test that has failed in the last run; empty if none has."""
+        return self._failed.read_text(encoding="utf-8")
 
     def _run(self, files: Sequence[str], plan: dict[str, Any], timeout: float) -> bool | None:
         (self.folder / "plan").write_text(json.dumps(plan), encoding="utf-8")
         command = [str(self.root / ".venv/bin/python"), "-m", "pytest", "-x", "-n0", "-q"]
-        command += ["-p", plugin.__name__, "-p", "no:cacheprovider"]
+        # Recorded tests are slow; the whole run has a timeout of its own.
+        command += ["-p", plugin.__name__, "-p", "no:cacheprovider", "--timeout", "0"]
         command += ["--basetemp", str(self.folder / "b"), *files]
         with (self.folder / "log").open("wb") as log:
             process = subprocess.Popen(

@@ -1,15 +1,13 @@
 """``make bench-rt``: measure how exactly a node wakes up, print a table, draw a picture."""
 
-from __future__ import annotations
-
 import argparse
 import itertools
 import json
 import os
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -20,9 +18,6 @@ from hwtests.bench.process import MeasurementError
 from hwtests.realtime.bench import CASES, GOAL, REALTIME, SHARES, Case, floor, gain, measure, row
 from hwtests.realtime.load import commands
 from hwtests.realtime.picture import picture
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 KEPT = Path(__file__).parents[2] / "docs" / "bench"
 """Where the picture and the figures of the last run are kept."""

@@ -1,7 +1,5 @@
 """Run a node with a timer of 1 ms under each condition and measure its lateness."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import re
@@ -9,18 +7,16 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from hwtests.bench.process import MeasurementError, environment
 from hwtests.bench.stats import percentile
 from hwtests.realtime.load import load
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 REALTIME = {"policy": "fifo", "priority": 80, "lock_memory": True}
 SHARES = {"p50": 0.5, "p99": 0.99, "p99.9": 0.999, "worst": 1.0}

@@ -2,10 +2,18 @@
 
 from hwtests.robots.fixtures import (
     deb,
+    installed,
     preinstalled_bed,
     pytest_runtest_makereport,
     robot,
     robots_possible,
 )
 
-__all__ = ["deb", "preinstalled_bed", "pytest_runtest_makereport", "robot", "robots_possible"]
+__all__ = [
+    "deb",
+    "installed",
+    "preinstalled_bed",
+    "pytest_runtest_makereport",
+    "robot",
+    "robots_possible",
+]

@@ -1,16 +1,11 @@
 """Keep every core busy: with stress-ng if it is installed, else with processes of our own."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil
 import subprocess
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 PER_CORE = 2
 _SPIN = "import os\nwhile True: bytes(os.urandom(4096)).find(b'\\0' * 16)"

@@ -1,17 +1,12 @@
 """A picture of lateness: the share of ticks that were later than a time, for each condition."""
 
-from __future__ import annotations
-
 import math
+from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 
 from hwtests.bench.chart import FAINT, INK, time_text
 from hwtests.bench.stats import percentile
 from hwtests.realtime.bench import Case
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
 
 COLOURS = {
     Case(busy=False, realtime=False): "#e0916f",

@@ -1,9 +1,7 @@
 """Real time works: under load a node is less late than without it."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,13 +9,10 @@ from hwtests.bench.process import MeasurementError
 from hwtests.realtime.bench import SHARES, Case, measure, row
 from hwtests.robots.effort import times
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 SECONDS = 4.0
 ROUNDS = times(2, 3)
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.timeout(300), pytest.mark.alone]
 
 
 def test_under_load_a_node_with_real_time_is_less_late(tmp_path: Path) -> None:

@@ -1,17 +1,13 @@
 """Real time on a robot, seen from outside: chrt, /proc and the network."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import yaml
 
+from hwtests.robots import Robot
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from hwtests.robots import Robot
 
 pytestmark = pytest.mark.timeout(300)
 

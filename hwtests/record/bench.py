@@ -22,10 +22,10 @@ from pathlib import Path
 import psutil
 from mcap.writer import CompressionType, Writer
 
+from dorad.heap import collect_rarely
 from dorad.record.drec import DrecReader
-from dorad.record.items import make_item
-from dorad.record.memory import collect_rarely
-from dorad.record.writer import RecordingFile
+from dorad.record.mcap.items import make_item
+from dorad.record.mcap.writer import RecordingFile
 from tests.record.kills import kill_one, server
 
 SIZES = {8: 50_000, 1024: 30_000, 65_536: 2000, 1 << 20: 200}
@@ -33,8 +33,8 @@ ROUNDS = 8
 KILLS = 100
 SECONDS = 10
 
-POWER = "\n## Power cut\n"
-"""The part of the page that comes from `make vmtest`, and is kept."""
+KEPT = "\n## Power cut\n"
+"""From here on the page comes from other targets, and is kept."""
 
 CAMERA = """
     from dora import Node
@@ -156,7 +156,7 @@ def recorder(folder: Path) -> tuple[str, ...]:
         text=True,
     ) as process:
         time.sleep(5)
-        cpu = cpu_of("dorad.record.node", SECONDS)
+        cpu = cpu_of("dorad.record.recorder.node", SECONDS)
         text, _ = process.communicate(timeout=60)
     found = next((line for line in text.splitlines() if "COMPLETE" in line), "did not end")
     return ("dora record", f"{cpu:.1f} %", found.partition("dora.record ")[2])
@@ -240,7 +240,7 @@ def main() -> None:
     kills = killed()
     load = os.getloadavg()[0]
     before = given.output.read_text() if given.output.exists() else ""
-    _, found, power = before.partition(POWER)
+    _, title, kept = before.partition(KEPT)
     given.output.write_text(
         f"""# Recording, measured
 
@@ -275,7 +275,7 @@ index before the end.
 {table(("recorder", "kills", "lost on average", "at most"), kills)}
 
 rosbag2's storage is not on PyPI, and so not in the table.
-{found}{power}"""
+{title}{kept}"""
     )
     print(given.output.read_text())
 

@@ -9,12 +9,9 @@ from __future__ import annotations
 import struct
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from hwtests.robots.robot import Robot
 from hwtests.robots.shell import run
-
-if TYPE_CHECKING:
-    from hwtests.robots.robot import Robot
 
 SOURCE = Path(__file__).with_name("clock.c")
 LIBRARY = "/usr/local/lib/wall-clock.so"

@@ -1,5 +1,5 @@
 """Fixtures of the tests of the test bed itself."""
 
-from hwtests.robots.fixtures import bed, robots_possible
+from hwtests.robots.fixtures import bed, deb, robots_possible
 
-__all__ = ["bed", "robots_possible"]
+__all__ = ["bed", "deb", "robots_possible"]

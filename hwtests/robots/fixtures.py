@@ -7,19 +7,15 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Generator, Iterator
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from hwtests.robots import host, rootfs
+from hwtests.robots.robot import Robot
 from hwtests.robots.testbed import Testbed
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
-
-    from hwtests.robots.robot import Robot
 
 PROJECT = Path(__file__).parents[2]
 FAILED = pytest.StashKey[bool]()
@@ -88,11 +84,18 @@ def bed(robots_possible: None) -> Iterator[Testbed]:
         yield made
 
 
-@pytest.fixture(scope="module")
-def preinstalled_bed(deb: Path) -> Iterator[Testbed]:
-    """A test bed for all tests of a module, whose robots have the package from the start."""
+@pytest.fixture(scope="session")
+def installed(deb: Path) -> Iterator[str]:
+    """The root file system with the package, for the robots of all modules."""
     with Testbed() as made:
         made.preinstall(deb)
+        yield made.lower
+
+
+@pytest.fixture(scope="module")
+def preinstalled_bed(installed: str) -> Iterator[Testbed]:
+    """A test bed for all tests of a module, whose robots have the package from the start."""
+    with Testbed(lower=installed) as made:
         yield made
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
@@ -68,6 +71,15 @@ def _refused() -> str:
     )
     output = (done.stdout + done.stderr).strip().splitlines() or [f"exit code {done.returncode}"]
     return f"robots cannot be on this machine: {output[-1]}" if done.returncode else ""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Wait until no other process is in such a block: for what all test runs share."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def cgroup2() -> Path:

@@ -94,6 +94,18 @@ class Network:
                 }}
             }}""")
 
+    def wall(self, number: int, tcp: int) -> None:
+        """Drop what comes to one port of TCP of this robot; what it opens itself passes."""
+        table = f"bridge wall_{port(number)}"
+        self._tables.add(table)
+        self._nft(f"""
+            table {table} {{
+                chain forward {{
+                    type filter hook forward priority 0
+                    oifname {port(number)} ether type ip tcp dport {tcp} drop
+                }}
+            }}""")
+
     def loss(self, number: int, percent: float) -> None:
         """Drop a share of the packets at random, each way."""
         name = port(number)

@@ -7,16 +7,12 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hwtests.robots import boot
 from hwtests.robots.errors import RobotError
 from hwtests.robots.host import cgroup2
-from hwtests.robots.network import address
+from hwtests.robots.network import Network, address
 from hwtests.robots.shell import attempt, run, wait_until
-
-if TYPE_CHECKING:
-    from hwtests.robots.network import Network
 
 BOOT_S = 90.0
 """Deadline of a boot."""

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hwtests.robots.shell import run
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 PACKAGES = (
     "systemd",
@@ -22,6 +19,8 @@ PACKAGES = (
     "iputils-ping",
     "libstdc++6",
 )
+WITH_SSH = ("openssh-server", "openssh-client", "sudo")
+"""What robots have besides, if they are reached as those of a fleet are."""
 RELEASE = "trixie"
 SOURCES = Path("/etc/apt/sources.list.d/debian.sources")
 """Sources of this machine's packages, used for robots too."""

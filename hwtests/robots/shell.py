@@ -5,12 +5,9 @@ from __future__ import annotations
 import shlex
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from hwtests.robots.errors import RobotError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 
 def run(command: Sequence[str], *, stdin: bytes = b"", timeout: float = 60) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
@@ -83,7 +82,7 @@ def test_a_testbed_whose_test_failed_leaves_nothing(robots_possible: None) -> No
         with Testbed() as bed:
             bed.up(1)
             raise ZeroDivisionError
-    assert_no_trace(os.getpid())
+    assert_no_trace(bed.name)
 
 
 def test_remains_of_a_killed_run_are_removed_by_the_next(robots_possible: None) -> None:
@@ -99,12 +98,11 @@ def test_remains_of_a_killed_run_are_removed_by_the_next(robots_possible: None) 
     run.stdout.close()
     with Testbed():
         pass
-    assert_no_trace(run.pid)
+    assert_no_trace(f"dorad-{run.pid}-1")
 
 
-def assert_no_trace(pid: int) -> None:
-    """Check that nothing is left of the test bed of a process."""
-    name = f"dorad-{pid}"
+def assert_no_trace(name: str) -> None:
+    """Check that nothing is left of a test bed."""
     assert not (host.FOLDER / "beds" / name).exists()
     assert f"{name}-" not in attempt(["ip", "netns", "list"]).stdout
     assert not (host.cgroup2() / name).exists()

@@ -5,21 +5,18 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Self
 
 from hwtests.robots import boot, host, rootfs
 from hwtests.robots.errors import RobotError
 from hwtests.robots.network import Network
 from hwtests.robots.robot import Robot
 from hwtests.robots.shell import attempt, wait_until
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
-
 
 _numbers = itertools.count(1)
 """A process may have several test beds at once."""
@@ -30,14 +27,18 @@ class Testbed:
 
     __test__ = False
 
-    def __init__(self, *, include: Sequence[str] = ()) -> None:
-        """`include`: Debian packages that the robots have besides the usual."""
+    def __init__(self, *, include: Sequence[str] = (), lower: str = "") -> None:
+        """`include`: Debian packages that the robots have besides the usual.
+
+        `lower`: what their disks lie over, from another test bed that stays.
+        """
         self._include = include
-        self._name = f"dorad-{os.getpid()}-{next(_numbers)}"
-        self._folder = host.FOLDER / "beds" / self._name
-        self._lower = ""
+        self.name = f"dorad-{os.getpid()}-{next(_numbers)}"
+        self._folder = host.FOLDER / "beds" / self.name
+        self.lower = lower
+        """The root file system, and what is installed over it: an overlay's lowerdir."""
         self._layers = 0
-        self.network = Network(self._name)
+        self.network = Network(self.name)
         self.robots: list[Robot] = []
 
     def __enter__(self) -> Self:
@@ -45,8 +46,10 @@ class Testbed:
         reason = host.missing()
         if reason:
             raise RobotError(reason)
-        remove_leftovers()
-        self._lower = str(rootfs.build(host.FOLDER, self._include))
+        with host.alone():
+            remove_leftovers()
+            if not self.lower:
+                self.lower = str(rootfs.build(host.FOLDER, self._include))
         self._folder.mkdir(parents=True)
         try:
             self.network.make()
@@ -67,7 +70,7 @@ class Testbed:
     def preinstall(self, deb: Path) -> None:
         """Preinstall a package on all robots created afterwards."""
         self._layers += 1
-        self._lower = rootfs.preinstall(self._lower, deb, self._folder / f"layer{self._layers}")
+        self.lower = rootfs.preinstall(self.lower, deb, self._folder / f"layer{self._layers}")
 
     def up(self, count: int) -> list[Robot]:
         """Create and boot more robots at once, and wait until they are up."""
@@ -75,7 +78,7 @@ class Testbed:
         for _ in range(count):
             number = len(self.robots) + 1
             folder = self._folder / f"robot{number}"
-            robot = Robot(self._name, number, self._lower, folder, self.network)
+            robot = Robot(self.name, number, self.lower, folder, self.network)
             self.robots.append(robot)
             robot.create()
             robot.switch_on()
@@ -89,7 +92,7 @@ class Testbed:
         with ExitStack() as stack:
             # Runs in reverse order; each is run even if another fails.
             stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
-            stack.callback(boot.remove_cgroup, host.cgroup2() / self._name)
+            stack.callback(boot.remove_cgroup, host.cgroup2() / self.name)
             stack.callback(self.network.remove)
             for robot in self.robots:
                 stack.callback(robot.destroy)

@@ -1,7 +1,5 @@
 """Measure a coordinator with many simulated robots: `python -m hwtests.scale`."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import signal
@@ -45,12 +43,12 @@ async def measure(options: argparse.Namespace, console: Console) -> list[Phase]:
             fleet = Fleet(names, ADDRESS, running.port, str(folder))
             async with (
                 simulators(fleet, options.processes) as robots,
-                operator(running) as status,
+                operator(running) as (status, load),
             ):
                 if options.rollout:
                     await Rollouts(robots, running, status).run(keep)
                 else:
-                    await Scenario(robots, running.pid, status, options.seconds).run(keep)
+                    await Scenario(robots, running.pid, status, options.seconds, load).run(keep)
     return phases
 
 

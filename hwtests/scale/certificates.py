@@ -1,17 +1,12 @@
 """Certificates of the simulated robots, signed by the authority of their coordinator."""
 
-from __future__ import annotations
-
+import ssl
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dorad.control.tls import Identity, client_context
 from dorafleet.ca.authority import open_authority, write_secret
 from dorafleet.coordinator.service import CA
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Iterable
 
 AUTHORITY = "authority.pem"
 

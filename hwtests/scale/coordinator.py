@@ -1,20 +1,14 @@
 """A real coordinator with a cluster of simulated robots, and an operator who asks it."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
-from asyncio.subprocess import PIPE, STDOUT
+from asyncio.subprocess import PIPE, STDOUT, Process
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from hwtests.bench.process import MeasurementError
-
-if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator, Sequence
-    from pathlib import Path
 
 ADDRESS = "127.0.0.1"
 READY_S = 30.0

@@ -1,20 +1,15 @@
 """What a coordinator costs under load: processor, memory, and how fast it answers."""
 
-from __future__ import annotations
-
 import asyncio
 import statistics
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import psutil
 from msgspec import Struct
 
 from dorad.control.errors import ControlError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
 
 POLL_S = 0.2
 TIMEOUT_S = 5.0

@@ -1,7 +1,5 @@
 """What the benchmark and the processes that simulate robots send each other, as JSON lines."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from msgspec import Struct

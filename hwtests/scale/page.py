@@ -1,17 +1,11 @@
 """The figures as the page docs/bench/fleet.md, and the targets."""
 
-from __future__ import annotations
-
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hwtests.bench.machine import describe
 from hwtests.scale.meter import TIMEOUT_S
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from hwtests.scale.phases import Phase
+from hwtests.scale.phases import Phase
 
 MIB = 1 << 20
 BACK_S = ((1000, 15.0), (5000, 60.0))

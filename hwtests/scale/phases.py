@@ -1,26 +1,23 @@
 """The phases of the benchmark: what happens to the fleet, and what is measured meanwhile."""
 
-from __future__ import annotations
-
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
+from typing import Literal
 
 from msgspec import Struct
 
+from dorafleet.coordinator.loadmessages import FleetLoads
 from hwtests.scale.meter import Cost, measured
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-    from typing import Literal
-
-    from hwtests.scale.orders import Counts
-    from hwtests.scale.simulators import Simulators
+from hwtests.scale.orders import Counts
+from hwtests.scale.simulators import Simulators
 
 DEADLINE_S = 300.0
 CHURNING = 0.3
 NONSENSE = 0.02
 MUTE = 0.02
+METRICS_S = 5.0
+"""Seconds from one measurement of all robots to the next."""
 
 
 class Phase(Struct):
@@ -41,13 +38,22 @@ class Scenario:
     """Runs the phases against one coordinator."""
 
     def __init__(
-        self, robots: Simulators, pid: int, ask: Callable[[], Awaitable[object]], seconds: float
+        self,
+        robots: Simulators,
+        pid: int,
+        ask: Callable[[], Awaitable[object]],
+        seconds: float,
+        load: Callable[[], Awaitable[FleetLoads]],
     ) -> None:
-        """`ask` is what an operator asks all the time; phases without an end last `seconds`."""
+        """`ask` is what an operator asks all the time; phases without an end last `seconds`.
+
+        `load` measures all robots, as `dorafleet top` does.
+        """
         self._robots = robots
         self._pid = pid
         self._ask = ask
         self._seconds = seconds
+        self._load = load
 
     async def run(self, report: Callable[[Phase], None]) -> None:
         """Run all phases; report each at its end."""
@@ -55,6 +61,7 @@ class Scenario:
             self.idle,
             self.storm,
             self.steady,
+            self.metrics,
             self.dropped,
             self.churning,
             self.hostile,
@@ -85,6 +92,29 @@ class Scenario:
         moved = after.sent + after.received - before.sent - before.received
         rate = moved / (time.monotonic() - began) / max(1, after.attached)
         return Phase("steady state", cost, rate=rate, attached=after.attached)
+
+    async def metrics(self) -> Phase:
+        """Measure all nodes and edges of all robots every few seconds, as a scraper does."""
+        before = await self._robots.order("count")
+        began = time.monotonic()
+        took: list[float] = []
+        missing = edges = 0
+        async with measured(self._pid, self._ask) as cost:
+            while time.monotonic() - began < self._seconds:
+                asked = time.monotonic()
+                rows = (await self._load()).rows
+                took.append(time.monotonic() - asked)
+                missing += sum(len(row.missing) for row in rows)
+                edges += sum(row.nodes for row in rows)
+                await asyncio.sleep(max(0.0, METRICS_S - took[-1]))
+        after = await self._robots.order("count")
+        moved = after.sent + after.received - before.sent - before.received
+        rate = moved / (time.monotonic() - began) / max(1, after.attached)
+        note = (
+            f"measured {len(took)} times, every {METRICS_S:g} s: {edges // len(took):,} nodes in "
+            f"{sum(took) / len(took):.2f} s, at most {max(took):.2f} s; {missing} not measured"
+        )
+        return Phase("metrics of all", cost, rate=rate, attached=after.attached, note=note)
 
     async def churning(self) -> Phase:
         """Let some come and go at random, and then all stay."""

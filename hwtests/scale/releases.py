@@ -1,21 +1,14 @@
 """What a simulated robot does about orders of releases: it has all files, every switch works."""
 
-from __future__ import annotations
-
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from msgspec import structs
 
 from dorad.control.errors import ControlError
-from dorad.control.messages.releases import ReleaseState
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.control.messages.releases import ReleaseOrder, ReleasePhase
-    from dorad.control.session import Call
+from dorad.control.messages.releases import ReleaseOrder, ReleasePhase, ReleaseState
+from dorad.control.session import Call
 
 STAGE_S = 0.5
 SWITCH_S = 0.5

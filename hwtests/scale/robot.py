@@ -4,52 +4,42 @@ It dials, answers the coordinator's requests from memory, and dials again when t
 as an agent does. Faults are switched on from outside.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random
 import socket
+import ssl
 import struct
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Literal
+from collections.abc import AsyncIterator
+from typing import Literal
 
 from msgspec import structs
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import InvalidStatus, WebSocketException
 
 from dorad.agent.backoff import HandshakeTimeout, fleet_backoff
 from dorad.agent.dial import GIVEN_UP
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REQUEST, Limits
-from dorad.control.messages import Nothing
+from dorad.control.messages import METHODS, EdgeStats, NodeInfo, NodeMetrics, Nothing, Top
 from dorad.control.messages.agent import (
     AGENT_METHODS,
     AgentReport,
+    AgentWatch,
+    Attach,
     Attached,
+    Remember,
     Remembered,
+    ShareRef,
+    ShareSet,
     ShareState,
+    ShareStatus,
 )
 from dorad.control.peer import Peer
-from dorad.control.session import ClientSession
+from dorad.control.session import Call, ClientSession, Handler, StreamHandler
 from hwtests.scale.releases import SimulatedReleases
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator
-
-    from websockets.asyncio.client import ClientConnection
-
-    from dorad.control.messages.agent import (
-        AgentWatch,
-        Attach,
-        Remember,
-        ShareRef,
-        ShareSet,
-        ShareStatus,
-    )
-    from dorad.control.session import Call, Handler, StreamHandler
 
 Fault = Literal["", "churn", "mute", "babble"]
 
@@ -83,6 +73,9 @@ NONSENSE: tuple[str | bytes, ...] = (
     json.dumps({"welcome": "dorad-agent", "protocol": -1}),
 )
 """Frames that no agent sends."""
+
+NODES, EDGES = 10, 20
+"""Of what a robot runs when it is measured."""
 
 _STARTED = time.time()
 
@@ -122,6 +115,7 @@ class Robot:
             "share.open": self._open,
             "share.remove": self._remove,
             "release.order": self._releases.order,
+            "top": self._top,
         }
 
     @property
@@ -209,7 +203,12 @@ class Robot:
                 await self._babble(connection)
                 return
             session = ClientSession(
-                connection, Peer(0, 0, 0), self._handlers, AGENT_METHODS, PROGRAM, Limits(hello=30)
+                connection,
+                Peer(0, 0, 0),
+                self._handlers,
+                METHODS | AGENT_METHODS,
+                PROGRAM,
+                Limits(hello=30),
             )
             async with asyncio.TaskGroup() as tasks:
                 serving = tasks.create_task(session.run())
@@ -255,6 +254,46 @@ class Robot:
         self._epoch, self._pause = params.epoch, params.pause
         self._audit = self._audit or params.audit
         return attached
+
+    async def _top(self, call: Call, params: Nothing) -> Top:
+        """Measure the nodes and edges that a robot of this kind would have."""
+        nodes = [
+            NodeInfo(
+                dataflow=f"local-{self.name}",
+                dataflow_name="pick",
+                node=f"node{number}",
+                status="running",
+                pid=1000 + number,
+                restarts=0,
+                metrics=NodeMetrics(cpu=random.uniform(0, 50), memory=100 << 20),
+            )
+            for number in range(NODES)
+        ]
+        edges = [
+            EdgeStats(
+                dataflow=f"local-{self.name}",
+                source=f"node{number}/out",
+                target=f"node{(number + 1 + place) % NODES}/in{place}",
+                queue_size=10,
+                sent=10**6,
+                received=10**6,
+                dropped=0,
+                queued=0,
+                payload=10**9,
+                rate=random.uniform(10, 100),
+                drop_rate=0.0,
+                bandwidth=1e6,
+                latency=1e-3,
+                jitter=1e-4,
+                latency_p50=1e-3,
+                latency_p99=random.uniform(1e-3, 1e-1),
+                latency_worst=0.5,
+                latencies=[0] * 15 + [10_000] * 10,
+            )
+            for number in range(NODES)
+            for place in range(EDGES // NODES)
+        ]
+        return Top(at=time.time(), window=5.0, nodes=nodes, edges=edges)
 
     async def _remember(self, call: Call, params: Remember) -> Remembered:
         before = self._audit

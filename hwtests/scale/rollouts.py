@@ -1,14 +1,12 @@
 """The phases of the benchmark of rollouts, to robots of which some come and go."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib
 import json
 import time
 import zlib
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 import asyncssh
 
@@ -28,15 +26,11 @@ from dorafleet.rollout.messages import (
 )
 from dorafleet.rollout.strategy import Strategy
 from hwtests.bench.process import MeasurementError
+from hwtests.scale.coordinator import Coordinator
 from hwtests.scale.meter import measured
 from hwtests.scale.operator import client_of
 from hwtests.scale.phases import CHURNING, Phase
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from hwtests.scale.coordinator import Coordinator
-    from hwtests.scale.simulators import Simulators
+from hwtests.scale.simulators import Simulators
 
 ATTACH_S = 600.0
 SETTLE_S = 900.0

@@ -1,21 +1,16 @@
 """A process with many simulated robots: `python -m hwtests.scale.simulate`; see `orders`."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import sys
 from collections import Counter
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import msgspec
 
 from hwtests.scale.certificates import context_of
 from hwtests.scale.orders import Counts, Fleet, Order
 from hwtests.scale.robot import Robot
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 async def serve() -> None:

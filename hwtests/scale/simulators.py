@@ -1,24 +1,18 @@
 """The processes that simulate the robots, as one fleet."""
 
-from __future__ import annotations
-
 import asyncio
 import sys
 import time
-from asyncio.subprocess import PIPE
+from asyncio.subprocess import PIPE, Process
 from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import Literal
 
 import msgspec
 
 from hwtests.bench.process import MeasurementError
 from hwtests.scale.orders import Counts, Fleet, Order
-
-if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from typing import Literal
 
 POLL_S = 0.1
 ANSWER_S = 60.0

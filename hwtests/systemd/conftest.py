@@ -3,6 +3,7 @@
 from hwtests.robots.fixtures import (
     bed,
     deb,
+    installed,
     newer_deb,
     preinstalled_bed,
     pytest_runtest_makereport,
@@ -13,6 +14,7 @@ from hwtests.robots.fixtures import (
 __all__ = [
     "bed",
     "deb",
+    "installed",
     "newer_deb",
     "preinstalled_bed",
     "pytest_runtest_makereport",

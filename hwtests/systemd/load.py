@@ -1,19 +1,15 @@
 """A dataflow that reveals any loss: numbers at 1 kHz, images at 30 Hz, 1,000 lines a second."""
 
-from __future__ import annotations
-
 import json
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from hwtests.robots import Robot
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from hwtests.robots import Robot
 
 NODES = Path(__file__).with_name("nodes")
 FOLDER = "/srv/load"

@@ -1,15 +1,10 @@
 """Nodes that come from a URL, under a daemon that has no network and a read-only disk."""
 
-from __future__ import annotations
-
 import hashlib
-from typing import TYPE_CHECKING
 
+from hwtests.robots import Robot
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
-
-if TYPE_CHECKING:
-    from hwtests.robots import Robot
 
 NODE = b"#!/bin/sh\nid -un\nwhile sleep 1; do :; done\n"
 SHA256 = hashlib.sha256(NODE).hexdigest()

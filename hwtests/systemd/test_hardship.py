@@ -1,19 +1,13 @@
 """Robots with a full or read-only disk, without D-Bus, and without systemd."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
+from hwtests.robots import Robot
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from hwtests.robots import Robot
 
 FLOW = """\
 nodes:
@@ -181,7 +175,7 @@ def test_without_systemd_nodes_are_plain_processes_with_a_notice(enabled: Robot)
     dora = ("env", "DORA_SOCKET=/run/plain/control.sock", "dora")
     wait_until(lambda: enabled.attempt(*dora, "list").returncode == 0, "the daemon is there")
     enabled.exec(*dora, "start", f"{load.FOLDER}/load.yml", "--name", "load", "--detach")
-    assert "Running" in enabled.exec(*dora, "list")
+    wait_until(lambda: "Running" in enabled.attempt(*dora, "list").stdout, "the dataflow runs")
     assert "systemd does not run this dorad" in enabled.exec(*dora, "status")
     assert "systemd does not run this dorad" in enabled.exec("cat", "/root/output")
     enabled.exec(*dora, "down", "--force")

@@ -1,19 +1,13 @@
 """Nodes of one dataflow cannot reach those of another: each dataflow has its own user."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.launch import landlock
-from hwtests.robots import rootfs
+from hwtests.robots import Robot, rootfs
 from hwtests.robots.shell import wait_until
-
-if TYPE_CHECKING:
-    from hwtests.robots import Robot
 
 NODES = Path(__file__).with_name("nodes")
 STATES = "/var/lib/dorad/dataflows"
@@ -359,14 +353,14 @@ COMMAND = """\
 import asyncio
 from pathlib import Path
 from dorad.agent.daemon import Daemon
-from dorad.agent.releases.library import Bundle
-from dorad.agent.releases.probes import Commands
+from dorad.agent.assignments.files import Bundle
+from dorad.agent.assignments.probes import Commands
 
 async def main():
     daemon = Daemon(Path("/run/dorad/control.sock"), "test")
     (owner,) = [flow.uuid for flow in await (await daemon.client()).list()]
     ended = asyncio.Event()
-    commands = Commands(daemon, ended.set)
+    commands = Commands(daemon, lambda dataflow: ended.set())
     check = {"who": ["/bin/sh", "-c", "id -un >&2; exit 3"]}
     async with asyncio.TaskGroup() as tasks:
         commands.start(tasks, "honest", owner, check, Bundle("r", 1, Path("/srv/honest"), {}, {}))

@@ -1,21 +1,16 @@
 """Lines of nodes in the journal of a robot: each once, through every restart."""
 
-from __future__ import annotations
-
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from hwtests.robots import Robot
 from hwtests.robots.effort import only_long, times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hwtests.robots import Robot
 
 PRINTER = """\
 nodes:
@@ -170,6 +165,8 @@ def test_each_of_1000_lines_a_second_is_in_the_journal_once(
     for _ in range(ROUNDS):
         disturb(daemon)
         time.sleep(1.3)
+    # systemd may still be about to start it again.
+    wait_until(lambda: daemon.attempt("dora", "list").returncode == 0, "dorad answers")
     daemon.exec("dora", "stop", load.NAME, timeout=120)
     found = numbers(daemon)
     missing = set(range(max(found))) - set(found)

@@ -1,21 +1,15 @@
 """Hundreds of nodes on one robot: they start, outlive the daemon, run again after a boot, stop."""
 
-from __future__ import annotations
-
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
+from hwtests.robots import Robot
 from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from hwtests.robots import Robot
 
 NODES = times(160, 600)
 REAL = 10

@@ -1,22 +1,16 @@
 """Dataflows that are enabled run after a boot, however the machine went down."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
+from random import Random
 
 import numpy as np
 import pytest
 
+from hwtests.robots import Robot
 from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
 from hwtests.systemd.test_units import FLOW
-
-if TYPE_CHECKING:
-    from random import Random
-
-    from hwtests.robots import Robot
 
 CUTS = times(4, 50)
 

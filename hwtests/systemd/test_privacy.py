@@ -1,15 +1,10 @@
 """What other users of a robot can see of nodes, and as which user nodes run."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
 
+from hwtests.robots import Robot
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
-
-if TYPE_CHECKING:
-    from hwtests.robots import Robot
 
 ODD = 'two\nlines, "quoted", a $HOME, a `run`, a \\ and a \\n; the end\\'
 FLOW = f"""\

@@ -1,21 +1,16 @@
 """A dataflow with the key `record` records from boot on, and every power cut leaves its files."""
 
-from __future__ import annotations
-
 import json
 import time
-from typing import TYPE_CHECKING, Any
+from random import Random
+from typing import Any
 
 import pytest
 
+from hwtests.robots import Robot
 from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
-
-if TYPE_CHECKING:
-    from random import Random
-
-    from hwtests.robots import Robot
 
 CUTS = times(3, 20)
 FOLDER = f"{load.FOLDER}/recordings"

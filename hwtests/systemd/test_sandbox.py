@@ -1,17 +1,12 @@
 """What nodes and subscriptions may not do on a robot, and what nodes may."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
+from hwtests.robots import Robot
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
-
-if TYPE_CHECKING:
-    from hwtests.robots import Robot
 
 FLOW = """\
 nodes:

@@ -1,18 +1,13 @@
 """Attacks of local users over D-Bus and systemd's notify socket do not disturb the daemon."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
+from hwtests.robots import Robot
 from hwtests.robots.effort import times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
-
-if TYPE_CHECKING:
-    from hwtests.robots import Robot
 
 FLOW = """\
 nodes:

@@ -1,18 +1,13 @@
 """Nodes as units of systemd: their description, limits and end."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.node.protocol import VERSION
+from hwtests.robots import Robot
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
-
-if TYPE_CHECKING:
-    from hwtests.robots import Robot
 
 FLOW = """\
 nodes:

@@ -1,23 +1,15 @@
 """The daemon is restarted, killed, stopped and upgraded under a dataflow that shows any loss."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from dorad.node.protocol import VERSION
-from hwtests.robots import rootfs
+from hwtests.robots import Robot, rootfs
 from hwtests.robots.effort import only_long, times
 from hwtests.robots.shell import wait_until
 from hwtests.systemd import load
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from hwtests.robots import Robot
 
 BEFORE_S = float(times(5, 10))
 AFTER_S = float(times(3, 4))
@@ -93,7 +85,8 @@ def test_nothing_is_lost_by_an_upgrade(loaded: Robot, newer_deb: Path) -> None:
 def test_a_new_format_of_shared_memory_restarts_nodes_with_a_notice(
     loaded: Robot, deb: Path, tmp_path: Path
 ) -> None:
-    other = {"node/protocol.py": (f"VERSION = {VERSION}\n", "VERSION = 1002\n")}
+    lines = "VERSION = PROTOCOL_VERSION\nOLDEST = OLDEST_PROTOCOL\n"
+    other = {"node/protocol.py": (lines, "VERSION = OLDEST = 1002\n")}
     loaded.push(rootfs.newer(deb, "100.0.0", tmp_path, other), "/root/other.deb")
     before = set(loaded.sh(load.PIDS).splitlines())
     loaded.exec("apt-get", "-qq", "install", "-y", "/root/other.deb", timeout=300)

@@ -54,6 +54,8 @@ class _IgnoredEvents:
 
     def on_link(self, report: Status | ChannelEvent) -> None: ...
 
+    def on_note(self, node_id: str, text: str) -> None: ...
+
 
 @dataclass
 class Result:

@@ -1,7 +1,5 @@
 """A private /dev/shm, and what is left in it."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 from pathlib import Path

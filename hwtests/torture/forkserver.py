@@ -4,8 +4,6 @@ It listens on a socket pair. JSON packets ask it to start and signal processes; 
 and ends. Only it sends signals, because it reaps the processes: their pids are not reused before.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import json

@@ -3,14 +3,9 @@
 Only the running process writes. Each step is one store, so the counts are exact after a kill.
 """
 
-from __future__ import annotations
-
 import mmap
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path
 
 SIZE = 4096
 

@@ -1,14 +1,9 @@
 """Which nodes there are and who sends to whom: a random dataflow without cycles."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
+from random import Random
 
 from dorad.dataflow.model import Dataflow, Input, NodeKind, NodeOutput, NodeSpec, QueuePolicy
-
-if TYPE_CHECKING:
-    from random import Random
 
 QUEUE_SIZES = (1, 1, 2, 3, 10, 10, 50)
 

@@ -1,7 +1,5 @@
 """A cable between an agent and its coordinator that can be cut without either being told."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 

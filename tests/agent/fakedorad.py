@@ -1,21 +1,15 @@
 """A daemon that runs nothing: it answers the control API, and does as the test says."""
 
-from __future__ import annotations
-
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 from dorad.bell import Bell
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.server import ControlServer
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from dorad.control.server import Call
+from dorad.control.server import Call, ControlServer
 
 
 class FakeDorad:
@@ -30,6 +24,7 @@ class FakeDorad:
         self.updates: list[m.Update] = []
         self.opened: list[str] = []
         self.stops: list[m.Stop] = []
+        self.params: list[m.ParamSet | m.ParamRef] = []
         self.refusal: ControlError | None = None
         """The answer to starts and updates."""
         self.slow_stop = False
@@ -56,6 +51,9 @@ class FakeDorad:
             "dataflow.open": self._open,
             "dataflow.update": self._update,
             "dataflow.stop": self._stop,
+            "dataflow.info": self._info,
+            "param.set": self._set,
+            "param.delete": self._set,
             "watch": self._watch,
             "topic.subscribe": self._subscribe,
             "topic.watch": self._rates,
@@ -79,6 +77,16 @@ class FakeDorad:
 
     async def _list(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
         return m.DataflowList(dataflows=list(self.runs.values()))
+
+    async def _info(self, _call: Call, params: m.Ref) -> m.DataflowDetail:
+        for info in self.runs.values():
+            if params.dataflow in (None, info.name, info.uuid):
+                return m.DataflowDetail(info=info, descriptor={}, path="/", log_dir="")
+        raise ControlError("not-found", "there is no such dataflow")
+
+    async def _set(self, _call: Call, params: m.ParamSet) -> m.Param:
+        self.params.append(params)
+        return m.Param(key=params.key, value=params.value)
 
     async def _wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
         if params.dataflow not in self.runs:

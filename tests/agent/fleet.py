@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import subprocess
 import time
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-from websockets.asyncio.server import serve
+from websockets.asyncio.server import Server, ServerConnection, serve
 
 from dorad.agent.status import read_status
 from dorad.control.asyncclient import AsyncClient
@@ -23,24 +25,16 @@ from dorad.control.messages.agent import (
     AgentWatch,
     Attach,
     Attached,
+    ShareSet,
     ShareState,
 )
 from dorad.control.target import Accepted
 from dorad.control.tls import Identity, server_context
-from dorafleet.ca.authority import open_authority
+from dorafleet.ca.authority import Authority, open_authority
 from tests.agent.fakedorad import FakeDorad
-from tests.harness.commands import Service, run_command
+from tests.agent.orders import order
+from tests.harness.commands import Service, run_command, succeeds
 from tests.harness.waiting import until
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from websockets.asyncio.server import Server, ServerConnection
-
-    from dorad.control.messages.agent import ShareSet
-    from dorafleet.ca.authority import Authority
 
 DEADLINE_S = 60.0
 ROBOT = "arm1"
@@ -60,6 +54,7 @@ class Coordinator:
         self.retry_after = ""
         """A header of these answers."""
         self.tries = 0
+        self._controls: list[Control] = []
         self._folder = folder
         self._server: Server | None = None
 
@@ -87,6 +82,12 @@ class Coordinator:
             close_timeout=0.2,
         )
         self.port = self._server.sockets[0].getsockname()[1]
+
+    async def close(self) -> None:
+        """Close what a test has attached, and stop."""
+        for control in self._controls:
+            await control.close()
+        await self.stop()
 
     async def stop(self) -> None:
         if self._server is not None:
@@ -136,7 +137,15 @@ class Coordinator:
                 if error.code != "unavailable":
                     raise
                 continue  # killed since it connected
-            return Control(client, attached)
+            self._controls.append(Control(client, attached))
+            return self._controls[-1]
+
+    async def attach_running(self) -> Control:
+        """Attach the agent, and give it the share of `order`, which runs."""
+        control = await self.attach()
+        await send(control, order())
+        await control.reaches("running")
+        return control
 
 
 class Control:
@@ -209,17 +218,15 @@ class Agent:
     ) -> None:
         """Give it an identity, as over SSH."""
         more = ["--replace"] if replace else []
-        asked = self.command("enrol", robot, *more)
-        assert asked.returncode == 0, asked.stderr
-        issued = authority.issue(json.loads(asked.stdout)["csr"], Identity("robot", robot))
+        out = succeeds(self.command("enrol", robot, *more))
+        issued = authority.issue(json.loads(out)["csr"], Identity("robot", robot))
         answer = {
             "robot": robot,
             "coordinators": [f"{host}:{port}" for port in ports],
             "chain": issued.chain,
             "authority": authority.certificate,
         }
-        done = self.command("certify", *more, stdin=json.dumps(answer))
-        assert done.returncode == 0, done.stderr
+        succeeds(self.command("certify", *more, stdin=json.dumps(answer)))
 
     def start(self, **env: str) -> None:
         self.process = Service(
@@ -280,7 +287,7 @@ async def fleet(folder: Path, socket: Path) -> AsyncIterator[tuple[Coordinator, 
         raise
     finally:
         agent.clear()
-        await coordinator.stop()
+        await coordinator.close()
 
 
 @asynccontextmanager
@@ -295,6 +302,6 @@ async def robot(folder: Path) -> AsyncIterator[tuple[Coordinator, Agent, FakeDor
         await dorad.stop()
 
 
-async def send(control: Control, order: ShareSet) -> ShareState:
+async def send(control: Control, share: ShareSet) -> ShareState:
     """Send an order; return the answer."""
-    return await control.client.call(SHARE_SET, order)
+    return await control.client.call(SHARE_SET, share)

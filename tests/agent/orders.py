@@ -1,8 +1,6 @@
 """Orders and runs for tests of the agent."""
 
-from __future__ import annotations
-
-from dorad.agent.model import Run
+from dorad.agent.assignments.runs import Run
 from dorad.control.messages import DataflowInfo, DataflowState, Share
 from dorad.control.messages.agent import ShareContent, ShareSet
 

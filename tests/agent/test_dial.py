@@ -14,7 +14,7 @@ from websockets.datastructures import Headers
 from dorad.agent import backoff, handlers
 from dorad.agent.backoff import MAX_PAUSE_S, HandshakeTimeout, bounded, fleet_backoff
 from dorad.agent.dial import Dialer, retry_after
-from dorad.agent.identity import IdentityStore
+from dorad.agent.identitystore import IdentityStore
 from dorad.control import messages as m
 from dorad.control.codec import encode
 from dorad.control.messages.agent import AGENT_CERTIFY, AGENT_RENEW, Certificates
@@ -24,6 +24,7 @@ from tests.agent.cable import Cable
 from tests.agent.fakedorad import FakeDorad
 from tests.agent.fleet import Agent, Coordinator, fleet, robot, send
 from tests.agent.orders import order
+from tests.harness.commands import fails, succeeds
 from tests.harness.waiting import until
 
 
@@ -136,6 +137,7 @@ async def test_a_coordinator_that_lets_its_fleet_wait_for_handshakes_is_given_mo
     assert reasons[:2] == ["no answer within 0.2 s", "no answer within 0.4 s"]
 
 
+@pytest.mark.long
 async def test_a_coordinator_that_gives_up_on_handshakes_is_tried_less_often(folder, monkeypatch):
     monkeypatch.setattr(backoff, "MAX_HANDSHAKE_S", 40.0)
     tries = []
@@ -166,10 +168,10 @@ async def test_the_agent_tries_at_once_when_the_network_changes(folder):
         coordinator.refusal = None
         tries = coordinator.tries
         await until(lambda: dorad.network_changed() or coordinator.tries > tries)
-        control = await coordinator.attach()
-        await control.close()
+        await coordinator.attach()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("notified", [True, False])
 async def test_a_connection_that_is_silently_dead_is_replaced(folder, notified):
     """At once if the network has changed, else when pings are no longer answered."""
@@ -276,8 +278,7 @@ async def test_no_server_is_obeyed_but_a_coordinator_of_the_fleet(folder):
             # It has said nothing to them.
             assert coordinator.hears.get_nowait().close_code is not None
         await coordinator.start()
-        control = await coordinator.attach()
-        await control.close()
+        await coordinator.attach()
 
 
 async def test_a_renewed_certificate_is_used_and_stops_nothing(folder):
@@ -304,18 +305,14 @@ async def test_a_renewed_certificate_is_used_and_stops_nothing(folder):
 
 async def test_the_service_ends_when_the_robot_leaves_its_fleet(folder):
     async with robot(folder) as (coordinator, agent, _):
-        control = await coordinator.attach()
-        await send(control, order())
-        await control.reaches("running")
+        await coordinator.attach_running()
         refused = await asyncio.to_thread(agent.command, "leave")
         assert refused.returncode == 1
         assert "dataflows of the fleet run here: flow" in refused.stderr
-        left = await asyncio.to_thread(agent.command, "leave", "--force")
-        assert left.returncode == 0, left.stderr
+        succeeds(await asyncio.to_thread(agent.command, "leave", "--force"))
         assert not (agent.folder / "identity").exists()
         await until(lambda: agent.process.poll() is not None)
         assert "this robot is not enrolled" in agent.log
-        await control.close()
 
 
 async def test_a_robot_that_moves_to_another_fleet_obeys_its_coordinator(folder):
@@ -343,19 +340,14 @@ async def test_a_robot_that_moves_to_another_fleet_obeys_its_coordinator(folder)
 
 async def test_only_one_agent_runs_in_a_folder(folder):
     async with robot(folder) as (coordinator, agent, _):
-        control = await coordinator.attach()
-        second = await asyncio.to_thread(agent.command, "run")
-        assert second.returncode == 1
-        assert "already runs" in second.stderr
+        await coordinator.attach()
+        fails(await asyncio.to_thread(agent.command, "run"), 1, "already runs")
         # Its file may still say that dorad was not asked yet.
         await until(lambda: agent.command("status").returncode == 0)
         shown = await asyncio.to_thread(agent.command, "status", "--json")
         assert json.loads(shown.stdout)["pid"] == agent.process.pid
         agent.kill()
-        gone = await asyncio.to_thread(agent.command, "status")
-        assert gone.returncode == 1
-        assert "no dorad-agent runs" in gone.stderr
-        await control.close()
+        fails(await asyncio.to_thread(agent.command, "status"), 1, "no dorad-agent runs")
 
 
 async def test_a_refusal_after_the_coordinator_has_attached_is_shown_and_not_tried_again_at_once(
@@ -371,14 +363,12 @@ async def test_a_refusal_after_the_coordinator_has_attached_is_shown_and_not_tri
         tries = coordinator.tries
         await asyncio.sleep(1)
         assert coordinator.tries <= tries + 1
-        await control.close()
 
 
 async def test_the_agent_says_on_which_installation_it_runs(folder):
     async with robot(folder) as (coordinator, _, _):
         control = await coordinator.attach()
         assert control.attached.machine_id == handlers.machine_id()
-        await control.close()
 
 
 @pytest.mark.parametrize(

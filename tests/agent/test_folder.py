@@ -1,7 +1,5 @@
 """Who may read the files of an identity, and what root writes."""
 
-from __future__ import annotations
-
 import grp
 import os
 import stat
@@ -13,12 +11,12 @@ import pytest
 WRITE = """
 import sys
 from pathlib import Path
-from dorad.agent import folder, identity, keys
+from dorad.agent import folder, identitystore, keys
 
 path = Path(sys.argv[1])
 folder.GROUP = sys.argv[2]
 folder.open_folder(path)
-identity.IdentityStore(path).request("arm1")
+identitystore.IdentityStore(path).request("arm1")
 """
 
 OWNER = 12345

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+import resource
+import shutil
 import ssl
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -13,8 +18,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.agent import handover
-from dorad.agent.identity import FIRST, HAND_OVER, Enrolment, IdentityStore
+from dorad.agent import handover, keys
+from dorad.agent.folder import FIRST, HAND_OVER
+from dorad.agent.identity import Enrolment
+from dorad.agent.identitystore import IdentityStore
 from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
 from dorad.control.messages.agent import (
@@ -332,6 +339,133 @@ def test_a_second_hand_over_drops_what_the_first_has_left(robot, chain):
         chain, 1, 2
     )
     assert robot.hand_over(finished(chain.orders[1]), time.time()).trusted == fingerprints(chain, 2)
+
+
+def cancelled(order):
+    return HandOver(**as_dict(order), cancelled=True)
+
+
+def test_a_cancelled_hand_over_leaves_a_robot_as_it_was(robot, chain, tmp_path):
+    before, files = robot.load(), ("authority.pem", "issuer.pem")
+    kept = [(tmp_path / "identity" / each).read_text() for each in files]
+    order = chain.orders[0]
+    assert robot.hand_over(cancelled(order), time.time()).trusted == fingerprints(chain, 0)
+    robot.hand_over(order, time.time())
+    certify(robot, chain.authorities[0])  # a renewal in between
+    # It may be told after the date, by a clock that is right or wrong.
+    late = time.time() + 9999 * 86400
+    assert robot.hand_over(cancelled(order), late).trusted == fingerprints(chain, 0)
+    assert robot.trust().certified
+    assert [(tmp_path / "identity" / each).read_text() for each in files] == kept
+    version = robot.version
+    robot.hand_over(cancelled(order), time.time())
+    assert robot.version == version
+    assert robot.load() == before
+    # The authority that was dropped gives it no certificate, and hands over to none.
+    with pytest.raises(ControlError, match="another authority"):
+        certify(robot, chain.authorities[1])
+    with pytest.raises(ControlError, match="has not signed it"):
+        robot.hand_over(chain.orders[1], time.time())
+
+
+def test_with_a_certificate_of_the_new_authority_a_robot_drops_it_for_nobody(robot, chain):
+    """It would have none of an authority that it trusts."""
+    robot.hand_over(chain.orders[0], time.time())
+    certify(robot, chain.authorities[1])
+    with pytest.raises(ControlError, match="has a certificate of the new authority"):
+        robot.hand_over(cancelled(chain.orders[0]), time.time())
+    assert robot.trust().trusted == fingerprints(chain, 0, 1)
+    robot.hand_over(finished(chain.orders[0]), time.time())
+    assert robot.hand_over(cancelled(chain.orders[0]), time.time()).trusted == fingerprints(
+        chain, 1
+    )
+
+
+def test_a_robot_that_missed_the_cancelling_follows_the_next_hand_over(robot, chain, tmp_path):
+    other = make_successor(chain.folder, chain.folder, 30)
+    after = open_successor(chain.folder, chain.authorities[0], other, time.time())
+    try:
+        robot.hand_over(chain.orders[0], time.time())
+        assert robot.hand_over(after.order, time.time()).trusted == [
+            *fingerprints(chain, 0),
+            other,
+        ]
+        # Not one that is of a certificate's authority: this robot has to keep that.
+        robot.hand_over(cancelled(after.order), time.time())
+        robot.hand_over(chain.orders[0], time.time())
+        certify(robot, chain.authorities[1])
+        with pytest.raises(ControlError, match="has not signed it"):
+            robot.hand_over(after.order, time.time())
+        assert robot.trust().trusted == fingerprints(chain, 0, 1)
+    finally:
+        shutil.rmtree(chain.folder / other[:16])
+
+
+@contextlib.contextmanager
+def full_disk():
+    """Let no file have more than a few bytes, as on a disk that is almost full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_changes_no_authority_leaves_nothing_behind_and_is_tried_again(
+    robot, chain, tmp_path
+):
+    second, order = chain.authorities[1], chain.orders[0]
+
+    def told(change):
+        return lambda: robot.hand_over(change(order), time.time())
+
+    steps = [told(as_is), told(cancelled), told(as_is)]
+    steps += [lambda: certify(robot, second), told(finished)]
+    for step in steps:
+        before, trusted = robot.load(), robot.trust()
+        for _ in range(3):
+            with full_disk(), pytest.raises(OSError, match="File too large"):
+                step()
+        assert (robot.load(), robot.trust()) == (before, trusted)
+        assert len([*tmp_path.glob("identity.*")]) == 1
+        step()
+        assert len([*tmp_path.glob("identity.*")]) == 1
+    assert robot.trust().trusted == [second.fingerprint]
+
+
+ORDERS = st.tuples(
+    st.sampled_from(["begin", "cancel", "finish", "certify", "date"]), st.integers(0, 2)
+)
+
+
+@pytest.mark.long
+@given(steps=st.lists(ORDERS, max_size=12))
+def test_whatever_a_robot_is_told_its_certificate_is_of_an_authority_that_it_trusts(chain, steps):
+    """Also by a coordinator in wrong hands, which has the keys of the issuers."""
+    with tempfile.TemporaryDirectory() as folder:
+        robot = IdentityStore(Path(folder))
+        first = chain.authorities[0]
+        issued = first.issue(robot.request("arm1"), ARM)
+        robot.enrol(Enrolment("arm1", ["base"], issued.chain, first.certificate))
+        for what, number in steps:
+            order = chain.orders[min(number, 1)]
+            with contextlib.suppress(ControlError):
+                if what == "certify":
+                    certify(robot, chain.authorities[number])
+                elif what == "date":
+                    robot.end_hand_over(time.time() + 9999 * 86400)
+                else:
+                    change = {"begin": as_is, "cancel": cancelled, "finish": finished}[what]
+                    robot.hand_over(change(order), time.time())
+            trusted = (Path(folder) / "identity/authority.pem").read_text()
+            chain_ = (Path(folder) / "identity/chain.pem").read_text()
+            assert keys.leads_to(chain_, trusted)
+            assert 1 <= len(robot.trust().trusted) <= 2
+
+
+def as_is(order):
+    return order
 
 
 @pytest.mark.parametrize("days", [-9999, 0, 29, 31, 9999])

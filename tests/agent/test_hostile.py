@@ -1,7 +1,5 @@
 """A coordinator that sends nonsense harms only its own connection."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -14,12 +12,12 @@ import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from dorad.agent.store import MAX_SHARES
+from dorad.agent.store import MAX_ASSIGNMENTS
 from dorad.control.errors import ControlError
-from dorad.control.limits import MAX_REQUEST
+from dorad.control.limits import IDLE_FRAMES, MAX_REQUEST
 from dorad.control.messages import METHODS
 from dorad.control.messages.agent import AGENT_METHODS, SHARE_REMOVE, ShareRef
-from tests.agent.fleet import robot, send
+from tests.agent.fleet import DEADLINE_S, robot, send
 from tests.agent.orders import UUID, order
 
 FRAMES = int(os.environ.get("AGENT_FRAMES", "3000"))
@@ -77,9 +75,7 @@ async def test_random_frames_after_the_handshake_change_nothing_of_other_shares(
     print("seed", seed)
     dice = random.Random(seed)
     async with robot(folder) as (coordinator, agent, dorad):
-        control = await coordinator.attach()
-        await send(control, order())
-        await control.reaches("running")
+        control = await coordinator.attach_running()
         await control.close()
         sent = 0
         while sent < FRAMES:
@@ -122,9 +118,7 @@ async def test_nonsense_instead_of_hello_ends_the_connection_with_the_reason(fol
 
 async def test_a_frame_that_is_too_large_ends_the_connection_only(folder):
     async with robot(folder) as (coordinator, agent, dorad):
-        control = await coordinator.attach()
-        await send(control, order())
-        await control.reaches("running")
+        control = await coordinator.attach_running()
         await control.close()
         connection = await coordinator.accepted()
         await connection.send(HELLO)
@@ -140,19 +134,35 @@ async def test_a_frame_that_is_too_large_ends_the_connection_only(folder):
         del agent
 
 
+async def test_pings_without_end_whose_answers_nobody_reads_end_the_connection_only(folder):
+    async with robot(folder) as (coordinator, agent, dorad):
+        control = await coordinator.attach_running()
+        await control.close()
+        transport = (await coordinator.accepted()).transport
+        transport.pause_reading()
+        pings = (b"\x89\x7d" + bytes(125)) * (4 * IDLE_FRAMES)
+        async with asyncio.timeout(DEADLINE_S):
+            while not transport.is_closing():
+                transport.write(pings)
+                await asyncio.sleep(0.05)
+        await agent.says("frames without a message")
+        control = await coordinator.attach()
+        await control.reaches("running")
+        assert len(dorad.started) == 1
+
+
 async def test_one_coordinator_cannot_fill_the_disk_with_shares(folder):
     async with robot(folder) as (coordinator, _, dorad):
         dorad.refusal = ControlError("bad-request", "no")
         control = await coordinator.attach()
-        for number in range(MAX_SHARES):
+        for number in range(MAX_ASSIGNMENTS):
             await send(control, order(dataflow=f"flow{number}", uuid=str(uuid.UUID(int=number))))
-        with pytest.raises(ControlError, match=f"{MAX_SHARES} shares, the maximum"):
+        with pytest.raises(ControlError, match=f"{MAX_ASSIGNMENTS} dataflows, the maximum"):
             await send(control, order(dataflow="one-more"))
         await control.reaches("failed", "flow7")
         ref = ShareRef(epoch=1, generation=1, dataflow="flow7")
         await control.client.call(SHARE_REMOVE, ref)
         await send(control, order(dataflow="one-more"))
-        await control.close()
 
 
 async def drain(connection):

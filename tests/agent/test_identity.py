@@ -1,7 +1,5 @@
 """Enrolment over SSH, as commands: a key of the robot's own, and what is refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import stat
@@ -9,11 +7,13 @@ import stat
 import msgspec
 import pytest
 
-from dorad.agent.identity import Enrolment, IdentityStore, address_of
+from dorad.agent.identity import Enrolment, address_of
+from dorad.agent.identitystore import IdentityStore
 from dorad.control.errors import ControlError
 from dorad.control.tls import Identity
 from dorafleet.ca.authority import key_digest, open_authority
 from tests.agent.fleet import Agent
+from tests.harness.commands import fails, succeeds
 
 
 @pytest.fixture
@@ -38,9 +38,8 @@ def answer(signer, csr, *, robot="arm1", name="arm1", **more):
 
 
 def asked(agent, *words):
-    done = agent.command("enrol", *words)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)["csr"]
+    out = succeeds(agent.command("enrol", *words))
+    return json.loads(out)["csr"]
 
 
 def refused(agent, stdin, *words):
@@ -66,8 +65,7 @@ def test_a_key_that_waits_is_used_again_but_never_one_that_is_in_use(folder, aut
 def test_a_robot_is_enrolled_and_its_key_stays_secret(agent, authority):
     csr = asked(agent, "arm1")
     assert "PRIVATE" not in csr
-    done = agent.command("certify", stdin=answer(authority, csr))
-    assert done.returncode == 0, done.stderr
+    succeeds(agent.command("certify", stdin=answer(authority, csr)))
     found = json.loads((agent.folder / "identity/agent.json").read_text())
     assert found == {"robot": "arm1", "coordinators": ["192.0.2.1", "[2001:db8::1]:7000"]}
     assert stat.S_IMODE((agent.folder / "identity/key.pem").stat().st_mode) == 0o600
@@ -77,9 +75,7 @@ def test_a_robot_is_enrolled_and_its_key_stays_secret(agent, authority):
 
 def test_a_robot_is_not_enrolled_twice_unless_it_is_asked_for(agent, authority):
     agent.enrol(authority, 6013)
-    again = agent.command("enrol", "arm1")
-    assert again.returncode == 1
-    assert "enrolled already (enrol it with `--replace`" in again.stderr
+    fails(agent.command("enrol", "arm1"), 1, "enrolled already (enrol it with `--replace`")
     other = agent.command("enrol", "arm2")
     assert "enrolled already as arm1" in other.stderr
     before = (agent.folder / "identity/key.pem").read_text()
@@ -109,8 +105,7 @@ def test_a_certificate_of_another_robot_key_or_authority_is_refused(agent, autho
         agent, answer(authority, csr, authority=other.certificate)
     )
     assert not (agent.folder / "identity").exists()
-    done = agent.command("certify", stdin=answer(authority, csr))
-    assert done.returncode == 0, done.stderr
+    succeeds(agent.command("certify", stdin=answer(authority, csr)))
 
 
 @pytest.mark.parametrize(
@@ -155,24 +150,18 @@ def test_there_is_nothing_to_certify_without_a_request(agent, authority, folder)
 
 @pytest.mark.parametrize("words", [["run"], [], ["leave"]])
 def test_a_robot_that_is_not_enrolled_says_how_to_do_it(agent, words):
-    done = agent.command(*words)
-    assert done.returncode == 1
-    assert "not enrolled (run `dorafleet enrol`" in done.stderr
+    fails(agent.command(*words), 1, "not enrolled (run `dorafleet enrol`")
 
 
 def test_a_damaged_identity_is_reported(agent, authority):
     agent.enrol(authority, 6013)
     (agent.folder / "identity/agent.json").write_text('{"robot": 5}')
-    done = agent.command("run")
-    assert done.returncode == 1
-    assert "agent.json is damaged" in done.stderr
+    fails(agent.command("run"), 1, "agent.json is damaged")
 
 
 def test_the_status_of_an_agent_that_does_not_run_is_an_error(agent, authority):
     agent.enrol(authority, 6013)
-    done = agent.command("status")
-    assert done.returncode == 1
-    assert "no dorad-agent runs" in done.stderr
+    fails(agent.command("status"), 1, "no dorad-agent runs")
 
 
 def test_wrong_usage_has_its_own_exit_code(agent):

@@ -1,7 +1,5 @@
 """Enrolment with a token, at the real coordinator."""
 
-from __future__ import annotations
-
 import base64
 import grp
 import os
@@ -13,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from dorad.agent.identity import IdentityStore
+from dorad.agent.identitystore import IdentityStore
 from dorad.agent.join import authority_of, join
 from dorad.control.client import Client
 from dorad.control.errors import ControlError
 from dorafleet.ca.authority import open_authority
 from tests.agent.fleet import DEADLINE_S, Agent
-from tests.harness.commands import Service, run_command
+from tests.harness.commands import Service, fails, run_command, succeeds
 from tests.harness.ports import free_port
 
 
@@ -78,8 +76,7 @@ def agent(folder):
 
 async def test_a_robot_joins_with_its_token_once(operator, agent, folder):
     words, token = operator.command_for("arm1")
-    done = agent.command(*words, stdin=token)
-    assert done.returncode == 0, done.stderr
+    succeeds(agent.command(*words, stdin=token))
     agent.start()
     found = await agent.connection("connected")
     assert (found.robot, found.connection.coordinator) == ("arm1", f"127.0.0.1:{operator.port}")
@@ -87,32 +84,25 @@ async def test_a_robot_joins_with_its_token_once(operator, agent, folder):
     assert "enrolled already" in again.stderr
     other = Agent(folder / "other", folder / "dorad.sock")
     other.folder.parent.mkdir()
-    used = other.command(*words, stdin=token)
-    assert used.returncode == 1
-    assert "was used already" in used.stderr
+    fails(other.command(*words, stdin=token), 1, "was used already")
     assert {path.name for path in other.folder.iterdir()} <= {"lock"}
 
 
 def test_a_command_that_is_run_on_another_robot_does_not_replace_that_one(operator, agent):
     words, token = operator.command_for("arm1")
-    joined = agent.command(*words, stdin=token)
-    assert joined.returncode == 0, joined.stderr
+    succeeds(agent.command(*words, stdin=token))
     words, token = operator.command_for("arm2")
     wrong = agent.command(*words, "--replace", stdin=token)
     assert wrong.returncode == 1
     assert "enrolled already as arm1 (run the command on arm2" in wrong.stderr
-    left = agent.command("leave")
-    assert left.returncode == 0, left.stderr
-    right = agent.command(*words, stdin=token)
-    assert right.returncode == 0, right.stderr
+    succeeds(agent.command("leave"))
+    succeeds(agent.command(*words, stdin=token))
 
 
 def test_a_token_is_good_for_its_robot_only(operator, agent):
     words, token = operator.command_for("arm1")
     words[words.index("arm1")] = "arm2"
-    done = agent.command(*words, stdin=token)
-    assert done.returncode == 1
-    assert "the token is for robot `arm1`" in done.stderr
+    fails(agent.command(*words, stdin=token), 1, "the token is for robot `arm1`")
 
 
 def test_a_wrong_token_is_refused(operator, agent):
@@ -138,13 +128,10 @@ def test_a_coordinator_of_another_fleet_does_not_get_the_token(operator, agent, 
     words[words.index("--authority") + 1] = base64.b64encode(
         ssl.PEM_cert_to_DER_cert(other)
     ).decode()
-    done = agent.command(*words, stdin=token)
-    assert done.returncode == 1
-    assert "certificate" in done.stderr
+    fails(agent.command(*words, stdin=token), 1, "certificate")
     # It was not used up.
     words, token = operator.command_for("arm1")
-    done = agent.command(*words, stdin=token)
-    assert done.returncode == 0, done.stderr
+    succeeds(agent.command(*words, stdin=token))
 
 
 def test_a_robot_joins_whose_agent_shares_its_identity_with_the_group_of_dorad(
@@ -184,11 +171,8 @@ def test_a_damaged_authority_uses_up_no_token(operator, agent):
     damaged = bytearray(base64.b64decode(words[at]))
     damaged[-10] ^= 1  # of its own signature, which TLS does not check
     wrong = [*words[:at], base64.b64encode(damaged).decode(), *words[at + 1 :]]
-    done = agent.command(*wrong, stdin=token)
-    assert done.returncode == 1
-    assert "`--authority` is damaged" in done.stderr
-    done = agent.command(*words, stdin=token)
-    assert done.returncode == 0, done.stderr
+    fails(agent.command(*wrong, stdin=token), 1, "`--authority` is damaged")
+    succeeds(agent.command(*words, stdin=token))
 
 
 def test_the_coordinator_that_is_away_is_reported(agent, folder):
@@ -225,12 +209,9 @@ def test_a_token_in_a_file_enrols_unless_others_may_read_it(operator, agent, fol
     file = folder / "arm1.token"
     file.write_text(f"{token}\n")
     file.chmod(0o640)
-    refused = agent.command(*words, "--token-file", str(file))
-    assert refused.returncode == 1
-    assert "others may read the token" in refused.stderr
+    fails(agent.command(*words, "--token-file", str(file)), 1, "others may read the token")
     file.chmod(0o600)
-    done = agent.command(*words, "--token-file", str(file))
-    assert done.returncode == 0, done.stderr
+    succeeds(agent.command(*words, "--token-file", str(file)))
 
 
 def test_at_a_terminal_the_token_is_asked_for_and_not_shown(operator, agent):

@@ -1,13 +1,12 @@
 """The agent with a real dorad and real nodes, which are not to notice what happens to the agent."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from pathlib import Path
 
 import apsw
 import msgspec
+import pytest
 
 from dorad.control.messages.agent import SHARE_OPEN, ShareRef
 from tests.agent.fleet import fleet, send
@@ -15,6 +14,8 @@ from tests.agent.orders import order
 from tests.harness.daemon import daemon
 from tests.harness.flows import SINK, SOURCE, write_flow
 from tests.harness.waiting import until
+
+pytestmark = pytest.mark.long
 
 
 def counting(folder):
@@ -54,10 +55,10 @@ def pretend_reboot(agent):
     """Change the boot id that the agent has stored."""
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     database = apsw.Connection(str(agent.folder / "shares.db"))
-    for name, content in list(database.execute("SELECT dataflow, record FROM share")):
+    for name, content in list(database.execute("SELECT dataflow, record FROM assignment")):
         changed = content.replace(boot.encode(), b"the-boot-before")
         assert changed != content
-        database.execute("UPDATE share SET record = ? WHERE dataflow = ?", (changed, name))
+        database.execute("UPDATE assignment SET record = ? WHERE dataflow = ?", (changed, name))
     database.close()
 
 

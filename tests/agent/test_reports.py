@@ -1,7 +1,5 @@
 """What an agent reports: changes only, and never more than a frame."""
 
-from __future__ import annotations
-
 import msgspec
 
 from dorad.agent.reports import Deltas

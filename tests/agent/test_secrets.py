@@ -87,6 +87,7 @@ def test_a_value_for_another_robot_key_or_version_is_refused_and_the_one_before_
     assert unsealed(tmp_path) == {"api-key": b"second"}
 
 
+@pytest.mark.long
 def test_size_and_number_are_bounded(files, tmp_path):
     for value in (b"", b"x" * (MAX_SECRET + 1)):
         assert "bytes" in put(files, "api-key", value).refused["api-key"]

@@ -1,7 +1,5 @@
 """The agent between a coordinator and dorad: real processes, real TLS, a daemon of the test."""
 
-from __future__ import annotations
-
 import asyncio
 import socket
 import time
@@ -46,14 +44,11 @@ async def test_a_share_is_started_held_opened_and_stopped(folder):
         ref = ShareRef(epoch=1, generation=2, dataflow="flow")
         await control.client.call(SHARE_REMOVE, ref)
         await until(lambda: any(report.removed == ["flow"] for report in control.reports))
-        await control.close()
 
 
 async def test_a_changed_share_is_changed_in_place(folder):
     async with robot(folder) as (coordinator, _, dorad):
-        control = await coordinator.attach()
-        await send(control, order())
-        await control.reaches("running")
+        control = await coordinator.attach_running()
         await send(control, order(2, descriptor={"nodes": []}))
         await control.reaches("running", generation=2)
         assert [update.descriptor for update in dorad.updates] == [{"nodes": []}]
@@ -62,7 +57,6 @@ async def test_a_changed_share_is_changed_in_place(folder):
         refused = await control.reaches("running", generation=3)
         assert "node a is in use" in refused.reason
         assert len(dorad.started) == 1
-        await control.close()
 
 
 async def test_a_share_that_dorad_refuses_has_failed_and_says_why(folder):
@@ -72,14 +66,11 @@ async def test_a_share_that_dorad_refuses_has_failed_and_says_why(folder):
         await send(control, order())
         failed = await control.reaches("failed")
         assert failed.reason == "node a: no such file; b"
-        await control.close()
 
 
 async def test_a_share_that_ran_before_is_tried_again_until_dorad_can_start_it(folder):
     async with robot(folder) as (coordinator, agent, dorad):
-        control = await coordinator.attach()
-        await send(control, order())
-        await control.reaches("running")
+        control = await coordinator.attach_running()
         agent.kill()
         await control.close()
         # As after a boot, when not everything is up yet.
@@ -92,24 +83,21 @@ async def test_a_share_that_ran_before_is_tried_again_until_dorad_can_start_it(f
         dorad.refusal = None
         await control.reaches("running")
         assert pending.outcome is None
-        await control.close()
 
 
 def forget_that_it_ran(agent):
     """Leave the file as a kill does that comes before the agent has stored dorad's answer."""
     database = apsw.Connection(str(agent.folder / "shares.db"))
-    [content] = database.execute("SELECT record FROM share").fetchone()
+    [content] = database.execute("SELECT record FROM assignment").fetchone()
     changed = content.replace(b'"ran":true', b'"ran":false')
     assert changed != content
-    database.execute("UPDATE share SET record = ?", (changed,))
+    database.execute("UPDATE assignment SET record = ?", (changed,))
     database.close()
 
 
 async def test_a_share_whose_start_was_not_stored_is_tried_again_after_a_boot(folder):
     async with robot(folder) as (coordinator, agent, dorad):
-        control = await coordinator.attach()
-        await send(control, order())
-        await control.reaches("running")
+        control = await coordinator.attach_running()
         agent.kill()
         await control.close()
         forget_that_it_ran(agent)
@@ -126,20 +114,16 @@ async def test_a_share_whose_start_was_not_stored_is_tried_again_after_a_boot(fo
         assert control.shares["flow"].status == "pending"
         dorad.refusal = None
         await control.reaches("running")
-        await control.close()
 
 
 async def test_a_stop_by_force_does_not_wait_for_one_that_waits(folder):
     async with robot(folder) as (coordinator, _, dorad):
         dorad.slow_stop = True
-        control = await coordinator.attach()
-        await send(control, order())
-        await control.reaches("running")
+        control = await coordinator.attach_running()
         await send(control, order(2, enabled=False, grace=1000))
         await control.reaches("stopping")
         await send(control, order(3, enabled=False, force=True))
         await control.reaches("stopped", generation=3)
-        await control.close()
 
 
 async def test_a_kill_and_an_upgrade_of_the_agent_disturb_no_node(folder):
@@ -158,7 +142,6 @@ async def test_a_kill_and_an_upgrade_of_the_agent_disturb_no_node(folder):
         assert len(dorad.started) == 1
         assert dorad.updates == []
         assert dorad.stops == []
-        await control.close()
 
 
 async def test_systemd_is_notified_of_the_state_and_that_the_agent_is_alive(folder):
@@ -181,14 +164,12 @@ async def test_systemd_is_notified_of_the_state_and_that_the_agent_is_alive(fold
                 await asyncio.to_thread(agent.end)
                 while not notified[-1].startswith("STOPPING=1"):
                     notified.append((await loop.sock_recv(systemd, 1000)).decode())
-        await control.close()
 
 
 async def test_an_agent_is_ended_by_sigterm_with_success(folder):
     async with robot(folder) as (coordinator, agent, _):
-        control = await coordinator.attach()
+        await coordinator.attach()
         assert await asyncio.to_thread(agent.end) == 0
-        await control.close()
 
 
 async def test_orders_survive_while_dorad_is_away(folder):
@@ -211,18 +192,14 @@ async def test_orders_survive_while_dorad_is_away(folder):
         await dorad.start()
         await until(lambda: control.reports[-1].daemon == "")
         assert len(dorad.started) == 1
-        await control.close()
 
 
 async def test_a_share_ends_when_dorad_says_so(folder):
     async with robot(folder) as (coordinator, _, dorad):
-        control = await coordinator.attach()
-        await send(control, order())
-        await control.reaches("running")
+        control = await coordinator.attach_running()
         dorad.end(UUID, "failed")
         ended = await control.reaches("failed")
         assert ended.outcome.status == "failed"
-        await control.close()
 
 
 async def test_an_old_coordinator_is_not_obeyed(folder):
@@ -274,7 +251,6 @@ async def test_methods_of_the_daemon_are_passed_on_with_their_errors_and_data(fo
         with pytest.raises(ControlError) as caught:
             await client.call(m.DAEMON_STATUS, m.Nothing())
         assert caught.value.code == "unsupported"
-        await control.close()
 
 
 async def test_streams_of_clients_leave_room_for_those_of_the_coordinator(folder):
@@ -295,21 +271,16 @@ async def test_streams_of_clients_leave_room_for_those_of_the_coordinator(folder
 
 async def test_a_heartbeat_comes_though_nothing_changes(folder):
     async with robot(folder) as (coordinator, _, _dorad):
-        control = await coordinator.attach()
-        await send(control, order())
-        await control.reaches("running")
+        control = await coordinator.attach_running()
         before = len(control.reports)
         await until(lambda: len(control.reports) >= before + 5)
         assert all(report.shares == [] for report in control.reports[before + 2 :])
         assert all(report.room for report in control.reports)
-        await control.close()
 
 
 async def test_after_the_coordinator_has_been_away_the_agent_is_back_in_seconds(folder):
     async with robot(folder) as (coordinator, agent, dorad):
-        control = await coordinator.attach()
-        await send(control, order())
-        await control.reaches("running")
+        control = await coordinator.attach_running()
         await coordinator.stop()
         await control.close()
         await agent.connection("unreachable")
@@ -318,4 +289,3 @@ async def test_after_the_coordinator_has_been_away_the_agent_is_back_in_seconds(
         control = await coordinator.attach()
         await control.reaches("finished")
         assert (await agent.connection("connected")).robot == "arm1"
-        await control.close()

@@ -74,3 +74,19 @@ def test_a_start_may_take_as_long_as_that_of_the_peer(measure):
 def test_without_figures_there_is_no_verdict():
     assert verdicts({}) == []
     assert verdicts(latency("round trip", "ours", 8, 10)) == []
+
+
+def test_a_struct_is_compared_with_a_bare_array_and_with_dora():
+    nested = latency("round trip, nested", "ours", 80, 12)
+    bare = only(nested | latency("round trip, bare", "ours", 80, 8))
+    assert str(bare) == "≤ 2x of a bare array of as many bytes: 1.5x, reached"
+    beside = only(nested | latency("round trip, nested", "dora", 80, 360))
+    assert str(beside) == "≥ 20x: 30x, reached"
+
+
+@pytest.mark.parametrize("languages", ["", ", C and C", ", C and Python"])
+def test_nested_data_is_compared_with_bare_arrays_between_the_same_languages(languages):
+    summary = latency(f"round trip, nested{languages}", "ours", 80, 3) | latency(
+        f"round trip, bare{languages}", "ours", 80, 2
+    )
+    assert str(only(summary)) == "≤ 2x of a bare array of as many bytes: 1.5x, reached"

@@ -70,6 +70,7 @@ class FakeDaemon:
         self.answers: dict[str, Any] = {
             "daemon.status": daemon_status(),
             "dataflow.list": m.DataflowList(dataflows=[dataflow()]),
+            "top.history": m.History(at=0.0, step=5.0),
         }
         self.calls: list[tuple[str, Any]] = []
         """Every request: the method and its parameters."""

@@ -14,9 +14,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
-
 from tests.harness.dataflow import clean_environment
+from tests.harness.process import marked
 
 MARKER = "DORAD_TEST_RUN"
 DEADLINE_S = 60.0
@@ -73,15 +72,9 @@ class Running:
         """Send a signal to `dora run` alone."""
         self.process.send_signal(number)
 
-    def processes(self) -> list[psutil.Process]:
+    def processes(self) -> list[int]:
         """Return all running descendants."""
-        found = []
-        for process in psutil.process_iter(["environ", "status"]):
-            environ = process.info["environ"] or {}
-            alive = process.info["status"] != psutil.STATUS_ZOMBIE
-            if environ.get(MARKER) == self.token and alive and process.pid != self.process.pid:
-                found.append(process)
-        return found
+        return [pid for pid in marked(MARKER, self.token) if pid != self.process.pid]
 
     def end(self, code: int | None = None, deadline: float = DEADLINE_S) -> float:
         """Wait for its exit and return the seconds it ran; fail if a process or socket is left."""
@@ -126,5 +119,5 @@ def dora(
         process.wait()
         for left in running.processes():
             with suppress(ProcessLookupError):  # the process holder is killing them, too
-                os.kill(left.pid, signal.SIGKILL)
+                os.kill(left, signal.SIGKILL)
         shutil.rmtree(runtime)

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from tests.cli.dora import DORA, dora
+from tests.harness.commands import fails, succeeds
 
 DEADLINE_S = 20.0
 
@@ -36,9 +37,8 @@ def test_a_dataflow_without_build_commands_is_reported(tmp_path):
 
 def test_commands_and_their_output_begin_with_the_node(tmp_path):
     write(tmp_path, "echo one\necho 'two words'", "echo three")
-    result = build(tmp_path)
-    assert result.returncode == 0
-    assert result.stdout.splitlines() == [
+    out = succeeds(build(tmp_path))
+    assert out.splitlines() == [
         "n0: $ echo one",
         "n0: one",
         "n0: $ echo 'two words'",
@@ -50,8 +50,25 @@ def test_commands_and_their_output_begin_with_the_node(tmp_path):
 
 
 def test_no_shell_interprets_a_command(tmp_path):
-    write(tmp_path, "echo a && echo b > c *")
-    assert "n0: a && echo b > c *" in build(tmp_path).stdout.splitlines()
+    write(tmp_path, "echo a$HOME *")
+    assert "n0: a$HOME *" in build(tmp_path).stdout.splitlines()
+
+
+@pytest.mark.parametrize("word", ["&&", "|", ";", ">"])
+def test_a_line_for_a_shell_is_refused_before_any_of_it_runs(tmp_path, word):
+    """Else its first program would get the rest as arguments, and might not mind."""
+    write(tmp_path, f"touch made {word} touch later")
+    fails(build(tmp_path), 1, f"no shell runs it, which `{word}` needs (write each command in")
+    assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [("cd part", "`make -C FOLDER`"), ("A=1 make", "set variables in the `env` of the node")],
+)
+def test_what_only_a_shell_can_do_is_answered_with_another_way(tmp_path, line, hint):
+    write(tmp_path, line)
+    assert hint in build(tmp_path).stderr
 
 
 def test_standard_error_and_carriage_returns_are_lines_too(tmp_path):
@@ -83,6 +100,7 @@ def test_a_missing_program_is_one_line(tmp_path):
     assert "nosuchprogram" in line
 
 
+@pytest.mark.long
 def test_pip_installs_for_the_python_that_runs_the_nodes(tmp_path):
     write(tmp_path, "pip --version")
     output = build(tmp_path).stdout
@@ -150,10 +168,7 @@ def test_a_closed_pipe_ends_the_build_quietly(tmp_path, options):
 
 def test_sources_that_cannot_be_fetched_yet_are_refused(tmp_path):
     (tmp_path / "flow.yml").write_text(
-        "nodes:\n  - id: a\n    path: a\n    build: touch built\n"
-        "    git: https://example.org/a.git\n"
+        "nodes:\n  - id: b\n    path: dynamic\n    build: touch built\n  - id: a\n    hub: x@1\n"
     )
-    result = build(tmp_path)
-    assert result.returncode == 1
-    assert "nodes[0].git" in result.stderr
+    fails(build(tmp_path), 1, "nodes[1].hub")
     assert not (tmp_path / "built").exists()

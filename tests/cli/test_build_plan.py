@@ -159,3 +159,13 @@ def test_offline_keeps_uv_and_pip_from_the_network(tmp_path, own):
     talker, _ = plan(context)
     assert (talker.env["UV_OFFLINE"], talker.env["PIP_NO_INDEX"]) == ("1", "1")
     assert {"UV_OFFLINE", "PIP_NO_INDEX"} <= set(talker.changes)
+
+
+def test_compilers_find_the_library_after_the_paths_of_the_user(tmp_path, own):
+    dataflow = parse(FLOW, path=tmp_path / "flow.yml", environ={})
+    environ = {"PATH": "/usr/bin:/bin", "CMAKE_PREFIX_PATH": "/opt/mine"}
+    library = tmp_path / "library"
+    talker, tool = plan(BuildContext(dataflow, environ, {}, False, own, library=library))
+    assert talker.env["CMAKE_PREFIX_PATH"] == f"/opt/mine:{library}"
+    assert talker.env["PKG_CONFIG_PATH"] == f"{library}/lib/pkgconfig"
+    assert tool.env["CMAKE_PREFIX_PATH"] == "/opt/mine", "pip alone needs no library"

@@ -8,8 +8,9 @@ import sys
 import pytest
 
 from dorad.cli.commands import COMMANDS
-from dorad.cli.completion import SHELLS
+from dorad.commandline.shells import SHELLS
 from tests.cli.dora import dora
+from tests.harness.commands import succeeds
 
 
 def complete(shell, *words, cwd):
@@ -31,9 +32,8 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("shell", SHELLS)
 def test_there_is_a_script_for_every_shell(shell):
-    result = dora("completion", shell)
-    assert result.returncode == 0
-    assert f"{shell}_complete" in result.stdout
+    out = succeeds(dora("completion", shell))
+    assert f"{shell}_complete" in out
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tests.cli.dora import DORA
 from tests.cli.fakedaemon import OTHER, dataflow, no_daemon, node
 
 COMPLETE = """
-import dorad.cli.complete as complete
+import dorad.commandline.complete as complete
 from dorad.cli.main import main
 complete.DEADLINE_S = 30.0
 main()

@@ -10,6 +10,7 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from tests.cli.dora import dora
 from tests.cli.fakedaemon import UUID, dataflow, fake_coordinator, node
+from tests.harness.commands import fails, succeeds
 
 FLOW = """\
 nodes:
@@ -138,9 +139,8 @@ def test_a_pending_node_says_why(fleet):
 
 
 def test_status_and_doctor_are_those_of_the_fleet(fleet):
-    result = fleet.dora("status")
-    assert result.returncode == 0
-    first, place, process, *rest = result.stdout.splitlines()
+    out = succeeds(fleet.dora("status"))
+    first, place, process, *rest = out.splitlines()
     assert (first, place) == (
         "✓ coordinator 0.1.0: running",
         f"  address: 127.0.0.1 port {fleet.port}",
@@ -238,6 +238,4 @@ def test_a_dataflow_that_the_fleet_does_not_know_is_not_looked_for_here(fleet, t
 
 
 def test_a_missing_token_is_named(fleet):
-    result = fleet.dora("list", env={"XDG_STATE_HOME": "/nowhere"})
-    assert result.returncode == 1
-    assert "token cannot be read" in result.stderr
+    fails(fleet.dora("list", env={"XDG_STATE_HOME": "/nowhere"}), 1, "token cannot be read")

@@ -16,7 +16,7 @@ from tests.cli.test_completion_daemon import COMPLETE
 from tests.harness.daemon import Daemon
 from tests.harness.flows import logged, seen, until_more_seen, write_flow
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 
 SOURCE = """
     import numpy as np
@@ -83,6 +83,24 @@ def test_hz_is_right_for_small_messages_and_for_8_mib(dorad: Daemon, flow: Path)
     assert rates["source/number"]["avg_hz"] == near(HZ)
     assert rates["source/large"]["avg_hz"] == near(HZ / 2)
     assert rates["source/large"]["avg_ms"] == near(2000 / HZ)
+
+
+def test_what_happened_before_is_known_when_somebody_looks(dorad: Daemon, flow: Path) -> None:
+    """The daemon keeps ten minutes of each node and edge, whether anybody watches or not."""
+
+    def history() -> dict[str, Any]:
+        shown = json.loads(dorad.dora_ok("node", "info", "sink", "-f", "json"))
+        edges = shown["history"]["edges"]
+        return edges[0] if edges and edges[0]["rate"][-1] else {}
+
+    dorad.until(history)
+    edge = history()
+    assert (edge["source"], edge["target"]) == ("source/number", "sink/number")
+    assert edge["rate"][-1] == near(HZ)
+    assert edge["latency_p99"][-1] is not None
+    text = dorad.dora_ok("node", "info", "sink")
+    assert "Last ten minutes:" in text
+    assert "source/number -> sink/number" in text
 
 
 def test_info_of_an_output_without_receivers(dorad: Daemon, flow: Path) -> None:

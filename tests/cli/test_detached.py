@@ -1,16 +1,11 @@
 """A service that a command starts in the background."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
 
-from dorad.cli.detached import start_detached
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from dorad.commandline.detached import start_detached
 
 
 def test_ctrl_c_before_it_answers_ends_it(tmp_path: Path) -> None:

@@ -4,13 +4,16 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from dorad import __version__
 from dorad.cli.doctor import (
     SERVICE_MEMORY,
+    check_builders,
     check_service_memory,
     check_shared_memory,
+    check_telemetry,
     check_uv,
     judge_daemon,
     judge_dataflows,
@@ -19,10 +22,13 @@ from dorad.cli.doctor import (
     judge_nodes,
 )
 from dorad.control import messages as m
+from dorad.dataflow.load import load
 from dorad.launch import landlock
 from dorad.shm import create
+from dorad.telemetry.feed import Report
 from tests.cli.dora import dora
 from tests.cli.fakedaemon import daemon_status, dataflow, no_daemon, node
+from tests.harness.commands import succeeds
 
 
 @pytest.fixture
@@ -90,10 +96,9 @@ def test_a_dataflow_file_is_checked_too(healthy, tmp_path):
 
 def test_a_program_that_is_missing_is_a_warning(healthy, tmp_path):
     (tmp_path / "flow.yml").write_text("nodes:\n  - id: a\n    path: a.py\n")
-    result = healthy.dora("doctor", "--dataflow", "flow.yml", cwd=tmp_path)
-    assert result.returncode == 0
-    assert "  PASS  dataflow: flow.yml: ok" in result.stdout
-    assert "  WARN  dataflow: flow.yml:3:" in result.stdout
+    out = succeeds(healthy.dora("doctor", "--dataflow", "flow.yml", cwd=tmp_path))
+    assert "  PASS  dataflow: flow.yml: ok" in out
+    assert "  WARN  dataflow: flow.yml:3:" in out
 
 
 def test_types_that_do_not_fit_are_a_warning_and_where_they_are_strict_a_failure(healthy, tmp_path):
@@ -202,3 +207,68 @@ def test_real_time_is_judged_without_a_daemon(tmp_path):
     result = dora("doctor", "--rt", env=no_daemon(tmp_path))
     assert "  WARN  daemon: not running; these are the limits of this shell" in result.stdout
     assert "  kernel preemption: " in result.stdout
+
+
+BUILT = """
+nodes:
+  - id: camera
+    path: build/camera
+    build: |
+      cmake -B build
+      cmake --build build
+  - id: sink
+    path: sink.py
+    build: pip install numpy
+"""
+
+
+def built(tmp_path, monkeypatch, *programs):
+    """Check the dataflow BUILT where only these programs are installed."""
+    (tmp_path / "sink.py").touch()
+    (tmp_path / "dataflow.yml").write_text(BUILT)
+    (tmp_path / "bin").mkdir()
+    for program in programs:
+        (tmp_path / "bin" / program).write_text("#!/bin/sh\n")
+        (tmp_path / "bin" / program).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    return list(check_builders(load(tmp_path / "dataflow.yml")))
+
+
+def test_a_missing_compiler_is_named_with_the_node_that_needs_it(tmp_path, monkeypatch):
+    (check,) = built(tmp_path, monkeypatch, "cmake")
+    assert check.level == "FAIL"
+    assert check.text == "node camera needs a C compiler, and there is none"
+    assert "apt-get install g++" in check.hint
+
+
+def test_a_missing_build_program_is_named(tmp_path, monkeypatch):
+    (check,) = built(tmp_path, monkeypatch, "gcc")
+    assert check.text == "node camera is built with `cmake`, which is not installed"
+    assert check.hint == "run `sudo apt-get install cmake`"
+
+
+def test_with_a_compiler_nothing_is_said(tmp_path, monkeypatch):
+    assert built(tmp_path, monkeypatch, "cmake", "cc") == []
+
+
+def test_losses_of_the_exporter_are_shown(tmp_path):
+    path = tmp_path / "status.json"
+    assert not [*check_telemetry(path)], "most robots have no exporter"
+    reports = [
+        Report("metrics", "http://c", 10, 0),
+        Report("logs", "http://c", 5, 2),
+        Report("spans", "http://c", 0, 9, "401 Unauthorized"),
+    ]
+    path.write_bytes(msgspec.json.encode(reports))
+    checks = [*check_telemetry(path)]
+    assert [each.level for each in checks] == ["PASS", "WARN", "WARN"]
+    assert checks[1].text == "5 logs sent to http://c, 2 dropped"
+    assert "401 Unauthorized" in checks[2].text
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[1]", b"x" * 100_000])
+def test_a_status_that_is_none_is_a_warning(tmp_path, content):
+    path = tmp_path / "status.json"
+    path.write_bytes(content)
+    (check,) = check_telemetry(path)
+    assert (check.level, str(path) in check.text) == ("WARN", True)

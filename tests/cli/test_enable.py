@@ -1,10 +1,9 @@
 """`dora enable` and `dora disable`."""
 
-from __future__ import annotations
-
 import json
 
 from dorad.control import messages as m
+from tests.harness.commands import fails
 
 UUID = "0b5e1d4e-0000-0000-0000-000000000000"
 
@@ -75,6 +74,4 @@ def test_a_daemon_that_is_not_started_at_boot_is_warned_of(daemon, tmp_path):
 def test_a_start_with_enable_needs_a_name(daemon, tmp_path):
     file = tmp_path / "flow.yml"
     file.write_text("nodes:\n  - id: a\n    path: dynamic\n")
-    result = daemon.dora("start", str(file), "--enable")
-    assert result.returncode == 2
-    assert "--enable needs --name" in result.stderr
+    fails(daemon.dora("start", str(file), "--enable"), 2, "--enable needs --name")

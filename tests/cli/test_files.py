@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from tests.cli.dora import dora
+from tests.harness.commands import fails, succeeds
 
 FLOW = "nodes:\n  - id: a\n    path: dynamic\n"
 
@@ -50,8 +51,7 @@ def here(tmp_path):
 
 
 def test_a_dataflow_is_fetched_into_the_current_folder(site, here):
-    result = dora("validate", f"{site}/flow.yml", cwd=here)
-    assert result.returncode == 0, result.stderr
+    succeeds(dora("validate", f"{site}/flow.yml", cwd=here))
     assert (here / "flow.yml").read_text() == FLOW
 
 
@@ -62,9 +62,7 @@ def test_fetching_again_is_fine_while_nothing_changed(site, here):
 
 def test_a_different_file_of_that_name_is_not_overwritten(site, here):
     (here / "flow.yml").write_text("mine")
-    result = dora("validate", f"{site}/flow.yml", cwd=here)
-    assert result.returncode == 1
-    assert "differs" in result.stderr
+    fails(dora("validate", f"{site}/flow.yml", cwd=here), 1, "differs")
     assert (here / "flow.yml").read_text() == "mine"
 
 
@@ -88,6 +86,4 @@ def test_an_endless_answer_is_refused(site, here):
 
 
 def test_an_address_without_a_dataflow_is_refused(site, here):
-    result = dora("validate", f"{site}/index.html", cwd=here)
-    assert result.returncode == 1
-    assert ".yml" in result.stderr
+    fails(dora("validate", f"{site}/index.html", cwd=here), 1, ".yml")

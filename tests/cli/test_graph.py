@@ -7,6 +7,7 @@ import pytest
 
 from dorad.dataflow.load import load
 from tests.cli.dora import dora
+from tests.harness.commands import fails, succeeds
 
 FLOW = """\
 nodes:
@@ -58,8 +59,7 @@ def test_graph_opens_the_page_in_the_browser(folder):
     browser.write_text('#!/bin/sh\necho "$1" > opened\n')
     browser.chmod(browser.stat().st_mode | stat.S_IXUSR)
     env = {**SPEED, "BROWSER": f"{browser} %s", "PATH": os.environ["PATH"]}
-    result = dora("graph", "flows/robot.yml", "--open", cwd=folder, env=env)
-    assert result.returncode == 0
+    succeeds(dora("graph", "flows/robot.yml", "--open", cwd=folder, env=env))
     assert (folder / "opened").read_text() == f"{(folder / 'robot-graph.html').as_uri()}\n"
 
 
@@ -69,10 +69,9 @@ def test_graph_does_not_open_mermaid(folder):
 
 
 def test_expand_prints_a_dataflow_with_env_filled_in(folder):
-    result = dora("expand", "flows/robot.yml", cwd=folder, env=SPEED)
-    assert result.returncode == 0
+    out = succeeds(dora("expand", "flows/robot.yml", cwd=folder, env=SPEED))
     flat = folder / "flat.yml"
-    flat.write_text(result.stdout)
+    flat.write_text(out)
     assert load(flat, environ={}).node("camera").env == {"SPEED": "3"}
 
 
@@ -96,20 +95,18 @@ def test_expand_prints_the_nodes_of_modules(folder):
     (folder / "flows" / "part.yml").write_text(MODULE)
     with (folder / "flows" / "robot.yml").open("a") as file:
         file.write("  - {id: eye, module: part.yml, inputs: {image: camera/image}}\n")
-    result = dora("expand", "flows/robot.yml", cwd=folder, env=SPEED)
-    assert result.returncode == 0
+    out = succeeds(dora("expand", "flows/robot.yml", cwd=folder, env=SPEED))
     (folder / "flows" / "part.yml").unlink()
     flat = folder / "flat.yml"
-    flat.write_text(result.stdout)
+    flat.write_text(out)
     ids = [node.id for node in load(flat, environ={}).nodes]
     assert ids == ["camera", "viewer", "eye.look"]
 
 
 def test_expand_checks_a_module_without_a_dataflow(folder):
     (folder / "flows" / "part.yml").write_text(MODULE)
-    result = dora("expand", "--module", "flows/part.yml", cwd=folder)
-    assert result.returncode == 0
-    assert result.stdout == (
+    out = succeeds(dora("expand", "--module", "flows/part.yml", cwd=folder))
+    assert out == (
         "flows/part.yml: ok, module `part`; 1 node; inputs: image, light?; outputs: seen\n"
     )
 
@@ -127,6 +124,4 @@ def test_expand_reports_all_errors_of_a_module(folder):
 
 
 def test_expanding_a_dataflow_as_a_module_names_the_missing_key(folder):
-    result = dora("expand", "--module", "flows/robot.yml", cwd=folder, env=SPEED)
-    assert result.returncode == 1
-    assert "needs `module`" in result.stderr
+    fails(dora("expand", "--module", "flows/robot.yml", cwd=folder, env=SPEED), 1, "needs `module`")

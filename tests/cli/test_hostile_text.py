@@ -1,9 +1,7 @@
 """Text of nodes, robots and files is shown on a terminal, and never controls it."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -15,9 +13,7 @@ from tests.cli.dora import dora
 from tests.cli.fakedaemon import UUID, daemon_status, dataflow, node
 from tests.cli.running import dora as dora_run
 from tests.cli.running import write
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.harness.commands import succeeds
 
 HOSTILE = "\x1b]0;title\x07\x1b[2J \x9b2J \u202eback\x7f"
 SHOWN = r"\x1b]0;title\x07\x1b[2J \x9b2J \u202eback\x7f"
@@ -171,7 +167,6 @@ def test_problems_of_a_file(tmp_path: Path) -> None:
 def test_lines_of_a_build(tmp_path: Path) -> None:
     build = "printf '\\033[2J\\n'"
     (tmp_path / "a.yml").write_text(f"nodes:\n  - id: a\n    path: dynamic\n    build: {build}\n")
-    result = dora("build", "a.yml", cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    assert harmless(result.stdout)
-    assert r"a: \x1b[2J" in result.stdout
+    out = succeeds(dora("build", "a.yml", cwd=tmp_path))
+    assert harmless(out)
+    assert r"a: \x1b[2J" in out

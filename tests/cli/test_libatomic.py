@@ -1,7 +1,5 @@
 """A machine whose processor needs libatomic: the error if the library is missing."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What commands show of outputs that share the line to another machine."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

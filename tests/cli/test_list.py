@@ -141,3 +141,12 @@ def test_slow_modules_are_not_imported(two):
     lines = done.stderr.splitlines()
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in lines}
     assert not imported & {"rich", "pyarrow", "numpy", "yaml", "asyncio", "psutil", "apsw"}
+
+
+def test_what_has_failed_says_why_in_a_column_of_its_own(daemon):
+    why = "node cam exited with code 1: KeyError: 'x'"
+    failed = dataflow("arm", "failed", uuid=OTHER, ended_at=2000.0, why=why)
+    daemon.answers["dataflow.list"] = m.DataflowList(dataflows=[dataflow(), failed])
+    head, *rows = daemon.dora("list").stdout.splitlines()
+    assert head.split()[-1] == "Why"
+    assert [row.endswith(why) for row in rows] == [False, True]

@@ -14,6 +14,7 @@ from dorad.control.errors import ControlError
 from dorad.logs import about
 from tests.cli.dora import DORA, dora
 from tests.cli.fakedaemon import UUID, FakeDaemon, fake_daemon, no_daemon
+from tests.harness.commands import fails
 from tests.logs.written import WHEN, append, record
 
 FIRST = "11111111-0000-4000-8000-000000000000"
@@ -60,9 +61,7 @@ def test_machines_are_those_of_a_coordinator(folder: Path) -> None:
         result = local(folder, *arguments)
         assert (result.returncode, result.stdout) == (1, "")
         assert "no dorad is running" in result.stderr
-    result = local(folder, "--local", "--machine", "arm1")
-    assert result.returncode == 2
-    assert "--machine needs a coordinator" in result.stderr
+    fails(local(folder, "--local", "--machine", "arm1"), 2, "--machine needs a coordinator")
 
 
 @pytest.mark.parametrize(
@@ -142,10 +141,7 @@ def test_errors_list_the_available_runs_and_nodes(
 
 
 def test_a_folder_without_logs_is_an_error(tmp_path: Path) -> None:
-    result = local(tmp_path)
-    assert result.returncode == 1
-    assert "no dorad is running" in result.stderr
-    assert "there are no logs in" in result.stderr
+    fails(local(tmp_path), 1, "no dorad is running", "there are no logs in")
 
 
 def completions(folder: Path, *words: str) -> set[str]:
@@ -185,9 +181,7 @@ def test_a_run_that_the_daemon_does_not_know_is_read_from_files(
 ) -> None:
     daemon.answers["logs.read"] = ControlError("not-found", "there is no dataflow `robot`")
     assert messages(daemon.dora("logs", "robot", "--tail", "1", cwd=folder).stdout) == ["the end"]
-    result = daemon.dora("logs", "other", cwd=folder)
-    assert result.returncode == 1
-    assert "there is no dataflow `robot`" in result.stderr
+    fails(daemon.dora("logs", "other", cwd=folder), 1, "there is no dataflow `robot`")
 
 
 def test_other_errors_of_the_daemon_are_shown(daemon: FakeDaemon, folder: Path) -> None:

@@ -53,6 +53,18 @@ FILES = {
         node("path: talker.py", "inputs:", "  - tick: dora/timer/millis/5"),
         "5:7: nodes[0].inputs: must be a mapping, not a list (.*`inputs: {name: ...}`)",
     ),
+    "args as a list": (
+        node("path: talker.py", "args: [--fast, 1]"),
+        "4:11: nodes[0].args: must be text, not a list (write `args: --fast 1`)",
+    ),
+    "build as a list": (
+        node("path: talker.py", "build: [make, pip install x]"),
+        "4:12: nodes[0].build: must be text, not a list (write `build: |`, and each .*)",
+    ),
+    "env as a list": (
+        node("path: talker.py", "env: [A=1]"),
+        "4:10: nodes[0].env: must be a mapping of names to values, not a list (write `env: .*)",
+    ),
     "inputs as a word": (
         node("path: talker.py", "inputs: a/b"),
         "4:13: nodes[0].inputs: .* (give it a name: `inputs: {name: a/b}`)",
@@ -163,9 +175,46 @@ PROGRAMS = {
         "import no_such_module.part",
         f"install no_such_module where the node runs, or write {BUILD} into the node",
     ),
+    "a module of types that was not generated": (
+        "from messages import scan",
+        "the module of your types is written by `dora types generate -o messages.py`",
+    ),
+    "a value of Arrow where Python needs a number": (
+        "import pyarrow as pa\npa.array([4.0])[0] > 1",
+        (
+            'Arrow values are not numbers of Python: `event["value"][0].as_py()` is one, '
+            '`event["value"].to_pylist()` are all, `.to_numpy()` is an array of numpy'
+        ),
+    ),
     "an event used as an object": (
         "from dora import Node\nfor event in Node(): event.type",
         'an event is a dictionary: write `event["type"]`',
+    ),
+    "a name that `dora` does not have": (
+        "from dora import node",
+        "the module `dora` has no `node`: a node needs `from dora import Node`",
+    ),
+    "a key that no event has": (
+        'from dora import Node\nfor event in Node(): event["data"]',
+        'if that is an event: the name of its input is `event["id"]`, its data `event["value"]`',
+    ),
+    "a question at the keyboard": (
+        'from dora import Node\nNode()\ninput("which camera?")',
+        (
+            "a node that dora starts has no keyboard: write `path: dynamic` and start the program "
+            "in a terminal"
+        ),
+    ),
+    "data before the name of the output": (
+        'from dora import Node\nNode().send_output(b"data", "out")',
+        'the name of the output comes first: `node.send_output("name", data)`',
+    ),
+    "an event that did not come": (
+        'from dora import Node\nnode = Node()\nwhile node.try_recv()["type"]: pass',
+        (
+            "if that is an event: `next()` returns None after the last one, and `try_recv()` while "
+            "none waits; check for it, or write `for event in node:`"
+        ),
     ),
 }
 
@@ -182,12 +231,59 @@ def test_a_common_error_in_a_program_is_followed_by_a_hint(tmp_path: Path, mista
     assert re.fullmatch(f"    hint: {re.escape(hint)}", lines[-1]), lines
 
 
+def test_the_value_of_an_event_that_has_none_is_answered_with_the_check(tmp_path: Path) -> None:
+    source = "  - {id: b, path: b.py, inputs: {tick: dora/timer/hz/20}, outputs: [out]}\n"
+    sink = 'from dora import Node\nfor event in Node(): event["value"]\n'
+    write(tmp_path, node("path: sink.py", "inputs: {x: b/out}") + source, sink=sink, b=TALKER)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert run.err.splitlines()[-1] == (
+            "    hint: if that is an event: only those of type INPUT have a value; check "
+            '`event["type"] == "INPUT"` first'
+        )
+
+
+def test_a_program_that_never_calls_node_is_answered_with_what_it_lacks(tmp_path: Path) -> None:
+    other = "  - {id: b, path: b.py, inputs: {tick: dora/timer/hz/10}}\n"
+    write(tmp_path, node("path: talker.py", TIMER) + other, talker="print('hello')", b=TALKER)
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        first, hint, _ = run.err.splitlines()
+    assert first.startswith("error: node a exited with code 0 before it called Node()")
+    assert hint.strip().startswith("hint: a node waits for the start and for messages in a loop")
+
+
+def test_a_program_that_ends_alone_without_node_is_no_silent_success(tmp_path: Path) -> None:
+    write(tmp_path, node("path: talker.py", TIMER), talker="print('hello')")
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        (line,) = [each for each in run.out.splitlines() if "WARN" in each]
+        assert line.endswith(": ended before it called Node(): it took no input and sent no output")
+    write(tmp_path, node("path: talker.py"), talker="print('hello')")
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(0)
+        assert "WARN" not in run.out
+
+
 def test_a_program_that_hides_the_module_dora_is_named(tmp_path: Path) -> None:
     write(tmp_path, node("path: talker.py"), talker=TALKER, dora="")
     with dora(tmp_path, "dataflow.yml") as run:
         run.end(1)
         assert run.err.splitlines()[-1] == (
             f"    hint: {tmp_path}/dora.py hides the module `dora`: give that file another name"
+        )
+
+
+@pytest.mark.parametrize("name", ["queue", "types", "pyarrow"])
+def test_a_program_that_hides_a_module_which_pyarrow_needs_is_named(
+    tmp_path: Path, name: str
+) -> None:
+    lines = (f"path: {name}.py", TIMER, "outputs: [out]")
+    write(tmp_path, node(*lines), **{name: f"import pyarrow as pa\n{TALKER}"})
+    with dora(tmp_path, "dataflow.yml") as run:
+        run.end(1)
+        assert run.err.splitlines()[-1] == (
+            f"    hint: {tmp_path}/{name}.py hides the module `{name}`: give that file another name"
         )
 
 
@@ -261,6 +357,14 @@ def test_a_message_on_an_output_that_is_not_declared_is_answered_with_the_remedy
         (["record", "--stop-after", "1s", "missing.yml"], "error: missing.yml: no such file"),
         (["record", "ring", "--stop-after", "1s", "missing.yml"], "error: missing.yml: no such"),
         (["rnu", "x.yml"], "error: no command named 'rnu'; did you mean 'run'?"),
+        (
+            ["run", "x.yml", "--stop-after"],
+            "error: option '--stop-after' requires an argument (see `dora run --help`)",
+        ),
+        (
+            ["topic", "echo", "a/b", "--count"],
+            "error: option '--count' requires an argument (see `dora topic echo --help`)",
+        ),
     ],
 )
 def test_a_command_takes_both_names_of_an_option_and_corrects_its_own(

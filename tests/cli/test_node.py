@@ -7,9 +7,17 @@ import pytest
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from tests.cli.fakedaemon import UUID, node
+from tests.harness.commands import fails
 
 DETAIL = m.NodeDetail(
-    info=node("arm", broken_inputs=["tick"], last_exit="exited with code 3", pending=2, restarts=1),
+    info=node(
+        "arm",
+        broken_inputs=["tick"],
+        last_exit="exited with code 3",
+        pending=2,
+        restarts=1,
+        protocol=5,
+    ),
     path="arm.py",
     args="--fast",
     restart_policy="on-failure",
@@ -87,6 +95,7 @@ def test_info_shows_wiring_policy_and_figures(daemon):
         "  pose -> viewer/arm",
         "  spare (no subscribers)",
         "  pending:         2 messages",
+        "  node API:        version 5",
         "  last exit:       exited with code 3",
     ):
         assert line in shown.splitlines()
@@ -99,6 +108,7 @@ def test_info_as_json_has_doras_keys(daemon):
     assert found["inputs"] == [{"id": "tick", "source": "dora/timer/millis/50"}]
     assert (found["restart_policy"], found["max_restarts"]) == ("OnFailure", 3)
     assert found["metrics"]["restart_count"] == 1
+    assert found["protocol"] == 5
 
 
 @pytest.mark.parametrize(
@@ -168,10 +178,7 @@ def test_a_refusal_of_the_daemon_is_one_line(daemon):
 
 
 def test_an_unknown_subcommand_gets_the_nearest_suggested(daemon):
-    result = daemon.dora("node", "ad")
-    assert result.returncode == 2
-    assert "did you mean 'add'?" in result.stderr
-    assert "`dora node --help`" in result.stderr
+    fails(daemon.dora("node", "ad"), 2, "did you mean 'add'?", "`dora node --help`")
 
 
 def test_without_a_subcommand_the_help_is_a_usage_error(daemon):

@@ -108,11 +108,15 @@ async def test_a_python_that_crashes_on_import_is_trouble(tmp_path: Path) -> Non
     assert "status -11" in crashed.trouble
 
 
-def test_a_build_that_breaks_pyarrow_ends_with_its_name_and_starts_nothing(tmp_path: Path) -> None:
+@pytest.mark.long
+@pytest.mark.parametrize(("by", "verbs"), [("pip", ("build", "run")), ("make install", ("run",))])
+def test_a_build_that_breaks_pyarrow_ends_with_its_name_and_starts_nothing(
+    tmp_path: Path, by: str, verbs: tuple[str, ...]
+) -> None:
     """A package whose installation replaces numpy by one that does not load."""
     folder = tmp_path / "flow"
     folder.mkdir()
-    venv.create(tmp_path / "env", with_pip=True)
+    venv.create(tmp_path / "env")  # it has our pip: to install one takes longer than all else here
     python = tmp_path / "env/bin/python"
     site = next((tmp_path / "env/lib").glob("python*/site-packages"))
     ours = Path(next(each for each in sys.path if each.endswith("site-packages")))
@@ -126,14 +130,17 @@ def test_a_build_that_breaks_pyarrow_ends_with_its_name_and_starts_nothing(tmp_p
         file.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         file.writestr(f"{info}/RECORD", "")
     install = f"pip install --quiet --no-deps --no-index {wheel}"
-    (folder / "flow.yml").write_text(f"nodes: [{{id: echo, path: echo.py, build: '{install}'}}]")
+    (folder / "Makefile").write_text(f"install:\n\tpython -m {install}\n")
+    command = install if by == "pip" else by
+    (folder / "flow.yml").write_text(f"nodes: [{{id: echo, path: echo.py, build: '{command}'}}]")
     (folder / "echo.py").write_text("open('started', 'w')")
     env = {"VIRTUAL_ENV": str(python.parents[1]), "PATH": f"{python.parent}:{os.environ['PATH']}"}
-    for verb in ("build", "run"):
+    for verb in verbs:
         result = dora(verb, "flow.yml", cwd=folder, env=env)
         assert result.returncode == 1
         assert "node 'echo': after its build command `" in result.stderr
         assert "numpy 1 does not load here" in result.stderr
+        assert by == "pip" or "the build has changed spoiler from nothing to 1.2" in result.stderr
         assert "spoiler requires numpy<2" in result.stderr
         assert "`--uv`" in result.stderr
     assert not (folder / "started").exists()

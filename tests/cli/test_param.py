@@ -7,6 +7,7 @@ import pytest
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from tests.cli.fakedaemon import UUID
+from tests.harness.commands import fails, succeeds
 
 SPEED = m.Param(
     key="speed", value=0.5, declared=True, type="float", default=1.0, minimum=0, maximum=2
@@ -54,9 +55,8 @@ def test_getting_an_unknown_key_is_an_error(daemon):
 )
 def test_set_takes_any_json(daemon, text, value):
     daemon.answers["param.set"] = lambda params: m.Param(key=params.key, value=params.value)
-    result = daemon.dora("param", "set", "arm", "speed", text)
-    assert result.returncode == 0, result.stderr
-    assert result.stdout == f"set `speed` = {json.dumps(value)} on node `arm`\n"
+    out = succeeds(daemon.dora("param", "set", "arm", "speed", text))
+    assert out == f"set `speed` = {json.dumps(value)} on node `arm`\n"
     (asked,) = daemon.asked("param.set")
     assert asked == m.ParamSet(node="arm", key="speed", value=value, dataflow=UUID)
 
@@ -69,9 +69,7 @@ def test_set_reports_when_the_node_could_not_be_notified(daemon):
 
 
 def test_a_text_without_quotes_is_a_usage_error_that_shows_them(daemon):
-    result = daemon.dora("param", "set", "arm", "mode", "fast")
-    assert result.returncode == 2
-    assert "'\"fast\"'" in result.stderr
+    fails(daemon.dora("param", "set", "arm", "mode", "fast"), 2, "'\"fast\"'")
     assert daemon.calls == []
 
 

@@ -71,6 +71,7 @@ def test_the_second_signal_kills(tmp_path: Path) -> None:
         assert "error: node deaf was killed because a second interrupt asked for it" in run.err
 
 
+@pytest.mark.long
 def test_a_node_that_only_sends_is_ended_by_sigterm_after_the_grace(tmp_path: Path) -> None:
     forever = """
         import time

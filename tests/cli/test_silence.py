@@ -3,6 +3,8 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.cli.running import dora, write
 
 BEGIN = """
@@ -33,6 +35,7 @@ YAML = """
 """
 
 
+@pytest.mark.long
 def test_only_the_node_that_makes_no_calls_is_reported(tmp_path: Path) -> None:
     write(tmp_path, YAML, **{name: BEGIN + source for name, source in NODES.items()})
     with dora(tmp_path, "dataflow.yml") as run:

@@ -9,11 +9,12 @@ import subprocess
 
 import pytest
 
-from dorad.cli.startprogress import LOOK_S
+from dorad.commandline.startprogress import LOOK_S
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from tests.cli.dora import DORA, dora
 from tests.cli.fakedaemon import UUID, no_daemon
+from tests.harness.commands import fails
 
 FLOW = """\
 env:
@@ -95,18 +96,12 @@ def test_the_daemons_problems_are_one_line_each(starting, folder):
 
 def test_mistakes_in_the_file_are_found_without_a_daemon(tmp_path):
     (tmp_path / "bad.yml").write_text("nodes:\n  - id: a\n    inptus: {}\n")
-    result = dora("start", "bad.yml", cwd=tmp_path, env=no_daemon(tmp_path))
-    assert result.returncode == 1
-    assert "error: bad.yml:3:" in result.stderr
+    fails(dora("start", "bad.yml", cwd=tmp_path, env=no_daemon(tmp_path)), 1, "error: bad.yml:3:")
 
 
 def test_unsupported_keys_are_refused(starting, tmp_path):
-    (tmp_path / "flow.yml").write_text(
-        "nodes:\n  - id: a\n    path: a.py\n    git: https://example.com/a.git\n"
-    )
-    result = starting.dora("start", "flow.yml", cwd=tmp_path)
-    assert result.returncode == 1
-    assert "`git` is not supported yet" in result.stderr
+    (tmp_path / "flow.yml").write_text("nodes:\n  - id: a\n    hub: x@1\n")
+    fails(starting.dora("start", "flow.yml", cwd=tmp_path), 1, "`hub` is not supported yet")
     assert starting.asked("dataflow.start") == []
 
 
@@ -122,9 +117,7 @@ def test_without_a_daemon_nothing_is_built(tmp_path):
     (tmp_path / "flow.yml").write_text(
         "nodes:\n  - id: a\n    path: dynamic\n    build: touch built\n"
     )
-    result = dora("start", "flow.yml", cwd=tmp_path, env=no_daemon(tmp_path))
-    assert result.returncode == 1
-    assert "`dora up`" in result.stderr
+    fails(dora("start", "flow.yml", cwd=tmp_path, env=no_daemon(tmp_path)), 1, "`dora up`")
     assert not (tmp_path / "built").exists()
 
 

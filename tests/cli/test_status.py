@@ -6,19 +6,19 @@ import socket
 import pytest
 
 from dorad.cli.status import network_lines
-from dorad.cli.tables import age
 from dorad.cli.up import beside
+from dorad.commandline.tables import age
 from dorad.control import messages as m
 from tests.cli.dora import dora
 from tests.cli.fakedaemon import daemon_status, no_daemon
+from tests.harness.commands import fails, succeeds
 
 
 @pytest.mark.parametrize("words", [["status"], ["system", "status"]])
 def test_a_daemon_that_runs_is_described(daemon, words):
     daemon.answers["daemon.status"] = daemon_status(notices=["the disk is full"])
-    result = daemon.dora(*words)
-    assert result.returncode == 0
-    lines = result.stdout.splitlines()
+    out = succeeds(daemon.dora(*words))
+    lines = out.splitlines()
     assert lines[0] == "✓ dorad 0.1.0: running"
     assert lines[1] == f"  address: {daemon.socket}"
     assert "active dataflows: 1 (2 node processes)" in lines
@@ -62,9 +62,7 @@ def test_a_daemon_that_hangs_or_refuses_is_not_called_ended(tmp_path):
 
 def test_a_dataflow_file_is_checked_as_well(daemon, tmp_path):
     (tmp_path / "bad.yml").write_text("nodes:\n  - id: a\n    inptus: {}\n")
-    result = daemon.dora("status", "--dataflow", "bad.yml", cwd=tmp_path)
-    assert result.returncode == 1
-    assert "error: bad.yml:3:" in result.stderr
+    fails(daemon.dora("status", "--dataflow", "bad.yml", cwd=tmp_path), 1, "error: bad.yml:3:")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import subprocess
+import sys
 
 import pytest
 from rich.console import Console
@@ -21,6 +22,7 @@ from dorad.control import messages as m
 from dorad.control.topparts import sort_edges, sort_nodes
 from tests.cli.dora import DORA, dora
 from tests.cli.fakedaemon import UUID, no_daemon, node
+from tests.harness.commands import fails
 
 
 def edge(source, target, **values):
@@ -37,6 +39,9 @@ def edge(source, target, **values):
         "drop_rate": 0.5,
         "bandwidth": 160_000.0,
         "latency": 0.00025,
+        "latency_p50": 0.0001,
+        "latency_p99": 0.0004,
+        "latency_worst": 0.0005,
         "jitter": 0.00001,
     }
     return m.EdgeStats(source=source, target=target, **{**given, **values})
@@ -118,6 +123,9 @@ def test_once_has_the_edges_below_the_node_that_receives(topped):
         "drop_rate_hz": 0.5,
         "bytes_s": 160_000.0,
         "latency_ms": 0.25,
+        "latency_p50_ms": 0.1,
+        "latency_p99_ms": 0.4,
+        "latency_worst_ms": 0.5,
         "jitter_ms": 0.01,
         "broken": False,
     }
@@ -133,15 +141,38 @@ def test_nodes_of_other_dataflows_with_the_same_name_keep_their_own_edges(daemon
 
 
 def test_the_live_table_needs_a_terminal(topped):
-    result = topped.dora("top")
-    assert result.returncode == 1
-    assert "--once" in result.stderr
+    fails(topped.dora("top"), 1, "--once")
 
 
 def test_without_a_daemon_the_error_has_a_fix(tmp_path):
     result = dora("top", "--once", env=no_daemon(tmp_path))
     assert (result.returncode, result.stdout) == (1, "")
     assert "`dora up`" in result.stderr
+
+
+@pytest.mark.parametrize("lacking", ["textual", "textual.geometry", "dorafleet"])
+def test_where_the_console_cannot_be_used_top_draws_its_plain_table(topped, lacking):
+    """Textual may be missing, or be too old; dorafleet is not installed on every robot."""
+    ours, theirs = pty.openpty()
+    code = f"import sys, runpy; sys.modules[{lacking!r}] = None; sys.argv[0] = 'dora'"
+    code += "; runpy.run_module('dorad.cli', run_name='__main__')"
+    env = {**os.environ, "DORA_SOCKET": str(topped.socket), "TERM": "xterm", "COLUMNS": "200"}
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "top"], stdin=theirs, stdout=theirs, stderr=theirs, env=env
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        while b"camera/scan" not in shown:
+            shown += os.read(ours, 4096)
+        os.write(ours, b"q")
+        with contextlib.suppress(OSError):
+            while new := os.read(ours, 4096):
+                shown += new
+    os.close(ours)
+    assert process.returncode == 0
+    assert b"Traceback" not in shown
+    for promised in (b"DISK R/W", b"NET TX/RX", b"INTERFACE"):
+        assert promised in shown
 
 
 def test_the_live_table_is_drawn_and_q_quits(topped):
@@ -182,8 +213,8 @@ def test_a_row_of_a_node():
 
 def test_a_row_of_an_edge():
     assert edge_row(TOP.edges[0]) == (
-        *("camera/image -> arm/image", "20.0", "0.250", "0.010"),
-        *("4", "0.5", "6/10", "160.0 kB/s"),
+        *("camera/image -> arm/image", "20.0", "0.250", "0.100/0.400/0.500", "0.010"),
+        *("4 + 2 lost", "0.5", "6/10", "160.0 kB/s"),
     )
     assert edge_row(edge("a/b", "c/d", latency=None, broken=True))[0] == "a/b -> c/d (broken)"
 

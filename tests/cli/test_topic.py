@@ -19,6 +19,7 @@ from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
 from tests.cli.dora import DEADLINE_S, DORA, dora
 from tests.cli.fakedaemon import UUID
+from tests.harness.commands import fails, succeeds
 
 TOPICS = m.TopicList(
     dataflow=UUID,
@@ -48,6 +49,14 @@ def message(topic, values, dropped=0, **metadata):
 @pytest.fixture
 def topics(daemon):
     daemon.answers["topic.list"] = TOPICS
+    edge = dict.fromkeys(("queue_size", "sent", "received", "dropped", "queued", "payload"), 0)
+    rates = dict.fromkeys(("rate", "drop_rate", "bandwidth", "latency", "jitter"), 0.0)
+    slow = {"latency_p50": 0.0001, "latency_p99": 0.0004, "latency_worst": 0.0005}
+    edges = [
+        m.EdgeStats(dataflow=UUID, source=source, target="sink/c", **edge, **rates, **figures)
+        for source, figures in (("talker/count", slow), ("talker/text", {}))
+    ]
+    daemon.answers["top"] = m.Top(at=1.0, window=2.0, nodes=[], edges=edges)
     daemon.answers["topic.watch"] = lambda _: [m.TopicRates(at=1.0, rates=[COUNT, TEXT])] * 2
     return daemon
 
@@ -90,9 +99,7 @@ def test_hz_ends_with_the_dataflow(topics):
 
 
 def test_hz_without_a_terminal_needs_a_duration(topics):
-    result = topics.dora("topic", "hz")
-    assert result.returncode == 2
-    assert "--duration" in result.stderr
+    fails(topics.dora("topic", "hz"), 2, "--duration")
 
 
 def test_hz_on_a_terminal_runs_until_control_c(topics):
@@ -143,6 +150,7 @@ def test_info_shows_type_rate_and_receivers(topics):
         "Statistics:",
         "  Total messages: 40",
         "  Bandwidth: 0.16 Mbps",
+        "  Latency to sink/c: p50 0.100 ms, p99 0.400 ms, worst 0.500 ms",
         "",
         "Topic: talker/text",
         "",
@@ -158,6 +166,47 @@ def test_info_shows_type_rate_and_receivers(topics):
         "  Total messages: 0",
         "  Bandwidth: 0.00 Mbps",
     ]
+
+
+def test_info_draws_the_last_ten_minutes_of_each_edge(topics):
+    curves = m.EdgeCurves(
+        dataflow=UUID,
+        source="talker/count",
+        target="sink/c",
+        rate=[None] * 60 + [20.0] * 59 + [10.0],
+        drop_rate=[0.0] * 119 + [3.0],
+        latency_p50=[None] * 120,
+        latency_p99=[None] * 119 + [0.004],
+    )
+    topics.answers["top.history"] = m.History(at=1.0, step=5.0, edges=[curves])
+    topics.answers["topic.subscribe"] = [message("talker/count", [1])]
+    words = ("topic", "info", "talker/count", "--duration", "1")
+    shown = topics.dora(*words).stdout.splitlines()
+    at = shown.index("Last ten minutes to sink/c:")
+    assert shown[at + 1].split("  ")[-1] == "10.0/s to 20.0/s, now 10.0/s"
+    assert f"rate    {'█' * 30}" in shown[at + 1]
+    assert "drops" in shown[at + 2]
+    assert shown[at + 3].endswith("4.000 ms to 4.000 ms, now 4.000 ms")
+    settings = {"DORA_SOCKET": str(topics.socket), "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(
+        [*DORA, *words], env=os.environ | settings, capture_output=True, timeout=DEADLINE_S
+    )
+    assert f"rate    {'#' * 30}" in done.stdout.decode("latin-1")
+    found = json.loads(topics.dora(*words, "-f", "json").stdout.splitlines()[0])
+    assert found["history"]["sink/c"]["rate"][-1] == 10.0
+    assert found["history"]["sink/c"]["step"] == 5.0
+
+
+def test_info_shows_what_an_input_lacks_and_why(topics):
+    counts = {"lost": 3, "dropped": 2, "unreadable": 1}
+    for name, count in counts.items():
+        setattr(topics.answers["top"].edges[0], name, count)
+    topics.answers["topic.subscribe"] = [message("talker/count", [1])]
+    words = ("topic", "info", "--duration", "1")
+    line = "  Not received by sink/c: 3 lost before talker had them, 2 dropped, 1 could not be read"
+    assert topics.dora(*words).stdout.splitlines().count(line) == 1
+    first = json.loads(topics.dora(*words, "-f", "json").stdout.splitlines()[0])
+    assert first["missing"] == {"sink/c": counts}
 
 
 def test_info_on_a_terminal_says_what_it_waits_for_and_small_rates_have_figures(topics):
@@ -184,8 +233,26 @@ def test_info_as_json(topics):
         json.loads, topics.dora("topic", "info", "--duration", "1", "-f", "json").stdout.split()
     )
     assert first["subscribers"] == ["sink/c"]
+    slow = {"p50_ms": 0.1, "p99_ms": 0.4, "worst_ms": 0.5}
+    assert (first["latencies"], second["latencies"]["sink/c"]["p50_ms"]) == ({"sink/c": slow}, None)
     assert (first["hz"], first["messages"], first["type"]) == (20.0, 40, "int64")
     assert second["type"] == "std/core/v1/String"
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "stream"),
+    [
+        (pa.array([{"x": 1.5}]), "struct<x: double>", False),
+        (pa.array(["a"], pa.string_view()), "string_view", True),
+    ],
+)
+def test_info_names_a_type_whose_arrays_travel_as_a_stream(topics, values, kind, stream):
+    topics.answers["topic.subscribe"] = [message("talker/count", values)]
+    words = ("topic", "info", "talker/count", "--duration", "1")
+    suffix = ", which travels as an Arrow stream" if stream else ""
+    assert f"Type: {kind}{suffix}" in topics.dora(*words).stdout.splitlines()
+    found, _ = map(json.loads, topics.dora(*words, "-f", "json").stdout.splitlines())
+    assert (found["type"], found["stream"]) == (kind, stream)
 
 
 def test_info_says_how_a_topic_reaches_other_machines_or_why_it_does_not(topics):
@@ -270,19 +337,17 @@ def test_echo_does_not_expand_a_few_bytes_to_very_many_values(daemon, form):
 
 def test_echo_ends_after_a_count(daemon):
     daemon.answers["topic.subscribe"] = [*[message("a/b", [i]) for i in range(3)], ...]
-    result = daemon.dora("topic", "echo", "--count", "2")
-    assert result.returncode == 0
-    assert len(result.stdout.splitlines()) == 2
+    out = succeeds(daemon.dora("topic", "echo", "--count", "2"))
+    assert len(out.splitlines()) == 2
 
 
 def test_echo_ends_after_a_time_without_messages(daemon):
     daemon.answers["topic.subscribe"] = [message("a/b", [1]), ...]
     for duration in ("0.5", "2", "10"):  # a busy machine may need that for its start alone
-        result = daemon.dora("topic", "echo", "--duration", duration)
-        assert result.returncode == 0
-        if result.stdout:
+        out = succeeds(daemon.dora("topic", "echo", "--duration", duration))
+        if out:
             break
-    assert len(result.stdout.splitlines()) == 1
+    assert len(out.splitlines()) == 1
 
 
 def test_echo_reports_displaced_messages_at_its_end(daemon):

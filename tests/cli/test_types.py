@@ -1,16 +1,12 @@
 """`dora types`: the list, one type, the generated module."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from tests.cli.dora import dora
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from tests.harness.commands import succeeds
 
 OWN = """\
 types:
@@ -88,13 +84,12 @@ def test_an_unknown_type_is_an_error(tmp_path: Path, name: str, expected: str) -
 
 
 def test_the_module_is_written_to_stdout_or_a_file(project: Path) -> None:
-    printed = dora("types", "generate", cwd=project)
-    assert printed.returncode == 0
-    assert "class Joint(Reader):" in printed.stdout
-    assert "def level(" in printed.stdout
+    out = succeeds(dora("types", "generate", cwd=project))
+    assert "class Joint(Reader):" in out
+    assert "def level(" in out
     written = dora("types", "generate", "dataflow.yml", "-o", "m.py", cwd=project)
     assert written.stdout == "wrote m.py\n"
-    assert (project / "m.py").read_text() == printed.stdout
+    assert (project / "m.py").read_text() == out
 
 
 def test_a_file_that_cannot_be_written_is_an_error(project: Path) -> None:

@@ -1,7 +1,5 @@
 """`dora run --uv` of a node with a `build`: it runs in its own environment, with pyarrow."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

@@ -114,11 +114,11 @@ def test_a_node_that_is_built_first_may_have_no_program_yet(tmp_path):
 
 
 def test_unsupported_keys_are_a_note_and_not_a_failure(tmp_path):
-    text = "nodes:\n  - id: a\n    path: dynamic\n    git: https://example.org/x\n"
+    text = "nodes:\n  - id: a\n    hub: x@1\n"
     (tmp_path / "dataflow.yml").write_text(text)
     result = dora("validate", cwd=tmp_path)
     assert result.returncode == 0
-    assert result.stderr.startswith("note: dataflow.yml:4:5: nodes[0].git: ")
+    assert result.stderr.startswith("note: dataflow.yml:3:5: nodes[0].hub: ")
 
 
 TYPED = """\

@@ -5,6 +5,8 @@ Of these dora 1.1.0 fails the first: it loses messages of the first moments.
 
 import itertools
 
+import pytest
+
 from tests.harness.dataflow import Flow
 
 FORWARD = """
@@ -70,6 +72,7 @@ def test_small_messages_between_large_ones_arrive_in_order(flow: Flow) -> None:
     assert flow.reports("sink") == list(range(120))
 
 
+@pytest.mark.long
 def test_a_queue_of_one_gives_data_no_older_than_one_period(flow: Flow) -> None:
     flow.node(
         "source",
@@ -118,7 +121,8 @@ def test_a_full_queue_keeps_the_newest(flow: Flow) -> None:
 
         node = Node()
         for number in range(50):
-            node.send_output("out", pa.array([number]))
+            # In turn in the entry itself and in shared memory.
+            node.send_output("out", pa.array([number] * (1000 if number % 2 else 1)))
         open("sent", "w").close()
         """,
         outputs=["out"],
@@ -137,9 +141,11 @@ def test_a_full_queue_keeps_the_newest(flow: Flow) -> None:
     """
     flow.node("ten", slow, inputs={"in": "source/out"})
     flow.node("three", slow, inputs={"in": {"source": "source/out", "queue_size": 3}})
+    flow.node("one", slow, inputs={"in": {"source": "source/out", "queue_size": 1}})
     flow.run().expect(0)
     assert flow.reports("ten") == list(range(40, 50))
     assert flow.reports("three") == [47, 48, 49]
+    assert flow.reports("one") == [49]
 
 
 def test_every_consumer_gets_every_message(flow: Flow) -> None:

@@ -112,25 +112,3 @@ def test_nodes_share_values_until_their_owner_ends(flow: Flow) -> None:
         ["taken", "kept"],
         [None, None],
     ]
-
-
-def test_a_dataflow_holds_8192_values(flow: Flow) -> None:
-    flow.node(
-        "node",
-        """
-        from dora import Node
-        from probe import report
-
-        node = Node()
-        stored = 0
-        try:
-            while stored < 10_000:
-                node.extension_store("n", str(stored), b"")
-                stored += 1
-        except RuntimeError as error:
-            report([stored, "full" in str(error)])
-        report(node.extension_store("n", "0", b"again"))
-        """,
-    )
-    flow.run(stop_after=20).expect(0)
-    assert flow.reports("node") == [[8192, True], None]

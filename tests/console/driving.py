@@ -1,30 +1,24 @@
 """Run the console in this process, without a terminal, and read its screen as text."""
 
-from __future__ import annotations
-
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from textual.events import Key
+from textual.pilot import Pilot
 
+from dorad.control.target import Targets, Tcp, UnixSocket
 from dorafleet.console.app import ConsoleApp
 from dorafleet.console.link.server import Server
-from dorafleet.console.options import Options
+from dorafleet.console.options import ConsoleOptions
 from dorafleet.console.widgets.confirm import Confirm
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
-
-    from textual.pilot import Pilot
-
-    from dorad.control.target import Targets, Tcp, UnixSocket
-
-    from .fakefleet import FakeFleet
+from .fakefleet import FakeFleet
 
 DEADLINE_S = 60.0
+SETTLED_S, MAX_CHANGES = 0.05, 10
 
 
 def screen_text(app: ConsoleApp) -> str:
@@ -51,26 +45,44 @@ class Driven:
             await self.pilot.pause(0.02)
         await self.pilot.press(*keys)
 
+    async def enter(self, key: str, text: str) -> None:
+        """Open a line with a key, type a text into it, and end it."""
+        await self.press(key)
+        await self.type(text)
+        await self.press("enter")
+
     async def type(self, text: str) -> None:
         """Type a text at once, as a paste or a fast typist does."""
         for char in text:
             self.app.post_message(Key(_key(char), char))
         await self.pilot.pause()
 
-    async def until(self, holds: Callable[[], object] | str, within: float = DEADLINE_S) -> str:
-        """Wait until something is so, or a text is on the screen; return the screen."""
-        wanted = (lambda: holds in self.text) if isinstance(holds, str) else holds
+    async def until(self, *wanted: Callable[[], object] | str, within: float = DEADLINE_S) -> str:
+        """Wait until things are so, or texts on the screen, all at once; return the screen.
+
+        What comes by another stream, such as rows and alerts, comes at another moment. The screen
+        returned had no change for a moment, unless it always changes or the texts go again.
+        """
         deadline = time.monotonic() + within
         while True:
             began = time.thread_time()
-            if wanted():
+            text = self.text
+            missing = [
+                each for each in wanted if not (each in text if isinstance(each, str) else each())
+            ]
+            if not missing:
                 break
             if time.monotonic() > deadline:
-                raise AssertionError(f"{holds} did not happen:\n{self.text}")
+                raise AssertionError(f"{missing} did not happen:\n{self.text}")
             # A look draws the whole screen: leave most of the time to the console.
             await self.pilot.pause(max(0.02, 8 * (time.thread_time() - began)))
-        await self.pilot.pause()
-        return self.text
+        for _ in range(MAX_CHANGES):
+            await self.pilot.pause(SETTLED_S)
+            later = self.text
+            if later == text or any(each not in later for each in wanted if isinstance(each, str)):
+                break
+            text = later
+        return text
 
 
 def _key(char: str) -> str:
@@ -78,7 +90,8 @@ def _key(char: str) -> str:
         "=": "equals_sign", "!": "exclamation_mark", "~": "tilde", ">": "greater_than_sign",
         "<": "less_than_sign", "/": "slash", ".": "full_stop", ":": "colon", "*": "asterisk",
         "-": "minus", "^": "circumflex_accent", "'": "apostrophe", "(": "left_parenthesis",
-        "|": "vertical_line", " ": "space", "\r": "enter", "\x1b": "escape", "?": "question_mark",
+        "|": "vertical_line", " ": "space",
+        "&": "ampersand", "\r": "enter", "\x1b": "escape", "?": "question_mark",
     }  # fmt: skip
     return names.get(char, char)
 
@@ -89,25 +102,32 @@ async def console(
     fleet: FakeFleet,
     *,
     size: tuple[int, int] = (100, 30),
-    options: Options | None = None,
+    start: str = "fleet",
+    shows: str = "",
+    options: ConsoleOptions | None = None,
 ) -> AsyncIterator[Driven]:
-    """Run a console against a fake fleet."""
+    """Run a console against a fake fleet, at the place `start`, once it `shows` a text."""
     from .fakefleet import serving
 
+    options = options or ConsoleOptions(start=start)
     async with serving(fleet, folder) as target, console_at(target, size, options) as driven:
+        if shows:
+            await driven.until(shows)
         yield driven
 
 
 @asynccontextmanager
 async def console_at(
-    target: UnixSocket | Tcp, size: tuple[int, int] = (100, 30), options: Options | None = None
+    target: UnixSocket | Tcp,
+    size: tuple[int, int] = (100, 30),
+    options: ConsoleOptions | None = None,
 ) -> AsyncIterator[Driven]:
     """Run a console against whatever is at a socket."""
 
     async def opened() -> Targets:
         return (target,)
 
-    app = ConsoleApp(Server(opened), options or Options())
+    app = ConsoleApp(Server(opened), options or ConsoleOptions())
     async with app.run_test(size=size) as pilot:
         yield Driven(app, pilot)
     await asyncio.sleep(0)

@@ -1,15 +1,19 @@
 """A server with many robots in this process, over a real socket."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import msgspec
+import pyarrow as pa
+from msgspec.structs import replace
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request as HttpRequest
 
 from dorad.bell import Bell
 from dorad.control import messages as m
@@ -17,14 +21,19 @@ from dorad.control.alertbook import AlertBook, PastAlertBook
 from dorad.control.arrays import to_ipc
 from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
-from dorad.control.peer import Peer
+from dorad.control.peer import Peer, PeerRole
+from dorad.control.roles import with_role_check
 from dorad.control.rowdeltas import RowDeltas
-from dorad.control.server import ControlServer
+from dorad.control.server import Call, ControlServer, Handler, StreamHandler
 from dorad.control.target import UnixSocket
 from dorad.control.topparts import interval, reduction
+from dorad.daemon.measuring.summary import failed_text
 from dorad.logrecord import LogRecord
+from dorad.logs.selection import select
 from dorad.release.changes import Changes
+from dorad.trace.store import choose
 from dorafleet.console.view.releaserows import label
+from dorafleet.coordinator.deploymentmessages import DeploymentInfo, DeploymentList
 from dorafleet.coordinator.messages import (
     METHODS,
     AlertReceivers,
@@ -32,37 +41,25 @@ from dorafleet.coordinator.messages import (
     AuditRead,
     AuditRecord,
 )
-from dorafleet.coordinator.roles import with_role_check
 from dorafleet.rollout.messages import (
     PlannedRobot,
+    ReleaseInfo,
     ReleaseList,
     RolloutDetail,
     RolloutList,
     RolloutNew,
     RolloutPlan,
+    RolloutRef,
+    RolloutSummary,
     RolloutUpdate,
+    RolloutWatch,
 )
 from dorafleet.rollout.strategy import Strategy
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
-
-    import pyarrow as pa
-
-    from dorad.control.peer import PeerRole
-    from dorad.control.server import Call, Handler, StreamHandler
-    from dorafleet.rollout.messages import (
-        ReleaseInfo,
-        RolloutRef,
-        RolloutSummary,
-        RolloutWatch,
-    )
 
 CHANGES = (
     *("node.restart", "node.stop", "dataflow.stop", "dataflow.restart"),
     *("rollout.pause", "rollout.resume", "rollout.promote", "rollout.abort", "rollout.undo"),
-    *("rollout.start", "param.set", "param.delete"),
+    *("rollout.start", "param.set", "param.delete", "incident.mark"),
 )
 """Methods that only keep what they were called with."""
 
@@ -112,6 +109,17 @@ def line(
     return LogRecord(timestamp=at or time.time(), level=level, node=node, message=text)
 
 
+class _Server(ControlServer):
+    """A server whose local clients have one role, as those of a coordinator have."""
+
+    def __init__(self, role: PeerRole, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._role = role
+
+    def _authenticate_peer(self, connection: ServerConnection, request: HttpRequest) -> Peer:
+        return super()._authenticate_peer(connection, request)._replace(role=self._role)
+
+
 class FakeFleet:
     """Robots, and a coordinator that answers for them."""
 
@@ -136,6 +144,7 @@ class FakeFleet:
         self.past: list[RolloutSummary] = []
         """Rollouts that `rollout.status` knows, and `rollout.watch` no longer lists."""
         self.dataflows: list[m.DataflowInfo] = []
+        self.deployments: list[DeploymentInfo] = []
         self.params: dict[str, list[m.Param]] = {}
         """The parameters of a node, by its dataflow."""
         self.releases: list[ReleaseInfo] = []
@@ -167,6 +176,25 @@ class FakeFleet:
         self.top: Callable[[], m.Top] = self.all_nodes_and_edges
         """Returns what `top.watch` sends."""
         self.lines: list[LogRecord] = []
+        self.log_reads: list[m.LogRead] = []
+        self.histories: dict[str, m.History] = {}
+        """What `top.history` says, by dataflow."""
+        self.robot_histories: dict[str, m.RobotCurves] = {}
+        """What `robot.history` says, by robot."""
+        self.histories_asked: list[m.RobotHistoryQuery | m.TopHistory] = []
+        self.traces: list[m.Trace] = []
+        """What `trace.list` chooses from."""
+        self.trace_paths: list[m.TracePath] = []
+        self.trace_counts = m.TraceCounts()
+        self.boxless: set[str] = set()
+        """Dataflows without a black box."""
+        self.tells_boxes = asyncio.Event()
+        """Set unless what is said of black boxes is still to come."""
+        self.tells_boxes.set()
+        self.unmarked: dict[str, str] = {}
+        """Robots that make no incident, with the reasons."""
+        self.descriptors: dict[str, list[str]] = {}
+        """The nodes of dataflows, by what the server is asked about."""
         self.messages: list[tuple[str, pa.Array, dict[str, Any]]] = []
         """What an output sends, each once: a subscriber gets nothing from before."""
         self._sent = 0
@@ -207,9 +235,10 @@ class FakeFleet:
         name: str = "gripper",
         seconds: float = 192.0,
         cause: str = "node-failed",
+        error: str = "",
     ) -> None:
         """Let a node of a robot fail; with the cause `node-restarts` it is restarted."""
-        text = f"node {name} failed (signal 11)"
+        text = failed_text(name, "failed", "signal 11", error)
         finding = m.Finding(
             cause=cause,
             subject=f"pick/{name}",
@@ -219,6 +248,7 @@ class FakeFleet:
             dataflow="pick",
             node=name,
             event=True,
+            error=error,
         )
         self.put(
             robot,
@@ -253,7 +283,7 @@ class FakeFleet:
 
     async def serve(self, path: Path) -> None:
         def peer(_sock: socket.socket) -> Peer:
-            return Peer(1, os.getuid(), os.getgid(), name="ana", role=self.role)
+            return Peer(1, os.getuid(), os.getgid(), name="ana")
 
         handlers: dict[str, Handler | StreamHandler] = {
             "daemon.status": self._status,
@@ -264,9 +294,17 @@ class FakeFleet:
             "alerts.receivers": self._receivers,
             "audit.read": self._audit,
             "top.watch": self._top,
+            "top.history": self._history,
+            "robot.history": self._robot_history,
+            "trace.list": self._traces,
+            "trace.paths": self._trace_paths,
+            "incident.list": self._boxes,
+            "node.info": self._node,
+            "dataflow.info": self._dataflow,
             "logs.read": self.read_logs or self._stored,
             "topic.list": self._topics,
             "dataflow.list": self._dataflows,
+            "deployment.list": self._deployments,
             "dataflow.wait": self._wait,
             "param.list": self._params,
             "release.list": self._releases,
@@ -284,7 +322,8 @@ class FakeFleet:
             ),
             **dict.fromkeys(CHANGES, self._change),
         }
-        self._server = ControlServer(
+        self._server = _Server(
+            self.role,
             with_role_check(
                 {name: each for name, each in handlers.items() if name not in self.without},
                 METHODS,
@@ -359,22 +398,75 @@ class FakeFleet:
 
     async def _stored(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
         self.streams += 1
-        sent = 0
+        self.log_reads.append(params)
+        wanted = select(params.nodes, since=params.since, until=params.until, grep=params.grep)
+        sent, tail = 0, params.tail
         try:
             while True:
                 lines, sent = self.lines[sent:], len(self.lines)
-                lines = [x for x in lines if not params.nodes or x.node in params.nodes]
-                lines = [x for x in lines if x.timestamp >= (params.since or 0.0)]
-                if lines:
-                    yield m.LogLines(dataflow="pick", lines=lines)
+                lines = [each for each in lines if wanted.passes(each)]
+                if tail is not None:
+                    lines, tail = lines[-tail:] if tail else [], None
+                for at in range(0, len(lines), 500):
+                    yield m.LogLines(dataflow="pick", lines=lines[at : at + 500])
+                if not params.follow:
+                    return
                 await self.bell.wait()
         finally:
             self.streams -= 1
+
+    async def _robot_history(self, _call: Call, params: m.RobotHistoryQuery) -> m.RobotHistory:
+        self.histories_asked.append(params)
+        known = self.robot_histories
+        return m.RobotHistory(robots={each: known[each] for each in params.robots if each in known})
+
+    async def _traces(self, _call: Call, params: m.TraceQuery) -> m.TraceList:
+        known = [(replace(each, spans=[]), lambda each=each: each) for each in self.traces]
+        traces, left_out = choose(known, params)
+        return m.TraceList(traces=traces, counts=self.trace_counts, left_out=left_out)
+
+    async def _trace_paths(self, _call: Call, _params: m.TracePathQuery) -> m.TracePaths:
+        return m.TracePaths(paths=self.trace_paths, counts=self.trace_counts)
+
+    async def _boxes(self, _call: Call, params: m.Ref) -> m.IncidentList:
+        await self.tells_boxes.wait()
+        if params.dataflow in self.boxless:
+            return m.IncidentList(boxes=[])
+        box = m.BlackBox(f"arm001/{params.dataflow}", params.dataflow, "/box", [], machine="arm001")
+        return m.IncidentList(boxes=[box])
+
+    async def _node(self, _call: Call, params: m.NodeRef) -> m.NodeDetail:
+        readers = [m.Subscriber(node="planner", input="image")]
+        info = node((params.dataflow or "").partition("/")[0], params.node)
+        return m.NodeDetail(
+            info, "node.py", None, "never", 0, *[None] * 5, inputs={}, outputs={"image": readers}
+        )
+
+    async def _dataflow(self, _call: Call, params: m.Ref) -> m.DataflowDetail:
+        if (names := self.descriptors.get(params.dataflow or "")) is None:
+            raise ControlError("not-found", f"no dataflow is named '{params.dataflow}'")
+        robot = (params.dataflow or "").partition("/")[0]
+        info = m.DataflowInfo(
+            uuid="a", name="pick", status="running", nodes=len(names), cpu=0.0, memory=0,
+            started_at=0.0, machines=[robot],
+        )  # fmt: skip
+        nodes = [{"id": each} for each in names]
+        return m.DataflowDetail(info=info, descriptor={"nodes": nodes}, path="", log_dir="")
+
+    async def _history(self, _call: Call, params: m.TopHistory) -> m.History:
+        self.histories_asked.append(params)
+        history = self.histories.get(params.dataflow or "")
+        if history is None:
+            raise ControlError("not-found", f"no dataflow is named '{params.dataflow}'")
+        return history
 
     async def _topics(self, _call: Call, _params: m.Ref) -> m.TopicList:
         sub = [m.Subscriber(node="planner", input="in")]
         found = [m.TopicInfo(node="camera", output=each, subscribers=sub) for each in self.outputs]
         return m.TopicList(dataflow="pick", topics=found)
+
+    async def _deployments(self, _call: Call, _params: m.Nothing) -> DeploymentList:
+        return DeploymentList(deployments=self.deployments)
 
     async def _dataflows(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
         return m.DataflowList(dataflows=self.dataflows)
@@ -458,7 +550,8 @@ class FakeFleet:
         if not self.past:
             raise ControlError("not-found", "there is no rollout")
         (found,) = (each for each in self.past if params.rollout in (None, each.rollout))
-        return RolloutDetail(summary=found, strategy=Strategy(), robots=[])
+        robots = [] if self.update is None else self.update.robots
+        return RolloutDetail(summary=found, strategy=Strategy(), robots=list(robots))
 
     async def _all_rollouts(self, _call: Call, _params: RolloutRef) -> RolloutList:
         assert self.update is not None
@@ -480,6 +573,10 @@ class FakeFleet:
         if call.method.startswith("rollout."):
             assert self.update is not None
             return self.update.rollouts[0]
+        if call.method == "incident.mark":
+            return m.IncidentMarked(
+                made={"arm001": "incident 20260501 in /box"}, failed=self.unmarked
+            )
         if call.method == "dataflow.stop":
             return m.DataflowState(uuid="a", name="pick", status="finished")
         return m.Nothing()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -23,9 +22,7 @@ from dorad.control.alertbook import (
 from dorad.control.errors import ControlError
 from dorad.control.messages import Alert, Finding, PastAlerts
 from dorafleet.cli.main import run_command
-
-if TYPE_CHECKING:
-    from tests.harness.daemon import Daemon
+from tests.harness.daemon import Daemon
 
 
 def finding(subject: str = "pick/camera", *, event: bool = False, since: float = 0.0) -> Finding:

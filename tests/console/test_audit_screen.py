@@ -1,11 +1,11 @@
 """The screen Audit: who has changed what."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from dorafleet.console.options import Options
+import pytest
+
 from dorafleet.console.screens import audit
 from dorafleet.console.view import auditrows
 from dorafleet.console.widgets.grid import Grid
@@ -13,12 +13,7 @@ from dorafleet.console.widgets.grid import Grid
 from .driving import console
 from .fakefleet import FakeFleet
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
-
-START = Options(start="audit")
+START = "audit"
 
 
 def change(action: str, peer: str = "ana", **details: Any) -> dict[str, Any]:
@@ -36,8 +31,7 @@ async def test_changes_are_listed_with_their_authors_the_newest_first_and_new_on
         change("rollout.start", "ben", rollout=6, release=release),
         {"time": time.time(), "client": "coordinator", "action": "rollout.end", "rollout": 6},
     ]
-    async with console(tmp_path, fleet, options=START) as driven:
-        await driven.until("1 of 2 changes")
+    async with console(tmp_path, fleet, start=START, shows="1 of 2 changes") as driven:
         await driven.press("o")
         text = await driven.until("2 of 2 changes")
         assert text.index("coordinator") < text.index("ben ")
@@ -98,7 +92,7 @@ async def test_of_a_long_audit_the_end_is_read(
     monkeypatch.setattr(audit, "MAX_RECORDS", 20)
     fleet = FakeFleet(1)
     fleet.audit = [change("alerts.ack", alert=f"number {number}") for number in range(100)]
-    async with console(tmp_path, fleet, options=START) as driven:
+    async with console(tmp_path, fleet, start=START) as driven:
         text = await driven.until("20 of 20 changes")
         assert "alert number 99" in text and "y copies the command that prints older ones" in text
         assert [(each.after, each.limit) for each in fleet.audit_reads[:2]] == [(0, 1), (80, 20)]
@@ -110,8 +104,7 @@ async def test_after_a_restore_the_audit_that_there_is_is_shown(
     monkeypatch.setattr(audit, "EVERY_S", 0.05)
     fleet = FakeFleet(1)
     fleet.audit = [change("alerts.ack", alert=f"number {number}") for number in range(5)]
-    async with console(tmp_path, fleet, options=START) as driven:
-        await driven.until("5 of 5 changes")
+    async with console(tmp_path, fleet, start=START, shows="5 of 5 changes") as driven:
         fleet.audit = [*fleet.audit[:2], change("node.restart", node="logger")]
         text = await driven.until("3 of 3 changes")
         assert "node.restart logger" in text and "number 4" not in text
@@ -122,13 +115,13 @@ async def test_a_server_without_an_audit_says_so_and_damaged_records_hide_nothin
 ) -> None:
     fleet = FakeFleet(1)
     fleet.without = ("audit.read",)
-    async with console(tmp_path, fleet, options=START) as driven:
+    async with console(tmp_path, fleet, start=START) as driven:
         await driven.until("this server keeps no audit: a coordinator does")
     fleet = FakeFleet(1)
     fleet.audit_head = "soon"
     folder = tmp_path / "nonsense"
     folder.mkdir()
-    async with console(folder, fleet, options=START) as driven:
+    async with console(folder, fleet, start=START) as driven:
         await driven.until("`soon` is not a head of an audit")
     fleet = FakeFleet(1)
     fleet.audit = [
@@ -138,7 +131,7 @@ async def test_a_server_without_an_audit_says_so_and_damaged_records_hide_nothin
     ]
     folder = tmp_path / "second"
     folder.mkdir()
-    async with console(folder, fleet, options=START) as driven:
+    async with console(folder, fleet, start=START) as driven:
         await driven.press("o")
         text = await driven.until("3 of 3 changes")
         assert "[red]eve" in text and "a\\u202eb" in text and "\x1b" not in text

@@ -1,10 +1,9 @@
 """A server that is slow, wrong, older or gone: nothing wrong is shown, and nothing hangs."""
 
-from __future__ import annotations
-
 import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +12,10 @@ import pytest
 from dorad.control.target import UnixSocket
 from dorafleet.console.app import ConsoleApp
 from dorafleet.console.link.server import Server
-from dorafleet.console.options import Options
+from dorafleet.console.options import ConsoleOptions
 
 from .driving import DEADLINE_S, console, console_at
 from .fakefleet import FakeFleet
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
 
 GREETING = b"HTTP/1.1 101 Switching Protocols\r\n\r\n"
 
@@ -76,8 +71,7 @@ async def test_what_is_no_server_of_ours_is_an_error_and_is_asked_again(
 
 async def test_a_server_that_no_longer_answers_makes_everything_stale(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("3 of 3")
+    async with console(tmp_path, fleet, shows="3 of 3") as driven:
         fleet.hangs = True
         text = await driven.until("STALE")
         assert "OK" not in text
@@ -86,8 +80,7 @@ async def test_a_server_that_no_longer_answers_makes_everything_stale(tmp_path: 
 
 async def test_a_server_that_ends_its_stream_of_rows_is_asked_again(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("3 of 3")
+    async with console(tmp_path, fleet, shows="3 of 3") as driven:
         fleet.ends.set()
         fleet.bell.ring()
         await driven.until("STALE")
@@ -104,7 +97,7 @@ async def test_an_older_server_is_reported_and_the_rest_works(tmp_path: Path) ->
         assert "this server is too old to judge alerts" in text
         assert "all is well" not in text
         driven.app.go_to("top")
-        await driven.until("top.watch")
+        await driven.until("does not offer what this screen shows")
         driven.app.go_to("topics pick")
         await driven.until("camera/image")
 
@@ -118,8 +111,7 @@ def _broken() -> pa.Array:
 async def test_a_message_that_is_no_array_is_an_error_and_not_the_end(tmp_path: Path) -> None:
     fleet = FakeFleet(1)
     fleet.messages = [("camera/image", _broken(), {})]
-    start = Options(start="topic pick camera/image")
-    async with console(tmp_path, fleet, options=start) as driven:
+    async with console(tmp_path, fleet, start="topic pick camera/image") as driven:
         await driven.until("a message of `camera/image` cannot be read")
         await driven.press("escape")
         await driven.until("1 of 1")
@@ -129,7 +121,7 @@ async def test_a_bug_beside_the_screens_ends_the_console_with_its_traceback() ->
     async def broken() -> None:
         raise RuntimeError("a bug")
 
-    app = ConsoleApp(Server(broken), Options())
+    app = ConsoleApp(Server(broken), ConsoleOptions())
     with pytest.raises(RuntimeError, match="a bug"):
         async with asyncio.timeout(DEADLINE_S), app.run_test() as pilot:
             while app.is_running:

@@ -1,9 +1,7 @@
 """Dataflows begin again, parameters are set, and rollouts are started, after a question."""
 
-from __future__ import annotations
-
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from textual.widgets import Input
@@ -13,17 +11,15 @@ from dorad.control.paramtext import allowed_text
 from dorad.release.changes import Changes
 from dorafleet.console.model.params import with_value
 from dorafleet.console.model.targets import Target
-from dorafleet.console.options import Options
+from dorafleet.console.options import ConsoleOptions
 from dorafleet.console.widgets.ask import Ask
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.grid import Grid
+from dorafleet.coordinator.deploymentmessages import DeploymentInfo
 from dorafleet.rollout.messages import ReleaseInfo, RolloutSummary, RolloutUpdate
 
 from .driving import Driven, console
 from .fakefleet import FakeFleet, node
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 UUID = "22222222-2222-4222-8222-222222222222"
 SPEED = m.Param(
@@ -100,7 +96,7 @@ async def _chosen(driven: Driven, key: str) -> str:
 
 async def test_a_dataflow_that_has_ended_begins_again(tmp_path: Path) -> None:
     fleet = flows()
-    async with console(tmp_path, fleet, options=Options(start="dataflows")) as driven:
+    async with console(tmp_path, fleet, start="dataflows") as driven:
         text = await driven.until("2 of 2")
         assert text.index("pick ") < text.index("convoy")
         await driven.press("a")
@@ -127,10 +123,21 @@ async def test_dataflows_that_robots_run_by_themselves_are_listed_and_lead_to_th
     fleet.put("arm001", dataflow="convoy, nav, pick", release="nav@1")
     fleet.put("arm002", dataflow="nav, pick, test", release="nav@1")
     fleet.put("arm003", dataflow="old", known=False)
-    async with console(tmp_path, fleet, options=Options(start="dataflows")) as driven:
+    fleet.deployments = [
+        DeploymentInfo(name="nav", source="release", state="2 confirmed", label="nav@1"),
+        DeploymentInfo(name="pick", source="inline", state="running"),
+    ]
+    async with console(tmp_path, fleet, start="dataflows") as driven:
         text = await driven.until("5 of 5")
-        names = re.findall(r"^[> ] (\w+) +(running|finished)", text, re.MULTILINE)
-        assert [name for name, _ in names] == ["pick", "convoy", "nav", "test", "convoy"]
+        text = await driven.until("release nav@1")
+        names = re.findall(r"^[> ] (\w+) +(\w+).* (?:running|finished)", text, re.MULTILINE)
+        assert names == [
+            ("pick", "inline"),
+            ("convoy", "local"),
+            ("nav", "release"),
+            ("test", "local"),
+            ("convoy", "inline"),
+        ]
         await driven.press("down", "down", "down", "enter")
         await driven.until("Fleet > arm002/test")
         await driven.press("escape", "a")
@@ -141,11 +148,18 @@ async def test_dataflows_that_robots_run_by_themselves_are_listed_and_lead_to_th
         assert fleet.changes == []
 
 
+async def test_a_server_without_deployments_shows_no_sources(tmp_path: Path) -> None:
+    fleet = flows()
+    fleet.without = ("deployment.list",)
+    async with console(tmp_path, fleet, start="dataflows") as driven:
+        text = await driven.until("2 of 2")
+        assert "SOURCE" not in text and "inline" not in text
+
+
 async def test_a_parameter_is_set_to_a_value_that_its_declaration_allows(tmp_path: Path) -> None:
     fleet = with_params("arm001")
     fleet.delivers = False
-    async with console(tmp_path, fleet, options=Options(start="robot arm001")) as driven:
-        await driven.until("1 of 1 nodes")
+    async with console(tmp_path, fleet, start="robot arm001", shows="1 of 1 nodes") as driven:
         await driven.press("P")
         text = await driven.until("2 of 2")
         assert "metres a second" in text and "0..2" in text
@@ -179,9 +193,8 @@ async def test_a_question_about_long_values_leaves_room_for_its_answers(
 ) -> None:
     fleet = with_params("arm001")
     fleet.params = {"arm001/pick": [m.Param(key="joints", value=[*range(500)])]}
-    start = Options(start="params arm001/pick planner", ascii_only=ascii_only)
-    async with console(tmp_path, fleet, options=start, size=size) as driven:
-        await driven.until("1 of 1")
+    start = ConsoleOptions(start="params arm001/pick planner", ascii_only=ascii_only)
+    async with console(tmp_path, fleet, options=start, size=size, shows="1 of 1") as driven:
         await _chosen(driven, "v")
         await driven.until(lambda: isinstance(driven.app.screen, Ask))
         wanted = [*range(500, 1000)]
@@ -198,8 +211,7 @@ async def test_a_question_about_long_values_leaves_room_for_its_answers(
 
 async def test_a_value_that_is_given_up_changes_nothing(tmp_path: Path) -> None:
     fleet = with_params("arm001")
-    start = Options(start="params arm001/pick planner")
-    async with console(tmp_path, fleet, options=start) as driven:
+    async with console(tmp_path, fleet, start="params arm001/pick planner") as driven:
         await driven.until("2 of 2")
         await _chosen(driven, "v")
         await driven.until(lambda: isinstance(driven.app.screen, Ask))
@@ -211,8 +223,7 @@ async def test_a_value_that_is_given_up_changes_nothing(tmp_path: Path) -> None:
 async def test_a_parameter_is_set_on_marked_robots_and_each_result_is_told(tmp_path: Path) -> None:
     fleet = with_params("arm001", "arm002", "arm003")
     fleet.refuses = {"arm002/pick": "arm002 is not connected"}
-    async with console(tmp_path, fleet, options=Options(start="top")) as driven:
-        await driven.until("3 of 3 nodes")
+    async with console(tmp_path, fleet, start="top", shows="3 of 3 nodes") as driven:
         await driven.press("space", "space", "space", "P")
         await driven.until("6 of 6")
         await driven.type("/parameter=speed\r")
@@ -236,8 +247,7 @@ async def test_a_parameter_is_set_on_marked_robots_and_each_result_is_told(tmp_p
 async def test_the_only_parameter_of_marked_nodes_is_marked(tmp_path: Path) -> None:
     fleet = with_params("arm001", "arm002", "arm003")
     fleet.params = {key: [SPEED] for key in fleet.params}
-    async with console(tmp_path, fleet, options=Options(start="top")) as driven:
-        await driven.until("3 of 3 nodes")
+    async with console(tmp_path, fleet, start="top", shows="3 of 3 nodes") as driven:
         await driven.press("space", "space", "P")
         await driven.until("2 of 2")
         await _chosen(driven, "v")
@@ -250,8 +260,9 @@ async def test_the_only_parameter_of_marked_nodes_is_marked(tmp_path: Path) -> N
 
 async def test_a_robot_whose_parameters_are_not_known_is_named(tmp_path: Path) -> None:
     fleet = with_params("arm001")
-    start = Options(start="params arm001/pick planner arm002/pick planner")
-    async with console(tmp_path, fleet, options=start, size=(160, 45)) as driven:
+    async with console(
+        tmp_path, fleet, start="params arm001/pick planner arm002/pick planner", size=(160, 45)
+    ) as driven:
         await driven.until("2 of 2")
         assert "arm002/pick/planner: no dataflow is named" in driven.text
 
@@ -261,8 +272,7 @@ async def test_a_rollout_is_started_from_its_plan_and_only_as_it_is_shown(
 ) -> None:
     monkeypatch.setattr("dorafleet.console.screens.plan.EVERY_S", 0.2)
     fleet = released()
-    async with console(tmp_path, fleet, options=Options(start="releases")) as driven:
-        await driven.until("pick@4")
+    async with console(tmp_path, fleet, start="releases", shows="pick@4") as driven:
         await driven.press("enter")
         text = await driven.until("3 of 3 robots would switch")
         assert "at most 2 at a time, 1 may fail" in text
@@ -290,8 +300,7 @@ async def test_a_rollout_is_started_from_its_plan_and_only_as_it_is_shown(
 
 
 async def test_a_plan_for_chosen_robots_names_them_in_its_command(tmp_path: Path) -> None:
-    start = Options(start="plan pick@4 arm002 zone=yard")
-    async with console(tmp_path, released(), options=start) as driven:
+    async with console(tmp_path, released(), start="plan pick@4 arm002 zone=yard") as driven:
         await driven.until("1 of 1 robot would switch")
         await driven.press("y")
         await driven.until("$ dorafleet plan pick@4 --robots arm002 --label zone=yard")
@@ -302,7 +311,7 @@ async def test_from_a_plan_l_leads_to_the_logs_of_its_dataflow_on_the_robot_that
 ) -> None:
     fleet = released()
     fleet.running = {"arm002": "cd" * 32}
-    async with console(tmp_path, fleet, options=Options(start="plan pick@4")) as driven:
+    async with console(tmp_path, fleet, start="plan pick@4") as driven:
         assert "l logs" not in await driven.until("3 of 3 robots would switch")
         await driven.press("down")
         await driven.until("l logs")
@@ -311,7 +320,7 @@ async def test_from_a_plan_l_leads_to_the_logs_of_its_dataflow_on_the_robot_that
 
 
 async def test_a_plan_that_the_server_refuses_is_not_taken_for_no_answer(tmp_path: Path) -> None:
-    async with console(tmp_path, released(), options=Options(start="plan pick@9")) as driven:
+    async with console(tmp_path, released(), start="plan pick@9") as driven:
         await driven.until("no release `pick@9` is registered")
         text = await driven.until("there is no plan")
         assert "no answer" not in text
@@ -321,7 +330,7 @@ async def test_a_long_plan_leaves_room_for_its_robots(tmp_path: Path) -> None:
     fleet = released()
     names = [f"a-long-name-of-a-node-{number}" for number in range(12)]
     fleet.planned = Changes(added=names, replaced=names, files_added=names, packages=names)
-    async with console(tmp_path, fleet, options=Options(start="plan pick@4"), size=(60, 15)) as it:
+    async with console(tmp_path, fleet, start="plan pick@4", size=(60, 15)) as it:
         text = await it.until("3 of 3 robots would switch")
         assert "> arm001     canary nothing    pick@4" in text and "lines more; `y` copies" in text
 
@@ -329,8 +338,87 @@ async def test_a_long_plan_leaves_room_for_its_robots(tmp_path: Path) -> None:
 async def test_where_there_is_no_coordinator_the_screen_of_releases_says_so(tmp_path: Path) -> None:
     fleet = released()
     fleet.without = ("release.list", "rollout.plan")
-    async with console(tmp_path, fleet, options=Options(start="releases")) as driven:
+    async with console(tmp_path, fleet, start="releases") as driven:
         await driven.until("they need a coordinator")
+
+
+async def test_an_incident_is_marked_from_a_row_with_a_note(tmp_path: Path) -> None:
+    fleet = FakeFleet(2)
+    fleet.put("arm001", release="pick@4")  # its recorder does it, too
+    fleet.unmarked = {"arm002": "the disk is full"}
+    async with console(tmp_path, fleet, shows="2 of 2") as driven:
+        text = await _chosen(driven, "i")
+        assert "Stop the dataflow" not in text
+        await driven.until(lambda: isinstance(driven.app.screen, Ask))
+        await driven.type("missed the dock\r")
+        text = await driven.until("Do it")
+        assert "$ dora record mark -d arm001/pick --note 'missed the dock'" in text
+        assert "the last 60 s and the next 20 s" in text
+        await _confirmed(driven)
+        text = await driven.until("Mark an incident: keep what was recorded: done")
+        told = " ".join(text.split())
+        assert "arm001: incident 20260501 in /box, arm002: FAILED: the disk is full" in told
+        wanted = m.IncidentMark(dataflow="arm001/pick", note="missed the dock")
+        assert fleet.changes == [("incident.mark", wanted)]
+
+
+async def test_the_menu_says_where_no_black_box_can_keep_an_incident(tmp_path: Path) -> None:
+    fleet = FakeFleet(1)
+    fleet.boxless = {"arm001/pick"}
+    async with console(tmp_path, fleet, shows="1 of 1") as driven:
+        await driven.press("a")
+        await driven.until("i   no incident: no black box (`record: {keep: 60s}` adds one)")
+        await driven.press("i")
+        assert isinstance(driven.app.screen, Choose), "the key does nothing"
+        await driven.press("escape")
+        # One that types faster than the server answers is told before a note is asked for.
+        fleet.tells_boxes.clear()
+        text = await _chosen(driven, "i")
+        assert "Mark an incident: keep what was recorded" in text
+        fleet.tells_boxes.set()
+        await driven.until("no incident: no black box")
+        await driven.until(lambda: not driven.app.acting.asks)
+        assert fleet.changes == []
+
+
+async def test_of_several_rows_those_without_a_black_box_are_left_out_of_an_incident(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(3)
+    fleet.put("arm001", dataflow="nav, pick")
+    fleet.boxless = {"arm001/nav", "arm002/pick"}
+    async with console(tmp_path, fleet, shows="3 of 3") as driven:
+        await driven.press("space", "space", "space")
+        await _chosen(driven, "i")
+        await driven.until(lambda: isinstance(driven.app.screen, Ask))
+        await driven.press("enter")
+        text = await driven.until("Type 2 to confirm")
+        assert "Left out, without a black box: arm002" in text
+        await driven.press("escape")
+        await driven.until("nothing was changed")
+        assert fleet.changes == []
+
+
+async def test_a_question_says_what_stops_and_what_gets_nothing_any_more(tmp_path: Path) -> None:
+    fleet = FakeFleet(2, nodes=2)
+    fleet.descriptors["arm001/pick"] = ["camera", "planner"]
+    async with console(tmp_path, fleet, shows="2 of 2") as driven:
+        await _chosen(driven, "S")
+        await driven.until("Stops 2 nodes on arm001: camera, planner.")
+        await driven.press("escape")
+        await driven.until("nothing was changed")
+        await driven.press("down")
+        await _chosen(driven, "R")
+        text = await driven.until("Do it")
+        told = " ".join(text.split())
+        assert "What it changes is not known of arm002: pick: no dataflow is named" in told
+        await driven.press("escape", "enter")
+        await driven.until("2 of 2 nodes")
+        await _chosen(driven, "s")
+        await driven.until("Get nothing any more: planner/image.")
+        await driven.press("escape")
+        await driven.until("nothing was changed")
+        assert fleet.changes == []
 
 
 @pytest.mark.parametrize("start", ["dataflows", "params arm001/pick planner", "plan pick@4"])
@@ -339,7 +427,7 @@ async def test_a_viewer_may_look_but_is_offered_none_of_it(tmp_path: Path, start
     fleet.role = "viewer"
     fleet.dataflows = flows().dataflows
     fleet.params = with_params("arm001").params
-    async with console(tmp_path, fleet, options=Options(start=start)) as driven:
+    async with console(tmp_path, fleet, start=start) as driven:
         await driven.until(lambda: any(grid.ids for grid in driven.app.screen.query("Grid")))
         await driven.press("a")
         await driven.until("your role here is viewer; it takes operator")

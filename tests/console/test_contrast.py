@@ -1,7 +1,5 @@
 """Colours are readable on each ground that text has."""
 
-from __future__ import annotations
-
 import pytest
 from rich.color import Color
 

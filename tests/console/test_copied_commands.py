@@ -1,10 +1,10 @@
 """Copied commands do in a shell what the console does."""
 
-from __future__ import annotations
-
 import asyncio
 import shlex
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import pytest
 
 from dorad.cli.root import run_command as dora
 from dorad.control.messages import Param
@@ -13,16 +13,16 @@ from dorafleet.console.model.commands import ACTIONS, shown
 from dorafleet.console.model.targets import Target
 from dorafleet.console.options import options_for
 from dorafleet.coordinator.token import make_token
-from dorafleet.rollout.messages import ReleaseInfo, RolloutNew, RolloutSummary, RolloutUpdate
+from dorafleet.rollout.messages import (
+    ReleaseInfo,
+    RolloutNew,
+    RolloutRobot,
+    RolloutSummary,
+    RolloutUpdate,
+)
 
 from .driving import console
 from .fakefleet import FakeFleet, serving
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    import pytest
-
 
 RELEASE = ReleaseInfo(
     id="ab" * 32, name="pick", sequence=4, created=1.0, put_at=1.0, by="ana", files=3,
@@ -72,6 +72,13 @@ async def test_the_command_of_each_action_does_the_same(
         monkeypatch.setenv("DORA_COORDINATOR_ADDR", "127.0.0.1")
         monkeypatch.setenv("DORA_COORDINATOR_PORT", str(await made.listen()))
         for action in ACTIONS:
+            if action.kind == "instance":
+                target = target._replace(dataflow="arm001/pick", instance="arm001")
+                assert made.update is not None
+                made.past = made.update.rollouts
+                made.update.robots = [
+                    RolloutRobot(rollout=12, robot="arm001", batch=0, state="back", reachable=True)
+                ]
             command = shown(action.argv(target))
             assert await asyncio.to_thread(run, command) == 0, command
             assert made.changes.pop() == (action.method.name, action.params(target))
@@ -80,8 +87,7 @@ async def test_the_command_of_each_action_does_the_same(
 
 async def test_a_command_names_the_server_of_the_console(tmp_path: Path) -> None:
     options = options_for({"DORA_COORDINATOR_ADDR": "fleet-a", "DORA_COORDINATOR_PORT": "6100"})
-    async with console(tmp_path, FakeFleet(1), options=options) as driven:
-        await driven.until("1 of 1")
+    async with console(tmp_path, FakeFleet(1), options=options, shows="1 of 1") as driven:
         await driven.press("y")
         await driven.until("$ DORA_COORDINATOR_ADDR=fleet-a DORA_COORDINATOR_PORT=6100 dorafleet")
         words = shlex.split(driven.app.copied)

@@ -1,25 +1,17 @@
 """Keys and the mouse in dialogs."""
 
-from __future__ import annotations
-
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from dorad.control import messages as m
-from dorafleet.console.options import Options
 from dorafleet.console.widgets.ask import Ask
 from dorafleet.console.widgets.confirm import Choose, Confirm, Option
 
-from .driving import console
+from .driving import Driven, console
 from .fakefleet import FakeFleet
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from .driving import Driven
 
 SET = m.ParamSet(node="planner", key="speed", value=0.5, dataflow="arm001/pick")
 
@@ -28,9 +20,7 @@ SET = m.ParamSet(node="planner", key="speed", value=0.5, dataflow="arm001/pick")
 async def asking(folder: Path, fleet: FakeFleet) -> AsyncIterator[Driven]:
     """Run a console on a parameter, with the list of actions open."""
     fleet.params = {"arm001/pick": [m.Param(key="speed", value=0.5)]}
-    start = Options(start="params arm001/pick planner")
-    async with console(folder, fleet, options=start) as driven:
-        await driven.until("1 of 1")
+    async with console(folder, fleet, start="params arm001/pick planner", shows="1 of 1") as driven:
         await driven.press("a")
         await driven.until("Set the value")
         yield driven

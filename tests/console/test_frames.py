@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import re
+import time
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, cast
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dorafleet.console.frames import Frames
 from dorafleet.console.model import pace
 from dorafleet.console.view.terse import ShownCells
 from dorafleet.console.view.words import width
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractContextManager
+
+    from textual.app import App
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 6.0), st.booleans()), max_size=60))
@@ -42,6 +53,38 @@ def test_a_terminal_that_never_answers_gets_two_frames_a_second() -> None:
             found.sent(tenth / 10)
             sent += 1
     assert 16 <= sent <= 18  # after two seconds for the first
+
+
+class Clock:
+    """An app that counts the timers that run for it."""
+
+    is_running = False
+
+    def __init__(self) -> None:
+        self.running = 0
+
+    def batch_update(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def set_timer(self, _delay: float, _callback: Callable[[], None]) -> Clock:
+        self.running += 1
+        return self
+
+    def stop(self) -> None:
+        self.running -= 1
+
+
+def test_one_timer_waits_for_the_next_frame_however_many_were_answered() -> None:
+    """The one that waits for an answer takes five seconds: fifty of them were under way."""
+    clock = Clock()
+    frames = Frames(cast("App[None]", clock))
+    for _ in range(10):
+        frames.sent(time.monotonic(), lambda: False)
+        frames.shown()
+        assert clock.running == 1
+    frames.release()
+    frames.shown()
+    assert clock.running == 0
 
 
 TEXTS = ("ab", "c", " ", "abcdefghijkl", "abcXefghijkl", "\u2500\u2502", "\u65e5\u672c", "e\u0301")
@@ -91,6 +134,7 @@ RUNS = st.lists(st.tuples(st.one_of(st.just(""), STYLES), st.sampled_from(TEXTS)
 """Parts of one line, each with its style."""
 
 
+@pytest.mark.long
 @given(st.lists(st.lists(st.tuples(st.integers(1, 3), st.integers(1, 9), RUNS)), max_size=6))
 def test_a_terminal_shows_the_same_with_fewer_bytes(
     frames: list[list[tuple[int, int, list[tuple[str, str]]]]],

@@ -1,7 +1,5 @@
 """Screens as text. With GOLDEN=1 in the environment they are rewritten: look at them."""
 
-from __future__ import annotations
-
 import os
 import re
 from contextlib import suppress
@@ -12,7 +10,7 @@ from textual.binding import Binding
 
 from dorafleet.console.app import ConsoleApp
 from dorafleet.console.model.commands import ACTIONS
-from dorafleet.console.options import Options
+from dorafleet.console.options import ConsoleOptions
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.help import KEYS
 from dorafleet.console.screens.top import TopScreen
@@ -23,25 +21,25 @@ from .driving import console
 
 GOLDEN = Path(__file__).parent / "golden"
 GUIDE = Path(__file__).parents[2] / "docs/console.md"
-ASCII = Options(ascii_only=True, theme="mono")
+ASCII = ConsoleOptions(ascii_only=True, theme="mono")
 
 CASES = [
-    ("fleet", (80, 24), Options()),
-    ("fleet", (100, 30), Options()),
-    ("fleet", (160, 45), Options(theme="safe")),
+    ("fleet", (80, 24), ConsoleOptions()),
+    ("fleet", (100, 30), ConsoleOptions()),
+    ("fleet", (160, 45), ConsoleOptions(theme="safe")),
     ("fleet", (80, 24), ASCII),
-    ("robot", (80, 24), Options()),
-    ("robot", (100, 30), Options()),
-    ("graph", (100, 30), Options()),
-    ("graph", (160, 45), Options()),
+    ("robot", (80, 24), ConsoleOptions()),
+    ("robot", (100, 30), ConsoleOptions()),
+    ("graph", (100, 30), ConsoleOptions()),
+    ("graph", (160, 45), ConsoleOptions()),
     ("graph", (100, 30), ASCII),
-    ("logs", (80, 24), Options()),
-    ("confirm", (100, 30), Options()),
+    ("logs", (80, 24), ConsoleOptions()),
+    ("confirm", (100, 30), ConsoleOptions()),
     ("confirm", (100, 30), ASCII),
     ("fleet", (160, 45), ASCII),
-    ("help", (100, 30), Options()),
-    ("params", (80, 24), Options()),
-    ("plan", (80, 24), Options()),
+    ("help", (100, 30), ConsoleOptions()),
+    ("params", (80, 24), ConsoleOptions()),
+    ("plan", (80, 24), ConsoleOptions()),
 ]
 
 
@@ -64,12 +62,12 @@ def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("name", "size", "options"), CASES)
 async def test_a_screen_looks_as_its_golden_file(
-    tmp_path: Path, name: str, size: tuple[int, int], options: Options
+    tmp_path: Path, name: str, size: tuple[int, int], options: ConsoleOptions
 ) -> None:
     start, keys, complete = SHOTS[name]
     kind = "-ascii" if options.ascii_only else ""
     path = GOLDEN / f"{name}-{size[0]}x{size[1]}{kind}.txt"
-    given = Options(ascii_only=options.ascii_only, theme=options.theme, start=start)
+    given = ConsoleOptions(ascii_only=options.ascii_only, theme=options.theme, start=start)
     async with console(tmp_path, fleet(), size=size, options=given) as driven:
         await driven.until("60 robots")
         await ready(driven, keys, complete)

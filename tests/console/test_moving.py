@@ -1,22 +1,14 @@
 """Moving in what is longer or wider than the screen: by keys, and by the mouse."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from textual.events import MouseScrollDown, MouseScrollUp
 
-from dorafleet.console.options import Options
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import LogView
 
-from .driving import console
+from .driving import Driven, console
 from .fakefleet import FakeFleet, line
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from .driving import Driven
 
 
 def turn(driven: Driven, kind: type[MouseScrollDown | MouseScrollUp]) -> None:
@@ -25,8 +17,7 @@ def turn(driven: Driven, kind: type[MouseScrollDown | MouseScrollUp]) -> None:
 
 
 async def test_tables_and_texts_scroll_to_their_last_line_and_back(tmp_path: Path) -> None:
-    async with console(tmp_path, FakeFleet(100)) as driven:
-        await driven.until("100 of 100")
+    async with console(tmp_path, FakeFleet(100), shows="100 of 100") as driven:
         await driven.press("end")
         text = await driven.until("> + OK      arm100")
         assert "↑ + OK      arm0" in text and " arm001 " not in text
@@ -41,22 +32,20 @@ async def test_tables_and_texts_scroll_to_their_last_line_and_back(tmp_path: Pat
         assert "more lines" not in text
 
 
-async def test_a_wide_drawing_scrolls_to_the_side(tmp_path: Path) -> None:
+async def test_a_wide_drawing_scrolls_to_the_node_that_the_cursor_goes_to(tmp_path: Path) -> None:
     fleet = FakeFleet(1, nodes=5)
-    async with console(tmp_path, fleet, options=Options(start="graph pick")) as driven:
-        await driven.until("left right scroll")
-        assert "│ node04" not in driven.text
+    async with console(tmp_path, fleet, start="graph pick", shows="left right follow") as driven:
+        assert "node04 │" not in driven.text
         await driven.press(*["right"] * 5)
-        await driven.until("│ node04")
+        await driven.until("│ >node04 │")
         await driven.press(*["left"] * 5)
-        await driven.until("│ node00")
+        await driven.until("│ >node00 │")
 
 
 async def test_the_wheel_moves_in_tables_logs_and_help(tmp_path: Path) -> None:
     fleet = FakeFleet(100)
     fleet.lines = [line(f"line {n}") for n in range(100)]
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("100 of 100")
+    async with console(tmp_path, fleet, shows="100 of 100") as driven:
         grid = driven.app.screen.query_one("#robots", Grid)
         turn(driven, MouseScrollDown)
         await driven.until(lambda: grid.cursor == "arm004")
@@ -75,8 +64,7 @@ async def test_the_wheel_moves_in_tables_logs_and_help(tmp_path: Path) -> None:
 
 
 async def test_a_click_chooses_a_row_and_a_second_one_opens_it(tmp_path: Path) -> None:
-    async with console(tmp_path, FakeFleet(5), options=Options()) as driven:
-        await driven.until("5 of 5")
+    async with console(tmp_path, FakeFleet(5), shows="5 of 5") as driven:
         grid = driven.app.screen.query_one("#robots", Grid)
         await driven.pilot.click("#robots", offset=(20, 3))
         await driven.until(lambda: grid.cursor == "arm003")

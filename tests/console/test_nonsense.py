@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dorad.control import messages as m
-from dorad.control.filters import parse
+from dorad.control.filters import Value, parse
 from dorad.control.topparts import edge_cells, node_cells, reduction
 from dorad.logrecord import filter_cells
 from dorad.terminal import visible
-from dorafleet.console.model import alerts, places, targets, topology
+from dorafleet.console.model import alerts, places, plans, targets, topology
+from dorafleet.console.model.commands import ACTIONS
 from dorafleet.console.model.fleet import FleetStore
+from dorafleet.console.model.logwindow import LogWindow
 from dorafleet.console.model.order import FLEET_ORDERS
 from dorafleet.console.view import (
     alertrows,
     auditrows,
+    curves,
     flowrows,
-    inspector,
     loglines,
     paramrows,
     planlines,
@@ -30,23 +33,21 @@ from dorafleet.console.view import (
     rolloutlines,
     rolloutrows,
     tables,
+    tracerows,
     values,
     words,
 )
 from dorafleet.console.view.glyphs import ASCII, UNICODE
-from dorafleet.console.view.graph import graph
-from dorafleet.console.view.rows import PREFIX, Row, fitted, line, plain
+from dorafleet.console.view.graph import graph, overview
+from dorafleet.console.view.plot import plot
+from dorafleet.console.view.rows import PREFIX, Column, Row, Span, fitted, line, plain
 from dorafleet.coordinator.messages import AuditPage, AuditRecord
 from dorafleet.rollout.messages import ReleaseList, RolloutPlan, RolloutUpdate
+from tests.console.fakefleet import edge as made_edge
 from tests.harness.drawing import anything, messages
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-
-    from dorad.control.filters import Value
-    from dorafleet.console.view.rows import Column, Span
-
 NOW = 1_800_000_000.0
+EDGE = made_edge("arm", "a/out", "b/in")
 WIDE = 80
 FILTERS = [parse(text) for text in ("a", "!x", "since<10m", "cpu>5", "size>1k", "node~a.*")]
 
@@ -78,7 +79,7 @@ def fleet(found: m.FleetRows) -> Iterator[list[Span]]:
             [tables.fleet_cells(row, NOW) for row in rows.values()],
         )
         for row in rows.values():
-            yield from inspector.robot_lines(row, NOW, stale=stale)
+            yield from robotlines.inspector_lines(row, NOW, stale=stale)
             yield from robotlines.lines(row, row.robot, NOW, WIDE, stale=stale)
 
 
@@ -89,9 +90,10 @@ def top(found: m.Top) -> Iterator[list[Span]]:
     yield from table(tables.EDGES, map(tables.edge_row, found.edges), map(edge_cells, found.edges))
     drawn = topology.topology(found.nodes, found.edges)
     worst = topology.worst_node(drawn)
-    yield from graph(drawn, UNICODE, worst)
+    yield from graph(drawn, UNICODE, worst).lines
+    yield from overview(drawn, ASCII, worst, WIDE, 24).lines
     if worst is not None:
-        yield from graph(drawn.around(worst), ASCII)
+        yield from graph(drawn.around(worst), ASCII, worst, WIDE).lines
 
 
 def alert(found: m.PastAlerts) -> Iterator[list[Span]]:
@@ -117,9 +119,48 @@ def dataflows(found: m.DataflowList) -> Iterator[list[Span]]:
 def logs(found: m.LogLines) -> Iterator[list[Span]]:
     loglines.are_of_today([each.timestamp for each in found.lines], NOW)
     yield from loglines.clocks(found.skew)
-    for each in map(loglines.shortened, found.lines):
-        list(table((), (), [filter_cells(each, NOW)]))
-        yield loglines.spans(each, names=8, machines=8, dated=True)
+    window = LogWindow()
+    for entry in window.add(map(loglines.shortened, found.lines)):
+        list(table((), (), [filter_cells(entry.record, NOW)]))
+        yield loglines.spans(entry, loglines.LineLook(8, 8, dated=True, needle="a"))
+        nodes = (entry.record.node or "", "other")
+        yield loglines.spans(entry, loglines.LineLook(8, beside=nodes, columns=WIDE))
+        yield from loglines.details(entry, WIDE)
+
+
+def history(found: m.History) -> Iterator[list[Span]]:
+    for each in (*map(curves.of_edge, found.edges), *map(curves.of_node, found.nodes)):
+        yield curves.line("arm", each, WIDE, ascii_only=True)
+    cells = [cell for each in found.edges for cell in tables.edge_row(EDGE, each).cells]
+    yield [(each.text, each.style) for each in cells]
+    for edge in found.edges:
+        yield from plot({"p99": curves.timed(edge.latency_p99, 5.0)}, WIDE, 24, 595.0)
+
+
+def robot_history(found: m.RobotHistory) -> Iterator[list[Span]]:
+    row = m.FleetRow(robot="arm")
+    for each in found.robots.values():
+        yield curves.line("arm", curves.of_robot(each), WIDE, ascii_only=True)
+        rows = [tables.fleet_row(row, NOW, curves=each)]
+        yield from table((*tables.FLEET, *tables.FLEET_CURVES), rows)
+
+
+def traces(found: m.TraceList) -> Iterator[list[Span]]:
+    cells = [tracerows.cells(each) for each in found.traces]
+    rows = [tracerows.row(each, ascii_only=False) for each in found.traces]
+    yield from table(tracerows.COLUMNS, rows, cells)
+    yield [(tracerows.losses(found.counts), "")]
+    for each in found.traces:
+        tracerows.last_node(each)
+        for ascii_only in (True, False):
+            yield from tracerows.waterfall(each, None, WIDE, ascii_only=ascii_only)
+
+
+def plans_of(found: m.DataflowDetail | m.NodeDetail) -> Iterator[list[Span]]:
+    names = ("stop-dataflow", "stop-node")
+    for action in ACTIONS:
+        if action.name == names[isinstance(found, m.NodeDetail)]:
+            yield [(words.clean(plans.text(action, [found, found], {})), "")]
 
 
 def params(found: m.ParamList) -> Iterator[list[Span]]:
@@ -136,8 +177,8 @@ def plan(found: RolloutPlan) -> Iterator[list[Span]]:
 
 
 def releases(found: ReleaseList) -> Iterator[list[Span]]:
-    cells = [releaserows.cells(each, {}, NOW) for each in found.releases]
-    rows = [releaserows.row(each, {}, NOW) for each in found.releases]
+    cells = [releaserows.cells(each, {}, {}, NOW) for each in found.releases]
+    rows = [releaserows.row(each, {}, {}, NOW) for each in found.releases]
     yield from table(releaserows.COLUMNS, rows, cells)
 
 
@@ -155,7 +196,7 @@ def rollout(found: RolloutUpdate) -> Iterator[list[Span]]:
 
 
 def message(found: m.TopicHeader) -> Iterator[list[Span]]:
-    yield values.line(values.read(found, None, 1))
+    yield values.line(values.read(found, None, 1, (80, 48))[0])
 
 
 @pytest.mark.parametrize(
@@ -167,6 +208,11 @@ def message(found: m.TopicHeader) -> Iterator[list[Span]]:
         (AuditPage, audit),
         (m.DataflowList, dataflows),
         (m.LogLines, logs),
+        (m.History, history),
+        (m.RobotHistory, robot_history),
+        (m.TraceList, traces),
+        (m.DataflowDetail, plans_of),
+        (m.NodeDetail, plans_of),
         (m.ParamList, params),
         (RolloutPlan, plan),
         (ReleaseList, releases),

@@ -1,29 +1,26 @@
 """The program on terminals that do not behave: keys torn apart, questions without an answer."""
 
-from __future__ import annotations
-
 import asyncio
 import fcntl
 import os
 import pty
+import re
 import signal
 import struct
 import sys
 import tempfile
 import termios
 import time
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
+import pytest
 
 from dorad.control import messages as m
 
 from .fakefleet import FakeFleet, serving
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
 
 DEADLINE_S = 60.0
 QUESTION = b"\x1b[6n"
@@ -100,9 +97,10 @@ async def program(
     answers: bool = True,
     env: Mapping[str, str] | None = None,
     code: str = "pass",
+    line: Line | None = None,
 ) -> AsyncIterator[Line]:
-    """Run the console; `code` is run before it."""
-    line = Line(answers)
+    """Run the console on this line; `code` is run before it."""
+    line = line or Line(answers)
     with tempfile.TemporaryDirectory() as folder:
         async with serving(fleet, Path(folder)) as target:
             await line.start(target.path, *words, given=env or {}, code=code)
@@ -130,6 +128,34 @@ async def test_a_terminal_that_never_answers_shows_everything_and_gets_its_setti
             assert line.seen.rindex(sequence) > at
 
 
+async def test_a_light_terminal_gets_a_light_theme_and_the_keys_typed_meanwhile_count() -> None:
+    fleet, colour = FakeFleet(3), {"COLORTERM": "truecolor"}
+    async with program(fleet, answers=False, env=colour) as line:
+        await line.until(b"\x1b]11;?\x1b\\")
+        await line.keys(b"?", b"\x1b]11;rgb:ffff/fff", b"f/ffff\x1b\\", ANSWER)
+        await line.until(b"Home End")
+        assert b"48;2;255;255;255" in line.seen
+        await line.keys(b"q")
+        assert await line.ends() == 0
+
+
+async def test_the_cursor_of_the_terminal_follows_the_row() -> None:
+    def row() -> int:
+        places = re.findall(rb"\x1b\[(\d+);\d+H", line.seen)
+        return int(places[-1]) if places else 0
+
+    async with program(FakeFleet(3)) as line:
+        await line.until(b"3 of 3")
+        text = line.seen.decode(errors="replace")
+        first = int(re.findall(r"\x1b\[(\d+);1H[^H]*arm001", text)[-1])
+        await line.until(lambda: row() == first)
+        await line.keys(b"\x1b[B")
+        await line.until(lambda: row() == first + 1)
+        await line.keys(b"q")
+        assert await line.ends() == 0
+
+
+@pytest.mark.long
 async def test_keys_that_a_slow_line_tears_apart_change_nothing() -> None:
     fleet = FakeFleet(3)
     fleet.fail("arm002")
@@ -147,6 +173,7 @@ async def test_keys_that_a_slow_line_tears_apart_change_nothing() -> None:
         assert fleet.changes == []
 
 
+@pytest.mark.long
 async def test_a_parameter_is_set_at_a_terminal() -> None:
     fleet = FakeFleet(1)
     fleet.params = {"arm001/pick": [m.Param(key="speed", value=0.5)]}
@@ -199,6 +226,7 @@ async def test_only_ascii_is_written_where_the_terminal_shows_nothing_else() -> 
         assert b"38;5" not in line.seen and b"38;2" not in line.seen
 
 
+@pytest.mark.long
 async def test_a_stopped_or_ended_console_gives_the_terminal_back() -> None:
     async with program(FakeFleet(3)) as line:
         await line.until(b"3 of 3")
@@ -239,6 +267,7 @@ async def test_a_console_whose_terminal_is_gone_ends_also_without_a_signal() -> 
         assert await line.ends() == 128 + signal.SIGHUP
 
 
+@pytest.mark.long
 async def test_a_console_ends_on_a_terminal_that_has_stopped_reading() -> None:
     async with program(FakeFleet(60), answers=False) as line:
         await line.until(b"0 of 6")

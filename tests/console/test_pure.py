@@ -15,17 +15,21 @@ from rich.cells import cell_len
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.filters import parse
+from dorad.control.pictures import Picture
+from dorad.control.roles import may_call
 from dorafleet.console.model import commands, places
+from dorafleet.console.model.detail import LEVELS
 from dorafleet.console.model.fleet import STATES
 from dorafleet.console.model.order import FLEET_ORDERS, REST_S, RestingOrder
 from dorafleet.console.model.series import Series
 from dorafleet.console.model.topology import topology, worst_node
 from dorafleet.console.options import options_for
-from dorafleet.console.screens.registry import screen_class
+from dorafleet.console.screens import screen_class
 from dorafleet.console.view import (
     alertrows,
     auditrows,
     bars,
+    fields,
     flowrows,
     loglines,
     paramrows,
@@ -41,9 +45,9 @@ from dorafleet.console.view import (
 from dorafleet.console.view.glyphs import ASCII, UNICODE
 from dorafleet.console.view.graph import graph
 from dorafleet.console.view.graphlayout import layout
-from dorafleet.console.view.inspector import robot_lines
 from dorafleet.console.view.picture import picture
 from dorafleet.console.view.plot import MARGIN, plot
+from dorafleet.console.view.robotlines import inspector_lines
 from dorafleet.console.view.rows import (
     GAP,
     PREFIX,
@@ -56,7 +60,6 @@ from dorafleet.console.view.rows import (
     line,
     plain,
 )
-from dorafleet.coordinator.roles import may_call
 from dorafleet.rollout.model import Member, Phase, Rollout
 from dorafleet.rollout.operate import operate, possible_acts
 from dorafleet.rollout.strategy import Strategy
@@ -195,10 +198,10 @@ def test_a_graph_says_what_is_wrong_on_the_arrow_and_in_the_box() -> None:
     ]
     found = topology(nodes, edges)
     assert worst_node(found) == "gripper"
-    text = "\n".join(plain(spans) for spans in graph(found, UNICODE))
+    text = "\n".join(plain(spans) for spans in graph(found, UNICODE).lines)
     assert "29.8/s" in text and "XX broken" in text and "!drop 4.1/s" in text
     assert "◀" in text and "▶" in text and "│x gripper" in text
-    plain_text = "\n".join(plain(spans) for spans in graph(found, ASCII))
+    plain_text = "\n".join(plain(spans) for spans in graph(found, ASCII).lines)
     assert plain_text.isascii()
 
 
@@ -216,13 +219,15 @@ def test_a_plot_has_its_limits_and_names() -> None:
 
 
 def test_a_picture_keeps_its_shape_and_its_colours() -> None:
-    red_over_blue = bytes([255, 0, 0] * 4 + [0, 0, 255] * 4)
-    lines = picture(red_over_blue, 4, 2, 40, 10)
-    assert lines == [[("▀▀▀▀", "#ff0000 on #0000ff")]]
-    grey = picture(red_over_blue, 4, 2, 40, 10, ascii_only=True)
+    red_over_blue = Picture(bytes([255, 0, 0] * 4 + [0, 0, 255] * 4), 4, 2, "")
+    assert picture(red_over_blue, 40, 10) == [[("▀▀▀▀", "#ff0000 on #0000ff")]]
+    grey = picture(red_over_blue, 40, 10, ascii_only=True)
     assert plain(grey[0]).isascii()
-    with pytest.raises(ValueError, match="an image of 4x4 pixels with 24 bytes"):
-        picture(red_over_blue, 4, 4, 40, 10)
+    shades = Picture(bytes(each for shade in range(200) for each in [shade] * 3), 200, 1, "")
+    full = picture(shades, 200, 10)
+    assert len(full[0]) == 200, "all shades differ"
+    assert len(picture(shades, 200, 10, levels=LEVELS[-1])[0]) <= LEVELS[-1]
+    assert len(plain(picture(shades, 50, 10)[0])) == 50
 
 
 def test_each_action_asks_for_a_role_that_the_server_asks_for_too() -> None:
@@ -250,7 +255,7 @@ def test_places(text: str, place: object) -> None:
 
 def test_the_terminal_chooses_theme_and_characters() -> None:
     colour = {"TERM": "xterm-256color"}
-    assert options_for(colour, encoding="UTF-8").theme == "dark"
+    assert options_for(colour, encoding="UTF-8").theme == "auto"
     assert options_for({"TERM": "linux"}, encoding="utf-8").theme == "ansi"
     assert options_for(colour | {"NO_COLOR": "1"}, encoding="utf-8").theme == "mono"
     assert options_for(colour, encoding="ANSI_X3.4-1968").ascii_only
@@ -306,7 +311,7 @@ def test_whatever_a_robot_says_of_itself_is_a_line_of_visible_text(
 ) -> None:
     shown = fitted(tables.FLEET, 120)
     lines = [line(tables.fleet_row(row, now, stale=stale), shown)]
-    lines += robot_lines(row, now, stale=stale)
+    lines += inspector_lines(row, now, stale=stale)
     lines += robotlines.lines(row, row.robot, now, 120, stale=stale)
     for at, spans in enumerate(lines):
         assert not _CONTROL.search(plain(spans))
@@ -366,15 +371,16 @@ def test_a_message_of_a_few_bytes_that_stands_for_very_many_values_is_a_short_li
     nulls = pa.Array.from_buffers(pa.null(), 2**40, [None])
     lists = pa.Array.from_buffers(pa.list_(pa.null(), 2**30), 4, [None], children=[nulls])
     header = m.TopicHeader(stream=0, topic="a/b", sequence=1, dropped=0, metadata={})
-    assert values.read(header, lists, 1).text.endswith("[4] …")
-    assert values.read(header, nulls, 1).text.endswith("None, None, …")
+    assert values.read(header, lists, 1, (80, 48))[0].text == "…"
+    message, content = values.read(header, nulls, 1, (80, 48))
+    assert message.text.endswith("None…") and len(content.fields) == fields.MAX_FIELDS + 1
 
 
 def test_of_a_message_with_a_megabyte_of_metadata_only_the_beginning_is_kept() -> None:
     long = {"preview": "x" * 2**20, "note": ["\x1b[2J"] * 2**17, "number": 10**4000}
     header = m.TopicHeader(stream=0, topic="a/b", sequence=1, dropped=0, metadata=long)
-    kept = values.read(header, pa.array(["y" * 2**17]), 1)
-    assert sum(len(each) for each in kept if isinstance(each, str)) < 6 * values.MAX_TEXT
+    for kept in values.read(header, pa.array(["y" * 2**17]), 1, (80, 48)):
+        assert sum(len(each) for each in kept if isinstance(each, str)) < 6 * values.MAX_TEXT
 
 
 def test_the_keys_that_do_not_fit_leave_room_for_help() -> None:
@@ -440,11 +446,12 @@ def test_robots_are_found_by_one_of_their_releases_as_the_column_is_called() -> 
     titles = {column.key: column.title.lower() for column in tables.FLEET}
     assert parse(f"{titles['release']}=pick@2").matches(tables.fleet_cells(row, 0.0))
     assert not parse("release=pick@20").matches(tables.fleet_cells(row, 0.0))
-    shown = dict(zip(titles, tables.fleet_row(row, 0.0).cells, strict=True))
+    columns = [column.key for column in (*tables.FLEET, *tables.FLEET_CURVES)]
+    shown = dict(zip(columns, tables.fleet_row(row, 0.0).cells, strict=True))
     assert shown["release"].short == "2 releases"
     varied = tables.varied(["battery@1, pick@2", "battery@1, pick@1", ""])
     assert varied == {"pick"}
-    shown = dict(zip(titles, tables.fleet_row(row, 0.0, varied=varied).cells, strict=True))
+    shown = dict(zip(columns, tables.fleet_row(row, 0.0, varied=varied).cells, strict=True))
     assert shown["release"].short == "pick@2 +1"
 
 
@@ -479,7 +486,8 @@ def test_of_a_line_of_a_megabyte_only_the_beginning_is_kept() -> None:
     long = m.LogRecord(1.0, "info", "arm", "x" * 1_000_000, fields={"all": "y" * 1_000_000})
     assert loglines.shortened(short) is short
     kept = loglines.shortened(long)
-    assert (len(kept.message), kept.fields) == (loglines.MAX_KEPT, None)
+    assert len(kept.message) == loglines.MAX_KEPT
+    assert kept.fields == {"fields": "left out: they are too long"}
 
 
 def test_of_megabytes_that_a_robot_sends_only_the_beginning_is_made_visible() -> None:
@@ -490,7 +498,7 @@ def test_of_megabytes_that_a_robot_sends_only_the_beginning_is_made_visible() ->
 
 def test_a_graph_that_would_take_minutes_is_not_drawn() -> None:
     edges = [edge("arm001", f"node{n}/out", "hub/in") for n in range(2000)]
-    [line] = graph(topology([], edges), UNICODE)
+    [line] = graph(topology([], edges), UNICODE).lines
     assert "2001 nodes with 2000 arrows are too many to draw" in plain(line)
 
 

@@ -1,20 +1,16 @@
 """Screen Rollout, and what it does to a rollout."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from dorad.control.messages.releases import Evidence
-from dorafleet.console.options import Options
+from dorafleet.console.model.targets import on_rollout
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.rollout.messages import RolloutAct, RolloutRobot, RolloutSummary, RolloutUpdate, Wave
 
 from .driving import console
 from .fakefleet import FakeFleet
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def running(**fields: Any) -> RolloutUpdate:
@@ -66,7 +62,7 @@ async def test_a_rollout_shows_its_waves_and_the_robots_with_trouble_first(
         ),
     ]
     fleet.update = RolloutUpdate(rollouts=[summary], robots=robots)
-    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
+    async with console(tmp_path, fleet, start="rollout") as driven:
         text = await driven.until("Rollouts > 12")
         assert "[canary 2/2]>[wave 1 0/8, 1 failed, 1 at once]" in text
         screen = driven.app.screen
@@ -90,8 +86,7 @@ async def test_a_rollout_is_acted_on_after_a_dialog(tmp_path: Path) -> None:
         RolloutRobot(rollout=12, robot=f"arm{n:03}", batch=int(n > 1), state=state, reachable=True)
         for n, state in ((1, "confirmed"), (2, "waiting"), (3, "waiting"))
     ]
-    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
-        await driven.until("AWAITING_PROMOTION")
+    async with console(tmp_path, fleet, start="rollout", shows="AWAITING_PROMOTION") as driven:
         await driven.press("a")
         text = await driven.until("Actions for rollout 12 of pick@7, 3 robots")
         for title in ("Pause the", "Promote the", "Abort the", "Undo the"):
@@ -122,8 +117,7 @@ async def test_the_question_of_an_undo_names_only_the_robots_that_switch_back(
             ("arm003", 0, "probation", True),
         )
     ]
-    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
-        await driven.until("Rollouts > 12")
+    async with console(tmp_path, fleet, start="rollout", shows="Rollouts > 12") as driven:
         await driven.press("a")
         await driven.until("Actions for rollout 12 of pick@7, 3 robots")
         await driven.press("U")
@@ -132,12 +126,68 @@ async def test_the_question_of_an_undo_names_only_the_robots_that_switch_back(
         assert "arm002" not in text[text.index("Undo the rollout?") : text.index("$ dorafleet")]
 
 
+async def test_one_instance_of_a_rollout_is_undone_after_its_robots_were_shown(
+    tmp_path: Path,
+) -> None:
+    fleet = FakeFleet(3)
+    fleet.update = running(scope="each:cell")
+    fleet.update.robots = [
+        RolloutRobot(
+            rollout=12,
+            robot=name,
+            batch=at,
+            state="confirmed",
+            reachable=True,
+            goes_back=True,
+            instance=instance,
+        )
+        for name, at, instance in (
+            ("arm001", 0, "cell1"),
+            ("arm002", 1, "cell2"),
+            ("arm003", 1, "cell2"),
+        )
+    ]
+    async with console(tmp_path, fleet, start="rollout", shows="Rollouts > 12") as driven:
+        await driven.press("down", "a")
+        await driven.until("Undo the rollout on this instance only")
+        await driven.press("I")
+        text = await driven.until("Type 2 to confirm:")
+        question = text[text.index("this instance only?") : text.index("Type 2")]
+        assert "cell2 in rollout 12 of pick@7" in question
+        assert "2 robots: arm002, arm003" in question and "arm001" not in question
+        assert "$ dorafleet rollout undo cell2/pick" in question
+        await driven.type("2")
+        await driven.press("enter")
+        await driven.until("this instance only: done")
+        act = RolloutAct(rollout=12, instances=["cell2"])
+        assert fleet.changes == [("rollout.undo", act)]
+
+
+def test_what_the_server_would_refuse_to_undo_alone_is_not_offered() -> None:
+    robots = [
+        RolloutRobot(
+            rollout=12, robot=name, batch=at, state="confirmed", reachable=True, goes_back=back
+        )
+        for name, at, back in (("arm001", 0, True), ("arm002", 1, True), ("arm003", 1, False))
+    ]
+    offered = {
+        (phase, robot)
+        for phase in ("canary", "rolling", "succeeded", "reverting")
+        for robot in ("arm001", "arm002", "arm003", None)
+        if "undo-instance" in on_rollout(running(phase=phase).rollouts[0], robots, robot).acts
+    }
+    assert offered == {
+        ("canary", "arm002"),
+        *((phase, robot) for phase in ("rolling", "succeeded") for robot in ("arm001", "arm002")),
+    }
+
+
 async def test_a_rollout_that_does_not_exist_is_not_a_server_without_rollouts(
     tmp_path: Path,
 ) -> None:
     fleet = FakeFleet(1)
     fleet.update = RolloutUpdate(rollouts=[])
-    async with console(tmp_path, fleet, options=Options(start="rollout 99")) as driven:
+    async with console(tmp_path, fleet, start="rollout 99") as driven:
         text = await driven.until("there is no rollout 99")
         assert "offers no rollouts" not in text
 
@@ -145,8 +195,7 @@ async def test_a_rollout_that_does_not_exist_is_not_a_server_without_rollouts(
 async def test_without_one_that_runs_the_newest_rollout_is_shown(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
     fleet.update = RolloutUpdate(rollouts=[])
-    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
-        await driven.until("no rollout yet")
+    async with console(tmp_path, fleet, start="rollout", shows="no rollout yet") as driven:
         fleet.past = running(phase="succeeded", over=True).rollouts
         await driven.press("question_mark")
         await driven.until("Keys")
@@ -162,7 +211,7 @@ async def test_other_rollouts_that_are_under_way_are_named_with_the_way_there(
     (other,) = running(rollout=11, name="battery@2", by="ben").rollouts
     (over,) = running(rollout=10, name="old@1", over=True).rollouts
     fleet.update = RolloutUpdate(rollouts=[newest, other, over])
-    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
+    async with console(tmp_path, fleet, start="rollout") as driven:
         text = await driven.until("Rollouts > 12")
         assert "also under way: 11  battery@2  by ben   :rollout 11" in text
         assert "old@1" not in text
@@ -171,8 +220,7 @@ async def test_other_rollouts_that_are_under_way_are_named_with_the_way_there(
 async def test_how_a_rollout_ended_is_shown_also_if_it_was_hidden_then(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
     fleet.update = running()
-    async with console(tmp_path, fleet, options=Options(start="rollout")) as driven:
-        await driven.until("ROLLING")
+    async with console(tmp_path, fleet, start="rollout", shows="ROLLING") as driven:
         await driven.press("question_mark")
         await driven.until("Keys")
         fleet.past = running(phase="aborted", over=True).rollouts
@@ -189,7 +237,7 @@ async def test_the_last_rollouts_are_listed_and_lead_to_each(tmp_path: Path) -> 
         reason="the canary failed: `arm002` (exit code 1)", counts={"reverted": 1, "left": 2},
     ).rollouts  # fmt: skip
     fleet.past = [failed]
-    async with console(tmp_path, fleet, options=Options(start="rollouts")) as driven:
+    async with console(tmp_path, fleet, start="rollouts") as driven:
         text = await driven.until("2 of 2")
         rows = [line for line in text.splitlines() if "@" in line]
         assert "12 rolling" in rows[0] and "pick@7" in rows[0] and "1/3" in rows[0]
@@ -210,8 +258,7 @@ async def test_back_from_a_rollout_leads_to_the_list_and_from_there_to_the_scree
 ) -> None:
     fleet = FakeFleet(3)
     fleet.update = running()
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("3 of 3")
+    async with console(tmp_path, fleet, shows="3 of 3") as driven:
         driven.app.go_to("rollout")
         await driven.until("Rollouts > 12")
         await driven.press("escape")

@@ -1,9 +1,7 @@
 """Nothing is changed without a confirmed dialog, and nothing but visible text is shown."""
 
-from __future__ import annotations
-
 import random
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -15,17 +13,14 @@ from textual.widgets import Input
 
 from dorad.control import messages as m
 from dorad.logrecord import LogRecord
-from dorafleet.console.options import Options
-from dorafleet.console.view.inspector import robot_lines
+from dorafleet.console.options import ConsoleOptions
+from dorafleet.console.view.robotlines import inspector_lines
 from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.paint import VisibleText
 from dorafleet.rollout.messages import ReleaseInfo, RolloutRobot, RolloutSummary, RolloutUpdate
 
 from .driving import Driven, console
 from .fakefleet import FakeFleet, edge, node
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HOSTILE = "\x1b]0;evil\x07 [red]x[/red] \u202eback\x9b31m\x00"
 KEYS = (
@@ -42,6 +37,7 @@ def _confirmed(driven: Driven) -> bool:
     return isinstance(screen, Confirm) and focused is not None and focused.id in ("go", "number")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(3))
 async def test_no_sequence_of_keys_changes_anything_without_a_confirmed_dialog(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
@@ -50,8 +46,7 @@ async def test_no_sequence_of_keys_changes_anything_without_a_confirmed_dialog(
     for number in range(1, 7):
         fleet.fail(f"arm{number:03}")
     chance = random.Random(seed)
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("8 of 8")
+    async with console(tmp_path, fleet, shows="8 of 8") as driven:
         monkeypatch.setattr(driven.app, "pipe", lambda *_: None)
         allowed = 0
         for _ in range(50):
@@ -94,8 +89,7 @@ async def _confirm(driven: Driven) -> None:
 async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
     fleet.fail("arm002", cause="node-restarts")
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("3 of 3")
+    async with console(tmp_path, fleet, shows="3 of 3") as driven:
         await _act(driven, "r")
         text = driven.text
         assert "Restart the node?" in text
@@ -114,11 +108,10 @@ async def test_an_action_is_done_once_it_is_confirmed(tmp_path: Path) -> None:
 async def test_keys_that_are_typed_before_a_question_is_shown_do_not_answer_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dorafleet.console.acting.READ_S", 3600.0)  # on a busy machine, too
+    monkeypatch.setattr("dorafleet.console.actions.READ_S", 3600.0)  # on a busy machine, too
     fleet = FakeFleet(3)
     fleet.fail("arm002", cause="node-restarts")
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("3 of 3")
+    async with console(tmp_path, fleet, shows="3 of 3") as driven:
         for key in ("a", "r", "right", "enter"):
             driven.app.post_message(Key(key, key if len(key) == 1 else None))
         await driven.until("typed before this was shown")
@@ -129,8 +122,7 @@ async def test_keys_that_are_typed_before_a_question_is_shown_do_not_answer_it(
 
 async def test_for_several_robots_their_number_must_be_typed(tmp_path: Path) -> None:
     fleet = FakeFleet(5)
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("5 of 5")
+    async with console(tmp_path, fleet, shows="5 of 5") as driven:
         await driven.press("space", "space", "space")
         await _act(driven, "R")
         assert "Type 3 to confirm" in driven.text
@@ -156,8 +148,7 @@ async def test_of_a_robot_with_several_dataflows_the_operator_chooses_one(tmp_pa
     fleet = FakeFleet(2)
     fleet.put("arm001", dataflow="battery, nav, pick")
     fleet.put("arm002", dataflow="battery, pick")
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("2 of 2")
+    async with console(tmp_path, fleet, shows="2 of 2") as driven:
         await driven.press("a", "R")
         await driven.until("Which dataflow of arm001?")
         assert "2   nav" in driven.text and fleet.changes == []
@@ -190,8 +181,7 @@ async def test_what_only_rollouts_start_and_stop_is_not_offered(tmp_path: Path) 
     fleet = FakeFleet(3)
     fleet.put("arm001", dataflow="battery, pick", release="battery@1, pick@3")
     fleet.put("arm002", dataflow="battery, convoy, pick", release="battery@1, pick@3")
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("3 of 3")
+    async with console(tmp_path, fleet, shows="3 of 3") as driven:
         await driven.press("a")
         await driven.until("only rollouts start and stop what comes from a release")
         await driven.press("down")
@@ -233,8 +223,7 @@ async def test_a_node_that_has_ended_may_be_restarted_but_not_stopped(tmp_path: 
 async def test_the_alert_of_a_robot_is_acknowledged_in_its_row(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
     fleet.fail("arm002")
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("NEEDS YOU  1 new")
+    async with console(tmp_path, fleet, shows="NEEDS YOU  1 new") as driven:
         await _act(driven, "k")
         await driven.press("right", "enter")
         await driven.until("done")
@@ -248,8 +237,7 @@ async def test_the_alert_of_a_robot_is_acknowledged_on_its_screen_also_without_a
     fleet = FakeFleet(3)
     fleet.fail("arm002")
     fleet.top = lambda: m.Top(at=0.0, window=1.0, nodes=[], edges=[])
-    async with console(tmp_path, fleet, options=Options(start="robot arm002")) as driven:
-        await driven.until("no node")
+    async with console(tmp_path, fleet, start="robot arm002", shows="no node") as driven:
         await _act(driven, "k")
         assert "arm002: node gripper failed (signal 11)" in driven.text
         await driven.press("right", "enter")
@@ -261,8 +249,7 @@ async def test_the_alert_of_a_robot_is_acknowledged_on_its_screen_also_without_a
 async def test_an_alert_is_acknowledged_with_the_name_of_the_operator(tmp_path: Path) -> None:
     fleet = FakeFleet(3)
     fleet.fail("arm002")
-    async with console(tmp_path, fleet, options=Options(start="alerts")) as driven:
-        await driven.until("1 of 1, 1 new")
+    async with console(tmp_path, fleet, start="alerts", shows="1 of 1, 1 new") as driven:
         await _act(driven, "k")
         await _confirm(driven)
         await driven.until("ack ana")
@@ -274,7 +261,7 @@ async def test_a_viewer_and_a_readonly_console_are_offered_no_change(
 ) -> None:
     fleet = FakeFleet(3, role="admin" if readonly else "viewer")
     fleet.fail("arm002")
-    async with console(tmp_path, fleet, options=Options(readonly=readonly)) as driven:
+    async with console(tmp_path, fleet, options=ConsoleOptions(readonly=readonly)) as driven:
         text = await driven.until("3 of 3")
         assert "a actions" not in text.splitlines()[-1]
         assert ("live  readonly" if readonly else "live  viewer") in text
@@ -291,8 +278,7 @@ async def test_each_robot_for_which_an_action_fails_is_named_with_the_reason(
 ) -> None:
     fleet = FakeFleet(5)
     fleet.refuses = {"arm002/pick": "pick is not running", "arm004/pick": "pick is not running"}
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("5 of 5")
+    async with console(tmp_path, fleet, shows="5 of 5") as driven:
         await driven.press("space", "space", "space", "space")
         await _act(driven, "S")
         await driven.type("4")
@@ -304,8 +290,7 @@ async def test_each_robot_for_which_an_action_fails_is_named_with_the_reason(
 
 async def test_a_server_refuses_what_a_role_may_not_do(tmp_path: Path) -> None:
     fleet = FakeFleet(1, role="viewer")
-    async with console(tmp_path, fleet) as driven:
-        await driven.until("1 of 1")
+    async with console(tmp_path, fleet, shows="1 of 1") as driven:
         with pytest.raises(Exception, match="needs the role operator"):
             await driven.app.server.call(m.NODE_RESTART, m.NodeStop(node="x"))
     assert fleet.changes == []
@@ -347,12 +332,13 @@ async def test_a_time_that_no_calendar_has_does_not_end_the_console(tmp_path: Pa
     )
     fleet.put("arm001", state="fail", why="broken", since=-1e300, findings=[finding])
     fleet.judge()
-    async with console(tmp_path, fleet, options=Options(start="alerts")) as driven:
+    async with console(tmp_path, fleet, start="alerts") as driven:
         await driven.until("since ?")
     row = m.FleetRow(robot="x", since=1e300)
-    assert any(text == " since ?" for line in robot_lines(row, 0.0) for text, _ in line)
+    assert any(text == " since ?" for line in inspector_lines(row, 0.0) for text, _ in line)
 
 
+@pytest.mark.long
 async def test_hostile_names_are_text_on_every_screen_and_in_dialogs(tmp_path: Path) -> None:
     fleet = FakeFleet(1)
     bad = HOSTILE.replace("/", "|")
@@ -405,8 +391,7 @@ async def test_hostile_names_are_text_on_every_screen_and_in_dialogs(tmp_path: P
             targets=[], nodes=[bad],
         )
     ]  # fmt: skip
-    async with console(tmp_path, fleet, size=(160, 45)) as driven:
-        await driven.until("1 of 1")
+    async with console(tmp_path, fleet, size=(160, 45), shows="1 of 1") as driven:
         for place, words in places:
             driven.app.open_about(place, words)
             await driven.until(lambda: "x1b]0;evil" in driven.text and _is_clean(driven))
@@ -430,8 +415,7 @@ async def test_names_of_any_length_and_width_stay_in_their_place(tmp_path: Path)
     fleet.lines = [
         LogRecord(timestamp=1.0, level="info", node=text, machine=text, message=text, target=text)
     ]
-    async with console(tmp_path, fleet, size=(160, 45)) as driven:
-        await driven.until("2 of 2")
+    async with console(tmp_path, fleet, size=(160, 45), shows="2 of 2") as driven:
         for keys, shown in (
             ("", "FAIL 1"),
             ("\r", "FAIL"),
@@ -463,8 +447,7 @@ async def test_alerts_of_others_are_taken_over_together_with_new_ones(tmp_path: 
     fleet.fail("arm002")
     first, second = fleet.book.alerts()
     fleet.book.ack(first.id, "bob", 1.0)
-    async with console(tmp_path, fleet, options=Options(start="alerts")) as driven:
-        await driven.until("2 of 2, 1 new")
+    async with console(tmp_path, fleet, start="alerts", shows="2 of 2, 1 new") as driven:
         await driven.press("space", "space", "a", "k")
         await driven.until("Type 2 to confirm")
         await driven.press("2", "enter")

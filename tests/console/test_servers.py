@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.control import messages as m
+from dorad.control.alertbook import AlertBook
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorad.control.eventbus import EventBus
@@ -26,16 +28,14 @@ from dorad.daemon.measuring.summary import row as row_of
 from dorad.daemon.measuring.watching import SelfWatch, state_since
 from dorad.daemon.subscription.reducing import MAX_ELEMENTS, Reducer, encoded
 from dorafleet.console.view import tables
-from dorafleet.coordinator.rows import MAX_FINDINGS, MAX_TEXT, Known, Software, checked, fleet_row
-from dorafleet.coordinator.watching import since_of
+from dorafleet.coordinator.findings import MAX_FINDINGS, MAX_TEXT, RobotFacts
+from dorafleet.coordinator.overview import since_of
+from dorafleet.coordinator.probe import Skew
+from dorafleet.coordinator.rows import Known, Software, checked, fleet_row
+from tests.harness.daemon import Daemon
 from tests.harness.waiting import until
 
 from .fakefleet import edge, node
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from tests.harness.daemon import Daemon
 
 CAMERA = """\
 import numpy as np, pyarrow as pa
@@ -243,11 +243,46 @@ def test_a_failed_node_is_a_finding_also_while_it_waits_for_its_restart(status: 
     waiting = node("r", "gripper", status=status, pid=None, last_exit="exited with code 3")
     (found,) = findings(1.0, [waiting], [], [], CrashHistory(), "")
     assert found.severity == "warn"
-    assert found.text == "node gripper failed (exited with code 3) and waits for its restart"
+    assert found.text == "node gripper failed and waits for its restart (exited with code 3)"
     waiting.last_exit = "exited with code 0"
     assert findings(1.0, [waiting], [], [], CrashHistory(), "") == []
     new = node("r", "gripper", status="starting", pid=None)
     assert findings(1.0, [new], [], [], CrashHistory(), "") == []
+
+
+def test_a_finding_of_a_failed_node_tells_why_it_failed() -> None:
+    why = "ModuleNotFoundError: No module named 'cv2'"
+    failed = node(
+        "r", "cam", status="failed", pid=None, last_exit="exited with code 1", last_error=why
+    )
+    (finding,) = findings(1.0, [failed], [], [], CrashHistory(), "")
+    assert finding.text == f"cam failed: {why} (exited with code 1)"
+    assert (finding.error, finding.brief) == (why, "node cam failed (exited with code 1)")
+    failed.last_error = "x" * 1000
+    (finding,) = findings(1.0, [failed], [], [], CrashHistory(), "")
+    assert finding.text.endswith("… (exited with code 1)") and len(finding.text) <= 300
+
+
+def test_an_alert_of_several_robots_tells_why_if_all_failed_for_the_same_reason() -> None:
+    book = AlertBook()
+
+    def fail(errors: list[str]) -> str:
+        wrong = {
+            f"arm{at}": [
+                m.Finding(
+                    "node-failed", "pick/cam", f"cam failed: {error} (exited with code 1)", "fail",
+                    1.0, "pick", "cam", brief="node cam failed (exited with code 1)", error=error,
+                    event=True,
+                )
+            ]
+            for at, error in enumerate(errors)
+        }  # fmt: skip
+        book.observe(1.0, wrong)
+        (alert,) = book.alerts()
+        return alert.text
+
+    assert fail(["KeyError: 'x'"] * 6) == "cam failed: KeyError: 'x' (exited with code 1)"
+    assert fail(["KeyError: 'x'"] * 5 + ["OSError"]) == "node cam failed (exited with code 1)"
 
 
 class Registry:
@@ -348,17 +383,20 @@ def test_broken_inputs_are_one_finding_about_the_output_that_is_silent() -> None
 
 
 @pytest.mark.parametrize(
-    ("wanted", "found"), [("dataflow=pick", 1), ("queue>0 dataflow=pick", 1), ("queue>3", 0)]
+    ("wanted", "found"),
+    [("dataflow=pick", 1), ("queue>0 dataflow=pick", 1), ("queue>3", 0), ("lost>2", 1)],
 )
 def test_edges_are_filtered_by_what_their_columns_show(wanted: str, found: int) -> None:
     edges = [
-        edge("r", "a/out", "b/in", dataflow_name="pick", queued=3),
+        edge("r", "a/out", "b/in", dataflow_name="pick", queued=3, lost=2, unreadable=1),
         edge("r", "a/out", "b/in", dataflow_name="battery"),
     ]
     part = reduction(m.TopWatch(filter=wanted))(m.Top(at=0.0, window=1.0, nodes=[], edges=edges))
     assert [each.dataflow_name for each in part.top.edges] == ["pick"] * found
-    cells = tables.edge_row(edges[0]).cells
-    assert (cells[-1].text, cells[5].text) == ("pick", "3/10")
+    columns = [column.key for column in tables.EDGES]
+    cells = dict(zip(columns, tables.edge_row(edges[0]).cells, strict=True))
+    texts = [cells[each].text for each in ("dataflow", "queue", "dropped")]
+    assert texts == ["pick", "3/10", "0+3"]
 
 
 def test_an_output_of_another_machine_that_is_silent_is_named_as_its_dataflow_names_it() -> None:
@@ -460,19 +498,13 @@ def test_a_dataflow_that_failed_is_a_finding_until_it_runs_again() -> None:
     assert (found.text, found.since) == ("dataflow pick: node a exited", 5.0)
 
 
+AWAY = RobotFacts("arm1", state="unreachable", reason="silent", away_since=50.0)
+
+
 def known(**fields: object) -> Known:
     given: dict[str, object] = {
-        "robot": "arm1",
-        "connected": True,
-        "ever_seen": True,
-        "trouble": "",
-        "daemon": "",
-        "away_since": None,
+        "facts": RobotFacts("arm1"),
         "seen_at": 90.0,
-        "skew": 0.0,
-        "warnings": (),
-        "conflicts": {},
-        "shares": {},
         "labels": {"zone": "hall"},
         "version": "1",
     }
@@ -481,7 +513,7 @@ def known(**fields: object) -> Known:
 
 def test_a_robot_without_contact_says_how_it_was_and_nothing_of_how_it_is() -> None:
     own = m.FleetRow(robot="x", state="ok", dataflow="pick", nodes=3, running=3)
-    row = fleet_row(own, known(connected=False, trouble="silent", away_since=50.0), 100.0)
+    row = fleet_row(own, known(facts=AWAY), 100.0)
     assert (row.state, row.why, row.since, row.known) == (
         "unreach",
         "no contact, was well",
@@ -490,8 +522,9 @@ def test_a_robot_without_contact_says_how_it_was_and_nothing_of_how_it_is() -> N
     )
     assert row.dataflow == "pick", "what it ran last, also what the coordinator has not started"
     assert [each.cause for each in row.findings] == ["unreachable"]
-    never = fleet_row(None, known(connected=False, ever_seen=False), 100.0)
-    assert (never.state, never.why, never.findings) == ("unreach", "never connected", [])
+    never = fleet_row(None, known(facts=RobotFacts("arm1", state="never-seen")), 100.0)
+    assert (never.state, never.why) == ("unreach", "never connected")
+    assert [each.cause for each in never.findings] == ["never-connected"]
 
 
 def test_a_robot_that_is_back_is_not_well_before_it_says_so() -> None:
@@ -524,12 +557,14 @@ def test_states_are_never_shown_as_one_another() -> None:
     assert fleet_row(own, known(), 9.0).state == "warn"
     assert fleet_row(own, known(software=updating), 9.0).state == "update"
     own.findings = []
-    busy = known(software=Software(busy="lease", since=40.0), skew=3.0)
+    ahead = RobotFacts("arm1", skew=Skew(3.0))
+    busy = known(software=Software(busy="lease", since=40.0), facts=ahead)
     assert fleet_row(own, busy, 90.0).state == "busy"
     assert fleet_row(own, busy, 90.0).since == 37.0, "by the coordinator's clock"
-    assert fleet_row(own, known(daemon="dead"), 9.0).state == "fail"
-    row = fleet_row(own, known(conflicts={"pick": "newer"}), 9.0)
-    assert (row.state, row.why) == ("warn", "paused because of pick: newer")
+    assert fleet_row(own, known(facts=RobotFacts("arm1", daemon="dead")), 9.0).state == "fail"
+    paused = RobotFacts("arm1", state="conflict-paused", conflicts={"pick": "newer"})
+    row = fleet_row(own, known(facts=paused), 9.0)
+    assert (row.state, row.why) == ("fail", "it is paused because of `pick`: newer")
 
 
 def test_what_a_robot_sends_of_itself_is_bounded_and_under_its_own_name() -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.control import messages as m
 from dorafleet.coordinator.rows import HELD_S, resumed, steady
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 WORDS = ("ok", "warn", "fail", "update", "busy", "unreach")
 spans = st.floats(0.5, 1.5 * HELD_S)

@@ -1,15 +1,13 @@
 """`dorafleet console HOST`: the console of one robot, over a real SSH connection."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from socket import AF_UNIX
-from typing import TYPE_CHECKING
 
 import asyncssh
 import pytest
@@ -18,14 +16,11 @@ from dorad.control.errors import ControlError
 from dorafleet.console.app import ConsoleApp
 from dorafleet.console.link.server import Server
 from dorafleet.console.link.tunnel import FIND, Tunnel
-from dorafleet.console.options import Options
+from dorafleet.console.options import ConsoleOptions
 from tests.fleet.sshd import SSHD, Host
 
 from .driving import Driven
 from .fakefleet import FakeFleet
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.skipif(SSHD is None, reason="there is no sshd: apt install openssh-server")
 SHELL = """\
@@ -84,7 +79,7 @@ async def test_the_console_of_a_robot_shows_its_dorad_and_copies_commands_for_it
         (host.folder / "dora").mkdir()
         fleet = FakeFleet(2)
         await fleet.serve(host.folder / "dora" / "control.sock")
-        app = ConsoleApp(Server(tunnel.open, tunnel.close, host="arm017"), Options())
+        app = ConsoleApp(Server(tunnel.open, tunnel.close, host="arm017"), ConsoleOptions())
         try:
             async with app.run_test(size=(160, 45)) as pilot:
                 driven = Driven(app, pilot)

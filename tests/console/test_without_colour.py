@@ -1,18 +1,17 @@
 """Nothing is said by colour alone: each state has a letter, a word or a number of its own."""
 
-from __future__ import annotations
-
 from typing import get_args
 
 import msgspec
 
 from dorad.control import messages as m
 from dorad.logrecord import filter_cells
+from dorafleet.console.model.logwindow import Entry
 from dorafleet.console.model.topology import topology
 from dorafleet.console.view import alertrows, rolloutlines
 from dorafleet.console.view.glyphs import ASCII, STATES
 from dorafleet.console.view.graph import graph
-from dorafleet.console.view.loglines import spans
+from dorafleet.console.view.loglines import LineLook, spans
 from dorafleet.console.view.plot import plot
 from dorafleet.console.view.rows import line as row_line
 from dorafleet.console.view.rows import plain
@@ -64,7 +63,9 @@ def test_nodes_in_tables_and_in_graphs() -> None:
     infos = [node("r", "camera", status=status) for status in STATUSES]
     assert len({node_row(info).cells[2].text for info in infos}) == len(STATUSES)
     drawn = {
-        (info.status, chosen): "\n".join(map(plain, graph(topology([info], []), ASCII, chosen)))
+        (info.status, chosen): "\n".join(
+            map(plain, graph(topology([info], []), ASCII, chosen).lines)
+        )
         for info in infos
         for chosen in (None, "camera")
     }
@@ -85,7 +86,7 @@ def test_robots_of_a_rollout() -> None:
 def test_levels_of_log_lines() -> None:
     levels = ("stdout", "error", "warn", "info", "debug", "trace")
     shown = {
-        plain(spans(line("t", level=level, at=NOW), names=6, machines=0, dated=False))
+        plain(spans(Entry(line("t", level=level, at=NOW), failed=False), LineLook(names=6)))
         for level in levels
     }
     assert len(shown) == len(levels)
@@ -96,7 +97,8 @@ def test_lines_without_a_level_tell_stderr_from_stdout() -> None:
         msgspec.structs.replace(line("t", level="stdout", at=NOW), stream=stream)
         for stream in ("stdout", "stderr")
     ]
-    shown = [plain(spans(each, names=6, machines=0, dated=False)).split()[1] for each in both]
+    entries = [Entry(each, failed=False) for each in both]
+    shown = [plain(spans(each, LineLook(names=6))).split()[1] for each in entries]
     assert shown == ["out", "err"]
     assert [filter_cells(each, NOW)["level"][1] for each in both] == shown
 

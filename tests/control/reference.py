@@ -3,20 +3,16 @@
 `make generate` writes both.
 """
 
-from __future__ import annotations
-
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
 from dorad.control import messages as m
 from dorad.control.schema import document, field_docs, summary_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGE = DOCS / "control-api.md"

@@ -1,27 +1,19 @@
 """A control server with canned handlers, and a client that knows only JSON and WebSocket."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import threading
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from websockets.asyncio.client import unix_connect
+from websockets.asyncio.client import ClientConnection, unix_connect
 
 from dorad.control import messages as m
+from dorad.control.limits import Limits
 from dorad.control.peer import peer_of
-from dorad.control.server import ControlServer
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
-    from pathlib import Path
-
-    from websockets.asyncio.client import ClientConnection
-
-    from dorad.control.limits import Limits
-    from dorad.control.server import Call
+from dorad.control.server import Call, ControlServer
 
 DEADLINE_S = 20.0
 VERSION = "1.2.3"

@@ -1,7 +1,5 @@
 """Arrays of any number of values: as a stream, as Python objects, and the size of those."""
 
-from __future__ import annotations
-
 import tracemalloc
 
 import numpy as np

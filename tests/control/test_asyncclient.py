@@ -1,27 +1,30 @@
 """The client for asyncio."""
 
-from __future__ import annotations
-
 import asyncio
+import gc
 import socket
-from typing import TYPE_CHECKING, Any
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.protocol import State
 
 from dorad.control import connecting, pending
 from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
 from dorad.control.asyncclient import AsyncClient, ControlError, NoDaemonError
+from dorad.control.server import Call
 from dorad.control.target import NEAR
+from tests.harness.waiting import until
 
 from .serving import VERSION, Endless, event_number, serving, status
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from dorad.control.server import Call
+CANCELLED = 100
+"""Attempts to connect that are cancelled, each at another moment."""
 
 pytestmark = pytest.mark.usefixtures("nothing_blocks")
 
@@ -145,3 +148,39 @@ async def test_the_end_of_the_daemon_ends_waiting_calls(tmp_path: Path) -> None:
     with pytest.raises(ControlError, match="dorad has been stopped"):
         await waiting
     await client.close()
+
+
+async def test_a_client_that_is_cancelled_at_any_moment_of_connecting_leaves_no_connection(
+    tmp_path: Path,
+) -> None:
+    """A screen is often left while it still connects: each connection was kept open for good."""
+    async with serving(tmp_path, {"daemon.status": status}) as path:
+        began = time.monotonic()
+        await (await AsyncClient(path).open()).close()
+        usual = time.monotonic() - began
+        for moment in range(CANCELLED):
+            opening = asyncio.create_task(AsyncClient(path).open())
+            await asyncio.sleep(1.5 * usual * moment / CANCELLED)
+            opening.cancel()
+            await asyncio.wait({opening})
+            if not opening.cancelled():
+                await opening.result().close()
+        for steps in range(CANCELLED):
+            opening = asyncio.create_task(AsyncClient(path).open())
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            opening.cancel()
+            await asyncio.wait({opening})
+            if not opening.cancelled():
+                await opening.result().close()
+        await until(lambda: not open_connections())
+
+
+def open_connections() -> list[ClientConnection]:
+    """Return the connections of clients in this process that are not closed."""
+    gc.collect()
+    return [
+        each
+        for each in gc.get_objects()
+        if isinstance(each, ClientConnection) and each.state is not State.CLOSED
+    ]

@@ -1,16 +1,14 @@
 """Which server a command talks to."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest
 
-from dorad.control import listening
 from dorad.control.choosing import Asked, LocalServers, choose, chosen, chosen_daemons
 from dorad.control.client import Client
 from dorad.control.connecting import open_socket
 from dorad.control.errors import ControlError, NoDaemonError
+from dorad.control.server import bind_socket
 from dorad.control.settings import Settings
 from dorad.control.target import Tcp, TlsFiles, UnixSocket, is_here
 from dorad.dataflow.errors import DataflowError
@@ -137,7 +135,7 @@ def test_the_users_daemon_is_preferred(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     of_machine = rendezvous.SYSTEM_DIR / "control.sock"
     assert chosen() == (UnixSocket(tmp_path / "dora" / "control.sock"), UnixSocket(of_machine))
-    sock, _ = listening.bind(tmp_path / "dora" / "control.sock", None)
+    sock, _ = bind_socket(tmp_path / "dora" / "control.sock", None)
     with sock:
         sock.listen()
         opened = open_socket(chosen()[0])

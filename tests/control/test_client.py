@@ -1,15 +1,15 @@
 """The client for programs without an event loop, against a real server in another thread."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -17,19 +17,13 @@ import pytest
 from dorad.control import codec, connecting, pending
 from dorad.control import messages as m
 from dorad.control.arrays import to_ipc
-from dorad.control.client import Client, ControlError, NoDaemonError
+from dorad.control.client import Client, ControlError, NoDaemonError, Stream
 from dorad.control.limits import Limits
+from dorad.control.server import Call
 from dorad.control.target import NEAR
 from dorad.dataflow.errors import DataflowError
 
 from .serving import DEADLINE_S, VERSION, Endless, event_number, serving_beside, status
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
-
-    from dorad.control.client import Stream
-    from dorad.control.server import Call
 
 HANDLERS = {"daemon.status": status}
 
@@ -162,6 +156,25 @@ def test_without_a_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(NoDaemonError) as caught:
         Client()
     assert caught.value.hint == "start one with `dora up`"
+
+
+def test_where_the_package_is_installed_the_service_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("DORA_SOCKET", "DORA_COORDINATOR_ADDR", "DORA_COORDINATOR_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("XDG_RUNTIME_DIR", "XDG_STATE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.setenv(name, str(tmp_path))
+    monkeypatch.setattr("dorad.control.settings.OF_MACHINE", tmp_path / "config.yml")
+    monkeypatch.setattr("dorad.shm.rendezvous.SYSTEM_DIR", tmp_path / "machine")
+    unit = tmp_path / "dorad.service"
+    monkeypatch.setattr("dorad.control.connecting.SERVICE", unit)
+    for hint in ("start one with `dora up`", "`sudo systemctl enable --now dorad` starts"):
+        with pytest.raises(NoDaemonError) as caught:
+            Client()
+        assert caught.value.hint is not None
+        assert caught.value.hint.startswith(hint)
+        unit.touch()
 
 
 def test_the_usual_places_are_tried_in_turn(

@@ -1,13 +1,13 @@
 """The documents of the API: generated from the structs, correct and complete."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, get_args
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -15,18 +15,13 @@ import pytest
 from dorad.control import messages as m
 from dorad.control.limits import MAX_REPLY, MAX_REQUEST, Limits
 from dorad.control.schema import document, field_docs
+from dorad.control.server import Call
 from dorafleet.coordinator.robotstreams import STREAMS, SUBSCRIPTIONS
 from dorafleet.coordinator.service import LIMITS as COORDINATOR
 from tests.docs.markdown import sections
 
 from .reference import ASYNCAPI, PAGE, asyncapi, page
 from .serving import DEADLINE_S, event_number, raw, serving
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
-
-    from dorad.control.server import Call
 
 TEXT = PAGE.read_text(encoding="utf-8")
 DOCUMENT = json.loads(ASYNCAPI.read_text(encoding="utf-8"))

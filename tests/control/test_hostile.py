@@ -1,13 +1,14 @@
 """A hostile client harms only itself."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
 import socket
+import time
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.asyncio.client import unix_connect
@@ -15,16 +16,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
-from dorad.control.limits import MAX_REQUEST, Limits
+from dorad.control.limits import IDLE_FRAMES, MAX_REQUEST, SHORT_PIECE, Limits
 from dorad.control.peer import Peer
 from dorad.control.server import ControlServer
 from tests.harness.waiting import until
 
 from .serving import DEADLINE_S, VERSION, Endless, raw, serving, status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.usefixtures("nothing_blocks", "nothing_logged")
 
@@ -36,7 +33,9 @@ STRANGER = 4321
 def nothing_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """Fail if the daemon has logged a client's mistake."""
     yield
-    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
+    # After `yield`, `caplog.records` has those of the teardown only.
+    records = caplog.get_records("call")
+    assert [record.getMessage() for record in records if record.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize(
@@ -145,6 +144,14 @@ async def test_a_client_without_a_hello_is_disconnected(tmp_path: Path) -> None:
         assert (await client.receive())["error"]["code"] == "deadline"
         with pytest.raises(ConnectionClosed):
             await client.receive()
+
+
+async def test_a_hello_that_arrives_while_the_server_stands_still_is_read(tmp_path: Path) -> None:
+    limits = Limits(hello=0.5)
+    async with serving(tmp_path, HANDLERS, limits=limits) as path, raw(path, greet=False) as client:
+        await client.connection.send('{"hello": "patient", "protocol": 1}')
+        time.sleep(2 * limits.hello)  # noqa: ASYNC251 - nothing else may run meanwhile
+        assert "welcome" in await client.receive()
 
 
 async def test_a_silent_socket_is_closed(tmp_path: Path) -> None:
@@ -327,6 +334,72 @@ async def _until_still(endless: Endless) -> int:
             for _ in range(200):
                 await asyncio.sleep(0)
     return before
+
+
+@pytest.mark.parametrize("more", [b"GET / HTTP/1.1\r\n\r\n", b"\x81\x02{}", b"\xff" * 9])
+async def test_what_follows_a_request_before_its_answer_and_is_no_frame_is_no_internal_error(
+    tmp_path: Path, more: bytes
+) -> None:
+    request = (
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+
+    def stranger(_sock: socket.socket) -> Peer:
+        return Peer(1, STRANGER, STRANGER)
+
+    async with (
+        serving(tmp_path, HANDLERS, credentials=stranger) as path,
+        asyncio.timeout(DEADLINE_S),
+    ):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(request + more)
+        assert b" 101 " not in await reader.read()
+        writer.close()
+
+
+NEVER_READ = b"\x89\xfd" + bytes(4 + 125)
+"""A ping with as much data as is allowed, and a mask of zeros."""
+ENDLESS_FRAMES = {
+    "pings": (b"", NEVER_READ),
+    "empty pings": (b"", b"\x89\x80" + bytes(4)),
+    "pongs": (b"", b"\x8a\x80" + bytes(4)),
+    "pieces of a message": (b"\x01\x80" + bytes(4), b"\x00\x80" + bytes(4)),
+}
+"""The first frame, and one that follows it without end."""
+
+
+@pytest.mark.parametrize("kind", ENDLESS_FRAMES)
+async def test_frames_without_a_message_end_their_connection_before_they_take_memory(
+    tmp_path: Path, kind: str
+) -> None:
+    """Each ping has an answer, which waits in the memory of the server until the client reads."""
+    first, more = ENDLESS_FRAMES[kind]
+    async with serving(tmp_path, HANDLERS) as path, raw(path) as hostile, raw(path) as other:
+        transport = hostile.connection.transport
+        await _stop_reading(hostile.connection)
+        transport.write(first)
+        for id_ in range(100):
+            if transport.is_closing():
+                break
+            transport.write(more * (4 * IDLE_FRAMES))
+            assert "result" in await other.call(id_, "daemon.status")
+        assert transport.is_closing(), "frames without end are taken"
+        transport.abort()
+
+
+async def test_a_client_may_ping_all_the_time_and_send_a_message_in_many_pieces(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path, HANDLERS) as path, raw(path) as client:
+        for _ in range(IDLE_FRAMES // 2):
+            await (await client.connection.ping())
+        params = {"text": "x" * (4 * IDLE_FRAMES * SHORT_PIECE)}
+        text = json.dumps({"id": 1, "method": "daemon.status", "params": params})
+        pieces = [text[at : at + SHORT_PIECE] for at in range(0, len(text), SHORT_PIECE)]
+        await client.connection.send(pieces)
+        assert (await client.receive())["error"]["code"] == "bad-request"
+        assert "result" in await client.call(2, "daemon.status")
 
 
 def test_our_own_process_does_not_count_as_another_user() -> None:

@@ -1,7 +1,5 @@
 """How long a call may take."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.control import messages as m

@@ -1,7 +1,5 @@
 """Received frames are matched to their requests."""
 
-from __future__ import annotations
-
 import json
 
 import msgspec

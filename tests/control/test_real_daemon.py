@@ -1,14 +1,13 @@
 """Hostile and unlucky clients of a real dorad do not disturb a running dataflow."""
 
-from __future__ import annotations
-
 import os
 import signal
 import socket
 import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,11 +19,7 @@ from dorad.control.client import Client, ControlError
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import counting, seen
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 
 HZ = 100
 

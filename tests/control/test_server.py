@@ -1,27 +1,21 @@
 """Calls and streams, seen by a client that knows only JSON."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging
 import weakref
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
-from dorad.control.server import ControlServer
+from dorad.control.server import Call, ControlServer
 
 from .serving import VERSION, Endless, event_number, raw, serving, status
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from dorad.control.server import Call
 
 pytestmark = pytest.mark.usefixtures("nothing_blocks")
 

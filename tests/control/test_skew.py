@@ -1,7 +1,5 @@
 """Programs of two successive releases understand each other, whichever of them is newer."""
 
-from __future__ import annotations
-
 import json
 
 import msgspec

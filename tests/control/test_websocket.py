@@ -1,25 +1,18 @@
 """The client's own WebSocket, against the `websockets` library and against hostile servers."""
 
-from __future__ import annotations
-
 import random
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
-from websockets.sync.server import unix_serve
+from websockets.sync.server import ServerConnection, unix_serve
 
 from dorad.control.transport import SocketTransport
 from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-    from websockets.sync.server import ServerConnection
 
 MAX_SIZE = 1 << 20
 DEADLINE_S = 20.0

@@ -1,7 +1,5 @@
 """The names of topics."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.control.errors import ControlError

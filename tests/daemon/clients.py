@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dorad.daemon.broker.broker import HELLO_DEADLINE_S, Broker
+from dorad.daemon.storing import Changes
 from dorad.dataflow.model import Dataflow
 from dorad.link.reports import ChannelEvent, Status
 from dorad.node.protocol import VERSION
@@ -49,6 +50,10 @@ class EventRecorder:
         self.events: list[tuple[str, ...]] = []
         self.reports: list[Status | ChannelEvent] = []
         """Of the link process."""
+        self.notes: list[tuple[str, str]] = []
+
+    def on_note(self, node_id: str, text: str) -> None:
+        self.notes.append((node_id, text))
 
     def on_link(self, report: Status | ChannelEvent) -> None:
         self.reports.append(report)
@@ -81,6 +86,7 @@ class Stage:
         self.path = path
         self.events = events.events
         self.reports = events.reports
+        self.notes = events.notes
 
     def received(self, node_id: str) -> int:
         """Return the number of messages a node has received."""
@@ -95,16 +101,33 @@ class Stage:
         """A new connection."""
         return Client(self.path)
 
+    @asynccontextmanager
+    async def attached(self, node_id: str) -> AsyncIterator["Client"]:
+        """A connection that has attached as a node."""
+        with self.client() as client:
+            await client.attach(node_id)
+            yield client
+
 
 @asynccontextmanager
 async def stage(
-    flow: Dataflow | None = None, *, hello_deadline: float = HELLO_DEADLINE_S
+    flow: Dataflow | None = None,
+    *,
+    hello_deadline: float = HELLO_DEADLINE_S,
+    changes: Changes | None = None,
 ) -> AsyncIterator[Stage]:
     """A broker whose barrier is open, without any node."""
     events = EventRecorder()
     with tempfile.TemporaryDirectory(prefix="dora-test-") as folder:
         path = Path(folder) / "broker.sock"
-        broker = Broker(flow or four_nodes(), "test", path, events, hello_deadline=hello_deadline)
+        broker = Broker(
+            flow or four_nodes(),
+            "test",
+            path,
+            events,
+            hello_deadline=hello_deadline,
+            changes=changes,
+        )
         await broker.open()
         broker.notifications.open_barrier()
         try:
@@ -197,9 +220,12 @@ class Client:
         """Send one packet of the protocol."""
         self.send(json.dumps({"t": kind, **fields}).encode())
 
-    def hello(self, node_id: str, *, dynamic: bool = False, version: int = VERSION) -> None:
+    def hello(
+        self, node_id: str, *, dynamic: bool = False, version: int = VERSION, **more: Any
+    ) -> None:
         """Say hello as a node."""
-        self.send_packet("hello", node=node_id, dynamic=dynamic, pid=os.getpid(), version=version)
+        me = {"dynamic": dynamic, "pid": os.getpid(), "version": version}
+        self.send_packet("hello", node=node_id, **me, **more)
 
     async def attach(self, node_id: str) -> None:
         """Attach as a node; packets after the welcome stay unread."""
@@ -222,8 +248,8 @@ class Client:
             assert packet, f"the connection ended before a packet {kind!r}"
         return packet
 
-    async def descriptor_with(self, kind: str) -> int:
-        """Return the one descriptor that comes with the next packet of a kind."""
+    async def descriptors_with(self, kind: str) -> list[int]:
+        """Return the descriptors that come with the next packet of a kind."""
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 try:
@@ -232,8 +258,7 @@ class Client:
                     await asyncio.sleep(0.005)
                     continue
                 if json.loads(data)["t"] == kind:
-                    (descriptor,) = fds
-                    return descriptor
+                    return fds
                 for descriptor in fds:
                     os.close(descriptor)
 

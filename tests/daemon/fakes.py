@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dorad.daemon.rules.exits import Result
+from dorad.daemon.storing import Changes
 from dorad.daemon.supervisor.supervisor import Supervisor
 from dorad.dataflow.model import Dataflow, Input, NodeSpec
 from dorad.launch.model import Exit, LaunchError
+from dorad.logrecord import Level
 from tests.harness.waiting import until
 
 DEADLINE_S = 20.0
@@ -52,6 +54,7 @@ class FakeBroker:
         self.nodes: dict[str, Vitals] = {}
         self.pids: dict[str, int] = {}
         self.refused: set[str] = set()
+        self.stepper: object | None = None
         self.notifications = self.stats = self.topology = self.handovers = self
 
     def node_config(self, node_id: str) -> str:
@@ -163,6 +166,23 @@ class FakeProcess:
         return await self.exited()
 
 
+class FakeChanges(Changes):
+    """Calls `on_change` at each change; with a list in `waiting`, nothing is stored yet."""
+
+    def __init__(self) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self.waiting: list[Callable[[], None]] | None = None
+
+    def changed(self) -> None:
+        self.on_change()
+
+    def when_stored(self, call: Callable[[], None]) -> None:
+        if self.waiting is None:
+            call()
+        else:
+            self.waiting.append(call)
+
+
 @dataclass
 class Stage:
     """A supervisor with fakes around it, and methods to control them."""
@@ -188,20 +208,34 @@ class Stage:
     """Node, restart count and the loop's time of every start."""
     events: list[tuple[str, str | None]] = field(default_factory=list)
     restored: dict[str, Any] | None = None
-    on_change: Callable[[], None] = lambda: None
+    changes: FakeChanges = field(default_factory=FakeChanges)
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor(
             self.dataflow,
             lambda _: self.broker,
-            lambda *report: self.reports.append(report),
+            self,
+            self.changes,
             exit_when_nodes_finish=self.exit_when_nodes_finish,
             grace=self.grace,
             finish_grace=self.finish_grace,
             restored=self.restored,
-            on_change=self.on_change,
-            on_event=lambda what, node, *_: self.events.append((what, node)),
         )
+
+    def report(self, level: Level, node: str | None, text: str) -> None:
+        self.reports.append((level, node, text))
+
+    def note(self, node: str, text: str) -> None:
+        self.report("warn", node, text)
+
+    def publish(self, what: str, node: str | None, text: str, data: dict[str, Any]) -> None:
+        self.events.append((what, node))
+
+    def check_program(self, node: NodeSpec, after: Dataflow) -> None:
+        """Every program is there."""
+
+    def topology_changed(self, after: Dataflow) -> None:
+        """Nothing is routed."""
 
     async def start(self, node: NodeSpec, config: str, restart_count: int) -> FakeProcess:
         assert config == f"config of {node.id}"
@@ -263,3 +297,11 @@ async def running(
         assert asyncio.all_tasks() == before
     finally:
         task.cancel()
+
+
+@asynccontextmanager
+async def connected(stage: Stage, *nodes: str) -> AsyncIterator[Stage]:
+    """Run the stage's dataflow as `running` does; these nodes have called `Node()`."""
+    async with running(stage):
+        stage.connect(*nodes)
+        yield stage

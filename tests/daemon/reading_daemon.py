@@ -4,13 +4,12 @@
 dataflow FOLDER/dataflow.yml. It prints `reading` when it does, and the exit of the node.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys
 from pathlib import Path
 
+from dorad.daemon.runmodel import RunServices
 from dorad.daemon.supervisor.processes import Launcher, log_name
 from dorad.dataflow.load import load
 from dorad.launch.command import LaunchContext
@@ -27,7 +26,11 @@ async def main(folder: Path) -> None:
     log = DataflowLog(ID, dataflow)
     log.begin()
     context = LaunchContext(dataflow, dict(os.environ))
-    launcher = Launcher(ID, holder, context, log, store=holder)
+    services = RunServices()
+    services.store = holder
+    launcher = Launcher(
+        ID, holder, context, log, services, lambda node, text: log.report("warn", node, text)
+    )
     if holder.kept:
         (kept,) = holder.kept
         descriptors = holder.take(log_name(kept.tag)).get(log_name(kept.tag), ())

@@ -1,7 +1,5 @@
 """Which processes may attach as which node: only those started for it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -9,8 +7,10 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,21 +18,17 @@ from dorad.daemon.broker.admission import Admission, Verdict
 from dorad.daemon.broker.connection import Connection
 from dorad.daemon.broker.listener import own_socket
 from dorad.daemon.run import DataflowRun
+from dorad.daemon.runmodel import RunServices
 from dorad.dataflow.load import load
 from dorad.launch.command import LaunchContext
 from dorad.launch.holder.client import HolderClient
+from dorad.launch.model import Command
+from dorad.launch.spawner import Process
+from dorad.logrecord import LogRecord
 from dorad.node.protocol import VERSION
 from tests.cli.running import write
 from tests.daemon.flows import node
 from tests.harness.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
-
-    from dorad.launch.model import Command
-    from dorad.launch.spawner import Process
-    from dorad.logrecord import LogRecord
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -287,7 +283,7 @@ async def test_the_pid_of_an_exited_process_admits_no_other() -> None:
         accepted, _ = await asyncio.to_thread(listener.accept)
         accepted.setblocking(False)
         connection = Connection(accepted, lambda *_: None, lambda *_: None)
-        admission = Admission(lambda *_: False)
+        admission = Admission(RunServices())
         admission.add("a", Started(process.pid))
         assert admission.verdict(node("a"), connection) is Verdict.ADMITTED
         assert process.stdin is not None

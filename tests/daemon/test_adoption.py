@@ -18,12 +18,15 @@ from dorad.daemon.broker.restore import Kept
 from dorad.daemon.broker.snapshot import BrokerSnapshot
 from dorad.dataflow.model import Dataflow, Input, LogSource, NodeOutput, QueuePolicy
 from dorad.launch.host import NoStore
-from dorad.node.protocol import close_all, receive_any
+from dorad.node.protocol import OLDEST, VERSION, close_all, receive_any
 from dorad.node.welcome import say_hello
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import EventRecorder, Program, Stage, four_nodes
+from tests.daemon.fakes import FakeChanges
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until
+
+pytestmark = pytest.mark.long
 
 
 class DescriptorStore:
@@ -67,7 +70,10 @@ class BrokerSeries(Stage):
     def make(self) -> Broker:
         events = EventRecorder()
         self.events = events.events
-        self.broker = Broker(self.flow, "test", self.path, events, store=self.store)
+        self.changes = FakeChanges()
+        self.broker = Broker(
+            self.flow, "test", self.path, events, store=self.store, changes=self.changes
+        )
         return self.broker
 
     def sent_to(self, name: str) -> int:
@@ -126,8 +132,7 @@ async def test_a_killed_disconnect_is_done_or_not_done(tmp_path: Path, *, stored
     async with broker_series(flow) as on, Program(on, "a", COUNTER), Program(on, "b", WRITER, out):
         await until(lambda: len(sequence(out)) > 10)
         before = on.broker.snapshot()
-        waiting: list[Callable[[], None]] = []
-        on.broker.when_stored = waiting.append
+        waiting = on.changes.waiting = list[Callable[[], None]]()
         on.broker.topology.remove_edge("b", "x")
         assert waiting, "the node gets packets although nothing is stored"
         if stored:
@@ -187,8 +192,7 @@ async def test_earlier_samples_stay_readable_and_are_returned(tmp_path: Path) ->
 async def test_numbers_of_segments_are_never_used_again() -> None:
     async with broker_series(dataflow(node("a"), node("b", x="a/out"))) as on:
         numbers = []
-        with on.client() as client:
-            await client.attach("a")
+        async with on.attached("a") as client:
             snapshot = on.broker.snapshot()
             for ask in range(3):
                 client.send_packet("grow", size=4096, ask=ask)
@@ -207,8 +211,7 @@ async def test_numbers_of_segments_are_never_used_again() -> None:
 
 async def test_a_node_is_sent_the_current_facts_again() -> None:
     async with broker_series(four_nodes()) as on:
-        with on.client() as client:
-            await client.attach("b")
+        async with on.attached("b") as client:
             on.broker.notifications.close_input("b", "x")
             on.broker.notifications.node_failed("b", "a", "it broke", ["x"])
             on.broker.notifications.stop("b", "ALL_INPUTS_CLOSED")
@@ -224,8 +227,7 @@ async def test_a_node_is_sent_the_current_facts_again() -> None:
 async def test_questions_that_were_not_answered_are_not_answered_twice() -> None:
     """The node repeats its request; its other packets are processed."""
     async with broker_series(dataflow(node("a"), node("b", x="a/out"))) as on:
-        with on.client() as client:
-            await client.attach("a")
+        async with on.attached("a") as client:
             snapshot = on.broker.snapshot()
             kept = Kept(on.store.copies(), as_stored(snapshot))
             await on.kill_broker()
@@ -261,8 +263,7 @@ async def test_a_process_whose_welcome_was_never_sent_says_hello_again() -> None
 async def test_a_stop_of_the_process_before_does_not_reach_the_one_that_has_its_place() -> None:
     """A daemon was killed while a process handed its place over to another one."""
     async with broker_series(dataflow(node("a"))) as on:
-        with on.client() as client:
-            await client.attach("a")
+        async with on.attached("a"):
             on.broker.notifications.stop("a", "MANUAL")
             kept = on.broker.snapshot()
             assert (await on.replace_broker(kept)).snapshot().conditions == kept.conditions
@@ -280,8 +281,7 @@ def test_a_process_without_a_connection_has_lost_its_place() -> None:
 async def test_a_parameter_that_a_snapshot_lacks_is_sent_to_its_node() -> None:
     async with broker_series(dataflow(node("a"))) as on:
         on.broker.params.replace("a", {"same": 1, "number": 1, "old": 1})
-        with on.client() as client:
-            await client.attach("a")
+        async with on.attached("a") as client:
             broker = await on.replace_broker()
             broker.params.align("a", {"same": 1, "number": True})
             found = [await client.packet_of(kind) for kind in ("param_gone", "param")]
@@ -296,8 +296,7 @@ async def test_a_silent_input_whose_silence_was_not_stored_is_not_silent_for_the
     entries = tuple(Input(name, NodeOutput("a", "out"), input_timeout=1.0) for name in "xyz")
     flow = dataflow(node("a"), replace(node("b"), inputs=entries))
     async with broker_series(flow) as on:
-        with on.client() as client:
-            await client.attach("b")
+        async with on.attached("b") as client:
             on.broker.notifications.input_broken("b", "x")
             on.broker.notifications.close_input("b", "y")
             before = on.broker.snapshot()
@@ -405,6 +404,23 @@ async def test_a_snapshot_is_small_and_contains_no_observer() -> None:
         text = msgspec.json.encode(on.broker.snapshot()).decode()
         assert ".g" not in text
         assert len(text) < 2000
+
+
+async def test_the_version_that_a_node_speaks_outlives_the_daemon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("dorad.daemon.broker.sessions.VERSION", VERSION + 2)
+    async with broker_series(four_nodes()) as on:
+        with on.client() as client:
+            client.hello("a", version=VERSION + 1, oldest=OLDEST)
+            assert (await client.packet())["version"] == VERSION + 1
+            assert on.broker.stats.protocol("a") == VERSION + 1
+            assert on.broker.stats.protocol("b") is None
+            await on.replace_broker()
+            assert on.broker.stats.protocol("a") == VERSION + 1
+            # A daemon before this one has stored no versions.
+            await on.replace_broker(replace(on.broker.snapshot(), versions={}))
+            assert on.broker.stats.protocol("a") == OLDEST
 
 
 async def test_a_handover_continues_under_the_next_daemon(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """Which dataflows start automatically, and when the watchdog is fed."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, cast
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
 
 import pytest
 from msgspec.structs import replace
@@ -14,13 +14,8 @@ from dorad.daemon.record import Record
 from dorad.daemon.recordstore import RecordStore
 from dorad.daemon.registry import Registry, due, forgettable
 from dorad.daemon.state import Options, Row, State
+from dorad.launch.host import Host
 from dorad.notify import Heartbeat, unhealthy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from dorad.launch.host import Host
 
 
 def record(uuid: str, *, enabled: bool, ended: bool, lost: bool = False) -> Record:

@@ -1,11 +1,9 @@
 """Tasks of the daemon that fail are reported."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import AsyncExitStack
 
-from dorad.daemon.background import in_background
+from dorad.daemon.service import in_background
 
 
 async def test_a_task_that_fails_is_reported_with_its_cause(caplog):

@@ -1,15 +1,10 @@
 """dorad.toml: its values, and errors with line and key."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from dorad.daemon.config import ConfigError, NodeSettings, Settings, load, parse
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FULL = """
 [daemon]
@@ -23,6 +18,9 @@ users = ["camera", "root"]
 enabled = true
 priority = 20
 cpu_affinity = [2, 3]
+
+[agent]
+inline = false
 """
 
 
@@ -37,6 +35,8 @@ def test_everything_can_be_set() -> None:
     assert settings.nodes == NodeSettings("robot", ("camera", "root"))
     assert settings.realtime.enabled
     assert settings.realtime.cpu_affinity == (2, 3)
+    assert not settings.agent.inline
+    assert parse("[agent]", "x").agent.inline
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_nodes_may_run_only_as_users_that_are_listed() -> None:
     assert NodeSettings("robot", ("*",)).allows("root")
 
 
-@pytest.mark.parametrize("user", ["dorad-link", "dorad-agent"])
+@pytest.mark.parametrize("user", ["dorad-link", "dorad-agent", "dorad-telemetry"])
 def test_no_node_runs_as_a_user_whose_processes_have_keys(user: str) -> None:
     for text in (f'user = "{user}"', f'users = ["{user}"]'):
         with pytest.raises(ConfigError, match=f"nodes cannot run as `{user}`"):

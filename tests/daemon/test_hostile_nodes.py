@@ -1,9 +1,8 @@
 """Nodes that corrupt all their memory: the daemon answers, and the next one adopts the rest."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,11 +15,7 @@ from tests.harness.flows import (
     write_flow,
 )
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-pytestmark = pytest.mark.timeout(180)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 ANSWER_S = 10.0
 """Longest time of a call on a busy machine."""

@@ -1,20 +1,15 @@
 """The dataflow of a malicious node can be inspected and stopped, and others keep running."""
 
-from __future__ import annotations
-
 import json
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dorad.control.errors import ControlError
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import counting, seen, write_flow
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(180)
 

@@ -1,19 +1,15 @@
 """Daemons of one user side by side, distinguished by the port of dora's coordinator."""
 
-from __future__ import annotations
-
 import json
 import subprocess
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.harness.commands import run_command
+from dorad.shm.rendezvous import MAX_DIR_BYTES
+from tests.harness.commands import run_command, succeeds
 from tests.harness.daemon import Daemon, daemon
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -90,8 +86,7 @@ def test_each_port_has_a_daemon_with_its_own_dataflows(
     flow.write_text(FLOW)
     for port, name in (("7001", "first"), ("7002", "second"), ("6013", "usual")):
         assert instances.dora("up", port=port).returncode == 0
-        started = instances.dora("start", str(flow), "--detach", "--name", name, port=port)
-        assert started.returncode == 0, started.stderr
+        succeeds(instances.dora("start", str(flow), "--detach", "--name", name, port=port))
     assert [instances.names(port) for port in ("7001", "7002", "6013", "")] == [
         ["first"],
         ["second"],
@@ -158,10 +153,40 @@ def test_a_dynamic_node_finds_the_daemon_of_the_machine(instances: Instances) ->
         socket = folder / "run" / "control.sock"
         Daemon.until(socket.exists)
         env = {"DORA_SOCKET": str(socket)}
-        started = instances.dora("start", str(folder / "flow.yml"), "--detach", **env)
-        assert started.returncode == 0, started.stderr
+        succeeds(instances.dora("start", str(folder / "flow.yml"), "--detach", **env))
         attached = instances.attach(folder / "run")
         assert attached.stdout == "attached\n", attached.stderr
+    finally:
+        machine.terminate()
+        machine.wait(30)
+
+
+def test_a_daemon_starts_only_where_the_sockets_of_its_dataflows_fit(
+    instances: Instances,
+) -> None:
+    base = instances.runtime.parent.parent
+    longest = base / ("y" * (MAX_DIR_BYTES - len(f"{base}/")))
+    state = base / "long"
+    too_long = run_command(
+        "dorad",
+        ["--runtime-dir", f"{longest}z", "--state-dir", state],
+        env=instances.env,
+        timeout=60,
+    )
+    assert too_long.returncode == 2, too_long.stderr
+    assert f"has {MAX_DIR_BYTES + 1} bytes" in too_long.stderr
+
+    (base / "flow.yml").write_text(FLOW)
+    machine = subprocess.Popen(
+        [instances.bin / "dorad", "--runtime-dir", longest, "--state-dir", state],
+        env=instances.env,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        Daemon.until((longest / "control.sock").exists)
+        env = {"DORA_SOCKET": str(longest / "control.sock")}
+        env["DORA_DAEMON_LOCAL_LISTEN_PORT"] = "65535"
+        succeeds(instances.dora("start", str(base / "flow.yml"), "--detach", **env))
     finally:
         machine.terminate()
         machine.wait(30)

@@ -16,7 +16,7 @@ from tests.harness.daemon import Daemon
 from tests.harness.dataflow import json_lines
 from tests.harness.flows import logged, write_flow
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 
 MAP = """
     import os

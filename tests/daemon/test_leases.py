@@ -1,7 +1,5 @@
 """Leases of nodes, of commands and for some time, with a real dorad."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess
@@ -11,7 +9,7 @@ import pytest
 
 from dorad.control.errors import ControlError
 from dorad.control.peer import Peer
-from dorad.daemon.leases import MAX_USER_LEASES, Leases
+from dorad.daemon.leases import MAX_RESERVED, MAX_USER_LEASES, Leases
 from tests.harness.daemon import daemon
 from tests.harness.flows import BUSY, write_flow
 
@@ -197,6 +195,53 @@ def test_one_user_cannot_take_all_leases_or_end_those_of_another(tmp_path):
     held = leases.take(peer(), "held", None)
     with pytest.raises(ControlError, match="holds this lease"):
         leases.end(held.id, peer(uid=0))
+
+
+def reserve(dorad, key, seconds):
+    with dorad.client() as client:
+        return client.reserve_leases(key, seconds)
+
+
+def test_while_a_switch_is_reserved_commands_are_refused_and_nodes_wait(restarted, tmp_path):
+    work = tmp_path / "work"
+    tick = {"tick": "dora/timer/millis/10"}
+    nodes = [{"id": "arm", "path": "arm.py", "inputs": tick, "env": {"WORK": str(work)}}]
+    path = write_flow(tmp_path, nodes, arm=BUSY)
+    restarted.kill()
+    restarted.start("--verbose")
+    restarted.dora_ok("start", path, "--name", "pick", "--detach")
+    assert reserve(restarted, "pick, order 2", 60).left > 50
+    work.touch()
+    with restarted.client() as client, pytest.raises(ControlError, match="about to switch"):
+        client.take_lease("moves", 10)
+    log = "node arm waits to be busy: holds a cup"
+    restarted.until(lambda: log in restarted.log)
+    assert reasons(restarted) == []
+    # A second request extends nothing.
+    assert reserve(restarted, "pick, order 2", 60).left < 60
+    reserve(restarted, "pick, order 2", 0)
+    restarted.until(lambda: reasons(restarted) == ["holds a cup"])
+    busy = reserve(restarted, "pick, order 3", 60)
+    assert (busy.left, [each.reason for each in busy.leases]) == (0, ["holds a cup"])
+    work.unlink()
+    restarted.dora("stop", "pick", "--force")
+
+
+def test_a_reservation_that_is_over_does_not_begin_again_and_their_number_is_bounded(tmp_path):
+    clock = Clock()
+    leases = Leases(tmp_path / "leases.json", print, clock)
+    assert leases.reserve("one", 20) == 20
+    clock.now += 5
+    assert (leases.reserve("one", 20), leases.reserve("two", 30)) == (15, 30)
+    clock.now += 16
+    assert (leases.reserve("one", 20), leases.reserved) == (0, 14)
+    with pytest.raises(ControlError, match="no lease begins for 14 s"):
+        leases.take(peer(), "moves", 10)
+    clock.now += 15
+    assert leases.take(peer(), "moves", 10).reason == "moves"
+    for number in range(3 * MAX_RESERVED):
+        leases.reserve(f"key {number}", 1)
+    assert len(leases._reserved) <= MAX_RESERVED + 1
 
 
 def test_leases_end_when_their_time_is_over_also_after_a_restart(tmp_path):

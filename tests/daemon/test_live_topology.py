@@ -79,6 +79,7 @@ def prints(dorad: Daemon, node: str) -> bool:
     return f"process {pid}\n" in dorad.dora_ok("logs", "flow", "--node", node)
 
 
+@pytest.mark.long
 def test_replacing_a_node_loses_and_doubles_no_message_and_no_line(
     dorad: Daemon, tmp_path: Path
 ) -> None:

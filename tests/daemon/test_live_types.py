@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.harness.commands import fails
 from tests.harness.daemon import Daemon
 from tests.harness.flows import SOURCE, logged, write_flow
 
@@ -78,9 +79,7 @@ def test_a_change_has_to_fit_where_types_are_strict_and_a_new_edge_is_checked(
     file = typed_flow(tmp_path, strict_types=True)
     text = file.read_text()
     file.write_text(text.replace("first: acme/v1/Reading", "first: std/core/v1/String"))
-    refused = dorad.dora("start", file, "--detach")
-    assert refused.returncode == 1
-    assert "but `std/core/v1/String` is expected" in refused.stderr
+    fails(dorad.dora("start", file, "--detach"), 1, "but `std/core/v1/String` is expected")
 
     file.write_text(text)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")

@@ -1,9 +1,8 @@
 """Reading logs for a client of the control API."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,9 +14,6 @@ from dorad.dataflow.load import load
 from dorad.logs.dataflowlog import DataflowLog
 from dorad.logs.paths import log_folder
 from tests.logs.written import append, numbered, record
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ID = "00000000-0000-4000-8000-000000000000"
 

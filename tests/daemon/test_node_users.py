@@ -1,7 +1,5 @@
 """The users that nodes run as; no node becomes root by accident."""
 
-from __future__ import annotations
-
 import grp
 import os
 import pwd

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from dorad.procinfo import is_alive
+from tests.harness.commands import fails
 from tests.harness.daemon import Daemon
 from tests.harness.flows import SINK, seen, write_flow
 
@@ -139,9 +140,7 @@ def test_replacing_an_operator_node_loses_no_queued_message(dorad: Daemon, tmp_p
     assert pid_of(dorad, "ops") != pid
     dorad.until(lambda: seen(tmp_path).count(1) == 2)
     (tmp_path / "relay.py").write_text("def broken(", encoding="utf-8")
-    failed = dorad.dora("node", "replace", "ops", "--from-yaml", file)
-    assert failed.returncode == 1
-    assert "before it called Node()" in failed.stderr
+    fails(dorad.dora("node", "replace", "ops", "--from-yaml", file), 1, "before it called Node()")
     mark = len(seen(tmp_path))
     dorad.until(lambda: len(seen(tmp_path)) > mark + 5)
     dorad.dora_ok("stop", "flow")

@@ -4,7 +4,7 @@ import asyncio
 import os
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,13 @@ def runtime(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 async def holder() -> AsyncIterator[HolderClient]:
     async with HolderClient.start() as holder:
         yield holder
+
+
+class Writing(RunServices):
+    """Stores snapshots as the test says."""
+
+    def __init__(self, write: Callable[[], None]) -> None:
+        self.store_snapshot = write  # type: ignore[method-assign]
 
 
 def context(folder: Path) -> LaunchContext:
@@ -104,7 +111,7 @@ def short_run(folder: Path, holder: HolderClient) -> tuple[DataflowRun, list[Log
     return run, records
 
 
-async def test_a_node_that_is_ready_after_the_time_to_stop_is_stopped_at_once(
+async def test_a_node_that_is_ready_after_the_time_to_stop_is_stopped_at_once_and_was_too_slow(
     tmp_path: Path, holder: HolderClient
 ) -> None:
     late = """
@@ -118,8 +125,10 @@ async def test_a_node_that_is_ready_after_the_time_to_stop_is_stopped_at_once(
     write(tmp_path, yaml, late=late)
     run, records = short_run(tmp_path, holder)
     ended = await run.run()
-    assert ended.ok
-    assert [each.message for each in records if each.node == "late"] == ["STOP"]
+    assert not ended.ok
+    assert "did not call Node() before the dataflow was stopped" in ended.results[0].reason
+    lines = [each.message for each in records if each.node == "late"]
+    assert lines == ["STOP", ended.results[0].reason]
 
 
 async def test_a_start_that_takes_too_long_is_stopped_and_fails(
@@ -195,9 +204,8 @@ async def test_a_burst_of_changes_is_stored_a_few_times_including_the_last(
         if written[-1] == 199:
             last.set()
 
-    run = DataflowRun(
-        "id", context(tmp_path), holder, own_socket(), services=RunServices(on_change=write_down)
-    )
+    services = Writing(write_down)
+    run = DataflowRun("id", context(tmp_path), holder, own_socket(), services=services)
     for number in range(200):
         run.broker.params.replace("sink", {"number": number})
         await asyncio.sleep(0)
@@ -219,7 +227,7 @@ async def test_no_state_is_stored_in_the_middle_of_a_change(
         ended = {name for name, node in state["nodes"].items() if node["result"]}
         kept.append((ended, set(state["life"]["running"])))
 
-    services = RunServices(on_change=keep)
+    services = Writing(keep)
     run = DataflowRun("id", context(tmp_path), holder, own_socket(), services=services)
     await run.run()
     assert [(ended, running) for ended, running in kept if ended & running] == []

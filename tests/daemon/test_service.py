@@ -13,10 +13,11 @@ import yaml
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.procinfo import is_alive
+from tests.harness.commands import fails
 from tests.harness.daemon import Daemon
 from tests.harness.flows import counting, seen, write_flow
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 
 
 def test_start_list_stop_and_list_again(dorad: Daemon, tmp_path: Path) -> None:
@@ -44,9 +45,7 @@ def test_a_failing_node_fails_its_dataflow_and_no_other(dorad: Daemon, tmp_path:
             raise ValueError("the gripper is gone")
         """,
     )
-    started = dorad.dora("start", bad, "--name", "bad", "--attach")
-    assert started.returncode == 1
-    assert "the gripper is gone" in started.stderr
+    fails(dorad.dora("start", bad, "--name", "bad", "--attach"), 1, "the gripper is gone")
     with dorad.client() as client:
         assert client.wait("good", until="running", timeout=30).status == "running"
         status = {flow.name: flow.status for flow in client.list()}
@@ -56,9 +55,7 @@ def test_a_failing_node_fails_its_dataflow_and_no_other(dorad: Daemon, tmp_path:
 def test_a_name_that_is_taken_is_refused(dorad: Daemon, tmp_path: Path) -> None:
     file = counting(tmp_path)
     dorad.dora_ok("start", file, "--name", "one", "--detach")
-    again = dorad.dora("start", file, "--name", "one", "--detach")
-    assert again.returncode == 1
-    assert "'one' runs already" in again.stderr
+    fails(dorad.dora("start", file, "--name", "one", "--detach"), 1, "'one' runs already")
 
 
 def test_restart_runs_the_same_dataflow_under_a_new_uuid(dorad: Daemon, tmp_path: Path) -> None:

@@ -1,25 +1,23 @@
 """The configuration of the link process, made of a share."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import pytest
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Share, Update
 from dorad.daemon.api.shares import ShareMethods
+from dorad.daemon.broker.broker import Broker
+from dorad.daemon.record import Record
+from dorad.daemon.registry import Registry
+from dorad.daemon.rules.links import Links
+from dorad.daemon.run import DataflowRun
 from dorad.daemon.sharelink import ShareLink
 from dorad.daemon.state import Options
 from dorad.dataflow.model import Channel, Link, NodeOutput
 from dorad.link.config import MAX_MACHINES, decode
 from tests.daemon.flows import dataflow
-
-if TYPE_CHECKING:
-    from dorad.daemon.record import Record
-    from dorad.daemon.registry import Registry
-    from dorad.daemon.run import DataflowRun
 
 
 def link_to(count: int) -> Link:
@@ -30,7 +28,8 @@ def link_to(count: int) -> Link:
 
 def configured(link: Link, **share: Any) -> list[dict[str, Any]]:
     sent: list[dict[str, Any]] = []
-    ShareLink("flow", Share(machine="base", placement={}, **share), sent.append).use(link)
+    broker = cast("Broker", SimpleNamespace(set_link=sent.append))
+    ShareLink("flow", Share(machine="base", placement={}, **share), Links(), broker).use(link)
     return sent
 
 

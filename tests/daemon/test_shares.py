@@ -1,14 +1,14 @@
 """A dataflow over two machines: two daemons, their links on loopback, one dataflow."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,11 +21,7 @@ from tests.harness.machines import Machines
 from tests.harness.slowline import slow_line_beside
 from tests.link.certificates import Authority
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 PLACEMENT = {"source": "alpha", "sink": "beta"}
 

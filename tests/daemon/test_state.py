@@ -383,7 +383,7 @@ def test_values_that_cannot_be_stored_raise_only_state_errors(tmp_path: Path) ->
 
 def fill_up(state: State) -> None:
     """Let the file grow no more, as on a full disk."""
-    connection = state._database._connection
+    connection = state._connection
     assert connection is not None
     pages = connection.execute("PRAGMA page_count").get
     connection.execute(f"PRAGMA max_page_count = {pages}")

@@ -15,7 +15,7 @@ from dorad.procinfo import is_alive
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import counting, logged, seen, until_more_seen, write_flow
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
 
 @pytest.fixture

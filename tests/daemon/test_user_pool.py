@@ -6,7 +6,6 @@ import os
 import pwd
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -17,10 +16,8 @@ from dorad.daemon import userpool
 from dorad.daemon.recordstore import RecordStore
 from dorad.daemon.state import State
 from dorad.daemon.userpool import Assignment, UserPool, choose, node_folder, owned_by
+from dorad.dataflow.model import NodeSpec
 from dorad.launch.model import LaunchError, StateFolder
-
-if TYPE_CHECKING:
-    from dorad.dataflow.model import NodeSpec
 
 USERS = ["df01", "df02", "df03"]
 NAMES = ["a", "b", "c", "d", "e"]
@@ -98,7 +95,7 @@ class Robot(RuleBasedStateMachine):
             assert {flow for flow, owner in self.files.items() if owner == user} <= {name}
 
 
-TestRobot = Robot.TestCase
+TestRobot = pytest.mark.long(Robot.TestCase)
 
 
 @given(st.permutations([Assignment("a", "df01", 3), Assignment("b", "df02", 1)]))

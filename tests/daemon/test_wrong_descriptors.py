@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -13,9 +14,6 @@ from dorad.node.protocol import close_all
 from dorad.shm import create
 from tests.daemon.flows import dataflow, node
 from tests.daemon.test_adoption import BrokerSeries, as_stored, broker_series
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FLOW = dataflow(node("a"), node("b", x="a/out"))
 
@@ -99,7 +97,7 @@ async def test_a_pool_that_its_owner_has_shortened_is_detected() -> None:
         with on.client() as client:
             await client.attach("a")
             client.send_packet("grow", size=1 << 16)
-            owner = await client.descriptor_with("grown")
+            (owner,) = await client.descriptors_with("grown")
             os.ftruncate(owner, 4096)
             os.close(owner)
             kept = Kept(on.store.copies(), as_stored(on.broker.snapshot()))

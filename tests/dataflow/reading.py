@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import dedent, indent
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 from dorad.dataflow.errors import DataflowError, Problem
 from dorad.dataflow.load import parse
-
-if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow, NodeSpec
+from dorad.dataflow.model import Dataflow, NodeSpec
 
 FILE = Path("flow.yml")
 

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from dora.builder import DataflowBuilder, Node, Operator, Output
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
 
 from dorad.dataflow.expand import flat_yaml
 from dorad.dataflow.load import from_descriptor, parse
 from dorad.dataflow.model import Input, NodeOutput, QueuePolicy, Sync
 from tests.dataflow.reading import unhurried
-
-if TYPE_CHECKING:
-    from hypothesis.strategies import DrawFn
 
 FILE = Path("flow.yml")
 

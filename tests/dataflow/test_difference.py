@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.dataflow.difference import Add, Connect, Disconnect, Remove, Replace, Step, steps
 from dorad.dataflow.load import from_descriptor
-from dorad.dataflow.model import LINK, NodeOutput
+from dorad.dataflow.model import LINK, Dataflow, NodeOutput, NodeSpec
 from dorad.dataflow.share import share
 from tests.dataflow.reading import FILE, unhurried
 from tests.dataflow.test_share import MACHINES, placed_flows
-
-if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow, NodeSpec
 
 
 def flow(*nodes: dict[str, Any]) -> Dataflow:
@@ -97,6 +95,7 @@ def described(found: Dataflow) -> dict[str, tuple[Any, ...]]:
     return {node.id: plain(node) for node in found.nodes}
 
 
+@pytest.mark.long
 @unhurried
 @given(placed_flows(), placed_flows(), st.sampled_from([m for m in MACHINES if m]))
 def test_the_steps_lead_to_the_other_dataflow_and_each_leaves_no_dangling_edge(

@@ -45,6 +45,7 @@ def overlap(a, b):
     )
 
 
+@pytest.mark.long
 @half
 @given(drawings)
 def test_boxes_and_labels_never_overlap(drawing):
@@ -157,6 +158,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_thousands_of_boxes_have_a_place_within_seconds(shape):
@@ -176,6 +178,7 @@ def test_thousands_of_boxes_have_a_place_within_seconds(shape):
             assert abs(end.y - placed.centres[key].y) == pytest.approx(20)
 
 
+@pytest.mark.long
 def test_a_large_drawing_overlaps_no_boxes():
     boxes = {str(i): Size(60 + i % 7 * 10, 30 + i % 3 * 10) for i in range(COUNT)}
     found = [Edge(str(i), str((i * 7 + 1) % COUNT), Size(0, 0)) for i in range(COUNT)]

@@ -172,7 +172,10 @@ def test_the_descriptor_shows_the_expanded_text_and_keeps_numbers() -> None:
         ("env: {A: }", 'env.A: has no value (write "" for an empty text)'),
         ("env: {A: [1]}", "env.A: must be text, a number, true or false, not a list"),
         ("env: {A: {x: 1}}", "env.A: must be text, a number, true or false, not a mapping"),
-        ("env: A=1", "env: must be a mapping of names to values, not `A=1`"),
+        (
+            "env: A=1",
+            "env: must be a mapping of names to values, not `A=1` (write `env: {NAME: value}`)",
+        ),
         ("env: {A=B: 1}", "env.A=B: `A=B` is not a valid variable name"),
         ("env: {'': 1}", "env.: `` is not a valid variable name"),
         ("env: {'A B': 1}", "env.A B: `A B` is not a valid variable name"),

@@ -6,6 +6,7 @@ import json
 import string
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,6 +74,7 @@ def _dump(descriptor: dict[str, Any]) -> str:
     return json.dumps(descriptor, ensure_ascii=False)
 
 
+@pytest.mark.long
 @unhurried
 @given(_nodes(), st.dictionaries(_IDS, _VALUES, max_size=3))
 def test_flat_yaml_parses_back_to_an_equal_dataflow(

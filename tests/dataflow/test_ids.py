@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import string
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,9 +13,6 @@ from dorad.dataflow.errors import TextError
 from dorad.dataflow.ids import MAX_NODE_ID, check_data_id, check_node_id
 from dorad.logs.paths import MAX_ROTATED, current_name, rotated_names
 from tests.dataflow.reading import error, path_node, problem, unhurried
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _WORD = st.text(string.ascii_letters + string.digits + "_-.", min_size=1)
 

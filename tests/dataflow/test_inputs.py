@@ -1,7 +1,5 @@
 """Inputs in short and long form."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy, Timer
@@ -138,6 +136,16 @@ def test_an_output_of_printed_lines_cannot_be_latched() -> None:
     place, shown = str(found).split(": ", 1)
     assert place == "flow.yml:8:9"
     assert shown.endswith(".latched: `a/out` carries printed lines, and the last one is not kept")
+
+
+def test_backpressure_cannot_hold_back_printed_lines_which_is_said() -> None:
+    (warning,) = read("""\
+        nodes:
+          - {id: a, path: a.py, outputs: [out], send_logs_as: out}
+          - {id: b, path: b.py, inputs: {i: {source: a/out, queue_policy: backpressure}}}
+    """).warnings
+    assert str(warning).startswith("flow.yml:3:")
+    assert "`a/out` carries printed lines, which wait for no receiver" in str(warning)
 
 
 def test_the_options_of_an_operator_are_those_of_its_node() -> None:

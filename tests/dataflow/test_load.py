@@ -1,7 +1,5 @@
 """Loading a dataflow: the file itself, its top level, and all problems at once."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

@@ -1,16 +1,11 @@
 """The manifest of a node: accepted forms, and error messages."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.manifest import check_manifest
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HEAD = "apiVersion: 1\nname: lidar\nnamespace: acme\nruntime: python\nentrypoint: lidar\n"
 FULL = (

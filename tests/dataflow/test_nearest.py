@@ -1,7 +1,5 @@
 """Suggestions for misspelt words."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.dataflow.nearest import did_you_mean, near, nearest

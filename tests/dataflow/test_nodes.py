@@ -1,7 +1,5 @@
 """The keys of a node and what they become in the model."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.dataflow.model import NodeKind
@@ -188,8 +186,17 @@ def test_a_url_may_have_a_checksum() -> None:
         ("output_framing: {o: x}\noutputs: [o]", "output_framing.o: must be one of raw, arrow-ipc"),
         ("output_framing: [o]", "output_framing: must be a mapping, not a list"),
         ("output_metadata: [o]", "output_metadata: must be a mapping, not a list"),
+        ("output_rates: [o]", "output_rates: must be a mapping, not a list"),
+        ("output_rates: {o: fast}", "output_rates.o: must be a number from 0 to"),
+        ("output_rates: {o: -1}", "output_rates.o: must be a number from 0 to"),
         ("output_types: [a]", "output_types: must be a mapping, not a list"),
-        ("git: x\nbranch: a\ntag: b", "tag: `branch` and `tag` exclude each other"),
+        ("git: git@x.org:a\nbranch: a\ntag: b", "tag: `branch` and `tag` exclude each other"),
+        ("git: x", "git: `x` is not the URL of a repository (write `https://HOST/PATH`, `ssh"),
+        ("git: --upload-pack=x", "git: `--upload-pack=x` is not the URL of a repository"),
+        ("git: ext::sh -c true", "git: `ext::sh -c true` is not the URL of a repository"),
+        ("git: ssh://-oProxyCommand=x/y", "git: `ssh://-oProxyCommand=x/y` is not the URL"),
+        ("git: https://x.org/a\nrev: --all", "rev: `--all` is not the name of a branch, a tag or"),
+        ("git: https://x.org/a\nbranch: a b", "branch: `a b` is not the name of a branch"),
         ("rev: a", "rev: needs `git`"),
         (f"path_sha256: {_SHA}", "path_sha256: only a `path` that is a URL can have a checksum"),
         ("path_sha256: abc", "path_sha256: must be 64 hexadecimal digits (the output of `sha256"),
@@ -277,6 +284,7 @@ def test_an_output_listed_twice_is_kept_once_with_a_warning() -> None:
     [
         ("outputs: [out]\noutput_types: {ot: x}", "`ot` is not among the outputs"),
         ("output_metadata: {o: [x]}", "`o` is not among the outputs"),
+        ("output_rates: {o: 5}", "`o` is not among the outputs"),
         ("output_framing: {o: raw}", "`o` is not among the outputs"),
         ("input_types: {i: x}", "`i` is not among the inputs"),
         ("pattern: service", "unknown pattern `service`"),

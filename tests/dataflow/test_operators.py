@@ -1,7 +1,5 @@
 """Operators of a runtime node."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.dataflow.model import NodeOutput

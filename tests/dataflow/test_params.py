@@ -168,6 +168,7 @@ def test_a_value_that_contains_itself_is_refused() -> None:
         check(None, value)
 
 
+@pytest.mark.long
 @unhurried
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists))
 def test_a_parameter_survives_json(value: object) -> None:

@@ -1,7 +1,5 @@
 """Declarations of services, actions and streams are checked at both ends."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The `realtime` block of a node."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.dataflow.settings import Realtime, Scheduling

@@ -1,7 +1,5 @@
 """The `resources` block of a node, and `user`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

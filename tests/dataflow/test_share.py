@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.dataflow.load import from_descriptor
-from dorad.dataflow.model import LINK, Input, NodeKind, NodeOutput, QueuePolicy, Timer
+from dorad.dataflow.model import (
+    LINK,
+    Dataflow,
+    Input,
+    NodeKind,
+    NodeOutput,
+    NodeSpec,
+    QueuePolicy,
+    Timer,
+)
 from dorad.dataflow.share import share
 from tests.dataflow.reading import FILE, problem, read, unhurried
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from dorad.dataflow.model import Dataflow, NodeSpec
 
 _FLOW = """\
 nodes:

@@ -1,26 +1,9 @@
 """Keys that are known but not supported yet."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.dataflow.support import MAX_NODES, unsupported
 from tests.dataflow.reading import node_text, path_node_text, read
-
-
-@pytest.mark.parametrize(
-    ("keys", "key"),
-    [
-        ("git: https://example.org/x", "git"),
-    ],
-)
-def test_keys_without_behaviour(keys: str, key: str) -> None:
-    flow = read(path_node_text(keys))
-    (found,) = unsupported(flow)
-    assert found.key == f"nodes[0].{key}"
-    assert found.line >= 4
-    assert found.message == f"`{key.rpartition('.')[2]}` is not supported yet"
-    assert found.hint
 
 
 def test_the_line_reads_well() -> None:
@@ -35,8 +18,6 @@ def test_the_line_reads_well() -> None:
     ("keys", "key"),
     [
         ("hub: x@1", "hub"),
-        ("ros2: {topic: a, message_type: x/A}\noutputs: [o]", "ros2"),
-        ("ros2: whatever it says", "ros2"),
     ],
 )
 def test_kinds_without_behaviour(keys: str, key: str) -> None:

@@ -1,7 +1,5 @@
 """`sync` of a node."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.dataflow.model import Sync

@@ -1,13 +1,12 @@
 """A dataflow changes into another checked one, or the change is refused with its reason."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
 from dorad.dataflow.load import from_descriptor
+from dorad.dataflow.model import Dataflow
 from dorad.dataflow.topology import (
     TopologyError,
     add_node,
@@ -18,9 +17,6 @@ from dorad.dataflow.topology import (
     replace_node,
 )
 from tests.dataflow.reading import FILE, read
-
-if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow
 
 _FLOW = """\
 env: {A: $$HOME}

@@ -2,7 +2,8 @@
 
 A line that holds only a file's name in backticks and a colon names the code block after it. All
 named files of a section belong into one folder. A `console` block is a session in that folder:
-lines after `$ ` are commands, the others are what they print.
+lines after `$ ` are commands, the others are what they print. After `root@robot1:/opt/cart# ` they
+are commands on that robot, in that folder.
 """
 
 import re
@@ -18,6 +19,7 @@ PAGES = sorted(
 
 _HEADING = re.compile(r"(#{1,6}) +(.*)")
 _FILE_NAME = re.compile(r"`([\w./-]+\.\w+)`:")
+_PROMPT = re.compile(r"(?:\$|root@(?P<robot>[\w-]+):(?P<folder>\S+)#) (?P<command>.*)")
 _LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 
 
@@ -63,6 +65,28 @@ class Command:
     line: str
     expected: list[str] = field(default_factory=list)
     code: int = 0
+    robot: str | None = None
+    """Where it runs, if it is not in the reader's own shell."""
+    folder: str | None = None
+    """In which folder of the robot."""
+
+    def check(self, code: int, text: str) -> None:
+        """Check the exit code, and that each expected line is printed, in any order."""
+        assert code == self.code, f"`{self.line}` ended with {code}; it printed:\n{text}"
+        printed = [line.rstrip() for line in text.splitlines()]
+        for line in self.expected:
+            if line.strip() != "...":
+                assert any(map(_pattern(line).fullmatch, printed)), f"no line {line!r} in:\n{text}"
+
+
+def _pattern(line: str) -> re.Pattern[str]:
+    """Return a pattern for an expected line: `...` is any text, a time of day any time.
+
+    The width of columns varies, so several spaces match any number.
+    """
+    line = re.sub(r"^\d\d:\d\d:\d\d ", "00:00:00 ", line.rstrip())
+    escaped = re.sub(r"(\\ ){2,}", " +", re.escape(line)).replace(r"\.\.\.", ".*")
+    return re.compile(escaped.replace("00:00:00", r"\d\d:\d\d:\d\d"))
 
 
 def sections(page: Path) -> list[Section]:
@@ -95,8 +119,9 @@ def commands(session: str) -> list[Command]:
     """Return the commands of a session; `echo $?` gives its predecessor's exit code."""
     found: list[Command] = []
     for line in session.splitlines():
-        if line.startswith("$ "):
-            found.append(Command(line[2:].partition("  #")[0].strip()))
+        if prompt := _PROMPT.fullmatch(line):
+            command = prompt["command"].partition("  #")[0].strip()
+            found.append(Command(command, robot=prompt["robot"], folder=prompt["folder"]))
         elif line.strip():
             assert found, f"a session begins with a command, not with {line!r}"
             found[-1].expected.append(line)

@@ -29,9 +29,22 @@ from .markdown import PAGES, ROOT, Command, Section, anchors, links, prose, sect
 BIN = Path(sys.executable).parent
 DEADLINE_S = 100
 SECTIONS = [section for page in PAGES for section in sections(page)]
-DAEMON_PAGES = [page for page in PAGES if "\n$ dora up\n" in page.read_text(encoding="utf-8")]
+EXAMPLES = ROOT / "docs" / "examples"
+PORT = "8731"
+"""The port of all examples that need one; each test gets another one."""
+TUTORIAL = sorted((ROOT / "docs" / "tutorial").glob("[1-9]-*.md"))
+AT_THE_DESK = TUTORIAL[:5]
+"""Followed in one folder, from the first page to the last, with a daemon.
+
+The others need robots: hwtests/robots/test_tutorial.py follows them.
+"""
+DAEMON_PAGES = [
+    page
+    for page in PAGES
+    if page not in TUTORIAL and "\n$ dora up\n" in page.read_text(encoding="utf-8")
+]
 """Each is followed from top to bottom, with its own daemon."""
-RUN = [s for s in SECTIONS if (s.files or s.sessions) and s.page not in DAEMON_PAGES]
+RUN = [s for s in SECTIONS if (s.files or s.sessions) and s.page not in [*DAEMON_PAGES, *TUTORIAL]]
 GUIDE = [page for page in PAGES if page.parent.name == "guide" or page.parent == ROOT / "docs"]
 
 
@@ -42,6 +55,36 @@ def names(pages: list[Path]) -> list[str]:
 def environment(**extra: str) -> dict[str, str]:
     # A manually started node must not attach to a dataflow of another test.
     return clean_environment(BIN, {"DORA_DAEMON_LOCAL_LISTEN_PORT": str(free_port()), **extra})
+
+
+def is_example(page: Path) -> bool:
+    """Return whether the page is the README of an example, whose files are beside it."""
+    return page.parent.parent == EXAMPLES
+
+
+def needs_compiler(page: Path) -> bool:
+    return page.name == "native-nodes.md" or (is_example(page) and any(page.parent.glob("*.mk")))
+
+
+def copy_example(source: Path, folder: Path) -> None:
+    """Copy the files of an example, with a port that no other test uses."""
+    skip = shutil.ignore_patterns("out", "build", "__pycache__")
+    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=skip)
+    port = str(free_port())
+    for file in (*folder.glob("*.py"), *folder.glob("*.yml")):
+        text = file.read_text(encoding="utf-8")
+        if PORT in text:
+            file.write_text(text.replace(PORT, port), encoding="utf-8")
+
+
+def native_environment() -> dict[str, str]:
+    """Build libdora_node; return how programs find it, as if it were installed."""
+    for program in ("cc", "c++", "make", "pkg-config"):
+        if shutil.which(program) is None:
+            pytest.skip(f"{program} is not installed (sudo apt-get install g++ make pkg-config)")
+    subprocess.run([sys.executable, "packaging/nodelib.py"], cwd=ROOT, check=True)
+    lib = ROOT / "build" / "native-node" / "lib"
+    return {"PKG_CONFIG_PATH": str(lib / "pkgconfig"), "LD_LIBRARY_PATH": str(lib)}
 
 
 def write(section: Section, folder: Path) -> None:
@@ -69,26 +112,12 @@ def execute(command: str, folder: Path, env: dict[str, str]) -> tuple[int, str]:
     return process.returncode, text
 
 
-def pattern(line: str) -> re.Pattern[str]:
-    """Return a pattern for an expected line: `...` is any text, a time of day any time.
-
-    The width of columns varies, so several spaces match any number.
-    """
-    line = re.sub(r"^\d\d:\d\d:\d\d ", "00:00:00 ", line.rstrip())
-    escaped = re.sub(r"(\\ ){2,}", " +", re.escape(line)).replace(r"\.\.\.", ".*")
-    return re.compile(escaped.replace("00:00:00", r"\d\d:\d\d:\d\d"))
-
-
 def check(command: Command, folder: Path, env: dict[str, str]) -> None:
-    """Run a command and check its lines, in any order and with others between them."""
+    """Run a command and check what it prints."""
     code, text = execute(command.line, folder, env)
     if command.line.startswith(("dora start ", "dora restart ")):
         wait_until_started(folder, env)
-    assert code == command.code, f"`{command.line}` ended with {code}; it printed:\n{text}"
-    printed = [line.rstrip() for line in text.splitlines()]
-    for line in command.expected:
-        if line.strip() != "...":
-            assert any(map(pattern(line).fullmatch, printed)), f"no line {line!r} in:\n{text}"
+    command.check(code, text)
 
 
 def wait_until_started(folder: Path, env: dict[str, str]) -> None:
@@ -101,11 +130,14 @@ def wait_until_started(folder: Path, env: dict[str, str]) -> None:
 @pytest.mark.examples
 @pytest.mark.parametrize("section", RUN, ids=str)
 def test_the_examples_of_a_section_work(section: Section, tmp_path: Path) -> None:
-    follow(section, tmp_path, environment())
+    extra = native_environment() if needs_compiler(section.page) else {}
+    follow(section, tmp_path, environment(**extra))
 
 
 def follow(section: Section, folder: Path, env: dict[str, str]) -> None:
-    """Write the files of a section, and run its sessions."""
+    """Write the files of a section, or copy those of an example, and run its sessions."""
+    if is_example(section.page):
+        copy_example(section.page.parent, folder)
     write(section, folder)
     for block in section.blocks:
         if block.name and block.language == "yaml" and not block.broken and "nodes:" in block.text:
@@ -119,15 +151,19 @@ def follow(section: Section, folder: Path, env: dict[str, str]) -> None:
 
 @pytest.mark.examples
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("page", DAEMON_PAGES, ids=names(DAEMON_PAGES))
-def test_a_page_about_the_daemon_works_from_top_to_bottom(page: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "pages",
+    [*([page] for page in DAEMON_PAGES), AT_THE_DESK],
+    ids=[*names(DAEMON_PAGES), "tutorial"],
+)
+def test_pages_about_the_daemon_work_from_top_to_bottom(pages: list[Path], tmp_path: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="dora-test-") as runtime:  # a socket's path is short
         state = str(tmp_path / "state")
         env = environment(XDG_RUNTIME_DIR=runtime, XDG_STATE_HOME=state)
         folder = tmp_path / "page"
         folder.mkdir()
         try:
-            for section in sections(page):
+            for section in (section for page in pages for section in sections(page)):
                 follow(section, folder, env)
         finally:
             if Path(runtime, "dora", "control.sock").exists():
@@ -313,7 +349,9 @@ def test_every_key_of_a_node_can_be_built_in_python_but_what_has_functions_of_it
 
 FLEET_PAGES = (
     "alerts.md",
+    "deployments.md",
     "fleet.md",
+    "incidents.md",
     "recovery.md",
     "releases.md",
     "rollouts.md",
@@ -365,6 +403,36 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_pages_contain_no_paths_of_the_authors_machine(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     assert re.findall(r"/work\b|/root\b|/shared/|(?<!/var)/tmp/(?!dora-)\S*|@@\w+@@", text) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=names(PAGES))
+def test_the_rows_of_each_table_have_as_many_cells_as_its_head(page: Path) -> None:
+    width = 0
+    for line in prose(page).splitlines():
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        assert cells in (0, width) or width == 0, line
+        width = cells
+
+
+def test_every_start_that_a_reader_types_ends_on_a_terminal() -> None:
+    stays = [
+        f"{page.name}: {line}"
+        for page in PAGES
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if re.match(r"(\$|root@\S+#) dora start\b(?!.*--detach)", line)
+    ]
+    assert stays == []
+
+
+def test_no_page_installs_from_an_index_that_does_not_have_the_package() -> None:
+    wrong = [
+        f"{page.name}: {command}"
+        for page in PAGES
+        if page.name != "CHANGELOG.md"
+        for command in re.findall(r"pip install '?dorad\b[^`\n]*", page.read_text(encoding="utf-8"))
+    ]
+    # Where it says when that works.
+    assert wrong == ["installation.md: pip install 'dorad[fleet]'"]
 
 
 def test_the_index_lists_every_page_of_the_guide() -> None:

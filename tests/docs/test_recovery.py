@@ -1,13 +1,11 @@
 """The page about a fleet in trouble: its tests exist, and its index names every entry."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
 import click
 
-from dorad.cli.groups import LazyGroup
+from dorad.commandline.groups import LazyGroup
 from dorafleet.cli.main import cli
 
 ROOT = Path(__file__).parents[2]

@@ -48,6 +48,11 @@ class Example:
         with self.start(*options) as run:
             return finish(run)
 
+    def build(self) -> Output:
+        """Run the build commands of the dataflow."""
+        with self._popen(str(BIN / "dora"), "build", "dataflow.yml") as build:
+            return finish(build, 4 * DEADLINE_S)
+
     def test(self) -> Output:
         """Run the tests of the example itself."""
         command = (
@@ -114,7 +119,7 @@ def example(tmp_path: Path) -> Callable[[str], Example]:
     }
 
     def copy(name: str) -> Example:
-        skip = shutil.ignore_patterns("out", "__pycache__")
+        skip = shutil.ignore_patterns("out", "build", "__pycache__")
         return Example(shutil.copytree(EXAMPLES / name, tmp_path / name, ignore=skip), env)
 
     return copy

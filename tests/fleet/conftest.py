@@ -1,23 +1,19 @@
 """A fleet on loopback, and an operator with a home and a key."""
 
-from __future__ import annotations
-
 import shutil
 import subprocess
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import asyncssh
 import pytest
 
 from tests.fleet.fakerobot import FakeRobot, Servers
 from tests.fleet.sites import UNSET, Site
+from tests.harness.daemon import Daemon, daemon
 from tests.harness.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 UNUSED_PORT = 1
 """A port without a server."""
@@ -146,3 +142,10 @@ def package(folder: Path, name: str, version: str, architecture: str) -> Path:
     command = ["dpkg-deb", "-Znone", "--root-owner-group", "--build", tree, path]
     subprocess.run(command, check=True, capture_output=True, timeout=30)
     return path
+
+
+@pytest.fixture(scope="module")
+def daemons() -> Iterator[tuple[Daemon, Daemon]]:
+    """The daemons of two robots, which a module shares."""
+    with daemon() as one, daemon() as two:
+        yield one, two

@@ -1,21 +1,16 @@
 """Robots behind a real SSH server on loopback: facts in, commands out, no shell behind it."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import json
 import shlex
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import asyncssh
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
 
 DEADLINE_S = 60.0
 MSG_CHANNEL_CLOSE = 97

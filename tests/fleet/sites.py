@@ -1,7 +1,5 @@
 """An operator's machine with a fleet: commands, the coordinator that they start, its end."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

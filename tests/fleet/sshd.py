@@ -12,15 +12,13 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import asyncssh
 
 from dorad.release.signature import Signers
 from dorad.release.trees import Trees
 from dorafleet.inventory.model import Machine
 from tests.harness.ports import free_port
-
-if TYPE_CHECKING:
-    import asyncssh
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
 DEADLINE_S = 60.0
@@ -136,6 +134,8 @@ class Network:
     """So many connections are broken."""
     after: int = 0
     """Bytes from the client that a connection passes before it breaks."""
+    back: bool = False
+    """They break after bytes to the client instead, and pass exactly so many."""
     hangs: bool = False
     """Accepts connections, and passes nothing, until `hang_up`."""
     passed: int = 0
@@ -177,14 +177,16 @@ class Network:
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.append(writer)
-        limit = self.after if self.connections <= self.cuts else None
+        breaks = self.connections <= self.cuts
+        limit = self.after if breaks and not self.back else None
         if self.hangs:
             await self._hung_up.wait()
             writer.transport.abort()
             return
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.target)
         self._writers.append(far_writer)
-        back = asyncio.create_task(_copy(far_reader, writer))
+        left = self.after if breaks and self.back else None
+        back = asyncio.create_task(_copy(far_reader, writer, left))
         with suppress(OSError):
             while data := await reader.read(1 << 14):
                 self.passed += len(data)
@@ -202,9 +204,17 @@ class Network:
         writer.transport.abort()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, left: int | None = None
+) -> None:
+    """Copy bytes, no more than `left`; then the connection breaks."""
     with suppress(OSError):
         while data := await reader.read(1 << 16):
-            writer.write(data)
+            writer.write(data if left is None else data[:left])
             await writer.drain()
+            if left is not None:
+                left -= len(data)
+                if left <= 0:
+                    await asyncio.sleep(0.05)  # the client takes what it gets
+                    break
         writer.close()

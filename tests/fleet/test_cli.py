@@ -1,7 +1,5 @@
 """The `dorafleet` command against a fleet: its output, its commands on robots, its exit codes."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os

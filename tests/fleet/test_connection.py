@@ -1,7 +1,5 @@
 """Connections to a real SSH server: logins, host keys, and timeouts."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 

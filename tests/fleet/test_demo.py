@@ -1,7 +1,5 @@
 """`make demo-fleet` and `make bench-fleet` do what they say, on a small scale."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`dorafleet enrol` with a real coordinator, real SSH, and the agent itself on each robot."""
 
-from __future__ import annotations
-
 import json
 import shlex
 import shutil
@@ -25,6 +23,8 @@ from tests.fleet.ca.keys import csr_of
 from tests.fleet.coordinator.running import coordinator
 from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
 from tests.harness.commands import run_command as run_program
+
+pytestmark = pytest.mark.long
 
 AGENT = (sys.executable, "-m", "dorad.agent.main")
 

@@ -1,7 +1,5 @@
 """`dorafleet exec` and `push`: the same on many machines, with grouped outcomes."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

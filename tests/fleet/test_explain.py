@@ -1,7 +1,5 @@
 """`dorafleet explain`: the machine of every node, and why; mistakes at their places."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -1,7 +1,5 @@
 """Any output of one robot affects only that robot; the others are queried and shown."""
 
-from __future__ import annotations
-
 import json
 import time
 
@@ -15,6 +13,8 @@ from dorafleet.ssh.connection import OUTPUT_LIMIT, connect
 from dorafleet.ssh.errors import MAX_MESSAGE, Code, SshError
 from dorafleet.ssh.fanout import run_on_each
 from tests.fleet.fakerobot import FLOW, FakeRobot
+
+pytestmark = pytest.mark.long
 
 DEEP = "[" * 100_000
 DIGITS = "9" * 5000

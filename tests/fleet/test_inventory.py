@@ -1,7 +1,5 @@
 """cluster.yml: every key, its default, and the position of every problem."""
 
-from __future__ import annotations
-
 import os
 from ipaddress import ip_address
 from pathlib import Path

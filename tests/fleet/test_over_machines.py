@@ -1,43 +1,34 @@
 """A dataflow over two machines by the commands of `dora`: real daemons, agents, links, TLS."""
 
-from __future__ import annotations
-
+import asyncio
 import json
+import os
+import shutil
 import signal
 import subprocess
-import time
+from pathlib import Path
 
 import pytest
 
-from tests.cli.dora import DORA, dora
+from tests.cli.dora import DORA
 from tests.fleet.fakerobot import DEADLINE_S
-from tests.fleet.test_enrol import Machine
-from tests.harness.daemon import daemon, emptied
+from tests.fleet.tworobots import TwoRobots
+from tests.harness.commands import succeeds
+from tests.harness.daemon import emptied
 from tests.harness.flows import SINK, SOURCE, write_flow
-from tests.harness.ports import free_port
+from tests.view.test_graph_live import viewing as live_graph
+from tests.view.test_view import command as viewed
+from tests.view.viewer import viewing
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
 
-class Over:
-    """Two robots, and an operator's folder with a dataflow for them."""
+class Over(TwoRobots):
+    """With a dataflow over both of them."""
 
-    def __init__(self, site, stack, folder, daemons) -> None:
-        self.site = site
-        self.folder = folder
-        self.seen = folder / "seen"
-        self.daemons = daemons
-        for number, each in enumerate(daemons, 1):
-            machine = Machine(stack, socket=each.paths.control)
-            site.fleet.add(f"arm{number}", machine.robot)
-        lines = [f"coordinator: {{addr: 127.0.0.1, port: {site.port}}}", "machines:"]
-        for name, port in site.fleet.ports.items():
-            lines += [
-                f"  - {{id: {name}, host: 127.0.0.1, port: {port}, user: root,",
-                f"     zenoh_addr: 127.0.0.1, zenoh_port: {free_port()}}}",
-            ]
-        self.file = folder / "cluster.yml"
-        self.file.write_text("\n".join(lines) + "\n")
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.seen = self.folder / "seen"
         nodes = [
             {
                 "id": "source",
@@ -54,37 +45,52 @@ class Over:
                 "deploy": {"machine": "arm2"},
             },
         ]
-        self.flow = write_flow(folder / "flow", nodes, source=SOURCE, sink=SINK)
+        self.flow = write_flow(self.folder / "flow", nodes, source=SOURCE, sink=SINK)
 
     def dora(self, *words: str):
-        result = dora(*words, cwd=self.folder)
-        assert result.returncode == 0, (words, result.stderr)
-        return result.stdout
+        return succeeds(super().dora(*words))
 
     def numbers(self) -> list[int]:
         return [int(line) for line in self.seen.read_text().splitlines()]
-
-    def until(self, holds) -> None:
-        end = time.monotonic() + 2 * DEADLINE_S
-        while not holds():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-
-
-@pytest.fixture(scope="module")
-def daemons():
-    with daemon() as one, daemon() as two:
-        yield one, two
 
 
 @pytest.fixture
 def over(site, stack, tmp_path, daemons):
     for each in daemons:
         stack.enter_context(emptied(each))
-    found = Over(site, stack, tmp_path, daemons)
-    code, _, err = site.run("up", str(found.file))
-    assert code == 0, err
-    return found
+    return Over(site, stack, tmp_path, daemons)
+
+
+async def see_numbers(address: str) -> None:
+    async with viewing(address) as viewer:
+        await viewer.read(lambda: "source/number" in viewer.topics)
+        await viewer.subscribe("source/number", "dora/log")
+        await viewer.read(lambda: viewer.of("source/number") and viewer.of("dora/log"))
+
+
+def assert_traces_are_whole(over) -> None:
+    path = "source/tick → source → sink"
+
+    def whole() -> list[dict]:
+        lines = over.dora("trace", "list", "-d", "demo", "-n", "200", "-f", "json").splitlines()
+        return [row for line in lines if (row := json.loads(line))["path"] == path]
+
+    over.until(lambda: any(row["clocks_ms"] for row in whole()))
+    row = next(row for row in whole() if row["clocks_ms"])
+    assert row["machine"] is None
+    # Both have the clock of this machine.
+    assert abs(row["clocks_ms"]["arm2"]) < 1000
+    shown = over.dora("trace", "view", row["trace_id"], "-d", "demo")
+    assert path in shown
+    assert "clock of arm2: " in shown
+    assert "on arm2" in shown
+    paths = [
+        json.loads(line)
+        for line in over.dora("trace", "paths", "-d", "demo", "-f", "json").splitlines()
+    ]
+    (figures,) = (each for each in paths if each["path"] == path and each["kept_only"])
+    assert figures["count"] > 0
+    assert "source/tick → source → dora.link" in {each["path"] for each in paths}
 
 
 def test_a_dataflow_starts_runs_and_stops_over_two_machines(over):
@@ -105,6 +111,17 @@ def test_a_dataflow_starts_runs_and_stops_over_two_machines(over):
     assert "machine arm2 (" in over.dora("topic", "info", "source/number", "-d", "demo")
     echoed = over.dora("topic", "echo", "source/number", "-d", "demo", "--count", "2")
     assert len(echoed.splitlines()) >= 2
+    with viewed("view", "-d", "demo", env=os.environ, cwd=over.folder) as (_, address):
+        asyncio.run(see_numbers(address))
+    with live_graph("demo", env=os.environ, cwd=over.folder) as graph:
+        graph.until(lambda: (graph.edge("sink/number") or {"rate": 0.0})["rate"] > 5)
+        edge = graph.edge("sink/number")
+        assert (edge["source"], edge["machine"]) == ("source/number", "arm2")
+        machines = {name: each["machine"] for name, each in graph.nodes().items()}
+        assert machines == {"source": "arm1", "sink": "arm2"}
+        assert graph.ask("history", 1, node="sink")["missing"] == {}
+        assert "error" not in graph.ask("traces", 2, through=["sink"])
+    assert_traces_are_whole(over)
     over.dora("param", "set", "source", "speed", "7", "-d", "demo")
     assert over.dora("param", "get", "source", "speed", "-d", "demo").strip() == "7"
     _, robots = over.site.until("status", "--json", holds=lambda found: found[0]["shares"])
@@ -209,3 +226,18 @@ def test_a_node_that_sends_to_another_machine_starts_alone_after_it_has_ended(ov
     over.dora("node", "stop", "source", "-d", "demo")
     over.until(lambda: "INPUT_CLOSED number" in since_the_restart())
     over.dora("stop", "demo")
+
+
+def test_the_example_calls_and_moves_an_arm_on_the_other_machine(over):
+    example = Path(__file__).parents[2] / "docs" / "examples" / "two-machines"
+    flow = shutil.copytree(example, over.folder / "example") / "dataflow.yml"
+    over.dora("start", str(flow), "--name", "pair", "--detach")
+    over.until(lambda: "the second goal" in over.dora("logs", "pair", "--node", "planner"))
+    lines = over.dora("logs", "pair", "--node", "planner", "--machine", "arm1")
+    for line in (
+        "the arm is at 0.0",
+        "moved to 1.0, progress in order: True",
+        "the second goal was canceled, before 9.0: True",
+    ):
+        assert line in lines
+    assert "moving to 9.0" in over.dora("logs", "pair", "--node", "arm", "--machine", "arm2")

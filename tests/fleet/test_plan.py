@@ -1,15 +1,12 @@
 """The plan of an installation: facts in, steps out."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from dorafleet.robot.facts import Facts
+from dorafleet.robot.facts import Facts, InstallPlan, plan
 from dorafleet.robot.package import Package
-from dorafleet.robot.plan import Plan, plan
 from dorafleet.ssh.errors import Code, SshError
 
 PACKAGE = Package(Path("dorad.deb"), "1.0.0", "arm64", 10)
@@ -28,7 +25,7 @@ WELL = Facts(0, "arm64", "1.0.0", "active", enabled=True)
     ],
 )
 def test_only_missing_steps_are_planned(change, install, enable):
-    assert plan(replace(WELL, **change), PACKAGE) == Plan(install, enable)
+    assert plan(replace(WELL, **change), PACKAGE) == InstallPlan(install, enable)
 
 
 @pytest.mark.parametrize(

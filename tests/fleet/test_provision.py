@@ -1,7 +1,5 @@
 """A robot that was installed again gets everything back by one command: real sshd, agent, dorad."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

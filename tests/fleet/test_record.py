@@ -1,7 +1,5 @@
 """Recordings of a dataflow over two machines: one file on each, merged into one."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -13,12 +11,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dorad.record.reader import RecordingReader
+from dorad.record.mcap.reader import RecordingReader
 from tests.cli.dora import DORA, dora
 from tests.fleet.fakerobot import DEADLINE_S
-from tests.fleet.test_over_machines import daemons, over
+from tests.fleet.test_over_machines import over
+from tests.harness.commands import fails
 
-__all__ = ["daemons", "over"]
+__all__ = ["over"]
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 ECHO = """
@@ -154,7 +153,7 @@ def test_each_machine_records_a_file_and_the_files_become_one(over):
 
     done = dora("record", "--attach", "demo", "--topics", "source/nmber", cwd=over.folder)
     assert done.returncode == 1
-    assert "no output 'source/nmber'" in done.stderr
+    assert "no topic 'source/nmber'" in done.stderr
     # The dataflow has noticed nothing.
     assert consecutive(over.numbers())
 
@@ -242,6 +241,35 @@ def test_the_recorder_of_what_only_one_robot_knows_makes_its_incidents(over):
     assert out.startswith("arm1: incident ")
     (row,) = incidents(over, "-d", "arm1/own")
     assert (row["note"], row["path"]) == ("here", out.strip().rpartition(" in ")[2])
-    done = dora("record", "mark", "-d", "arm1/own", "elsewhere", cwd=over.folder)
-    assert done.returncode == 1
-    assert "elsewhere" in done.stderr
+    fails(dora("record", "mark", "-d", "arm1/own", "elsewhere", cwd=over.folder), 1, "elsewhere")
+
+
+def uploaded(over):
+    """Return the incidents that the coordinator lists, by id."""
+    code, out, err = over.site.run("incidents", "list", "--json")
+    assert code in (0, 1), err
+    return {each["id"]: each for each in json.loads(out)["incidents"]}
+
+
+def test_an_incident_of_a_robot_comes_to_the_coordinator_by_itself(over):
+    """A real recorder, daemon, agent and coordinator: what scp does by hand elsewhere."""
+    nodes = yaml.safe_load(over.flow.read_text())["nodes"][:1]
+    del nodes[0]["deploy"]
+    own = over.flow.parent / "own.yml"
+    own.write_text(yaml.safe_dump({"nodes": nodes, "record": {"keep": "60s"}}))
+    with over.daemons[0].client() as client:
+        client.start(own, name="own")
+    box = over.flow.parent / "recordings"
+    over.until(lambda: any(values(path, "source/number") for path in box.glob("ring/*.mcap")))
+    over.dora("record", "mark", "-d", "arm1/own", "--after", "0s", "--note", "missed the dock")
+    (incident,) = (path.name for path in (box / "incidents").iterdir())
+    # Nothing leaves a robot whose owner has not said so.
+    assert uploaded(over) == {}
+    settings = over.machines["arm1"].folder / "dorad.toml"
+    settings.write_text('[incidents]\nper_day = "100MB"\n')
+    over.until(lambda: uploaded(over).get(incident, {}).get("state") == "complete")
+    assert uploaded(over)[incident]["note"] == "missed the dock"
+    target = over.folder / "dock.mcap"
+    code, _, err = over.site.run("incidents", "fetch", incident, "-o", str(target))
+    assert code == 0, err
+    assert consecutive(values(target, "source/number"))

@@ -1,7 +1,5 @@
 """Build releases: which files and wheels they have, who signs them, and what is refused."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os
@@ -17,6 +15,8 @@ import asyncssh
 import msgspec
 import pytest
 
+from dorad.dataflow.load import load
+from dorad.launch.command import LaunchContext, command_for
 from dorad.release.machine import this_machine
 from dorad.release.manifest import encode, id_of
 from dorad.release.signature import Signers
@@ -24,10 +24,12 @@ from dorad.release.trees import Trees
 from dorafleet.cli.main import run_command
 from dorafleet.coordinator.messages import Robot
 from dorafleet.release.errors import BuildError
-from dorafleet.release.signing import choose
+from dorafleet.release.signingkey import choose
 from dorafleet.release.store import Store
 from tests.fleet.sites import UNSET
 from tests.release.samples import public, sign
+
+pytestmark = pytest.mark.long
 
 FLOW = """\
 nodes:
@@ -457,6 +459,54 @@ def test_a_compiled_program_for_another_machine_is_refused(operator):
     assert "driver is compiled for aarch64; nothing is for the target x86_64" in reason
 
 
+def elf(machine):
+    return b"\x7fELF\x02\x01\x01" + bytes(9) + b"\x02\x00" + machine + b"\x00" + bytes(40)
+
+
+ARM, INTEL = elf(b"\xb7"), elf(b"\x3e")
+BOTH = ("--target", "aarch64", "--target", "x86_64")
+
+
+def test_a_node_has_its_program_for_each_target(operator):
+    operator.write("dataflow.yml", FLOW.replace("path: arm.py", "path: build-$DORA_ARCH/arm"))
+    for arch, content in (("aarch64", ARM), ("x86_64", INTEL)):
+        (operator.flow / f"build-{arch}").mkdir()
+        (operator.flow / f"build-{arch}" / "arm").write_bytes(content)
+    assert [each["arch"] for each in operator.build()["targets"]] == ["aarch64", "x86_64"]
+    paths = operator.paths("arm")
+    assert {"build-aarch64/arm", "build-x86_64/arm"} <= set(paths)
+    assert "build" not in str(operator.store.find("arm").manifest.nodes["camera"])
+
+    (operator.flow / "build-x86_64" / "other").write_bytes(INTEL)
+    (operator.flow / "build-x86_64" / "arm").write_bytes(ARM)
+    reason = operator.refused(*BOTH)
+    assert "node arm: build-x86_64/arm is compiled for aarch64, not for the target x86_64" in reason
+    (operator.flow / "build-x86_64" / "arm").unlink()
+    assert "node arm: there is no build-x86_64/arm for the target x86_64" in operator.refused(*BOTH)
+
+
+def test_programs_for_each_target_are_looked_for_where_the_node_runs(operator):
+    program = "path: build-$DORA_ARCH/arm\n    deploy: {working_dir: arms}"
+    operator.write("dataflow.yml", FLOW.replace("path: arm.py", program))
+    for arch, content in (("aarch64", ARM), ("x86_64", INTEL)):
+        (operator.flow / "arms" / f"build-{arch}").mkdir(parents=True)
+        (operator.flow / "arms" / f"build-{arch}" / "arm").write_bytes(content)
+    assert [each["arch"] for each in operator.build()["targets"]] == ["aarch64", "x86_64"]
+    (operator.flow / "arms" / "build-x86_64" / "other").write_bytes(INTEL)
+    (operator.flow / "arms" / "build-x86_64" / "arm").write_bytes(ARM)
+    assert "build-x86_64/arm is compiled for aarch64" in operator.refused(*BOTH)
+
+
+def test_one_program_for_two_targets_is_refused(operator):
+    operator.write("dataflow.yml", FLOW.replace("path: arm.py", "path: ./arm"))
+    (operator.flow / "arm").write_bytes(ARM)
+    (operator.flow / "other").write_bytes(INTEL)
+    for words in (BOTH, ()):
+        reason = operator.refused(*words)
+        assert "node arm: ./arm is compiled for aarch64, not for the target x86_64" in reason
+        assert "write `build-$DORA_ARCH/...`" in reason
+
+
 def test_wheels_become_an_environment_that_runs_without_pip(operator):
     wheels = operator.folder / "wheels"
     lock = wheel(
@@ -636,3 +686,71 @@ def test_a_target_that_the_same_robots_run_replaces_no_node(operator, monkeypatc
     # A target that an explicit one covers is not built twice.
     built = operator.build(*lock, "--for", file, "--target", "x86_64:3.13", "--sequence", "9")
     assert [each["glibc"] for each in built["targets"]] == ["2.28"]
+
+
+@pytest.fixture
+def cloned(operator, tmp_path):
+    """The operator's dataflow with a node from a repository, whose file can be committed anew."""
+    origin = tmp_path / "lidar.git"
+    origin.mkdir()
+
+    def git(*words):
+        identity = ("-c", "user.name=tests", "-c", "user.email=tests@localhost")
+        subprocess.run(["git", *identity, *words], cwd=origin, check=True, capture_output=True)
+
+    def commit(text):
+        (origin / "scan.py").write_text(text)
+        (origin / "table.bin").write_text(text)
+        git("add", ".")
+        git("commit", "--quiet", "-m", "change")
+
+    git("init", "--quiet")
+    commit("print(1)\n")
+    entry = f"  - id: lidar\n    path: scan.py\n    git: file://{origin}\n"
+    operator.write("dataflow.yml", FLOW + entry)
+    return commit
+
+
+def fetch(operator):
+    done = subprocess.run(
+        [sys.executable, "-m", "dorad.cli", "build", operator.flow / "dataflow.yml"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_release_has_the_clone_in_use_and_a_new_commit_replaces_only_its_node(operator, cloned):
+    assert "node lidar: its `git` source was not fetched" in operator.refused()
+    fetch(operator)
+    first = operator.build()
+    (program,) = (each for each in operator.paths(first["release"]) if each.endswith("scan.py"))
+    assert "git/sources.json" in operator.paths(first["release"])
+    assert not any("/.git/" in each for each in operator.paths(first["release"]))
+    cloned("print(2)\n")
+    fetch(operator)
+    second = operator.build()
+    assert program not in operator.paths(second["release"])
+    assert sum(each.endswith("scan.py") for each in operator.paths(second["release"])) == 1
+    nodes = [operator.store.find(each["release"]).manifest.nodes for each in (first, second)]
+    changed = {node for node in nodes[0] if nodes[0][node].digest != nodes[1][node].digest}
+    assert changed == {"lidar"}
+
+
+def test_a_release_runs_its_clone_without_git_and_without_the_repository(
+    operator, cloned, tmp_path
+):
+    fetch(operator)
+    release = operator.build()
+    tree = tmp_path / "robot"
+    for file in operator.store.find(release["release"]).manifest.files:
+        target = tree / file.path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(operator.flow / file.path, target)
+    shutil.rmtree(tmp_path / "lidar.git")
+    flow = load(tree / "dataflow.yml")
+    (lidar,) = (node for node in flow.nodes if node.id == "lidar")
+    command = command_for(lidar, LaunchContext(flow, {"PATH": ""}), "")
+    assert command.cwd.is_relative_to(tree / "git")
+    assert command.argv[-1] == str(command.cwd / "scan.py")

@@ -1,7 +1,5 @@
 """Releases go to robots through a real sshd: only what is lacking, and on where they were cut."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random
@@ -16,19 +14,21 @@ from dorad.release.manifest import Target
 from dorafleet.cli.main import run_command
 from dorafleet.inventory.model import Machine
 from dorafleet.release import transfer
-from dorafleet.release.build import Options as BuildOptions
-from dorafleet.release.build import build
+from dorafleet.release.build import BuildOptions, build
 from dorafleet.release.pieces import Pieces
-from dorafleet.release.sending import Session, Tracker
-from dorafleet.release.signing import choose
+from dorafleet.release.signingkey import choose
 from dorafleet.release.store import Store
-from dorafleet.release.transfer import Options, send
+from dorafleet.release.transfer import TransferOptions, send
+from dorafleet.release.upload import Session, Tracker
 from dorafleet.ssh.errors import Code, SshError
 from tests.fleet.sites import UNSET
 from tests.fleet.sshd import AGENT, SSHD, Host, Network
 from tests.release.samples import public
 
-pytestmark = pytest.mark.skipif(SSHD is None, reason="there is no sshd: apt install openssh-server")
+pytestmark = [
+    pytest.mark.skipif(SSHD is None, reason="there is no sshd: apt install openssh-server"),
+    pytest.mark.long,
+]
 
 FLOW = """\
 nodes:
@@ -49,8 +49,8 @@ frames.PROTOCOL = frames.FORMER_PROTOCOL
 main()
 ' --state-dir {folder}/state "$@"
 """
-QUICK = Options(delays=(0.05, 0.1), connect_timeout=30.0)
-STUBBORN = Options(delays=(0.05,) * 8, connect_timeout=30.0)
+QUICK = TransferOptions(delays=(0.05, 0.1), connect_timeout=30.0)
+STUBBORN = TransferOptions(delays=(0.05,) * 8, connect_timeout=30.0)
 
 
 @pytest.fixture(scope="module")

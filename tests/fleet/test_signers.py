@@ -1,12 +1,10 @@
 """Names of signers: those of their keys, not of the machine where they are trusted."""
 
-from __future__ import annotations
-
 import click
 import pytest
 
 from dorafleet.cli.releasetrust import signer_line
-from dorafleet.release.signing import SigningKey
+from dorafleet.release.signingkey import SigningKey
 
 
 @pytest.mark.parametrize(

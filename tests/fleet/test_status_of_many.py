@@ -1,15 +1,15 @@
 """`dorafleet status` of a fleet of a thousand: a summary, and those that need a person."""
 
-from __future__ import annotations
-
 import io
 import sys
 from types import SimpleNamespace
 
 import pytest
 
+from dorad.control.messages import Finding
 from dorad.control.messages.agent import ShareState
 from dorafleet.cli import robots, status
+from dorafleet.coordinator.deploymentmessages import DeploymentInfo, DeploymentInstance
 from dorafleet.coordinator.messages import Robot
 
 
@@ -20,6 +20,7 @@ def robot(number, state="connected", **more):
     shares = [share] if state == "connected" else []
     id_ = f"arm{number}"
     given = {"host": "10.0.0.1", "labels": {}, "age": 1.0, "version": "1", "shares": shares}
+    given["findings"] = []
     return Robot(id=id_, state=state, **{**given, **more})
 
 
@@ -29,7 +30,8 @@ def fleet(count, *others):
 
 def test_a_thousand_machines_are_a_summary_with_the_exceptions():
     away = [robot(2000 + number, "unreachable", reason="silent") for number in range(3)]
-    late = robot(3000, warnings=["its clock is 2 min ahead"])
+    clock = Finding("clock", "clock", "its clock is 2 min ahead", "warn", 0.0)
+    late = robot(3000, findings=[clock])
     found = fleet(996, late, *away)
     lines = status.fleet_lines(found, every=False)
     assert lines[0] == "1000 machines: 997 connected, 3 unreachable; 997 are well"
@@ -67,10 +69,10 @@ def test_many_exceptions_and_dataflows_are_counted_not_dropped():
 
 
 class Coordinator:
-    """One without questions to operators."""
+    """One without questions to operators and without deployments."""
 
     def call(self, method, params):
-        return SimpleNamespace(questions=[])
+        return SimpleNamespace(questions=[], deployments=[])
 
 
 @pytest.mark.parametrize("terminal", [True, False])
@@ -87,3 +89,27 @@ def test_all_of_them_go_through_a_pager_on_a_terminal(monkeypatch, capsys, termi
     assert code == 0
     printed = paged if terminal else sys.stdout.getvalue().splitlines()
     assert len(printed) == 61
+
+
+CELL = DeploymentInstance("cell1", ["arm0", "arm1"], release="pick@8", state="confirmed")
+DEPLOYMENTS = [
+    DeploymentInfo("pick", "release", "1 confirmed", scope="each:cell", instances=[CELL]),
+    DeploymentInfo(
+        "arm0/own", "local", "running", instances=[DeploymentInstance("arm0", ["arm0"])]
+    ),
+]
+
+
+def test_json_has_what_each_machine_runs_by_instance():
+    first, second, third = robots.as_plain(fleet(3), DEPLOYMENTS)
+    cell = {"deployment": "pick", "instance": "cell1/pick", "source": "release",
+            "release": "pick@8", "state": "confirmed"}  # fmt: skip
+    assert [each["instance"] for each in first["deployments"]] == ["cell1/pick", "arm0/own"]
+    assert second["deployments"] == [cell]
+    assert third["deployments"] == []
+
+
+def test_deployments_are_below_the_machines_also_while_they_are_watched():
+    lines = status.fleet_lines(fleet(51), DEPLOYMENTS, every=False)
+    assert lines[-3].split()[0] == "Deployment"
+    assert lines[-2].split()[:4] == ["pick", "release", "each:cell", "1"]

@@ -1,7 +1,5 @@
 """Both clients against servers over TCP and TLS, and against a robot that has connected itself."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

@@ -1,7 +1,5 @@
 """Rolling upgrades of the package: what a robot does by itself, and the order of the robots."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path
@@ -78,6 +76,8 @@ class There(Robot):
 def there(tmp_path, monkeypatch):
     monkeypatch.setattr(upgrade_there, "UNIT", tmp_path / "resume.service")
     monkeypatch.setattr(upgrade_there, "POLL_S", 0.01)
+    monkeypatch.setattr(upgrade_there, "AGENT", tmp_path / "agent")
+    (tmp_path / "agent").mkdir()
     return There()
 
 
@@ -117,6 +117,37 @@ def test_a_package_that_is_not_well_is_taken_back(there, tmp_path, kind, reason)
     assert (result["outcome"], result["version"]) == ("reverted", "1.0")
     assert reason in result["reason"]
     assert there.installed == "1.0 good"
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_a_robot_that_goes_back_gets_the_agent_s_file_of_the_version_before(
+    there, tmp_path, monkeypatch, stale
+):
+    """The new version's agent has converted the file, and the old one would not start with it."""
+    agent = tmp_path / "agent"
+    (agent / "shares.db").write_text("as before")
+    if stale:
+        (agent / "shares.db.v1").write_text("of an earlier upgrade")
+
+    def install(package):
+        there.apt_get([package])
+        if there.installed.startswith("2.0"):
+            (agent / "shares.db.v2").write_text((agent / "shares.db").read_text())
+            (agent / "shares.db").write_text("converted")
+            (agent / "shares.db-wal").write_text("of the converted one")
+        return ""
+
+    monkeypatch.setattr(there, "install", install)
+    assert run(there, tmp_path, "2.0 silent")["outcome"] == "reverted"
+    kept = {each.name: each.read_text() for each in agent.iterdir()}
+    earlier = {"shares.db.v1": "of an earlier upgrade"} if stale else {}
+    assert kept == {"shares.db": "as before", **earlier}
+    words = [word for word in there.log if word[0] == "systemctl" and "dorad-agent.service" in word]
+    assert [each[1] for each in words] == ["stop", "is-enabled", "restart"]
+    # Of an upgrade that stays, the copy stays, too.
+    run(there, tmp_path, "2.0 good")
+    assert (agent / "shares.db").read_text() == "converted"
+    assert (agent / "shares.db.v2").read_text() == "as before"
 
 
 def test_nodes_that_are_started_again_and_again_are_not_well(there, tmp_path):

@@ -1,19 +1,14 @@
 """Wheels are archives of strangers: no file of one takes more memory than it says."""
 
-from __future__ import annotations
-
 import tracemalloc
 import zipfile
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from dorad.release.objects import ObjectStore
 from dorafleet.release.errors import BuildError
 from dorafleet.release.wheels import MAX_FREE, unpack
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def archive(

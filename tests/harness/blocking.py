@@ -1,14 +1,9 @@
 """A detector of calls that block an event loop."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 from blockbuster import BlockBuster, BlockingError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 __all__ = ["nothing_blocks"]
 

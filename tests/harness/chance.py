@@ -1,15 +1,10 @@
 """The random choices of a test: when something is killed, and what is done next."""
 
-from __future__ import annotations
-
 import os
 import random
-from typing import TYPE_CHECKING
+from random import Random
 
 import pytest
-
-if TYPE_CHECKING:
-    from random import Random
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ anew, and imports, takes most of the time of each. Tests about starting, and abo
 then, start programs themselves.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import faulthandler
@@ -26,12 +24,9 @@ import tempfile
 import threading
 import time
 import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, NoReturn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from typing import Self
+from typing import IO, NoReturn, Self
 
 ROOT = Path(__file__).parents[2]
 DEADLINE_S = 60.0
@@ -48,6 +43,14 @@ MAINS = {
 
 SERVICES = ("dorad.daemon.service", "dorad.agent.service", "dorafleet.coordinator.service")
 """Modules that the programs import when they become a service."""
+
+WHEN_NEEDED = (
+    "pyroute2",
+    "cryptography.hazmat.backends.openssl.backend",
+    "dorad.control.sealed",
+    "dorafleet.coordinator.storechoice",
+)
+"""What nearly every service imports later; pyroute2 alone takes each daemon a tenth of a second."""
 
 LATER = {"console"}
 """Modules of commands that take long to import, and are seldom called."""
@@ -111,6 +114,19 @@ def run_command(
             raise
         out, err = map(_content, files[1:])
     return subprocess.CompletedProcess(process.args, code, out, err)
+
+
+def succeeds(done: subprocess.CompletedProcess[str]) -> str:
+    """Check that a command has succeeded, and return its output."""
+    assert done.returncode == 0, f"{done.args}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def fails(done: subprocess.CompletedProcess[str], code: int, *says: str) -> None:
+    """Check that a command has ended with an exit code, and that its errors have these texts."""
+    assert done.returncode == code, done.stderr
+    for text in says:
+        assert text in done.stderr, done.stderr
 
 
 class Forked:
@@ -247,8 +263,8 @@ def _serve(requests: socket.socket) -> None:
         for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
             if module.name not in LATER and module.name != "__main__":
                 importlib.import_module(f"{package}.{module.name}")
-    for name in (*MAINS.values(), *SERVICES):
-        if name.partition(".")[0] in here:
+    for name in (*MAINS.values(), *SERVICES, *WHEN_NEEDED):
+        if importlib.util.find_spec(name.partition(".")[0]):
             importlib.import_module(name)
     gc.freeze()
     # Processes that keep a command are not waited for.

@@ -1,5 +1,6 @@
 """A `dorad` in its own folders that a test starts, kills and restarts."""
 
+import contextlib
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ from dorad.daemon.paths import DaemonPaths
 from . import leaks
 from .commands import Service, run_command
 from .dataflow import clean_environment
+from .process import marked
 
 MARKER = "DORAD_TEST_DAEMON"
 DEADLINE_S = 60.0
@@ -54,6 +56,8 @@ class Daemon:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, f"dorad ended:\n{self.log}"
+        if not self.paths.control.exists():
+            return False
         try:
             with self.client() as client:
                 return client.status().pid == self.process.pid
@@ -124,14 +128,9 @@ class Daemon:
     def processes(self) -> list[psutil.Process]:
         """Return all running descendants of this test's commands."""
         found = []
-        for process in psutil.process_iter():
-            try:
-                ours = process.environ().get(MARKER) == self.token
-                ours = ours or any(str(self.folder) in word for word in process.cmdline())
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
-                    found.append(process)
-            except psutil.Error:
-                continue
+        for pid in marked(MARKER, self.token, argument=str(self.folder)):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
         return found
 
     @staticmethod

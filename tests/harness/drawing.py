@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hypothesis import reject
 from hypothesis import strategies as st
 from msgspec import inspect
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MAX_ITEMS = 3
 """Elements of a list or an object."""
@@ -80,8 +78,10 @@ def _values(of: inspect.Type) -> st.SearchStrategy[Any]:
             high = min(high, high if of.le is None else of.le, high if of.lt is None else of.lt - 1)
             inside = [each for each in INTS if low <= each <= high]
             return st.sampled_from(inside) | st.integers(low, high)
-        case inspect.FloatType(ge=None, lt=None):
+        case inspect.FloatType(ge=None, le=None, lt=None):
             return _numbers
+        case inspect.FloatType(lt=None):
+            return st.floats(of.ge, of.le)
         case inspect.FloatType():
             return st.floats(of.ge, of.lt, exclude_max=True)
         case inspect.StrType(pattern=str(pattern)):

@@ -1,31 +1,26 @@
 """What a process holds, and what a test has left: in its own process, and in a daemon."""
 
-from __future__ import annotations
-
 import gc
 import os
 import re
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from dorad.launch.descendants import children as children_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 SETTLE_S = 30.0
 FAST_S = 0.05
 """Up to this pause between two looks, garbage is looked for only where it usually is."""
 SHM = "/dev/shm"
-ROBOT = b"hwtests/robots/boot.py"
-"""The program that boots a robot and stays until it is off."""
+LASTING = (b"hwtests/robots/boot.py", b"/chromium")
+"""Programs that outlive a test, and start processes as they like: what boots a robot, a browser."""
 ONCE = ("/dev/urandom", "/dev/null")
 """What libraries open once for a process, whenever they first need it."""
 _HANDLES = ("anon_inode:[pidfd]", "anon_inode:[eventfd]")
@@ -42,7 +37,7 @@ def nothing_leaks() -> Iterator[None]:
     before = held()
     yield
     deadline, pause = time.monotonic() + SETTLE_S, 0.005
-    while left := leaks(before):
+    while left := leaks(before, held()):
         if time.monotonic() > deadline:
             pytest.fail("left behind: " + ", ".join(left))
         if not all(each.startswith("process ") for each in left):
@@ -91,9 +86,8 @@ def held() -> Held:
     )
 
 
-def leaks(before: Held) -> list[str]:
+def leaks(before: Held, now: Held) -> list[str]:
     """Return what this process holds now and has not held before, as texts."""
-    now = held()
     found = [
         f"descriptor {number} ({target})"
         for number, target in now.descriptors.items()
@@ -123,22 +117,23 @@ def descriptors(pid: int | str = "self") -> dict[int, str]:
 
 
 def descendants() -> set[int]:
-    """Return the processes below this one, without those of robots.
+    """Return the processes below this one, without those of robots and browsers.
 
-    A test may reboot a robot that others use after it; the test bed ends them all.
+    Several tests use the same one; whoever has started it ends it.
     """
     found: set[int] = set()
     parents = [os.getpid()]
     while parents:
-        below = [pid for pid in children_of(parents.pop()) if not _is_robot(pid)]
+        below = [pid for pid in children_of(parents.pop()) if not _is_lasting(pid)]
         found.update(below)
         parents += below
     return found
 
 
-def _is_robot(pid: int) -> bool:
+def _is_lasting(pid: int) -> bool:
     try:
-        return ROBOT in Path(f"/proc/{pid}/cmdline").read_bytes()
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        return any(each in command for each in LASTING)
     except (FileNotFoundError, ProcessLookupError):
         return False  # ended meanwhile
 

@@ -1,13 +1,8 @@
 """Ports of loopback that the kernel gives to no other program as long as the tests run."""
 
-from __future__ import annotations
-
 import socket
-from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PORTS = 64
 
@@ -20,14 +15,17 @@ def reserved_ports() -> Iterator[None]:
 
     A socket that is bound and does not listen keeps a port from being given to another program,
     as a server's or as a client's. One that asks for this port and sets SO_REUSEADDR, as servers
-    do, may listen there.
+    do, may listen there. The sockets are kept by one that they were sent to: each test looks at
+    all descriptors of this process.
     """
-    with ExitStack() as stack:
+    here, there = socket.socketpair()
+    with here, there:
         for _ in range(PORTS):
-            found = stack.enter_context(socket.socket())
-            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            found.bind(("127.0.0.1", 0))
-            _reserved.append(found.getsockname()[1])
+            with socket.socket() as reserved:
+                reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                reserved.bind(("127.0.0.1", 0))
+                _reserved.append(reserved.getsockname()[1])
+                socket.send_fds(here, [b"a port"], [reserved.fileno()])
         try:
             yield
         finally:

@@ -1,17 +1,12 @@
 """A slow line between two machines that are on loopback."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING
 
 from .ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
 
 RATE = 200_000
 """Bytes a second of the line: 1.6 Mbit/s."""

@@ -1,13 +1,8 @@
 """Wait in an event loop for a condition that no event announces."""
 
-from __future__ import annotations
-
 import asyncio
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
 
 DEADLINE_S = 60.0
 MAX_PAUSE_S = 0.015

@@ -1,25 +1,20 @@
 """Marked processes for the tests of launching, and the search for survivors."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os
 import signal
+import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import psutil
 import pytest
 
 from dorad.launch.model import Command
-
-if TYPE_CHECKING:
-    import subprocess
-    from collections.abc import Callable, Iterator
+from tests.harness.process import marked
 
 FAMILY = Path(__file__).with_name("family.py")
 MARK = "LAUNCH_TEST_MARK"
@@ -76,16 +71,7 @@ class Family:
 
     def alive(self) -> list[int]:
         """Return all running processes with the mark in their environment."""
-        found = []
-        for process in psutil.process_iter():
-            try:
-                if process.status() != psutil.STATUS_ZOMBIE and self.mark == process.environ().get(
-                    MARK
-                ):
-                    found.append(process.pid)
-            except psutil.Error:
-                continue
-        return found
+        return marked(MARK, self.mark)
 
 
 @pytest.fixture

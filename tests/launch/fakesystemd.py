@@ -1,18 +1,14 @@
 """A fake systemd that answers the calls of the host."""
 
-from __future__ import annotations
-
 import asyncio
 import stat
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dorad.launch.systemd import names
 from dorad.launch.systemd.bus import MANAGER_PATH, SERVICE
 from dorad.launch.systemd.messages import BusError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
 
 NO_UNIT = "org.freedesktop.systemd1.NoSuchUnit"
 

@@ -1,21 +1,19 @@
 """A path for a shared holder, and daemons to kill."""
 
-from __future__ import annotations
-
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import psutil
 
 from dorad.launch.holder.client import HolderClient
-
-if TYPE_CHECKING:
-    from dorad.launch.model import Command
-    from dorad.launch.spawner import Process
+from dorad.launch.host import HostListener
+from dorad.launch.model import Command
+from dorad.launch.spawner import Process
 
 PROGRAM = Path(__file__).with_name("daemon_program.py")
 
@@ -59,6 +57,20 @@ class Daemon:
         self.kill()
 
 
+class Recorder(HostListener):
+    """Records what goes wrong with a host."""
+
+    def __init__(self) -> None:
+        self.died = asyncio.Event()
+        self.problems: list[str] = []
+
+    def on_died(self) -> None:
+        self.died.set()
+
+    def on_problem(self, text: str) -> None:
+        self.problems.append(text)
+
+
 class Place:
     """The path where a holder listens; holders found here end with the test."""
 
@@ -67,8 +79,8 @@ class Place:
         self.holders: list[HolderClient] = []
         self.pids: set[int] = set()
 
-    async def attach(self) -> HolderClient:
-        holder = await HolderClient.attach(self.path)
+    async def attach(self, listener: HostListener | None = None) -> HolderClient:
+        holder = await HolderClient.attach(self.path, listener)
         self.holders.append(holder)
         self.pids.add(holder.pid)
         return holder

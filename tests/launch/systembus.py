@@ -1,27 +1,21 @@
 """A private D-Bus daemon with a fake systemd on it, and connections of untrusted users."""
 
-from __future__ import annotations
-
 import queue
 import subprocess
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from jeepney import HeaderFields, MessageType, new_error, new_method_return, new_signal
 from jeepney.bus_messages import message_bus
-from jeepney.io.blocking import open_dbus_connection
+from jeepney.io.blocking import DBusConnection, open_dbus_connection
 from jeepney.low_level import parse_signature
 from jeepney.wrappers import DBusAddress
 
 from dorad.launch.systemd.bus import MANAGER, MANAGER_PATH, PROPERTIES, SYSTEMD
 from dorad.launch.systemd.messages import BusError, marshallable
 from tests.launch.fakesystemd import Systemd
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
-    from jeepney.io.blocking import DBusConnection
 
 CONFIG = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"

@@ -1,13 +1,13 @@
 """The command line, folder and environment of every kind of node."""
 
-from __future__ import annotations
-
 import errno
 import os
+import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -17,12 +17,9 @@ from dorad.dataflow.settings import Deploy
 from dorad.launch.command import LaunchContext, command_for
 from dorad.launch.environment import COMPAT_FOLDER
 from dorad.launch.holder import wire
-from dorad.launch.holder.errors import spawn_error
+from dorad.launch.holder.link import spawn_error
 from dorad.launch.model import Command, LaunchError
 from dorad.node.runtime.config import CONFIG, OperatorEntry, from_environment
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 def executable(path: Path) -> Path:
@@ -184,6 +181,11 @@ def test_variables_in_path_are_expanded_if_they_are_the_known_ones(bench: Bench)
     command = bench.command("$OTHER/tool", environ={"OTHER": "x"})
     assert command.argv == (str(tool),)
     assert "`$OTHER` is left as it is" in command.warnings[0]
+    mine = executable(bench.folder / f"build-{platform.machine()}" / "tool")
+    assert bench.command("build-$DORA_ARCH/tool").argv == (str(mine),)
+    other = executable(bench.folder / "build-riscv64" / "tool")
+    command = bench.command("build-${DORA_ARCH}/tool", environ={"DORA_ARCH": "riscv64"})
+    assert command.argv == (str(other),)
 
 
 def test_a_missing_script_names_the_nearest(bench: Bench, fails: Callable[..., str]) -> None:
@@ -232,6 +234,19 @@ def test_a_script_with_the_lines_of_windows_is_told_so(tmp_path: Path) -> None:
     assert "`#!/bin/sh` ends with a carriage return" in str(
         spawn_error(command, wire.STAGE_EXECUTE, errno.ENOENT)
     )
+
+
+def test_a_launch_file_of_ros_2_runs_in_a_node_of_ours(
+    bench: Bench, fails: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    ours = (sys.executable, "-P", "-m", "dorad.launch.ros2launch")
+    words = ("launch", "demo", "all.launch.py")
+    monkeypatch.setattr("dorad.ros2.environment.choose.__defaults__", (tmp_path,))
+    assert "there is no ROS 2 on this machine" in fails("ros2 launch demo all.launch.py")
+    executable(bench.bin / "ros2")
+    found = bench.command("ros2 launch demo all.launch.py", args="sim:=true 'a b:=c'").argv
+    assert found == (*ours, *words, "sim:=true", "a b:=c")
+    assert bench.command("ros2", args="launch demo all.launch.py").argv == (*ours, *words)
 
 
 def test_a_shell_node_must_be_allowed(bench: Bench, fails: Callable[..., str]) -> None:

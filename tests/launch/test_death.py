@@ -1,7 +1,5 @@
 """Nodes never outlive the run, whichever process is killed."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,18 +1,12 @@
 """Finding and ending descendants, without a holder."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
 
 from dorad.launch import descendants
 
-from .conftest import eventually
-
-if TYPE_CHECKING:
-    from .conftest import Family
+from .conftest import Family, eventually
 
 
 def test_children_are_found_with_and_without_the_kernels_list() -> None:

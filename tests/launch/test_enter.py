@@ -1,20 +1,15 @@
 """The program that sets the policy `deadline` before a command."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import pytest
 
 from dorad.launch.enter import wrap_command
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
 from tests.realtime.test_processes import skip_unless_permitted
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 5_000_000, 10_000_000)
 SAYS = (sys.executable, "-S", "-c", "import os; print(os.sched_getscheduler(0))")

@@ -1,7 +1,5 @@
 """Nodes whose path is a URL, from a real HTTP server."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import hashlib
@@ -11,9 +9,10 @@ import stat
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
@@ -23,9 +22,6 @@ from dorad.launch.model import LaunchError
 from dorad.launch.transfer import SecureRedirects
 
 from .conftest import eventually
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 BODY = b"#!/bin/sh\nexit 0\n"
 DRIPPING = {
@@ -108,6 +104,7 @@ async def test_the_file_lands_in_build_and_is_executable(server: str, tmp_path: 
     assert os.access(file, os.X_OK)
 
 
+@pytest.mark.long
 async def test_a_checksum_gives_it_its_own_folder(server: str, tmp_path: Path) -> None:
     checksum = hashlib.sha256(BODY).hexdigest()
     file = await download(f"{server}/node.sh", tmp_path, sha256=checksum)

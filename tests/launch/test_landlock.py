@@ -1,22 +1,17 @@
 """Processes that `landlock.separate` keeps from others of their user."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from dorad.launch import landlock
 from dorad.launch.enter import NOT_EXECUTED, wrap_command
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 VICTIM = "import sys; print('ready', flush=True); sys.stdin.read()"
 ATTACK = """\

@@ -1,7 +1,5 @@
 """How long a process holder may take to start a process."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

@@ -1,7 +1,5 @@
 """Which processes belong to a unit: those of its control group, as the kernel names it."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 from pathlib import Path

@@ -1,31 +1,24 @@
 """Processes that carry a daemon's mark are found and ended, and no others."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import signal
 import subprocess
 import sys
 import uuid
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import psutil
 import pytest
 import pytest_asyncio
 
 from dorad.launch import orphans
-from dorad.launch.model import LaunchError
+from dorad.launch.model import Command, LaunchError
 from dorad.procinfo import is_alive
 
 from .conftest import Family, eventually
 from .holders import Place, start
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
-
-    from dorad.launch.model import Command
 
 
 @pytest_asyncio.fixture

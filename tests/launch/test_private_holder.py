@@ -1,13 +1,11 @@
 """A private process holder: what its processes get, and what it reports about them."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
@@ -16,13 +14,9 @@ from msgspec.structs import replace
 
 from dorad.launch.holder.client import HolderClient
 from dorad.launch.model import Command, Exit, LaunchError
+from dorad.launch.spawner import Process
 
 from .conftest import Family, eventually
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from dorad.launch.spawner import Process
 
 
 @pytest_asyncio.fixture

@@ -1,7 +1,5 @@
 """Secrets of nodes: found in folders, given as files in memory, gone with their process."""
 
-from __future__ import annotations
-
 import os
 import stat
 import sys

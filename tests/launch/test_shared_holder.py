@@ -1,30 +1,25 @@
 """A shared process holder: processes, exits and descriptors that outlive a daemon."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import resource
 import signal
 import socket
 import stat
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 import pytest_asyncio
 
+from dorad.launch.holder.client import HolderClient
 from dorad.launch.model import Exit, LaunchError
 from dorad.procinfo import is_alive, start_time
+from tests.launch.holders import Recorder
 
 from .conftest import Family, eventually
 from .holders import Daemon, Place, read_all, start
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from dorad.launch.holder.client import HolderClient
 
 
 @pytest_asyncio.fixture
@@ -271,15 +266,14 @@ async def test_a_hanging_holder_is_ended_too(
 
 
 async def test_a_killed_holder_is_detected_and_its_nodes_end(place: Place, family: Family) -> None:
-    holder = await place.attach()
+    recorder = Recorder()
+    holder = await place.attach(recorder)
     process = await start(holder, family.role("deaf"))
     assert eventually(family.ready("deaf").exists)
-    died = asyncio.Event()
-    holder.on_died = died.set
     os.kill(holder.pid, signal.SIGKILL)
     async with asyncio.timeout(10):
         assert await process.wait() == Exit(signal=signal.SIGKILL)
-        await died.wait()
+        await recorder.died.wait()
     assert holder.died
     assert not family.alive()
     with pytest.raises(LaunchError, match="exited"):
@@ -366,18 +360,17 @@ async def test_nodes_keep_their_limit_of_open_files(place: Place, family: Family
 
 
 async def test_it_reports_what_it_cannot_keep_and_continues(place: Place, family: Family) -> None:
-    holder = await place.attach()
+    recorder = Recorder()
+    holder = await place.attach(recorder)
     process = await start(holder, family.command("/bin/sleep", "100"))
-    problems: list[str] = []
-    holder.on_problem = problems.append
     room = psutil.Process(holder.pid).num_fds() + 5
     psutil.Process(holder.pid).rlimit(psutil.RLIMIT_NOFILE, (room, room))
     for number in range(4):
         holder.store(f"some/{number}", [0, 1, 2])
     with pytest.raises(LaunchError, match="Too many open files"):
         await start(holder, family.shell("exit 0"))
-    assert problems
-    assert "no descriptor left to keep some/3" in problems[-1]
+    assert recorder.problems
+    assert "no descriptor left to keep some/3" in recorder.problems[-1]
     assert process.exit is None
     for number in range(4):
         holder.drop(f"some/{number}")

@@ -1,14 +1,13 @@
 """systemd on a real D-Bus, with hostile connections of other users on it."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import shutil
 import signal
 import time
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from jeepney import DBusAddress, MessageFlag, new_method_call
@@ -30,9 +29,6 @@ from tests.harness.process import open_descriptors
 from tests.harness.waiting import until
 from tests.launch.systembus import PrivateBus, SystemdOnBus, addressed, changed
 from tests.launch.test_systemd_host import FLOW, Notifier, Store
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
 
 pytestmark = pytest.mark.skipif(
     shutil.which("dbus-daemon") is None, reason="needs dbus-daemon (apt-get install dbus-daemon)"

@@ -1,19 +1,14 @@
 """Environments of nodes in files that systemd reads."""
 
-from __future__ import annotations
-
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from dorad.launch.model import LaunchError
 from dorad.launch.systemd.envfile import MAX_BYTES, EnvironmentFiles, environment_text
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ODD = {
     "QUOTES": 'it\'s "quoted" and `run`',

@@ -1,29 +1,26 @@
 """The daemon's processes as units of a fake systemd."""
 
-from __future__ import annotations
-
-import asyncio
 import os
 import signal
 import stat
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
+from dorad.launch.host import HostListener
 from dorad.launch.model import Command, Exit, LaunchError
 from dorad.launch.systemd import names
 from dorad.launch.systemd.bus import MANAGER_PATH
 from dorad.launch.systemd.envfile import EnvironmentFiles
-from dorad.launch.systemd.exits import CAPABILITIES, SCHEDULER
 from dorad.launch.systemd.host import SystemdHost
 from dorad.launch.systemd.messages import BusError
+from dorad.launch.systemd.units import CAPABILITIES, SCHEDULER
 from dorad.realtime.schedule import Schedule
 from tests.harness.waiting import until
 from tests.launch.fakesystemd import Systemd
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from tests.launch.holders import Recorder
 
 FLOW = "0b5e1d4e-0000-0000-0000-000000000000"
 
@@ -67,10 +64,12 @@ def systemd(tmp_path: Path) -> Systemd:
     return Systemd(tmp_path / "environments")
 
 
-async def attach(systemd: Systemd, store: Store | None = None) -> SystemdHost:
+async def attach(
+    systemd: Systemd, store: Store | None = None, listener: HostListener | None = None
+) -> SystemdHost:
     kept = store or Store()
     environments = EnvironmentFiles(systemd.folder)
-    return await SystemdHost.attach(systemd, Notifier(), kept, environments)
+    return await SystemdHost.attach(systemd, Notifier(), kept, environments, listener)
 
 
 def command(**fields: Any) -> Command:
@@ -286,13 +285,11 @@ async def test_exits_while_dbus_was_down_are_found(systemd: Systemd) -> None:
 
 
 async def test_descriptors_that_systemd_did_not_accept_are_a_problem(systemd: Systemd) -> None:
-    host = await attach(systemd)
-    problems: list[str] = []
+    recorder = Recorder()
+    host = await attach(systemd, listener=recorder)
     host.store("a", (0, 1, 2))
-    reported = asyncio.Event()
-    host.on_problem = lambda text: (problems.append(text), reported.set())[1]
-    async with asyncio.timeout(10):
-        await reported.wait()
+    await until(lambda: recorder.problems)
+    problems = recorder.problems
     assert problems[0].startswith("systemd keeps 1 of 4 descriptors")
     assert "FileDescriptorStoreMax=7 of dorad.service" in problems[0]
     await host.detach()

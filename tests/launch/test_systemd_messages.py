@@ -1,7 +1,5 @@
 """Messages of D-Bus in a stream: only trusted senders are parsed, however it is split."""
 
-from __future__ import annotations
-
 import random
 import tracemalloc
 from typing import Any

@@ -1,7 +1,5 @@
 """Properties of units, exits and names, as plain values."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,8 @@ import pytest
 from dorad.dataflow.settings import Resources
 from dorad.launch.model import Command, Exit, Identity
 from dorad.launch.systemd import names
-from dorad.launch.systemd.exits import exit_of, is_transient, why_not_started
 from dorad.launch.systemd.properties import environment, properties, tag_of, without
+from dorad.launch.systemd.units import exit_of, is_transient, why_not_started
 from dorad.realtime.memory import CAP_IPC_LOCK
 from dorad.realtime.refusal import CAP_SYS_NICE
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule

@@ -1,21 +1,16 @@
 """systemd's descriptor store: long names, several under one, and daemons that are killed."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.launch.systemd.notify import Notifier, take_descriptors
 from dorad.launch.systemd.store import SystemdStore
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Systemd:

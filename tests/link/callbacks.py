@@ -4,16 +4,27 @@ Prints `new` or `kept` for each callback: whether its thread still has what an e
 stored there. It runs in a separate process, because Zenoh's threads live as long as their process.
 """
 
+from __future__ import annotations
+
 import asyncio
 import sys
 import threading
 from contextlib import closing
+from typing import TYPE_CHECKING
 
 import zenoh
 
 from dorad.link.config import ChannelIn, ChannelOut, LinkConfig
 from dorad.link.session import Session
 from tests.harness.waiting import until
+
+if TYPE_CHECKING:
+    from dorad.link.direct import TakeSample
+
+
+def as_queued(_machine: str, _queue: object, otherwise: TakeSample) -> TakeSample:
+    """Queue all samples."""
+    return otherwise
 
 
 async def _main(address: str, count: int) -> None:
@@ -29,8 +40,8 @@ async def _main(address: str, count: int) -> None:
             stored.before = True
 
     with (
-        closing(Session(receiving, 2, arrived)),
-        closing(Session(sending, 1, lambda _is_data: None)) as alpha,
+        closing(Session(receiving, 2, arrived, as_queued)),
+        closing(Session(sending, 1, lambda _is_data: None, as_queued)) as alpha,
     ):
         await until(lambda: alpha.seen)
         publisher = alpha.publisher("beta", "data", zenoh.Priority.DATA)

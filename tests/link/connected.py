@@ -4,8 +4,6 @@ Arguments: the name of the machine, "listen" or "connect", the address, the othe
 three files of a certificate, if there are any.
 """
 
-from __future__ import annotations
-
 import base64
 import os
 import sys
@@ -30,6 +28,7 @@ def main() -> None:
         ),
         len(machine),
         lambda _: None,
+        lambda _machine, _queue, otherwise: otherwise,
     )
     for _ in sys.stdin:
         print(len(session.connections()), flush=True)

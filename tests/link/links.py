@@ -7,24 +7,20 @@ import contextlib
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
 from dorad.control.messages import LinkTls
 from dorad.daemon.sharelink import read_tls
-from dorad.dataflow.model import LINK, NodeSpec, QueuePolicy
+from dorad.dataflow.model import LINK, Dataflow, NodeSpec, QueuePolicy
 from dorad.node.protocol import CONFIG
 from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from dorad.dataflow.model import Dataflow
 
 DEADLINE_S = 60.0
 
@@ -217,11 +213,12 @@ class Relay:
 class Pair:
     """Machines `alpha` and `beta`: node `a` on alpha sends to nodes `b` and `c` on beta."""
 
-    def __init__(self, alpha: Stage, beta: Stage, port: int, scheme: str) -> None:
+    def __init__(self, alpha: Stage, beta: Stage, port: int, scheme: str, host: str) -> None:
         self.alpha, self.beta = alpha, beta
         self.links: list[Link] = []
         self.relay: Relay | None = None
         """What beta connects through, if not directly."""
+        self._host = host
         self._port = port
         self._scheme = scheme
 
@@ -242,7 +239,7 @@ class Pair:
         )
 
     def _address(self, port: int) -> str:
-        return f"{self._scheme}/127.0.0.1:{port}"
+        return f"{self._scheme}/{self._host}:{port}"
 
     @property
     def address(self) -> str:
@@ -268,7 +265,10 @@ def with_policy(spec: NodeSpec, policy: QueuePolicy, size: int) -> NodeSpec:
 
 @contextlib.asynccontextmanager
 async def pair(
-    policy: QueuePolicy = QueuePolicy.DROP_OLDEST, size: int = 100, scheme: str = "tcp"
+    policy: QueuePolicy = QueuePolicy.DROP_OLDEST,
+    size: int = 100,
+    scheme: str = "tcp",
+    host: str = "127.0.0.1",
 ) -> AsyncIterator[Pair]:
     """Alpha with `a`, and beta with `b` and `c`, without any process.
 
@@ -277,15 +277,15 @@ async def pair(
     first = dataflow(node("a"), with_policy(node(LINK, x="a/out"), policy, size))
     sink = with_policy(node("b", x=f"{LINK}/out"), policy, size)
     other = with_policy(node("c", x=f"{LINK}/out"), QueuePolicy.DROP_OLDEST, size)
-    async with machines_of(first, dataflow(node(LINK), sink, other), scheme) as found:
+    async with machines_of(first, dataflow(node(LINK), sink, other), scheme, host) as found:
         yield found
 
 
 @contextlib.asynccontextmanager
 async def machines_of(
-    first: Dataflow, second: Dataflow, scheme: str = "tcp"
+    first: Dataflow, second: Dataflow, scheme: str = "tcp", host: str = "127.0.0.1"
 ) -> AsyncIterator[Pair]:
-    """Two machines with these dataflows, each with a link.
+    """Two machines with these dataflows, each with a link; alpha's host is a part of a locator.
 
     Links that are still there at the end are killed.
     """
@@ -293,7 +293,7 @@ async def machines_of(
         stage(first, hello_deadline=DEADLINE_S) as alpha,
         stage(second, hello_deadline=DEADLINE_S) as beta,
     ):
-        found = Pair(alpha, beta, free_port(), scheme)
+        found = Pair(alpha, beta, free_port(), scheme, host)
         try:
             yield found
         finally:

@@ -100,6 +100,17 @@ def test_a_host_with_many_handshakes_gives_way_to_another_one_at_once() -> None:
     assert admission.next(0.1 + COOLING_S) == (10, 0)
 
 
+def test_while_all_places_cool_nothing_gives_way() -> None:
+    admission = Admission(1)
+    shaking(admission, range(1), "attacker", 0.0)
+    admission.leave(0, 0.1, failed=True)
+    for key, host in ((1, "peer"), (2, "attacker")):
+        admission.arrive(key, host, 0.1)
+        admission.complete(key, 0.1)
+    assert admission.displaced(0.1) is None
+    assert admission.next(0.1 + COOLING_S) == (2, 0)
+
+
 @pytest.mark.parametrize(
     ("attacker", "peer", "gives_way"),
     [(2, 0, True), (1, 0, False), (3, 1, True), (2, 1, False), (4, 2, True), (3, 2, False)],
@@ -112,6 +123,10 @@ def test_a_host_gives_way_at_once_to_one_that_has_two_handshakes_less(
     shaking(admission, range(50, 50 + peer), "peer", 0.0)
     admission.arrive(99, "peer", 0.1)
     admission.complete(99, 0.1)
+    assert (admission.displaced(0.1) is not None) is gives_way
+    # Other connections of the same host change nothing.
+    admission.arrive(98, "attacker", 0.1)
+    admission.complete(98, 0.1)
     assert (admission.displaced(0.1) is not None) is gives_way
 
 

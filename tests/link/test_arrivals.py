@@ -1,12 +1,11 @@
 """What the session of a link has received is handled in order, and changes the right channels."""
 
-from __future__ import annotations
-
 import time
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
+import pytest
 import zenoh
 
 from dorad.link import arrivals as module
@@ -18,15 +17,10 @@ from dorad.link.greeting import UNANSWERED_S
 from dorad.link.hello import Grant, Window
 from dorad.link.machine import in_status, out_status
 from dorad.link.pace import LineMeter
-from dorad.link.reports import MAX_COUNT
+from dorad.link.reports import MAX_COUNT, ChannelEvent
 from dorad.link.session import Received, Seen
 from tests.link.twolinks import OUTPUT, QUEUE, FakeLink, Session, TwoLinks
 from tests.shm.edge import edge
-
-if TYPE_CHECKING:
-    import pytest
-
-    from dorad.link.reports import ChannelEvent
 
 
 def settled(*, reliable: bool = False, messages: int = 4) -> TwoLinks:
@@ -240,6 +234,8 @@ def test_a_blocked_output_is_delivered_when_there_is_room_and_the_bell_is_let_go
         assert handle(beta)
         assert (into.blocked, len(into.channel.arrived), unblocked) == (True, 1, [OUTPUT])
         assert sink.take() == b"1"
+        # Also if something else has come meanwhile.
+        beta.session.control.append(received("hello", b"x", "gamma"))
         assert handle(beta)
         assert (into.blocked, len(into.channel.arrived)) == (False, 0)
         assert len(unblocked) == 2
@@ -319,9 +315,30 @@ def test_a_link_process_that_has_gone_leaves_no_half_message_in_memory() -> None
         opening = Opening(grant.channel, grant.opening, grant.sender or 0)
         content = Content(1, 5, size, 0, size, 0)
         beginning = Message(opening, 1, 1, content, b"", memoryview(bytes(10)))
-        each.channel.arrive(beginning, lambda _size: NoMemory("full"))
+        memory = NoMemory("full")
+        each.channel.arrive(beginning, lambda _size: memory)
+        dropped: list[object] = []
+        beta.delivery.drop = dropped.append  # type: ignore[method-assign]
         beta.channels.disconnect(beta.channels.machines["alpha"])
-        assert each.channel.close() is None, "its memory was given back before"
+        assert dropped == [memory]
+        beta.channels.disconnect(beta.channels.machines["alpha"])
+        assert dropped == [memory], "once"
+
+
+def test_the_channels_of_a_link_process_close_when_it_is_not_seen_any_more() -> None:
+    with closing(settled(reliable=True)) as links:
+        alpha, beta = links.links["alpha"], links.links["beta"]
+        (out,) = alpha.channels.outs
+        machine = alpha.channels.machines["beta"]
+        alpha.session.seen.append(Seen("beta", beta.incarnation + 1, False))
+        handle(alpha)
+        assert (out.channel.opened, machine.greeting.up) == (True, True), "it was another one"
+        alpha.session.seen.append(Seen("beta", beta.incarnation, False))
+        handle(alpha)
+        assert (out.channel.opened, machine.greeting.up) == (False, False)
+        alpha.session.seen.append(Seen("beta", beta.incarnation, True))
+        links.settle()
+        assert out.channel.opened
 
 
 def test_only_a_greeting_that_has_heard_this_process_opens_its_channels() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -28,16 +29,12 @@ from dorad.link.frames import (
 )
 from dorad.link.hello import Grant, Window
 from dorad.link.incoming import MAX_EVENTS, Arrived, Incoming
+from dorad.link.machine import Out
 from dorad.link.numbering import Mark
 from dorad.link.outgoing import Outgoing
 from dorad.link.pace import Pace
 from tests.link.twolinks import FakeLink, TwoLinks
 from tests.shm.edge import edge
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dorad.link.machine import Out
 
 SMALL = 16
 
@@ -48,6 +45,17 @@ class Buffer:
 
     def write(self, at: int, data: Any) -> None:
         self.data[at : at + len(data)] = data
+
+
+class Unlimited(Pace):
+    """The pace of a line that is so fast that only the credit counts."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: 0.0)
+
+    def allows(self, on_the_way: int, size: int, credit: int) -> bool:
+        self.limit = credit + 1
+        return super().allows(on_the_way, size, credit)
 
 
 @dataclass
@@ -68,7 +76,7 @@ class Wire:
     events_sent: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.outgoing = Outgoing(1, reliable=self.reliable, numbering=7)
+        self.outgoing = Outgoing(1, reliable=self.reliable, numbering=7, pace=Unlimited())
         self.incoming = self.new_receiver()
 
     def new_receiver(self) -> Incoming:
@@ -273,6 +281,18 @@ def test_small_messages_travel_together_and_a_large_one_ends_the_sample() -> Non
     assert wire.delivered == sent
 
 
+@pytest.mark.parametrize(
+    ("size", "samples"), [(frames.MAX_BATCH - 3, 2), (frames.MAX_BATCH - 2, 3)]
+)
+def test_a_sample_that_is_full_takes_no_further_message(size: int, samples: int) -> None:
+    """Each message has 2 bytes of metadata, and the first sample is a start."""
+    wire = opened(Window(100, 4 << 20))
+    wire.send(bytes(size))
+    wire.send(b"x")
+    wire.pump()
+    assert len(wire.forth) == samples
+
+
 def test_without_acknowledgements_nothing_is_taken_beyond_the_window() -> None:
     wire = opened(Window(3, 1 << 20))
     for _ in range(5):
@@ -346,6 +366,15 @@ def test_a_frame_that_cannot_follow_is_refused(bad: Message | Part | Event) -> N
     incoming.arrive(message(1, 100, 50), Buffer)
     with pytest.raises(FrameError):
         incoming.arrive(bad, Buffer)
+
+
+def test_a_message_may_have_the_largest_size_and_no_more() -> None:
+    incoming = Incoming(0, 7, window=Window(4, 1 << 20), max_size=1000, inline=SMALL)
+    incoming.open()
+    incoming.arrive(start(0), Buffer)
+    incoming.arrive(message(0, 1000, 1000), Buffer)
+    with pytest.raises(FrameError, match="a message of 1001 bytes; 1000 are allowed"):
+        incoming.arrive(message(1, 1001, 10), Buffer)
 
 
 @pytest.mark.parametrize("later", [0, 1, 5])
@@ -484,7 +513,7 @@ def test_a_frame_of_a_channel_that_never_was_opens_all_channels_again(
 
 
 def test_a_new_channel_has_sent_nothing_and_its_numbers_begin_at_0() -> None:
-    out = Outgoing(1, reliable=True, numbering=7)
+    out = Outgoing(1, reliable=True, numbering=7, pace=Unlimited())
     assert (out.next_number, out.sent, out.repeated, out.lost, out.uncertain) == (0, 0, 0, 0, 0)
     assert (out.opened, out.wants, out.idle, out.receiver) == (False, False, True, None)
     assert (out.on_the_way, out.next_sample()) == ((0, 0), None)
@@ -624,6 +653,45 @@ def test_after_a_reconnection_only_what_is_handled_from_then_on_is_acknowledged(
     assert not incoming.owes, "the sender has disconnected"
 
 
+def test_a_reconnection_does_not_acknowledge_again_what_was_acknowledged_before() -> None:
+    wire = Wire(True, Window(9, 1 << 20))
+    wire.connect()
+    for payload in (b"first", b"second", b"x"):
+        wire.send(payload)
+    wire.pump()
+    while wire.forth:
+        wire.pass_one()
+    wire.incoming.handled()
+    wire.acknowledge()
+    assert wire.outgoing.on_the_way == (2, 11)
+    wire.cut()
+    wire.connect()
+    assert wire.outgoing.on_the_way == (2, 11)
+    wire.incoming.handled()
+    wire.acknowledge()
+    assert wire.outgoing.on_the_way == (1, 3)
+    wire.handle()
+    wire.acknowledge()
+    assert (wire.outgoing.on_the_way, wire.outgoing.idle) == ((0, 0), True)
+
+
+def test_an_acknowledgement_is_due_for_each_quarter_of_the_credit_in_bytes() -> None:
+    size = 1000
+    wire = Wire(True, Window(1000, 40 * size))
+    wire.connect()
+    due = []
+    for _ in range(35):
+        wire.send(b"x" * (size - 2))  # and 2 bytes of metadata
+        wire.pump()
+        while wire.forth:
+            wire.pass_one()
+        wire.incoming.handled()
+        due.append(wire.incoming.ack_due)
+        if wire.incoming.ack_due:
+            wire.outgoing.acknowledge(wire.incoming.acknowledge())
+    assert [number for number, each in enumerate(due, start=1) if each] == [10, 20, 30]
+
+
 def test_a_sender_may_have_twice_its_credit_and_some_events_waiting_and_no_more() -> None:
     incoming = Incoming(0, 7, window=Window(5, 1 << 20), max_size=1 << 20, inline=SMALL)
     incoming.open()
@@ -648,7 +716,7 @@ def test_bytes_that_wait_are_bounded_by_twice_the_credit_and_one_message() -> No
 
 def sent(count: int, *, reliable: bool, size: int = 3) -> Outgoing:
     """Return a channel that has sent messages under its first grant."""
-    out = Outgoing(1, reliable=reliable, numbering=7)
+    out = Outgoing(1, reliable=reliable, numbering=7, pace=Unlimited())
     out.open(Grant(0, 1, 50, Window(100, 1 << 30)))
     for number in range(count):
         content = Content(1, 5, size, 0, size, 0)
@@ -700,3 +768,69 @@ def test_large_messages_that_are_sent_again_wait_like_new_ones() -> None:
         pass
     assert out.wants
     assert out.bytes_on_the_way == 2 * frames.MAX_BATCH
+
+
+def test_a_message_that_is_not_acknowledged_itself_is_sent_again() -> None:
+    """The receiver has handled the one before it, and is replaced then."""
+    wire = Wire(True, Window(5, 1 << 20))
+    wire.connect()
+    for payload in (b"a", b"b", b"c"):
+        wire.send(payload)
+    wire.pump()
+    while wire.forth:
+        wire.pass_one()
+    wire.incoming.handled()
+    wire.acknowledge()
+    wire.incoming = wire.new_receiver()
+    wire.settle()
+    assert wire.delivered == [b"b", b"c"]
+
+
+def test_the_next_process_of_a_link_continues_the_numbers_of_a_channel_that_has_sent_nothing() -> (
+    None
+):
+    config = LinkConfig("flow", "alpha", outgoing=[ChannelOut("a/out", "beta", "x")])
+    with edge(10) as queue:
+        lacking = replace(config, outgoing=[ChannelOut("a/out", "beta", "y")])
+        with pytest.raises(RuntimeError, match="the link has no input 'y'"):
+            FakeLink(lacking, 1, queue, [])
+        numberings = set()
+        for incarnation in (1, 2):
+            link = FakeLink(config, incarnation, queue, [])
+            (out,) = link.channels.outs_of("x")
+            numberings.add(out.channel.numbering)
+            assert out.channel.next_number == 0
+        assert len(numberings) == 1
+
+
+def test_a_numbering_has_never_the_id_0(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dorad.link.channels.secrets.randbits", lambda _: 0)
+    config = LinkConfig("flow", "alpha", outgoing=[ChannelOut("a/out", "beta", "x")])
+    with edge(10) as queue:
+        (out,) = FakeLink(config, 1, queue, []).channels.outs_of("x")
+        assert out.channel.numbering == 1
+
+
+@pytest.mark.parametrize("reliable", [True, False])
+def test_what_was_abandoned_is_neither_sent_nor_lost_and_the_channel_can_be_opened_again(
+    reliable: bool,
+) -> None:
+    out = sent(3, reliable=reliable)
+    out.open(again(next=3, handled=2, held=3))
+    assert out.on_the_way == (1, 3)
+    for number in (3, 4):
+        assert out.next_sample() is None
+        out.add(number, Content(1, 5, 3, 0, 3, 0), b"", memoryview(b"abc"), None)
+        if number == 3:
+            assert out.next_sample() is not None
+    out.abandon()
+    assert (out.opened, out.idle, out.on_the_way, out.lost) == (False, True, (0, 0), 0)
+    # The same receiver, which has forgotten the sender.
+    out.open(Grant(0, 3, 50, Window(100, 1 << 30)))
+    assert (out.idle, out.on_the_way, out.lost, out.uncertain) == (True, (0, 0), 0, 0)
+    out.add(5, Content(1, 5, 3, 0, 3, 0), b"", memoryview(b"def"), None)
+    (start,) = frames.decode(out.next_sample() or b"")
+    (message,) = frames.decode(out.next_sample() or b"")
+    assert start == Start(Opening(0, 3, 1), 5, Numbering(7, 5))
+    assert isinstance(message, Message)
+    assert (message.sequence, bytes(message.payload)) == (5, b"def")

@@ -1,12 +1,11 @@
 """What arrives from other machines reaches the queues of the nodes here, over real rings."""
 
-from __future__ import annotations
-
 import os
-import time
 from select import select
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pytest
 
 from dorad.link.delivery import Delivery, NoMemory
 from dorad.link.forward import ForwardedInput
@@ -15,17 +14,14 @@ from dorad.link.incoming import Arrived
 from dorad.link.numbering import Mark
 from dorad.node.correlation import session_of
 from dorad.node.latching import MAX_KEPT
-from dorad.shm import create, layout
+from dorad.shm import create, hops, layout
+from dorad.shm.hoplog import HopCursor
 from dorad.shm.inlet import Inlet
 from dorad.shm.lane import LanedInlet
 from dorad.shm.latch import LatchedInlet, LatchedOutlet
 from dorad.shm.mapping import Mapping
-from tests.shm.edge import Edge, content, edge
-
-if TYPE_CHECKING:
-    import pytest
-
-    from dorad.shm.pool import Sample
+from dorad.shm.pool import Sample
+from tests.shm.edge import Edge, content, edge, read_hops
 
 OUT = "a/out"
 
@@ -89,6 +85,23 @@ def test_every_receiver_gets_each_message_and_counts_what_is_missing_before_it()
         assert link.push(5, b"d")
         assert [taken(each) for each in (one, other)] == [[b"a", b"b", b"c", b"d"]] * 2
         assert (one.counters.lost, other.counters.lost) == (2, 2)
+
+
+@pytest.mark.skipif(hops.context is None, reason="hops are not recorded here")
+def test_the_trace_of_a_message_goes_on_here_if_somebody_receives_it() -> None:
+    parent = b"00-0123456789abcdef0011223344556677-8899aabbccddeeff-01"
+    metadata = b'{"open_telemetry_context":"traceparent:%s;"}' % parent
+    with edge() as one:
+        link = Link()
+        link.connection.box = one.box
+        item = Arrived(0, 0, Numbering(7, 0), Content(9, 5, 1, 0, 1, 0), metadata, None, b"x")
+        link.delivery.record_context(OUT, item)
+        assert read_hops(one.box.words, HopCursor())[0] == []
+        one.outlet.output = 3
+        link.feed(one)
+        link.delivery.record_context(OUT, item)
+        (hop,) = read_hops(one.box.words, HopCursor())[0]
+        assert (hop.kind, hop.place, hop.stamp) == (layout.HOP_CONTEXT, 3, 9)
 
 
 def test_a_message_that_comes_again_is_pushed_to_those_that_lack_it_only() -> None:
@@ -217,6 +230,14 @@ def test_without_memory_a_message_is_dropped_and_the_reason_kept() -> None:
         assert one.counters.lost == 1
 
 
+def test_a_message_that_finds_no_memory_when_it_is_pushed_is_lost_and_counted() -> None:
+    with edge() as one:
+        link = Link(one, full=True)
+        assert not link.push(0, bytes(layout.INLINE + 1))
+        assert link.push(1, b"next")
+        assert (taken(one), one.counters.lost) == ([b"next"], 1)
+
+
 def test_the_memory_of_a_message_that_never_became_complete_is_used_again() -> None:
     with edge() as one:
         link = Link(one)
@@ -240,11 +261,11 @@ def test_a_late_subscriber_gets_the_last_message_that_had_no_receiver() -> None:
         assert link.push(1, b"last")
         link.feed(latched(one), other)
         link.connection.late_outputs.add(OUT)
-        link.delivery.catch_up()
+        link.delivery.catch_up(0.0)
         assert (taken(one), taken(other)) == ([b"last"], [])
         assert not link.connection.late_outputs
         link.connection.late_outputs.add(OUT)
-        link.delivery.catch_up()
+        link.delivery.catch_up(0.0)
         assert taken(one) == [], "it has it"
 
 
@@ -254,7 +275,7 @@ def test_an_empty_message_is_kept_like_others() -> None:
         link.push(0, b"")
         link.feed(latched(one))
         link.connection.late_outputs.add(OUT)
-        link.delivery.catch_up()
+        link.delivery.catch_up(0.0)
         assert taken(one) == [b""]
 
 
@@ -265,7 +286,7 @@ def test_a_large_message_is_not_kept_and_an_output_that_is_gone_is_skipped() -> 
         link.push(1, bytes(MAX_KEPT + 1))
         link.feed(latched(one))
         link.connection.late_outputs |= {OUT, "b/removed"}
-        link.delivery.catch_up()
+        link.delivery.catch_up(0.0)
         assert taken(one) == []
 
 
@@ -277,7 +298,7 @@ def test_the_kept_message_is_forgotten_once_there_are_receivers() -> None:
         link.push(1, b"new")
         link.feed(one, latched(late))
         link.connection.late_outputs.add(OUT)
-        link.delivery.catch_up()
+        link.delivery.catch_up(0.0)
         assert (taken(one), taken(late)) == ([b"new"], [b"new"])
 
 
@@ -289,7 +310,7 @@ def test_without_memory_a_late_message_is_not_delivered(caplog: pytest.LogCaptur
         link.push(0, large)
         link.feed(latched(one))
         link.connection.late_outputs.add(OUT)
-        link.delivery.catch_up()
+        link.delivery.catch_up(0.0)
         assert taken(one) == []
 
 
@@ -320,6 +341,30 @@ def test_a_link_takes_messages_unchanged_and_returns_no_events() -> None:
         assert (item.ready(), item.take()) == (False, None)
 
 
+@pytest.mark.parametrize(
+    ("metadata", "flags"),
+    [
+        (b"", 0),
+        (b"{}", 0),
+        (b'{"request_id":"x"}', layout.CORRELATED),
+        (b'{"goal_status":"x","flush":true}', layout.CORRELATED | layout.FLUSH),
+        (b'{"flush":true}', layout.FLUSH),
+        (b'{"flush":false}', 0),
+        (b'{"text":"request_id"}', 0),
+        (b'{"request_id"', 0),
+    ],
+)
+def test_the_flags_of_a_message_are_those_that_its_metadata_ask_for(
+    metadata: bytes, flags: int
+) -> None:
+    with edge() as one:
+        item = forwarded(one)
+        one.push(b"abc", metadata)
+        message = item.take_message()
+        assert message is not None
+        assert (message.content.flags, message.metadata) == (flags, metadata)
+
+
 def test_an_input_with_a_lane_keeps_sessions_in_order_and_one_without_has_none() -> None:
     with edge() as plain, edge(lane=True) as laned:
         assert type(forwarded(plain).inlet) is Inlet
@@ -329,6 +374,20 @@ def test_an_input_with_a_lane_keeps_sessions_in_order_and_one_without_has_none()
         assert inlet.on_lost is not None
     with edge() as kept:
         assert isinstance(forwarded(latched(kept)).inlet, LatchedInlet)
+
+
+def test_only_the_newest_message_of_a_latched_input_is_taken_again_for_a_new_process() -> None:
+    with edge() as kept, edge() as plain:
+        for of, again in ((latched(kept), [b"b"]), (plain, [])):
+            item = forwarded(of)
+            for payload in (b"a", b"b"):
+                of.push(payload)
+                assert item.take_message() is not None
+            item.repeat()
+            found = []
+            while (message := item.take_message()) is not None:
+                found.append(bytes(message.payload))
+            assert found == again
 
 
 def test_a_link_that_stops_or_loses_a_ring_takes_only_what_is_queued() -> None:
@@ -411,9 +470,34 @@ def test_an_idle_output_trims_its_memory_by_the_clock_of_this_machine(
     with edge() as one:
         link = Link(one)
         trims: list[int] = []
-        monkeypatch.setattr(link.delivery._pool, "trim", trims.append)
-        begun = time.monotonic_ns()
+        monkeypatch.setattr(link.delivery.pool, "trim", trims.append)
         link.push(0)
         link.push(1)
-        assert len(trims) == 1
-        assert begun <= trims[0] <= time.monotonic_ns()
+        link.delivery.catch_up(2.5)
+        assert trims == [2_500_000_000], "not by the stamps of messages"
+
+
+def test_messages_of_an_exchange_that_were_dropped_are_in_the_log_with_the_input(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with edge(lane=True) as laned:
+        inlet = forwarded(laned).inlet
+        assert isinstance(inlet, LanedInlet)
+        inlet.on_lost(3)
+        assert "input x: 3 messages of an exchange were dropped" in caplog.text
+
+
+def test_an_input_that_joins_counts_from_where_the_furthest_one_is() -> None:
+    with edge() as one, edge() as behind, edge() as late:
+        link = Link(one)
+        link.push(0)
+        link.push(1)
+        link.feed(one, behind)
+        link.push(2)
+        link.feed(behind, one)
+        link.connection.outlets[OUT] = (one.outlet,)
+        link.push(3)
+        # `behind` expects 3, `one` expects 4: for the one that joins now, 4 is the next.
+        link.feed(behind, one, late)
+        link.push(5)
+        assert [each.counters.lost for each in (one, behind, late)] == [1, 2, 1]

@@ -8,10 +8,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dorad.link import hello
-from dorad.link.frames import FrameError
+from dorad.link.frames import VERSION, FrameError
 from dorad.link.greeting import MAX_UNANSWERED_S, REPEAT_S, UNANSWERED_S, Greeting
 from dorad.link.hello import Grant, Hello, Window
-from dorad.link.reports import PeerStatus
 
 GRANT = Grant(0, 1, 1, Window(1, 1))
 
@@ -71,11 +70,19 @@ def test_both_ends_come_up_with_the_last_grants_whatever_is_dropped(
     assert a.greeting.status().state == "up"
 
 
+def test_a_newer_version_that_speaks_this_one_is_heard() -> None:
+    a = Greeting("dataflow", "a", 1, "b")
+    b = Greeting("dataflow", "b", 2, "a")
+    newer = msgspec.structs.replace(hello.decode(b.hello({}, 0)), version=VERSION + 1)
+    a.hear(newer, 0)
+    assert a.heard
+
+
 def test_another_version_is_refused_and_named() -> None:
     a = Greeting("flow", "a", 1, "b")
     a.appear(2, 0)
     own = hello.decode(a.hello({}, 0))
-    assert not a.hear(msgspec.structs.replace(own, version=9, machine="b"), 0)
+    assert not a.hear(msgspec.structs.replace(own, version=9, oldest=9, machine="b"), 0)
     status = a.status()
     assert status.state == "refused"
     assert "version 9" in status.reason
@@ -138,6 +145,51 @@ def test_a_greeting_with_wrong_fields_is_refused() -> None:
         hello.decode(largest + b" ")
 
 
+@pytest.mark.parametrize(
+    ("place", "most"),
+    [
+        (0, (1 << 16) - 1),
+        (1, (1 << 32) - 1),
+        *((place, (1 << 63) - 1) for place in (2, 4, 5, 6, 7)),
+    ],
+)
+def test_each_number_of_a_grant_has_its_bounds_and_is_decoded_at_them(
+    place: int, most: int
+) -> None:
+    good = [1, 1, 1, [1, 1], 1, 1, 1, 1]
+
+    def said(value: int) -> bytes:
+        grant = [*good[:place], value, *good[place + 1 :]]
+        return msgspec.json.encode(
+            {
+                **msgspec.to_builtins(Hello(1, "f", "m", 1, 1, None, False, {})),
+                "grants": {"s": grant},
+            }
+        )
+
+    for value in (0, most):
+        assert hello.decode(said(value)).grants["s"][place] == value
+    for value in (-1, most + 1):
+        with pytest.raises(FrameError):
+            hello.decode(said(value))
+
+
+def test_an_end_that_was_refused_is_told_that_nothing_of_it_counts_any_more() -> None:
+    a, b = End("a", "b", 1), End("b", "a", 2)
+    a.greeting.appear(2, 0.0)
+    b.greeting.appear(1, 0.0)
+    for _ in range(3):
+        for sender, receiver in ((a, b), (b, a)):
+            if (data := sender.send(0.0)) is not None:
+                receiver.hear(data, 0.0)
+    assert a.greeting.up
+    other = msgspec.structs.replace(hello.decode(b.greeting.hello({}, 1.0)), version=9, oldest=9)
+    assert not a.greeting.hear(other, 1.0)
+    assert not a.greeting.up
+    said = hello.decode(a.greeting.hello({"s": GRANT}, 1.0))
+    assert (said.heard, said.answered, said.grants) == (None, False, {})
+
+
 def test_a_machine_that_never_answers_asks_for_new_sessions_ever_more_rarely() -> None:
     a = Greeting("flow", "a", 1, "b")
     assert not a.check_answers(0), "it is not there"
@@ -191,8 +243,8 @@ def up() -> tuple[Greeting, Greeting]:
 
 def test_the_round_trip_is_that_of_the_first_answer_in_microseconds() -> None:
     a, b = up()
-    assert a.status() == PeerStatus("up", "", 500_000)
-    assert b.status() == PeerStatus("up", "", 750_000)
+    assert (a.status().state, a.status().round_trip_us) == ("up", 500_000)
+    assert (b.status().state, b.status().round_trip_us) == ("up", 750_000)
     tell(a, b, 30.0)
     tell(b, a, 40.0)
     assert a.status().round_trip_us == 500_000, "it was answered before"
@@ -231,7 +283,7 @@ def test_a_machine_is_missing_until_it_is_seen_heard_refused_or_has_left() -> No
     assert a.status().reason == "the dataflow has ended on b"
     a.appear(2, 0)
     assert not a.left
-    a.hear(msgspec.structs.replace(hello.decode(b.hello({}, 0)), version=9), 0)
+    a.hear(msgspec.structs.replace(hello.decode(b.hello({}, 0)), version=9, oldest=9), 0)
     a.lose()
     assert (a.missing, a.status().state) == (False, "refused")
     other, _ = up()
@@ -255,7 +307,7 @@ def test_a_greeting_is_repeated_until_it_is_answered() -> None:
     a.hello({}, 7.0)
     assert a.due_s is None
     # One that is refused is not greeted again.
-    a.hear(msgspec.structs.replace(hello.decode(b.hello({}, 8.0)), version=9), 8.0)
+    a.hear(msgspec.structs.replace(hello.decode(b.hello({}, 8.0)), version=9, oldest=9), 8.0)
     a.restart(9.0)
     a.hello({}, 9.0)
     assert a.due_s is None
@@ -278,6 +330,17 @@ def test_a_process_that_appears_again_is_not_greeted_again_and_another_one_is() 
     assert (a.up, a.number) == (True, number)
     a.appear(3, 3.0)
     assert (a.up, a.heard, a.number, a.due_s) == (False, False, number + 1, 3.0)
+
+
+def test_a_process_that_is_heard_before_it_is_seen_takes_the_place_of_the_one_before() -> None:
+    a, _ = up()
+    number = a.number
+    other = Greeting("flow", "b", 3, "a")
+    other.appear(1, 4.0)
+    assert not tell(other, a, 4.0)
+    assert (a.number, a.up, a.due_s) == (number + 1, False, 4.0)
+    assert not a.vanish(2), "the one before counts no more"
+    assert a.vanish(3)
 
 
 def test_each_answer_that_says_something_new_is_answered() -> None:
@@ -309,9 +372,20 @@ def test_no_new_session_is_asked_for_while_the_other_end_answers_is_refused_or_h
     a.restart(50)
     assert not a.check_answers(50), "the time begins again"
     assert a.check_answers(50 + UNANSWERED_S), "and is as short as at first"
-    a.hear(msgspec.structs.replace(hello.decode(b.hello({}, 60)), version=9), 60)
+    a.hear(msgspec.structs.replace(hello.decode(b.hello({}, 60)), version=9, oldest=9), 60)
     assert not a.check_answers(60)
     assert not a.check_answers(1000)
+
+
+def test_a_refusal_is_over_once_the_other_end_says_what_fits() -> None:
+    a, b = both()
+    a.appear(2, 0)
+    b.appear(1, 0)
+    said = hello.decode(b.hello({}, 0))
+    a.hear(msgspec.structs.replace(said, dataflow="other"), 0)
+    assert a.status().state == "refused"
+    a.hear(said, 1)
+    assert (a.status().state, a.missing) == ("greeting", False)
 
 
 def test_what_another_process_of_the_machine_says_of_its_end_is_ignored() -> None:

@@ -1,12 +1,13 @@
 """Machines with certificates of one fleet: each may only speak, and hear, under its own name."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,11 +15,6 @@ from dorad.link.access import MAX_COMMON_NAME, router_rules, session_rules
 from tests.daemon.clients import Program
 from tests.link.certificates import Authority
 from tests.link.links import DEADLINE_S, RECEIVER, SENDER, Connected, Pair, lines, pair
-
-if TYPE_CHECKING:
-    from asyncio.subprocess import Process
-    from collections.abc import AsyncIterator
-    from pathlib import Path
 
 ROUNDS = 20
 

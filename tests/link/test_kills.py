@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from dorad.shm import layout
-from dorad.shm.pool import Pool
 from tests.link.twolinks import TwoLinks
 
 MACHINES = st.sampled_from(("alpha", "beta"))
@@ -39,9 +36,13 @@ class Kills(RuleBasedStateMachine):
     def turn(self, machine: str) -> None:
         self.both.turn(machine)
 
-    @rule(machine=MACHINES, count=st.integers(1, 4))
-    def arrive(self, machine: str, count: int) -> None:
-        self.both.arrive(machine, count)
+    @rule(count=st.integers(1, 3))
+    def wake(self, count: int) -> None:
+        self.both.wake(count)
+
+    @rule(machine=MACHINES, count=st.integers(1, 4), asleep=st.booleans())
+    def arrive(self, machine: str, count: int, asleep: bool) -> None:
+        self.both.arrive(machine, count, asleep=asleep)
 
     @rule()
     def take(self) -> None:
@@ -189,7 +190,7 @@ def test_whatever_a_node_writes_into_a_message_the_link_goes_on(reliable: bool) 
 def test_a_message_that_is_too_large_for_links_is_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("dorad.link.sending.MAX_SIZE", 10)
+    monkeypatch.setattr("dorad.link.process.MAX_SIZE", 10)
     both = flowing(reliable=True)
     try:
         both.source.push(b"x" * 11, b"{}")
@@ -197,24 +198,5 @@ def test_a_message_that_is_too_large_for_links_is_dropped_and_counted(
         both.settle()
         assert both.received == [[*range(5), 5, 6]]
         assert [*both.lost] == [1]
-    finally:
-        both.close()
-
-
-def test_the_time_of_a_message_does_not_decide_when_memory_is_given_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    trims: list[int] = []
-    monkeypatch.setattr(Pool, "trim", lambda _, now_ns: trims.append(now_ns))
-    monkeypatch.setattr("dorad.link.delivery.TRIM_EVERY_NS", 0)
-    both = flowing(reliable=True)
-    try:
-        trims.clear()
-        begun = time.monotonic_ns()
-        for stamp in (2_626_000_000 * 10**9, (1 << 64) - 1, 1):
-            both.source.push(b"7", b"{}", stamp)
-            both.settle()
-        assert len(trims) == 3
-        assert all(begun <= each <= time.monotonic_ns() for each in trims)
     finally:
         both.close()

@@ -1,12 +1,11 @@
 """Link processes between two brokers, over real Zenoh sessions on loopback."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -30,8 +29,7 @@ from tests.link.links import (
     with_policy,
 )
 
-if TYPE_CHECKING:
-    from pathlib import Path
+pytestmark = pytest.mark.long
 
 ENDLESS = 10**6
 BACKPRESSURE = QueuePolicy.BACKPRESSURE
@@ -119,6 +117,51 @@ for event in Node():
 """
 
 
+ZOO = """
+import sys
+import pyarrow as pa
+from dora import Node
+from dorad.shm import arrow
+from tests.shm import zoo
+
+def refuse(*_, **__):
+    raise AssertionError("an Arrow stream was used")
+
+arrow.encode_stream = arrow.decode_stream = refuse
+ARRAYS = [*zoo.messages(), *zoo.dictionaries(), *zoo.nested_of(next(zoo.leaves()))]
+node = Node()
+"""
+
+SEND_ZOO = f"""{ZOO}
+for number, array in enumerate(ARRAYS):
+    node.send_output("out", array, {{"number": number}})
+node.next(timeout=30)
+"""
+
+CHECK_ZOO = f"""{ZOO}
+for event in node:
+    if event["type"] in ("INPUT", "ERROR"):
+        array, value = ARRAYS[event["metadata"]["number"]], event["value"]
+        value.validate(full=True)
+        same = value.type.equals(array.type, check_metadata=True) and value.equals(array)
+        with open(sys.argv[1], "a") as out:
+            out.write(f"{{event['metadata']['number']}} {{same}} {{len(ARRAYS)}}\\n")
+"""
+
+
+async def test_nested_arrays_cross_a_link_as_bare_buffers(tmp_path: Path) -> None:
+    out = tmp_path / "b"
+    async with pair(BACKPRESSURE, 100) as machines:
+        await connect(machines, reliable=True)
+        async with (
+            Connected(machines.beta, "b", CHECK_ZOO, out),
+            Program(machines.alpha, "a", SEND_ZOO),
+        ):
+            await machines.links[1].until(lambda: len(lines(out)) > 25)
+    count = len(lines(out))
+    assert lines(out) == [f"{number} True {count}" for number in range(count)]
+
+
 async def test_arrays_of_any_type_arrive_with_their_metadata(tmp_path: Path) -> None:
     out = tmp_path / "b"
     async with pair() as machines:
@@ -130,6 +173,20 @@ async def test_arrays_of_any_type_arrive_with_their_metadata(tmp_path: Path) -> 
             await machines.links[1].until(lambda: len(lines(out)) == 4)
     deep = "struct<a: list<item: int64>, b: string> 1000 500 3000"
     assert lines(out) == ["string 3000 1000 3000", deep, "null 3 3 3000", "int8 0 0 3000"]
+
+
+async def test_the_threads_that_wait_for_sockets_are_those_that_run_callbacks() -> None:
+    async with pair() as machines:
+        for link in await connect(machines):
+            runtimes = runtimes_of(link.process.pid)
+            assert "rx" in runtimes
+            assert not runtimes & {"acc", "net"}
+
+
+def runtimes_of(pid: int) -> set[str]:
+    """Return the runtimes of Zenoh that have threads in a process."""
+    threads = Path(f"/proc/{pid}/task").glob("*/comm")
+    return {comm.read_text().partition("-")[0] for comm in threads}
 
 
 async def test_backpressure_makes_the_sender_on_the_other_machine_wait(tmp_path: Path) -> None:

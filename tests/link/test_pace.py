@@ -123,6 +123,21 @@ def test_a_channel_that_sends_little_keeps_the_limit_that_it_has_had() -> None:
     assert line.paces[0].limit >= limit / 2
 
 
+def test_a_sender_that_could_send_more_does_not_lower_its_limit() -> None:
+    now_s, total = 0.0, 0
+    pace = Pace(lambda: now_s)
+    limits = []
+    for rate in (1_000_000, 3_000_000, *[2_000_000] * SAMPLES):
+        size = round(rate * 0.1)
+        total += size
+        pace.sent(total, size, size)
+        now_s += 0.1
+        pace.acknowledged(total, 0)
+        limits.append(pace.limit)
+    assert limits[0] < limits[1]
+    assert limits[2:] == limits[1:2] * SAMPLES
+
+
 def test_something_is_always_allowed_if_nothing_is_on_the_way() -> None:
     pace = Pace(lambda: 0.0)
     assert pace.allows(0, 1 << 30, 1)
@@ -137,6 +152,56 @@ def test_a_new_connection_begins_anew() -> None:
     line.run(2, 64 << 10)
     line.paces[0].open()
     assert line.paces[0].limit == START_BYTES
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 1 << 20), st.floats(0.01, 1)), max_size=12)
+
+
+class Clock:
+    """A time that the test sets."""
+
+    now_s = 100.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def limits(pace: Pace, clock: Clock, steps: list[tuple[int, float]]) -> list[int]:
+    """Return the limit after each step: so much is sent, and all but half of it acknowledged."""
+    found, sent, acknowledged = [], 0, 0
+    for size, wait_s in steps:
+        pace.allows(sent - acknowledged, size, CREDIT)
+        sent += size
+        pace.sent(sent, sent - acknowledged, size)
+        clock.now_s += wait_s
+        acknowledged = sent - size // 2
+        pace.acknowledged(acknowledged, sent - acknowledged)
+        found.append(pace.limit)
+    return found
+
+
+@given(STEPS, STEPS)
+def test_of_an_earlier_connection_nothing_counts(
+    before: list[tuple[int, float]], after: list[tuple[int, float]]
+) -> None:
+    used, new = Clock(), Clock()
+    pace = Pace(used)
+    limits(pace, used, before)
+    pace.open()
+    assert limits(pace, used, after) == pytest.approx(limits(Pace(new), new, after), abs=1)
+
+
+def test_the_time_between_bursts_does_not_count() -> None:
+    line = Line(20e6, INTERVAL_S)
+    for _ in range(3 * SAMPLES):
+        while line.send(0, 64 << 10):
+            pass
+        while line.on_the_way:
+            line.now_s, _, size = line.on_the_way.popleft()
+            line.acknowledged[0] += size
+            line.paces[0].acknowledged(line.acknowledged[0], line.sent[0] - line.acknowledged[0])
+        line.now_s += 10.0
+    assert line.paces[0].limit > START_BYTES / 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 1 << 20), st.floats(0, 1)), max_size=50))

@@ -1,12 +1,12 @@
 """Links through a router: no machine can be reached by another one, as behind NAT."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import sys
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -15,10 +15,6 @@ from dorafleet.cli.router import router_config
 from tests.daemon.clients import Program
 from tests.link.certificates import Authority
 from tests.link.links import DEADLINE_S, RECEIVER, SENDER, Connected, Link, Pair, lines, pair
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
 
 
 @asynccontextmanager

@@ -1,14 +1,13 @@
 """Why a router gives no session."""
 
-from __future__ import annotations
-
 import base64
 import socket
 import ssl
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -17,10 +16,6 @@ from dorad.link.greeting import Greeting
 from dorad.link.silence import PATIENCE_S, Silence, why_silent
 from tests.harness.ports import free_port
 from tests.link.certificates import Authority
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 @contextmanager

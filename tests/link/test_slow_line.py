@@ -1,11 +1,11 @@
 """Channels that share a slow line, and how much of each is on the way."""
 
-from __future__ import annotations
-
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
+import pytest
 from msgspec.structs import replace
 
 from dorad.dataflow.model import LINK, QueuePolicy
@@ -14,8 +14,7 @@ from tests.daemon.flows import dataflow, node
 from tests.harness.slowline import RATE, slow_line
 from tests.link.links import RECEIVER, SENDER, Connected, lines, machines_of, with_policy
 
-if TYPE_CHECKING:
-    from pathlib import Path
+pytestmark = pytest.mark.long
 
 ENDLESS = 10**6
 TRIES = 6

@@ -6,8 +6,9 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -27,10 +28,6 @@ from tests.harness.ports import free_port
 from tests.harness.waiting import until
 from tests.link.certificates import Authority
 from tests.link.links import Link, pair
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 UNREAD = """
 import os, socket, sys
@@ -138,6 +135,7 @@ def test_a_reader_is_lost_after_so_many_checks_without_reading(
         assert watch.due_s == number + CHECK_S
 
 
+@pytest.mark.long
 async def test_a_link_whose_connection_nothing_reads_ends_so_that_it_is_restarted() -> None:
     async with pair() as machines:
         config = {"dataflow": "test-flow", "machine": "alpha", "listen": [machines.address]}

@@ -4,14 +4,15 @@ Machine `alpha` has a node that sends to `beta`. The rings belong to the machine
 belong to the daemons; a link process can be killed at any moment and replaced by another.
 """
 
-from __future__ import annotations
-
+import os
 import time
+import weakref
 from collections import deque
+from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import islice
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import zenoh
 
@@ -19,14 +20,12 @@ from dorad.link.arrivals import Arrivals
 from dorad.link.channels import Channels
 from dorad.link.config import ChannelIn, ChannelOut, LinkConfig
 from dorad.link.delivery import Delivery
-from dorad.link.sending import Sending
+from dorad.link.direct import DirectIn, LoopSleep
+from dorad.link.process import Sending
+from dorad.link.reports import ChannelEvent
 from dorad.link.session import Received, Seen
+from dorad.shm.layout import BOX_WORDS
 from tests.shm.edge import Edge, edge
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dorad.link.reports import ChannelEvent
 
 OUTPUT = "a/out"
 QUEUE = 1000
@@ -57,6 +56,21 @@ class Reporter:
         return True
 
 
+def loop_sleep() -> LoopSleep:
+    """Return the sleep of a loop that is awake, and that nothing wakes."""
+    words = memoryview(bytearray(8 * BOX_WORDS)).cast("Q")
+    bell = os.eventfd(0)
+    sleep = LoopSleep(words, bell, [])
+    weakref.finalize(sleep, os.close, bell)
+    sleep.wakes_soon = True
+    return sleep
+
+
+def sample(payload: zenoh.ZBytes) -> Any:
+    """Return a sample as Zenoh gives it to callbacks."""
+    return SimpleNamespace(payload=payload)
+
+
 class FakeLink:
     """One link process."""
 
@@ -82,7 +96,9 @@ class FakeLink:
         self.incarnation = incarnation
         delivery = Delivery(self.connection, 0)
         session: Any = self.session
-        self.channels = Channels(self.connection, delivery, incarnation, session)
+        self.channels = Channels(self.connection, delivery, incarnation, session, {})
+        self.delivery = delivery
+        self.sleep = loop_sleep()
         reporter: Any = Reporter()
         self.arrivals = Arrivals(self.channels, delivery, reporter, session)
         self.sending = Sending(self.channels)
@@ -97,6 +113,16 @@ class FakeLink:
         self.connection.outlets[OUTPUT] = tuple(
             known.get(each.peer) or each.new_outlet() for each in edges
         )
+
+    def direct(self, machine: str) -> DirectIn:
+        """Return what takes the data of a machine."""
+        queue = self.session.data
+
+        def otherwise(sample: Any) -> None:
+            queue.append(Received(machine, "data", sample.payload))
+
+        ins = self.channels.ins
+        return DirectIn(self.sleep, ins, self.delivery, machine, queue, otherwise)
 
     def turn(self, now_s: float) -> None:
         """Do once everything that can be done now."""
@@ -162,19 +188,40 @@ class TwoLinks:
 
     def turn(self, name: str) -> None:
         """Let a link work once."""
-        self._now_s += 1.0
+        self._now_s += 0.25
         link = self.links[name]
         link.turn(self._now_s)
-        self.on_the_way["beta" if name == "alpha" else "alpha"] += link.session.sent
-        link.session.sent.clear()
+        self._put(name)
 
-    def arrive(self, name: str, count: int) -> None:
-        """Let some frames arrive at a machine."""
-        session, other = self.links[name].session, "beta" if name == "alpha" else "alpha"
+    def wake(self, count: int) -> None:
+        """Let the link of alpha fall asleep, and be woken by the node's next numbers."""
+        self.turn("alpha")
+        link = self.links["alpha"]
+        link.sleep.prepared = link.sending.prepare()
+        self.send(count)
+        link.sleep.sleep(0)
+        link.sending.finish(link.sleep.prepared)
+        self._put("alpha")
+
+    def _put(self, name: str) -> None:
+        sent = self.links[name].session.sent
+        self.on_the_way["beta" if name == "alpha" else "alpha"] += sent
+        sent.clear()
+
+    def arrive(self, name: str, count: int, *, asleep: bool = False) -> None:
+        """Let some frames arrive at a machine, whose link may be asleep."""
+        link, other = self.links[name], "beta" if name == "alpha" else "alpha"
+        session = link.session
         for _ in range(min(count, len(self.on_the_way[name]))):
             kind, frame = self.on_the_way[name].popleft()
             queue = session.data if kind == "data" else session.control
-            queue.append(Received(other, kind, zenoh.ZBytes(frame)))
+            payload = zenoh.ZBytes(frame)
+            if asleep and kind == "data":
+                link.sleep.working.release()
+                link.direct(other).take(sample(payload))
+                link.sleep.working.acquire()
+            else:
+                queue.append(Received(other, kind, payload))
 
     def cut(self) -> None:
         """Lose everything that is on its way, and the connection; then it is there again."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dorad.dataflow.settings import Logging
+from dorad.logrecord import LogRecord
 from dorad.logs import staging
 from dorad.logs.capture import Capture
 from dorad.logs.fileline import decode
@@ -15,11 +16,6 @@ from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.nodelog import Batch, NodeLog
 from dorad.logs.paths import files_of
 from dorad.logs.staging import Staging
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dorad.logrecord import LogRecord
 
 DEADLINE_S = 60
 

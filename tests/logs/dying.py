@@ -4,15 +4,13 @@
 it runs in a process without threads.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal
 import sys
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import FrameType
 
 from dorad.dataflow.settings import Logging
 from dorad.logs import capture, logfile, staging
@@ -23,9 +21,6 @@ from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.nodelog import NodeLog
 from tests.logs.captured import in_files
 from tests.logs.journald import Journald
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 WATCHED = {module.__file__ for module in (capture, forward, logfile, staging, writer)}
 FIRST = b"".join(b"first %d\n" % number for number in range(7)) + b"begun"
@@ -101,7 +96,7 @@ async def _read(
     if isinstance(goal, Journald):
         known = {(entry["DORA_STREAM"], int(entry["DORA_SEQ"])) for entry in goal.entries}
         journal = NodeJournal(
-            Journal(goal.path),
+            Journal(goal.path, lambda level, text: None),
             "u",
             None,
             "cam",

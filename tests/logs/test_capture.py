@@ -1,23 +1,18 @@
 """From real pipes to the log file and to records."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from dorad.logs.capture import TAIL_LINES
 from dorad.logs.excerpt import MAX_CHARACTERS
-from dorad.logs.lines import MAX_LINE
 from dorad.logs.paths import files_of
+from dorad.logs.staging import MAX_LINE
 from tests.logs.captured import Captured, in_files
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
 
 
 @pytest.fixture

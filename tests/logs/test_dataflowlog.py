@@ -1,25 +1,19 @@
 """The log of one dataflow: its folder and its followers."""
 
-from __future__ import annotations
-
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from dorad.dataflow.load import load
+from dorad.logrecord import LogRecord
 from dorad.logs.dataflowlog import DataflowLog
+from dorad.logs.hub import Follower
+from dorad.logs.nodelog import NodeLog
 from dorad.logs.selection import Selection, select
 from tests.logs.captured import in_files
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dorad.logrecord import LogRecord
-    from dorad.logs.hub import Follower
-    from dorad.logs.nodelog import NodeLog
 
 ID = "00000000-0000-4000-8000-000000000000"
 YAML = "nodes: [{id: cam, path: a.py}, {id: imu, path: b.py, max_log_size: 1KB}]"

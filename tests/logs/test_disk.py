@@ -1,7 +1,5 @@
 """Deleting logs that take too much of the disk."""
 
-from __future__ import annotations
-
 import os
 import uuid
 from pathlib import Path

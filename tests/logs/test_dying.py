@@ -1,32 +1,28 @@
 """A reader that is killed at any moment loses no line and writes none twice."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dorad.logs import staging
 from dorad.logs.staging import Staging
+from tests.harness.commands import succeeds
 from tests.logs.captured import Captured, in_files
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
-
+@pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("max_size", [0, 500], ids=["one file", "rotated"])
 def test_a_kill_at_any_line_of_code_leaves_each_line_once_in_the_files(
     tmp_path: Path, max_size: int
 ) -> None:
     argv = [sys.executable, "-m", "tests.logs.dying", str(tmp_path), str(max_size)]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=280, check=False)
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout) > 100
+    out = succeeds(subprocess.run(argv, capture_output=True, text=True, timeout=280, check=False))
+    assert int(out) > 100
 
 
 @pytest.fixture

@@ -1,11 +1,11 @@
 """The excerpt in a failure report."""
 
-from __future__ import annotations
-
 import functools
 import operator
 
-from dorad.logs.excerpt import excerpt
+import pytest
+
+from dorad.logs.excerpt import error_line, excerpt, with_error
 
 HEADER = "Traceback (most recent call last):"
 CAUSE = "The above exception was the direct cause of the following exception:"
@@ -84,3 +84,27 @@ def test_it_is_never_longer_than_the_limit() -> None:
     lines = [HEADER, *USER, "ValueError: a", *["more"] * 50]
     assert len(excerpt(lines, limit=6)) == 6
     assert len(excerpt(lines)) <= 20
+
+
+@pytest.mark.parametrize(
+    ("lines", "tells"),
+    [
+        ([HEADER, *USER, "ValueError: a", "  more of it", ""], "ValueError: a"),
+        ([HEADER, *USER, "KeyError: 'x'", CAUSE, HEADER, *USER, "OSError: b"], "OSError: b"),
+        ([HEADER, "  [3 more frames]", *USER, "ValueError: a"], "ValueError: a"),
+        (["Fatal Python error: Segmentation fault", "", "Thread 0x1:", "  frame"],
+         "Fatal Python error: Segmentation fault"),
+        (["starting", "  what():  no camera", "----", ""], "what():  no camera"),
+        (["----"], ""),
+        ([], ""),
+    ],
+)  # fmt: skip
+def test_one_line_tells_why_a_node_failed(lines: list[str], tells: str) -> None:
+    assert error_line(lines) == tells
+
+
+def test_a_headline_has_the_error_and_not_the_hint() -> None:
+    lines = [HEADER, *USER, "NameError: name 'np' is not defined", "hint: write `import numpy`"]
+    told = "node cam exited with code 1: NameError: name 'np' is not defined"
+    assert with_error("node cam exited with code 1", lines) == told
+    assert with_error("node cam was killed by SIGSEGV", []) == "node cam was killed by SIGSEGV"

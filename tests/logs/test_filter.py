@@ -1,7 +1,5 @@
 """Filtering with --log-level and --log-filter."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.control.filters import parse

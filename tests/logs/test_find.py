@@ -1,18 +1,13 @@
 """Finding the logs of a dataflow below a folder."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from dorad.logs import about
 from dorad.logs.find import NoLogsError, find
 from tests.logs.written import append, record
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FIRST = "11111111-0000-4000-8000-000000000000"
 SECOND = "12222222-0000-4000-8000-000000000000"

@@ -1,20 +1,15 @@
 """Records as people and programs read them."""
 
-from __future__ import annotations
-
 import json
 import re
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 from msgspec.structs import replace
 
 from dorad.logrecord import LogRecord
 from dorad.logs.format import Format, formatter
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 WHEN = 1795566578.378068
 WARN = LogRecord(WHEN, "warn", "cam", "hot", target="driver", fields={"degrees": 80})

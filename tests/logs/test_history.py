@@ -1,9 +1,7 @@
 """Reading log files."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -11,9 +9,6 @@ from dorad.logs.filter import LogFilter
 from dorad.logs.history import BLOCK, BLOCK_CHARACTERS, TAIL_CHARACTERS, History
 from dorad.logs.selection import Selection, select
 from tests.logs.written import WHEN, append, numbered, record
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def read(

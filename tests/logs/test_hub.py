@@ -1,7 +1,5 @@
 """Following the lines of a running dataflow."""
 
-from __future__ import annotations
-
 import asyncio
 
 from dorad.logrecord import LogRecord

@@ -1,37 +1,30 @@
 """Output of a node in the journal: each line once, through restarts of journald and the daemon."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dorad.dataflow.load import load
 from dorad.dataflow.settings import Logging
+from dorad.logrecord import LogRecord
 from dorad.logs import about, staging
 from dorad.logs.capture import Capture
 from dorad.logs.dataflowlog import DataflowLog
 from dorad.logs.find import Found
-from dorad.logs.journal import budget, reader, writer
+from dorad.logs.journal import forward, reader, writer
 from dorad.logs.journal.reader import JournalError, JournalPast, arrived
 from dorad.logs.journal.sender import own
-from dorad.logs.journal.writer import Journal
 from dorad.logs.nodelog import NodeLog
 from dorad.logs.selection import Selection, select
 from dorad.logs.staging import Staging
 from tests.harness.waiting import until
 from tests.logs.captured import DEADLINE_S, in_files
 from tests.logs.journald import Journald
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from dorad.logrecord import LogRecord
 
 ID = "00000000-0000-4000-8000-000000000000"
 YAML = "nodes: [{id: cam, path: a.py}, {id: imu, path: b.py}]"
@@ -44,13 +37,12 @@ class Robot:
     def __init__(self, folder: Path, journald: Journald, **logging: object) -> None:
         (folder / "dataflow.yml").write_text(YAML)
         self.shown: list[LogRecord] = []
-        self.journal = Journal(journald.path)
         self.log = DataflowLog(
             ID,
             load(folder / "dataflow.yml"),
             name="robot",
             watch=self.shown.extend,
-            journal=self.journal,
+            journal=journald.path,
         )
         self.log.begin()
         node = load(folder / "dataflow.yml").node("cam")
@@ -212,7 +204,7 @@ async def test_lines_go_to_files_while_there_is_no_journal(
 async def test_a_node_that_never_stops_printing_fills_its_share_and_continues_in_files(
     tmp_path: Path, journald: Journald, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(budget, "share", lambda: 2000)
+    monkeypatch.setattr(forward, "share", lambda: 2000)
     robot = Robot(tmp_path, journald)
     written = []
     for number in range(6):
@@ -232,9 +224,9 @@ async def test_a_node_that_never_stops_printing_fills_its_share_and_continues_in
 
 def test_a_used_up_share_refills_slowly() -> None:
     now = 0.0
-    share = budget.Budget(86400, clock=lambda: now)
+    share = forward.Budget(86400, clock=lambda: now)
     for _ in range(2):
-        share.take(86400 - budget.ENTRY_BYTES)
+        share.take(86400 - forward.ENTRY_BYTES)
         assert not share.allows()
         now += 8639
         assert not share.allows()
@@ -248,7 +240,7 @@ def test_a_used_up_share_refills_slowly() -> None:
     ("disk", "expected"), [(1 << 40, 1 << 30), (20 << 30, 512 << 20), (1 << 20, 32 << 20)]
 )
 def test_a_share_is_a_quarter_of_the_journal(disk: int, expected: int) -> None:
-    assert budget.share_of(disk) == expected
+    assert forward.share_of(disk) == expected
 
 
 async def test_a_large_entry_is_sent_as_a_memfd(tmp_path: Path, journald: Journald) -> None:
@@ -419,6 +411,7 @@ def test_a_silent_journal_reader_times_out(monkeypatch: pytest.MonkeyPatch) -> N
         list(past.forwards())
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_a_kill_at_any_line_of_code_leaves_each_line_once_in_the_journal(tmp_path: Path) -> None:
     """Between pipe and journal, at every line of code."""

@@ -1,7 +1,5 @@
 """Records as entries of the journal, and back."""
 
-from __future__ import annotations
-
 import json
 
 import pytest
@@ -9,7 +7,7 @@ import pytest
 from dorad.logrecord import RAW, LogRecord
 from dorad.logs.filter import LEVELS
 from dorad.logs.journal.entry import Origin, encode
-from dorad.logs.journal.parse import JournalEntry, parse
+from dorad.logs.journal.reader import JournalEntry, parse
 from dorad.logs.journal.sender import service_of
 from tests.logs.journald import fields
 

@@ -1,10 +1,8 @@
 """Which lines are one traceback."""
 
-from __future__ import annotations
-
 import pytest
 
-from dorad.logs.journal.tracebacks import Span, spans
+from dorad.logs.journal.forward import Span, spans
 
 
 def alone(*lines: int) -> list[Span]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.logs.lines import CUT_MARKER, MAX_LINE, MAX_LINES, cut_lines
+from dorad.logs.staging import CUT_MARKER, MAX_LINE, MAX_LINES, cut_lines
 
 
 class Splitter:

@@ -1,22 +1,17 @@
 """One log file: whole lines, rotation, and what happens when it cannot be written."""
 
-from __future__ import annotations
-
 import errno
 import os
 import resource
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from dorad.logs.logfile import RETRY_S, LogFile, Trouble
 from dorad.logs.parts import close_parts, open_parts
 from dorad.logs.paths import files_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Clock:

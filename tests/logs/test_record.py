@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dorad.logrecord import LogRecord
+from dorad.logrecord import LogRecord, is_error
 from dorad.logs.format import formatter
-from dorad.logs.record import is_error, parse_level, parse_line
+from dorad.logs.record import parse_level, parse_line
 
 NOW = 1_000_000.0
 WHEN = "2026-11-25T00:29:38.378068Z"
@@ -61,7 +61,29 @@ def test_a_line_of_pythons_logging_keeps_its_severity(
     assert parse(line) == LogRecord(NOW, level, "cam", message, target=target)
 
 
-@pytest.mark.parametrize("line", [b"Error: x", b"INFO: x", b"ERRORS:a:b", b"INFO:a b:c", b""])
+@pytest.mark.parametrize(
+    ("line", "level", "target", "message"),
+    [
+        (b"[INFO] [1700000000.123456789] [talker]: Hello", "info", "talker", "Hello"),
+        (b"[FATAL] [12.5] [ns.arm]: [x]: y", "error", "ns.arm", "[x]: y"),
+        (b"[talker-1] [WARN] [1700000000.1] [talker]: late", "warn", "talker", "late"),
+        (b"[ERROR] [talker-1]: has died [pid 7]", "error", "talker-1", "has died [pid 7]"),
+        (b"[WARNING] [launch]: ", "warn", "launch", ""),
+    ],
+)
+def test_a_line_of_ros_2_keeps_its_severity(
+    line: bytes, level: str, target: str, message: str
+) -> None:
+    assert parse(line) == LogRecord(NOW, level, "cam", message, target=target)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *(b"Error: x", b"INFO: x", b"ERRORS:a:b", b"INFO:a b:c", b""),
+        *(b"[INFO] x", b"[INFO] [cam] x", b"[LOUD] [cam]: x", b"[cam] [INFO]: x"),
+    ],
+)
 def test_similar_lines_are_not_parsed(line: bytes) -> None:
     assert parse(line) == LogRecord(NOW, "stdout", "cam", line.decode())
 

@@ -1,17 +1,12 @@
 """Following files that another process writes and rotates."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dorad.logs.history import History
 from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.selection import Selection, select
 from dorad.logs.tailing import Tailing
 from tests.logs.written import append, encode, record
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def texts(tailing: Tailing, *nodes: str) -> list[str]:

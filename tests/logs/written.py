@@ -1,14 +1,9 @@
 """Log files made from records, for tests of reading them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dorad.logrecord import LogRecord, Stream
 from dorad.logs.fileline import encode
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WHEN = 1795566578.0
 

@@ -78,8 +78,10 @@ def test_texts_log_lines_annotations_and_bounds_stay() -> None:
         == []
     )
     assert made('x = f"{a + 1} and {b:.2f}" + c') == []
+    assert made("x = zip(a, b, strict=True)") == []
 
 
+@pytest.mark.long
 def test_every_change_of_every_core_is_another_valid_module() -> None:
     for area in AREAS:
         module = area.paths(ROOT)[-1]
@@ -154,7 +156,7 @@ def test_a_seed_chooses_the_same_mutants_again_as_many_of_each_area() -> None:
     assert set(counts.values()) == {20}
     places = [(each.module, each.change.line) for each in first]
     assert len(set(places)) == len(places)
-    few = [each for each in mutants if each.area.name == "reconcile"]
+    few = [each for each in mutants if each.area.name == "delivery"]
     assert len(sample(few, 1, 10_000)) == len(few)
 
 
@@ -192,6 +194,9 @@ def larger(a, b):
 
 def unused(a):
     return a + 1
+
+
+first = {1: "a"}[1]
 """
 TEST = """
 import os
@@ -240,6 +245,7 @@ def run(root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.long
 def test_a_run_counts_what_the_tests_notice_and_leaves_the_tree_as_it_was(project: Path) -> None:
     files = [each for each in project.rglob("*.*") if each.suffix in (".py", ".toml")]
     before = {path: path.read_bytes() for path in files}
@@ -256,12 +262,16 @@ def test_a_run_counts_what_the_tests_notice_and_leaves_the_tree_as_it_was(projec
     ]
     assert result["areas"]["core"] == result["total"]
     assert result["total"] == {
-        "mutants": 7, "killed": 3, "timeouts": 0, "explained": 0, "percent": 42.9
+        "mutants": 9, "killed": 3, "unclear": 2, "explained": 0, "percent": 42.9
     }  # fmt: skip
     assert {each["function"]: each["tests"] for each in result["mutants"]} == {
+        "": 1,
         "larger": 1,
         "unused": 0,
     }
+    # The tests cannot be loaded with these, which says nothing about them.
+    unclear = [each["function"] for each in result["mutants"] if each["verdict"] == "unclear"]
+    assert unclear == ["", ""]
     assert done.returncode == 1
     assert "fewer than 60 % were killed" in done.stderr
     assert "--seed 1" in done.stderr
@@ -271,6 +281,7 @@ def test_a_run_counts_what_the_tests_notice_and_leaves_the_tree_as_it_was(projec
     assert run(project, "--at-least", "40").returncode == 0
 
 
+@pytest.mark.long
 def test_a_mutant_that_runs_for_ever_counts_apart(project: Path) -> None:
     (project / "dorad/core.py").write_text(
         "def count(n):\n    at = 0\n    while at < n:\n        at += 1\n    return at\n"
@@ -280,13 +291,28 @@ def test_a_mutant_that_runs_for_ever_counts_apart(project: Path) -> None:
     )
     campaign = project / "hwtests/mutants/campaign.py"
     campaign.write_text(campaign.read_text().replace("FACTOR, EXTRA_S = 6.0, 60.0",
-                                                     "FACTOR, EXTRA_S = 6.0, 5.0"))  # fmt: skip
+                                                     "FACTOR, EXTRA_S = 6.0, 20.0"))  # fmt: skip
     done = run(project, "--json")
     result = json.loads(done.stdout)
-    late = [each["change"] for each in result["mutants"] if each["verdict"] == "timeout"]
+    late = [each["change"] for each in result["mutants"] if each["verdict"] == "unclear"]
     assert late == ["at += 1 -> at -= 1"]
-    assert (result["total"]["timeouts"], result["total"]["percent"]) == (1, 100.0)
-    assert "timed out: dorad/core.py:4: at += 1 -> at -= 1" in done.stderr
+    assert (result["total"]["unclear"], result["total"]["percent"]) == (1, 100.0)
+    assert "unclear: dorad/core.py:4: at += 1 -> at -= 1" in done.stderr
+
+
+@pytest.mark.long
+def test_a_long_test_that_fails_without_the_mutant_as_well_kills_nothing(project: Path) -> None:
+    """It has passed once: later the machine is too busy for it."""
+    mark = project / "ran"
+    (project / "test_core.py").write_text(
+        "import pathlib, time\nfrom dorad.core import larger\n\n\ndef test_larger():\n"
+        f"    ran = pathlib.Path({str(mark)!r})\n    busy = ran.exists()\n    ran.touch()\n"
+        "    assert larger(1, 2) == 2\n    time.sleep(0.3)\n    assert not busy\n"
+    )
+    result = json.loads(run(project, "--json").stdout)
+    found = {each["change"]: each["verdict"] for each in result["mutants"]
+             if each["function"] == "larger"}  # fmt: skip
+    assert set(found.values()) == {"unclear"}
 
 
 def entry(function: str, change: str, line: str = "return a if a > b else b") -> str:
@@ -295,6 +321,7 @@ def entry(function: str, change: str, line: str = "return a if a > b else b") ->
     return "[[survivor]]\n" + "".join(f"{key} = {json.dumps(fields[key])}\n" for key in fields)
 
 
+@pytest.mark.long
 def test_an_explanation_of_what_is_noticed_or_of_no_change_is_an_error(project: Path) -> None:
     file = project / "hwtests/mutants/survivors.toml"
     file.write_text(entry("larger", "a > b -> a >= b"))
@@ -316,6 +343,7 @@ def test_an_explanation_of_what_is_noticed_or_of_no_change_is_an_error(project: 
         assert "there is no such change: dorad/core.py in larger: a > " in done.stderr
 
 
+@pytest.mark.long
 def test_tests_that_fail_or_that_notice_nothing_end_the_run_at_once(project: Path) -> None:
     (project / "test_core.py").write_text("def test_nothing():\n    pass\n")
     done = run(project)
@@ -329,6 +357,7 @@ def test_tests_that_fail_or_that_notice_nothing_end_the_run_at_once(project: Pat
     assert run(project, "--only", "dorad/other.py").returncode == 2
 
 
+@pytest.mark.long
 def test_an_interrupted_run_removes_its_copies_and_ends_its_processes(project: Path) -> None:
     mark = project / "began"
     (project / "test_core.py").write_text(

@@ -1,19 +1,24 @@
 """A fake daemon: it serves one node in this process, and the test controls every packet."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import os
 import socket
+import sys
 import threading
 import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+import pytest
 
 from dorad.node import protocol
 from dorad.node.attach import Spawned, connect
 from dorad.node.attachment import Attachment
+from dorad.node.connection import DaemonConnection
 from dorad.node.payload import pack
 from dorad.shm import doorbell, layout
 from dorad.shm.arrow import UINT8_CODE
@@ -21,12 +26,6 @@ from dorad.shm.fence import fence
 from dorad.shm.inlet import Inlet
 from dorad.shm.mapping import Mapping
 from dorad.shm.outlet import Outlet, Peer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
-
-    from dorad.node.connection import DaemonConnection
 
 DEADLINE_S = 20.0
 ROOM = 1 << 20
@@ -54,6 +53,7 @@ class Box:
         self.mapping = Mapping(self.memory)
         self.words = self.mapping.words
         self.words[layout.BOX_MAGIC] = layout.MAGIC
+        self.words[layout.BOX_VERSION] = layout.PROTOCOL_VERSION
         self.rings: list[layout.RingPlan] = []
         for ring in plan.rings:
             self._begin(ring)
@@ -211,7 +211,9 @@ def in_thread(work: Callable[[], Any]) -> Iterator[Callable[[], Any]]:
 
     def wait() -> Any:
         thread.join(DEADLINE_S)
-        assert not thread.is_alive(), "it did not end"
+        if thread.is_alive():
+            frame = sys._current_frames()[thread.ident or 0]
+            raise AssertionError("it did not end: " + "".join(traceback.format_stack(frame)))
         if failure:
             raise failure[0]
         return result[0]
@@ -247,3 +249,15 @@ def connection_to(daemon: FakeDaemon) -> DaemonConnection:
         connection = connect(Spawned("n", daemon.path))
         served()
     return connection
+
+
+def daemon_of(inputs: dict[str, int], config: dict[str, Any] | None = None) -> Any:
+    """Return a fixture: a daemon of a node with these inputs and this configuration."""
+
+    @pytest.fixture
+    def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
+        server = FakeDaemon(tmp_path, dict(inputs), dict(config or {}))
+        yield server
+        server.close()
+
+    return daemon

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dorad.node import attach, logbridge, protocol
+from dorad.node import attach, attachment, logbridge, protocol
 from dorad.node.extensions import OwnTable
 from dorad.node.node import Node
 from dorad.node.offline.testing import MockNode
@@ -80,6 +80,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
         patch.setenv(protocol.CONFIG, json.dumps(config))
         patch.setattr(logbridge, "bridge", lambda node_id: None)
         patch.setattr(gc, "freeze", lambda: None)
+        # Not the node that this fixture has made before in the same process.
+        patch.setattr(attachment, "_attached", {})
         with in_thread(daemon.start) as started:
             node = Node()
             started()

@@ -1,12 +1,11 @@
 """A node's connection to daemons that start late, exit, repeat packets, and take over."""
 
-from __future__ import annotations
-
 import gc
 import os
 import threading
 import weakref
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -17,20 +16,20 @@ from dorad.node.payload import unpack
 from dorad.shm import doorbell
 from dorad.shm.layout import RING_WAITING
 from tests.harness.process import open_descriptors
-from tests.node.fakedaemon import FakeDaemon, attached, connection_to, in_thread, push, wait_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+from tests.node.fakedaemon import (
+    FakeDaemon,
+    attached,
+    connection_to,
+    daemon_of,
+    in_thread,
+    push,
+    wait_for,
+)
 
 LARGE = pa.array(bytes(10_000), pa.uint8())
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
-    daemon = FakeDaemon(tmp_path, {"a": 10, "b": 10})
-    yield daemon
-    daemon.close()
+daemon = daemon_of({"a": 10, "b": 10})
 
 
 def _segment() -> int:

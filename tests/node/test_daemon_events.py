@@ -1,7 +1,5 @@
 """Packets of the daemon as events of a node."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from dorad.node.daemonevents import DaemonEvents

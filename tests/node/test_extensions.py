@@ -84,20 +84,3 @@ def test_a_forked_child_has_no_table(flow: Flow) -> None:
     )
     flow.run().expect(0)
     assert flow.reports("node") == [True, "1"]
-
-
-def test_external_events_cannot_be_merged(flow: Flow) -> None:
-    flow.node(
-        "node",
-        """
-        from dora import Node
-        from probe import report
-
-        try:
-            Node().merge_external_events(None)
-        except RuntimeError as error:
-            report("ROS 2" in str(error))
-        """,
-    )
-    flow.run().expect(0)
-    assert flow.reports("node") == [True]

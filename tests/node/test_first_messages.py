@@ -1,11 +1,6 @@
 """The first messages of a dataflow: one-time work of a node does not delay or drop them."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from tests.harness.dataflow import Flow
+from tests.harness.dataflow import Flow
 
 MESSAGES = 100
 

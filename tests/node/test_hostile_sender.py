@@ -1,12 +1,8 @@
 """A sender that writes nonsense into its receiver's mailbox, in a running dataflow."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from tests.harness.dataflow import Flow
+from tests.harness.dataflow import Flow
 
 SENDER = """
 import time

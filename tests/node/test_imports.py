@@ -7,7 +7,8 @@ from tests.node.bed import run_source
 
 HEAVY = [
     *["pyarrow", "numpy", "asyncio", "yaml", "click", "rich", "psutil", "posix_ipc", "email"],
-    *["dorad.daemon", "dorad.cli", "dorad.launch", "dorad.logs", "dorad.dataflow"],
+    *["dorad.daemon", "dorad.cli", "dorad.commandline", "dorad.launch", "dorad.logs"],
+    "dorad.dataflow",
 ]
 
 

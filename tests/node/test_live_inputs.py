@@ -1,27 +1,19 @@
 """Inputs are connected and disconnected while the node runs, with the matching events."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import pytest
+from dorad.shm.layout import (
+    BOX_ASLEEP,
+    RING_HEAD,
+    RING_QUEUE_SIZE,
+    RING_RECEIVED,
+    RING_TAIL,
+    RingPlan,
+)
+from tests.node.fakedaemon import FakeDaemon, attached, daemon_of, in_thread, push, wait_for
 
-from dorad.shm.layout import BOX_ASLEEP, RING_HEAD, RING_QUEUE_SIZE, RING_RECEIVED, RING_TAIL
-from tests.node.fakedaemon import FakeDaemon, attached, in_thread, push, wait_for
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from dorad.shm.layout import RingPlan
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
-    daemon = FakeDaemon(tmp_path, {"a": 10})
-    yield daemon
-    daemon.close()
+daemon = daemon_of({"a": 10})
 
 
 def _add(daemon: FakeDaemon, input_id: str, *, queue_size: int = 10, **more: Any) -> RingPlan:

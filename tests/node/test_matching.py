@@ -5,7 +5,7 @@ from itertools import product
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dorad.node.matching import match
+from dorad.node.choosing import match
 
 times = st.lists(st.integers(0, 60), max_size=8).map(sorted)
 unhurried = settings(deadline=None, max_examples=300)
@@ -18,7 +18,7 @@ def sets_of(waiting: list[list[int]], tolerance: int) -> tuple[list[list[int]], 
     while True:
         matched = match([[stamp for _, stamp in line] for line in left], tolerance)
         left = [line[count:] for line, count in zip(left, matched.passed, strict=True)]
-        if not matched.found:
+        if not matched.complete:
             return found, [[index for index, _ in line] for line in left]
         found.append([line.pop(0)[0] for line in left])
 
@@ -50,8 +50,8 @@ def test_no_possible_match_is_skipped_before_the_first_set(
         - min(w[i] for w, i in zip(waiting, group, strict=True))
         <= tolerance
     ]
-    assert matched.found == bool(possible)
-    if not matched.found:
+    assert matched.complete == bool(possible)
+    if not matched.complete:
         # Messages of an input come in the order of their times.
         for line, count in zip(waiting, matched.passed, strict=True):
             newest = [other[-1] for other in waiting if other]
@@ -91,7 +91,7 @@ def test_later_messages_do_not_change_a_set_that_cannot_get_tighter(
         queues[side].append(stamp)
         matched = match(queues, tolerance)
         queues = [line[count:] for line, count in zip(queues, matched.passed, strict=True)]
-        if matched.found:
+        if matched.complete:
             group = [line.pop(0) for line in queues]
             assert max(group) - min(group) <= tolerance
             assert all(now >= last for now, last in zip(group, before, strict=True))

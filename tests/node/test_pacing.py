@@ -8,7 +8,7 @@ from unittest.mock import patch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dorad.node import choosing
+from dorad.node import clock
 from dorad.node.choosing import PacedInput
 from dorad.node.clock import Clock
 from dorad.node.inputs import NEVER_NS, RingInput
@@ -31,7 +31,7 @@ def test_pacing_never_exceeds_the_rate_and_delivers_the_newest_and_the_last(
     now = 1
     sent = 0
     received: list[tuple[int, int]] = []
-    with edge(queue_size) as e, patch.object(choosing, "_monotonic_ns", lambda: now):
+    with edge(queue_size) as e, patch.object(clock, "_monotonic_ns", lambda: now):
         inlet = PickingInlet(e.box, e.ring, e.segments, None)
         served = RingInput("x", inlet, Clock())
         paced = PacedInput(served, inlet, Clock(), RATE_HZ, keeps_all=keeps_all)

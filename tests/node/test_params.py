@@ -1,26 +1,16 @@
 """A node's parameters: as declared, as set, as deleted."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dorad.node.offline.testing import MockNode
 from dorad.node.params import Params
 from tests.node.bed import run_node
-from tests.node.fakedaemon import FakeDaemon, attached
+from tests.node.fakedaemon import FakeDaemon, attached, daemon_of
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
-    daemon = FakeDaemon(tmp_path, {"a": 10}, {"params": {"speed": 1.5, "gains": [1, 2]}})
-    yield daemon
-    daemon.close()
+daemon = daemon_of({"a": 10}, {"params": {"speed": 1.5, "gains": [1, 2]}})
 
 
 def test_declared_values_are_available_before_the_first_event(daemon: FakeDaemon) -> None:

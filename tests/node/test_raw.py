@@ -202,6 +202,7 @@ def test_an_invalid_length_is_refused(bench: Bench, length: Any, error: type[Exc
         bench.handler(length)
 
 
+@pytest.mark.long
 def test_buffers_are_reused_whether_sent_or_not(bench: Bench) -> None:
     for number in range(200):
         handler = bench.handler(100_000)

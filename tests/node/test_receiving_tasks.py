@@ -4,8 +4,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,18 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dorad.node.attachment import Attachment
-from dorad.shm import layout
+from dorad.shm import hoplog, hops, layout
 from tests.harness.waiting import until
-from tests.node.fakedaemon import DEADLINE_S, FakeDaemon, attached, push
+from tests.node.fakedaemon import DEADLINE_S, FakeDaemon, attached, daemon_of, in_thread, push
+from tests.shm.edge import read_hops
 
 QUEUE = 1 << 10
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
-    server = FakeDaemon(tmp_path, {"in": QUEUE})
-    yield server
-    server.close()
+daemon = daemon_of({"in": QUEUE})
 
 
 def number(event: Any) -> Any:
@@ -226,6 +222,7 @@ STEPS = st.lists(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None)
 @given(steps=STEPS, seed=st.integers(0, 1 << 16))
 def test_every_message_is_served_exactly_once(
@@ -283,3 +280,45 @@ def test_every_message_is_served_exactly_once(
     finally:
         daemon.close()
     assert sorted(each for each in served if isinstance(each, int)) == list(range(sent))
+
+
+@pytest.mark.skipif(hops.received is None, reason="hops are not recorded here")
+def test_what_a_task_sends_has_the_message_of_that_task_as_parent(daemon: FakeDaemon) -> None:
+    gates = [asyncio.Event() for _ in range(2)]
+
+    async def serve(gate: asyncio.Event) -> None:
+        event = await node.receiver.recv_async(DEADLINE_S)
+        await gate.wait()
+        node.sender.send("out", event["value"], {})
+        assert await node.receiver.recv_async(0) is not None  # of the time
+
+    async def work() -> None:
+        tasks = [asyncio.ensure_future(serve(gate)) for gate in gates]
+        await asyncio.sleep(0)
+        send(daemon, 1, 2)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        kinds = [hop.kind for hop in read_hops(daemon.box.words, start)[0]]
+        assert kinds == [layout.HOP_RECEIVE] * 2
+        for gate, task in zip(gates, tasks, strict=True):
+            gate.set()
+            await task
+
+    with attached(daemon) as node:
+        daemon.introduce(daemon.other(8), blocking=False)
+        start = hoplog.HopCursor()
+        run(work)
+        read, _ = read_hops(daemon.box.words, start)
+        # A thread without tasks has none of theirs.
+        with in_thread(lambda: node.sender.send("out", read[0].kind.to_bytes(), {})):
+            pass
+        last = read_hops(daemon.box.words, start)[0][-1]
+    first, second = read[0].stamp, read[1].stamp
+    assert [(hop.kind, hop.stamp, hop.parent_stamp) for hop in read[2:]] == [
+        (layout.HOP_SEND, read[2].stamp, first),
+        (layout.HOP_DONE, first, 0),
+        (layout.HOP_SEND, read[4].stamp, second),
+        (layout.HOP_DONE, second, 0),
+    ]
+    assert {hop.place for hop in read if hop.kind == layout.HOP_SEND} == {hops.output_key("out")}
+    assert (last.kind, last.parent_stamp) == (layout.HOP_SEND, 0)

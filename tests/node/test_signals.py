@@ -1,31 +1,21 @@
 """Signal handlers that use the node they have interrupted never deadlock."""
 
-from __future__ import annotations
-
 import contextlib
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pyarrow as pa
-import pytest
 
 from dorad.node.extensions import DaemonTable
-from tests.node.fakedaemon import FakeDaemon, attached, in_thread, push, wait_for
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
+from tests.node.fakedaemon import FakeDaemon, attached, daemon_of, in_thread, push, wait_for
 
 DEADLINE_S = 20.0
 MESSAGES = 2000
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
-    daemon = FakeDaemon(tmp_path, {"in": 10})
-    yield daemon
-    daemon.close()
+daemon = daemon_of({"in": 10})
 
 
 @contextlib.contextmanager

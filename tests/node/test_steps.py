@@ -1,15 +1,14 @@
 """What comes between the steps of sending and receiving: signals, other threads, hostile words."""
 
-from __future__ import annotations
-
 import gc
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -18,24 +17,15 @@ from dorad.node.clock import Clock
 from dorad.node.inputs import RingInput
 from dorad.shm import doorbell, layout, native
 from dorad.shm.inlet import Inlet
-from tests.node.fakedaemon import DEADLINE_S, FakeDaemon, attached, in_thread, push
+from tests.node.fakedaemon import DEADLINE_S, FakeDaemon, attached, daemon_of, in_thread, push
 from tests.shm.edge import Edge, edge
 from tests.shm.test_native import Side
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
 
 NO_DESCRIPTOR = 1 << 30
 """Above all open ones."""
 
 
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
-    daemon = FakeDaemon(tmp_path, {"a": 10})
-    yield daemon
-    daemon.close()
+daemon = daemon_of({"a": 10})
 
 
 # -- receiving ---------------------------------------------------------------------------------

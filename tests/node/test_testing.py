@@ -121,7 +121,7 @@ def test_methods_that_need_a_dataflow_raise_not_implemented() -> None:
     node = MockNode([])
     with pytest.raises(NotImplementedError, match="shared memory"):
         node.send_output_raw("o", 5)
-    with pytest.raises(NotImplementedError, match="ROS 2"):
+    with pytest.raises(NotImplementedError, match="those of ROS 2 as inputs"):
         node.merge_external_events(None)
 
 

@@ -1,10 +1,8 @@
 """Checks of data against declared types, in running dataflows and in isolation."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,11 +13,8 @@ from dorad.dataflow.load import parse
 from dorad.dataflow.types.runtime import port_types
 from dorad.node.typecheck import Setting, parse_setting
 from dorad.node.typeshapes import Mismatch, Shapes
-from tests.harness.dataflow import PROBE, dora_run
+from tests.harness.dataflow import PROBE, Flow, dora_run
 from tests.harness.flows import logged
-
-if TYPE_CHECKING:
-    from tests.harness.dataflow import Flow
 
 VECTOR = pa.struct([(axis, pa.float64()) for axis in "xyz"])
 

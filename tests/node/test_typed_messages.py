@@ -1,13 +1,7 @@
 """Messages of a generated module, sent through shared memory."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from dorad.dataflow.types.generate.module import module_text
-
-if TYPE_CHECKING:
-    from tests.harness.dataflow import Flow
+from tests.harness.dataflow import Flow
 
 PLACE = '''
 def shared(array):

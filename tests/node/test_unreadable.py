@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
 from dorad.shm import layout
-from dorad.shm.arrow import CODE_IPC
+from dorad.shm.layout import CODE_IPC
 from tests.node.fakedaemon import FakeDaemon, attached, push
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 class FailingType(pa.ExtensionType):

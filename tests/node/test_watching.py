@@ -1,26 +1,15 @@
 """Heartbeats of a node with a hang watchdog: in each call, and while it waits."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING, Any
-
-import pytest
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 from dorad.node.offline.filemode import LocalSender
 from dorad.shm.layout import BOX_ASLEEP, BOX_PULSE
-from tests.node.fakedaemon import FakeDaemon, attached, in_thread, push, wait_for
+from tests.node.fakedaemon import FakeDaemon, attached, daemon_of, in_thread, push, wait_for
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[FakeDaemon]:
-    daemon = FakeDaemon(tmp_path, {"a": 10}, {"watched": True})
-    yield daemon
-    daemon.close()
+daemon = daemon_of({"a": 10}, {"watched": True})
 
 
 def test_every_api_call_changes_the_pulse(daemon: FakeDaemon) -> None:

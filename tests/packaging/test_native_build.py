@@ -1,7 +1,5 @@
 """The C part of the data plane is compiled where possible; elsewhere all works without it."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import platform
@@ -77,7 +75,33 @@ def wheels(tree: Path) -> list[str]:
 
 
 def tells_what_it_needs() -> bool:
-    return platform.libc_ver()[0] == "glibc" and shutil.which("objdump") is not None
+    return platform.libc_ver()[0] == "glibc" and shutil.which("readelf") is not None
+
+
+HEADERS = (
+    *("node_api.h", "node.hpp", "testing.h", "testing.hpp"),
+    *("dora-node-api.h", "cxx_events.h", "cxx_metadata.h", "cxx_types.h"),
+)
+
+
+def build_node(folder: Path) -> None:
+    """Compile and start a node with what `dora cflags` of the installed wheel prints."""
+    (folder / "node.c").write_text(
+        "#include <dora/node_api.h>\nint main(void) { return dora_node_version()[0] != '0'; }\n"
+    )
+    run = f"import sys; sys.path.insert(0, {str(folder / 'installed')!r}); "
+    run += "from dorad.cli.main import main; sys.argv = ['dora', 'cflags', *sys.argv[1:]]; main()"
+    printed = {
+        option: call(folder, "-c", run, *([option] if option else []))
+        for option in ("", "--libs", "--cmake-dir", "--pkgconfig-dir")
+    }
+    for done in printed.values():
+        assert done.returncode == 0, done.stderr
+    flags = printed["--libs"].stdout.strip()
+    subprocess.run(["sh", "-c", f"cc node.c -o node {flags} && ./node"], cwd=folder, check=True)
+    assert flags.startswith(printed[""].stdout.strip())
+    assert Path(printed["--cmake-dir"].stdout.strip(), "dora-config.cmake").exists()
+    assert Path(printed["--pkgconfig-dir"].stdout.strip(), "dora-node.pc").exists()
 
 
 @compiles
@@ -87,14 +111,17 @@ def test_a_wheel_with_the_extension_fits_every_python_from_3_11(tree: Path, tmp_
     done = build_wheel(tree, wish="1")
     assert done.returncode == 0, done.stderr
     (name,) = wheels(tree)
-    # Functions that only a newer glibc has would make the wheel useless on older systems.
-    expected = "manylinux_2_17" if tells_what_it_needs() else "linux"
-    assert re.fullmatch(rf"dorad-[^-]+-cp311-abi3-{expected}_\w+\.whl", name), name
+    expected = r"manylinux_2_(\d+)" if tells_what_it_needs() else "(linux)"
+    tag = re.fullmatch(rf"dorad-[^-]+-cp311-abi3-{expected}_\w+\.whl", name)
+    assert tag, name
     with zipfile.ZipFile(tree / "dist" / name) as wheel:
         names = set(wheel.namelist())
         wheel.extractall(tmp_path / "installed")
     assert TARGET in names
-    assert not [name for name in names if name.endswith((".c", ".h"))]
+    headers = {name for name in names if name.endswith((".c", ".h", ".hpp"))}
+    include = "dorad/libdora/include/dora"
+    assert headers == {f"{include}/{name}" for name in HEADERS}
+    build_node(tmp_path)
     assert not (tree / TARGET).exists()
     show = "from dorad.shm import native; print(native.describe(), native.__file__)"
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'installed')!r}); {show}"
@@ -109,6 +136,13 @@ def test_without_a_compiler_the_wheel_is_pure_with_a_warning(tree: Path) -> None
     (name,) = wheels(tree)
     assert name.endswith("-py3-none-any.whl")
     assert "warning: there is no C compiler" in done.stderr
+    with zipfile.ZipFile(tree / "dist" / name) as wheel:
+        wheel.extractall(tree / "installed")
+    code = "import sys; sys.path.insert(0, '.'); sys.argv[1:] = ['cflags']; "
+    done = call(tree / "installed", "-c", code + "from dorad.cli.main import main; main()")
+    if not list(Path("/usr/lib").glob("*/cmake/dora/dora-config.cmake")):
+        assert done.returncode == 1
+        assert "its wheel was built without a C compiler" in done.stderr
 
 
 @builds_wheels

@@ -1,7 +1,5 @@
 """The version of a build has the commit, with and without git, and dpkg sorts versions rightly."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import re
@@ -12,12 +10,9 @@ import tarfile
 import zipfile
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import pytest
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 PROJECT = Path(__file__).parents[2]
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]
@@ -130,6 +125,7 @@ def test_dpkg_sorts_versions_by_time(tree: Path) -> None:
         assert not subprocess.call(["dpkg", "--compare-versions", before, "lt", after])
 
 
+@pytest.mark.long
 def test_an_sdist_and_a_wheel_made_of_it_have_the_version(tmp_path: Path, tree: Path) -> None:
     """The builds happen in a copy: they write the version into their tree."""
     for name in ("dorad", "dorafleet", "packaging"):

@@ -1,9 +1,8 @@
 """The checks of `dora doctor --rt`: facts in, level and command out."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -11,9 +10,6 @@ from dorad.realtime import checks
 from dorad.realtime.checks import Check, run_checks
 from dorad.realtime.facts import Facts
 from dorad.realtime.refusal import UNLIMITED
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 GOOD = Facts(
     governors={0: "performance", 1: "performance"},

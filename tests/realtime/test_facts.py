@@ -1,16 +1,11 @@
 """Facts read from /proc and /sys of imagined robots."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from dorad.realtime.facts import Facts, ProcReader, parse_cores, spell_cores
 from dorad.realtime.refusal import UNLIMITED
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _LIMITS = """\
 Limit                     Soft Limit           Hard Limit           Units

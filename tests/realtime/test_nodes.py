@@ -1,12 +1,10 @@
 """Nodes under a real daemon: their scheduling in the kernel, and the reports of refusals."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,9 +13,6 @@ from dorad.realtime.schedule import Schedule
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import write_flow
 from tests.realtime.test_processes import skip_unless_permitted
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 pytestmark = pytest.mark.timeout(120)
 

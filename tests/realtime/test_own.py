@@ -1,7 +1,5 @@
 """Real time for the daemon itself: only for the thread of its loop, not for nodes."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

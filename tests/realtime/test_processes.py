@@ -1,7 +1,5 @@
 """A process runs in real time from its first line, as the kernel reports."""
 
-from __future__ import annotations
-
 import asyncio
 import errno
 import os

@@ -1,7 +1,5 @@
 """The line about a process that is refused real time."""
 
-from __future__ import annotations
-
 import errno
 import os
 

@@ -1,13 +1,8 @@
 """Black boxes for tests, with segments that hold nothing."""
 
-from __future__ import annotations
+from pathlib import Path
 
-from typing import TYPE_CHECKING
-
-from dorad.record import ring
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from dorad.record.box import ring
 
 SECOND = 1_000_000_000
 NOW = 1_700_000_000 * SECOND

@@ -1,23 +1,21 @@
 """Recordings for tests, made without processes."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
 from dorad.node import metadata as metadata_codec
-from dorad.record.encoding import encode_raw
-from dorad.record.writer import RecordingFile
+from dorad.record.encoding.messages import Encoded, encode_raw
+from dorad.record.mcap.layout import Attachment
+from dorad.record.mcap.writer import RecordingFile
 from dorad.shm.arrow import encode
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    from dorad.record.encoding import Encoded
-
 START = 1_700_000_000_000_000_000
+
+DREC = Path(__file__).with_name("data") / "dora-1.1.0.drec"
+"""A recording of dora 1.1.0, made with its `record --proxy`."""
 
 DATAFLOW = b"""
 nodes:
@@ -61,14 +59,16 @@ def write(
     *,
     per_chunk: int = 10,
     compression: str = "auto",
+    dataflow: bytes = DATAFLOW,
+    attachments: Iterable[Attachment] = (),
     **values: str,
 ) -> Path:
     """Write a complete recording of these messages."""
-    from dorad.record.mcap import Attachment
-
     file = RecordingFile(path, "test", compression=compression)
     file.describe("dora.recording", {"id": "test", **values})
-    file.attach(Attachment(START, "dataflow.yml", "application/yaml", DATAFLOW))
+    file.attach(Attachment(START, "dataflow.yml", "application/yaml", dataflow))
+    for each in attachments:
+        file.attach(each)
     numbers: dict[str, int] = {}
     for count, (topic, at_ms, array, metadata) in enumerate(lines, start=1):
         number = numbers[topic] = numbers.get(topic, -1) + 1

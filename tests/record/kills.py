@@ -4,29 +4,25 @@ As a program, it reads paths from standard input, and for each one forks a proce
 until it is killed: forking is faster than starting an interpreter.
 """
 
-from __future__ import annotations
-
 import os
 import signal
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import pyarrow as pa
 
-from dorad.record.items import Item
-from dorad.record.reader import RecordingReader
-from dorad.record.recorder import Recorder
-from dorad.record.recover import recover
-from dorad.record.settings import Settings
+from dorad.record.mcap.items import Item
+from dorad.record.mcap.reader import RecordingReader
+from dorad.record.mcap.recovery import recover
+from dorad.record.recorder.recorder import Recorder
+from dorad.record.recorder.settings import Settings
 from tests.record.files import raw
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TOPIC = "source/number"
 _TIME = struct.Struct("<Q")

@@ -3,27 +3,20 @@
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import textwrap
 import time
-from pathlib import Path
 
 import pytest
 from mcap.writer import Writer
 
-from dorad.record.reader import RecordingReader
-from dorad.record.recover import recover
-from dorad.record.remote import ReplayControl
+from dorad.record.mcap.reader import RecordingReader
+from dorad.record.mcap.recovery import recover
+from dorad.record.replay.client import ReplayControl
 from tests.cli.running import write
-from tests.harness.commands import run_command
-from tests.harness.dataflow import clean_environment
-
-DEADLINE_S = 60.0
-BIN = Path(sys.executable).parent
+from tests.harness.commands import succeeds
+from tests.record.conftest import BIN, DEADLINE_S
 
 FLOW = """
     nodes:
@@ -85,26 +78,6 @@ SINK = """
 
 
 @pytest.fixture(scope="module")
-def runtime():
-    """A short folder for sockets."""
-    path = Path(tempfile.mkdtemp(prefix="dora-test-"))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture(scope="module")
-def dora(runtime):
-    """Run `dora` to its end."""
-    environ = clean_environment(BIN, {"XDG_RUNTIME_DIR": str(runtime)})
-
-    def run(folder, *arguments, **env):
-        return run_command("dora", arguments, cwd=folder, env=environ | env, timeout=DEADLINE_S)
-
-    run.environ = environ
-    return run
-
-
-@pytest.fixture(scope="module")
 def recorded(tmp_path_factory, dora):
     """A folder with a dataflow, and its recording `a.mcap` of 60 messages."""
     folder = tmp_path_factory.mktemp("recorded")
@@ -130,9 +103,8 @@ def test_a_recording_has_every_message_from_the_first_to_the_last(recorded):
 
 
 def test_info_shows_topics_and_status(recorded, dora):
-    done = dora(recorded, "record", "info", "a.mcap", "--format", "json")
-    assert done.returncode == 0
-    found = json.loads(done.stdout)
+    out = succeeds(dora(recorded, "record", "info", "a.mcap", "--format", "json"))
+    found = json.loads(out)
     assert found["status"] == "COMPLETE"
     assert found["topics"]["source/number"] == {"messages": 60, "types": ["int64"]}
     plain = dora(recorded, "record", "info", "a.mcap")
@@ -142,16 +114,30 @@ def test_info_shows_topics_and_status(recorded, dora):
 
 
 def test_replay_feeds_the_nodes_that_run(recorded, dora):
-    done = dora(recorded, "replay", "a.mcap", "--speed", "0")
-    assert done.returncode == 0, done.stderr
-    assert "seen 60 60" in done.stdout
-    assert "replayed 180 messages" in done.stdout
+    out = succeeds(dora(recorded, "replay", "a.mcap", "--speed", "0"))
+    assert "seen 60 60" in out
+    assert "replayed 180 messages" in out
+
+
+def test_a_replay_names_what_is_damaged_and_fails(recorded, dora, tmp_path):
+    content = bytearray((recorded / "a.mcap").read_bytes())
+    with RecordingReader(recorded / "a.mcap") as reader:
+        total = sum(n for topic, n in reader.topics().items() if topic == "source/number")
+        chunk = next(each for each in reader._chunks if each.channels)
+    content[chunk.offset + chunk.length - 3] ^= 1
+    (tmp_path / "bad.mcap").write_bytes(content)
+    done = dora(recorded, "replay", str(tmp_path / "bad.mcap"), "--speed", "0", "--live", "worker")
+    assert done.returncode == 1
+    lost = re.search(
+        r"is damaged: missing (\d+) messages? of source/number", done.stdout + done.stderr
+    )
+    assert lost, done.stdout + done.stderr
+    assert 0 < int(lost[1]) <= total
 
 
 def test_a_running_node_is_compared_step_by_step(recorded, dora):
-    done = dora(recorded, "replay", "a.mcap", "--assert", "--step")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "60 messages are equal" in done.stdout
+    out = succeeds(dora(recorded, "replay", "a.mcap", "--assert", "--step"))
+    assert "60 messages are equal" in out
 
 
 def test_a_changed_node_fails_at_its_first_difference(recorded, dora):
@@ -171,10 +157,8 @@ def test_a_changed_node_fails_at_its_first_difference(recorded, dora):
 
 
 def test_a_replay_is_recorded_equal_to_its_source(recorded, dora):
-    done = dora(recorded, "replay", "a.mcap", "--output-yaml", "replayed.yml", "--speed", "0")
-    assert done.returncode == 0
-    done = dora(recorded, "record", "replayed.yml", "-o", "b.mcap", "--exit-when-nodes-finish")
-    assert done.returncode == 0, done.stderr
+    succeeds(dora(recorded, "replay", "a.mcap", "--output-yaml", "replayed.yml", "--speed", "0"))
+    succeeds(dora(recorded, "record", "replayed.yml", "-o", "b.mcap", "--exit-when-nodes-finish"))
     assert values(recorded / "b.mcap", "__dora_replay__/source/number") == list(range(60))
     done = dora(recorded, "diff", "a.mcap", "b.mcap")
     assert done.returncode == 1
@@ -227,10 +211,27 @@ def test_a_replay_names_what_a_changed_dataflow_no_longer_has(recorded, dora):
     assert "recorded, but not an output of this dataflow: worker/sum" in done.stderr
 
 
+@pytest.mark.long
+def test_a_topic_gets_another_name_in_a_replay(recorded, dora):
+    """The node was renamed since: what it sends is compared with what its old name has sent."""
+    changed = textwrap.dedent(FLOW).replace("id: worker", "id: adder").replace("worker/", "adder/")
+    (recorded / "renamed.yml").write_text(changed)
+    remap = ("--dataflow", "renamed.yml", "--remap", "worker/sum=adder/sum")
+    out = succeeds(dora(recorded, "replay", "a.mcap", *remap, "--assert", "--step"))
+    assert "60 messages are equal" in out
+    done = dora(recorded, "replay", "a.mcap", *remap, "--speed", "0")
+    assert "replayed nodes: source, adder; running nodes: sink" in done.stderr
+    assert "seen 60 60" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "text"),
     [
         (("record",), 2, "Usage"),
+        (("replay", "a.mcap", "--remap", "x"), 2, "is not NODE/OUTPUT=NODE/OUTPUT"),
+        (("replay", "a.mcap", "--remap", "x/y=source/number"), 1, "recording has no topic 'x/y'"),
+        (("replay", "a.mcap", "--remap", "worker/sum=worker/x"), 1, "dataflow has no topic"),
+        (("replay", "a.mcap", "--remap", "worker/sum=source/number"), 2, "one topic source/number"),
         (("record", "nope.yml"), 1, "no such file"),
         (("record", "dataflow.yml", "--topics", "source/nmuber"), 1, "source/number"),
         (("record", "dataflow.yml", "-o", "a.mcap"), 1, "exists already"),
@@ -264,8 +265,17 @@ def test_mistakes_are_explained(recorded, arguments, code, text, runtime, monkey
     assert text in err
 
 
-@pytest.mark.parametrize("arguments", [("record", "info"), ("replay",), ("diff", "day.mcap")])
-def test_a_file_of_another_program_is_named_as_such(tmp_path, arguments, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("record", "info"), 0, "FOREIGN: a recording of ROS 2 (rosbag2)"),
+        (("replay",), 1, "holds no dataflow: it is a recording of ROS 2 (rosbag2)"),
+        (("diff", "day.mcap"), 1, "the message is not little-endian plain CDR"),
+    ],
+)
+def test_a_file_of_another_program_is_named_as_such(
+    tmp_path, arguments, code, words, monkeypatch, capsys
+):
     from dorad.cli.main import run_command as run_here
 
     path = tmp_path / "drive.mcap"
@@ -277,10 +287,10 @@ def test_a_file_of_another_program_is_named_as_such(tmp_path, arguments, monkeyp
         writer.finish()
     (tmp_path / "day.mcap").write_bytes(path.read_bytes())
     monkeypatch.chdir(tmp_path)
-    assert run_here((*arguments, "drive.mcap")) == 1
+    assert run_here((*arguments, "drive.mcap")) == code
     found = capsys.readouterr()
     assert "Traceback" not in found.err
-    assert re.search(r"ROS 2 \(rosbag2\), not|'cdr' .* is not one of dora", found.out + found.err)
+    assert words in found.out + found.err
 
 
 def test_the_last_messages_after_a_stop_are_recorded(recorded, dora):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.record.check import Checker, DifferentError
 from dorad.record.compare import Content, Rules, difference
-from dorad.record.config import ReplayConfig
 from dorad.record.diff import differences
-from dorad.record.reader import RecordingError, RecordingReader
+from dorad.record.mcap.reader import RecordingError, RecordingReader
+from dorad.record.replay.checker import Checker, DifferentError
+from dorad.record.replay.config import ReplayConfig
 from tests.record.files import numbers, write
 
 EVERYTHING = Rules()
@@ -40,6 +40,8 @@ def found(one, other, rules=EVERYTHING, left=None, right=None):
         ([{"a": 1, "b": [1, 2]}], [{"a": 1, "b": [1, 3]}], ("data[0].b[1]", "2", "3")),
         ([[1], [2]], [[1], [2, 3]], ("data[1] length", "1", "2")),
         ([None, 1], [0, 1], ("data[0]", "None", "0")),
+        ([[1], None], [[1], [2]], ("data[1]", "None", "[2]")),
+        ([[1], [2]], [[1], None], ("data[1]", "[2]", "None")),
         ([True], [False], ("data[0]", "True", "False")),
     ],
 )
@@ -120,6 +122,33 @@ def test_both_times_of_a_difference_are_written_alike():
     assert found(one, other) == ("data[0]", "1", "1000")
 
 
+def test_after_a_field_that_is_ignored_the_next_one_counts():
+    rules = Rules(ignore=["*:metadata.a", "*:data"])
+    many = {"left": {"a": 1, "b": 1}, "right": {"a": 2, "b": 2}}
+    assert found([1], [2], rules, **many) == ("metadata.b", "1", "2")
+    assert found([1], [1, 2], rules) is None
+
+
+@pytest.mark.parametrize(("length", "shown"), [(118, 120), (119, 120)])
+def test_a_long_value_is_shown_in_part(length, shown):
+    """With its quotes it has two characters more."""
+    _, left, right = found(["x" * length], ["y"])
+    assert len(left) == shown
+    assert left.endswith("..." if length > 118 else "x'")
+    assert right == "'y'"
+    assert found([1], [1], left={"n": "nothing"}, right={"n": "z"})[1] == "nothing"
+
+
+def test_a_truth_is_no_number():
+    for rules in (EVERYTHING, Rules(2.0)):
+        assert found([1], [1], rules, {"n": True}, {"n": 1}) == ("metadata.n", "True", "1")
+        assert found([1], [1], rules, {"n": True}, {"n": False}) is not None
+        assert found([1], [1], rules, {"n": "1"}, {"n": 1}) is not None
+    assert found([1], [1], Rules(2.0), {"n": 1}, {"n": 2}) is None
+    assert found([1], [1], EVERYTHING, {"n": math.nan}, {"n": math.nan}) is None
+    assert found([1], [1], EVERYTHING, {"n": math.nan}, {"n": 1.0}) is not None
+
+
 def test_a_topic_has_its_own_tolerance():
     rules = Rules(0.0, {"det/*": 0.5})
     assert found([1.0], [1.2], rules) is None
@@ -141,6 +170,40 @@ def test_ignoring_one_field_still_finds_the_others():
     rules = Rules(ignore=["*:data*.a"])
     assert found([{"a": 1, "b": 1}], [{"a": 2, "b": 1}], rules) is None
     assert found([{"a": 1, "b": 1}], [{"a": 2, "b": 2}], rules) == ("data[0].b", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ([1, 2, 3], [1, 5, 3]),
+        ([1.0, None], [2.0, None]),
+        ([1, 2], [1]),
+        ([1], [1.0]),
+        (["a"], ["b"]),
+        ([{"a": 1, "b": [1, 2]}], [{"a": 1, "b": [1, 3]}]),
+        ([[1], [2]], [[1], [2, 3]]),
+        ([pa.MonthDayNano([1, 2, 3])], [pa.MonthDayNano([1, 2, 4])]),
+    ],
+)
+def test_the_path_of_a_difference_is_what_ignores_it(one, other):
+    path, *_ = found(one, other)
+    for topic in ("det/boxes", "det/*"):
+        assert found(one, other, Rules(ignore=[f"{topic}:{path}"])) is None
+    assert found(one, other, Rules(ignore=[f"other/x:{path}"])) is not None
+
+
+def test_after_an_item_that_is_ignored_the_next_one_counts():
+    rules = Rules(ignore=["*:data[0]", "*:data[2]"])
+    assert found([1, 2, 3], [9, 2, 9], rules) is None
+    assert found([1, 2, 3], [9, 8, 9], rules) == ("data[1]", "2", "8")
+    # No class of characters: this is one item, and not `data1`.
+    assert found([1], [2], Rules(ignore=["*:data[1]"])) is not None
+    assert found([1], [2], Rules(ignore=["*:data[*]"])) is None
+    assert found([1, 2], [1], Rules(ignore=["*:length", "*:data[0]"])) is None
+    assert found([1, 2], [3], Rules(ignore=["*:length"])) == ("data[0]", "1", "3")
+    nested = {"left": {"a": {"b": [1, 2]}}, "right": {"a": {"b": [1, 3]}}}
+    assert found([1], [1], **nested)[0] == "metadata.a.b[1]"
+    assert found([1], [1], Rules(ignore=["*:metadata.a.b[1]"]), **nested) is None
 
 
 arrays = st.lists(st.one_of(st.none(), st.floats(width=32)), max_size=5)
@@ -176,6 +239,51 @@ def test_two_recordings_are_compared_topic_by_topic(tmp_path):
         ]
         with pytest.raises(RecordingError, match="nope"):
             differences(left, right, Rules(), ["nope/x"])
+
+
+def test_the_compared_topics_can_be_chosen_and_must_exist(tmp_path):
+    lines = [(topic, n, pa.array([n]), {}) for topic in ("a/x", "b/y") for n in range(3)]
+    one = write(tmp_path / "one.mcap", lines)
+    two = write(tmp_path / "two.mcap", [(lines[0][0], 0, pa.array([7]), {}), *lines[1:-1]])
+    none = write(tmp_path / "none.mcap", [])
+    with RecordingReader(one) as left, RecordingReader(two) as right:
+        wrong, compared = differences(left, right, Rules(), ["b/y"])
+        assert (compared, [str(each) for each in wrong]) == (
+            3, ["b/y, message 2: expected 1 x int64, got no message"],
+        )  # fmt: skip
+        # After its first difference a topic is not read on.
+        wrong, compared = differences(left, right, Rules())
+        assert (compared, [each.topic for each in wrong]) == (4, ["a/x", "b/y"])
+        wrong, compared = differences(left, right, Rules(ignore=["b/*"]))
+        assert (compared, [each.topic for each in wrong]) == (1, ["a/x"])
+        with pytest.raises(RecordingError, match="every topic is ignored"):
+            differences(left, right, Rules(ignore=["*"]))
+        with pytest.raises(RecordingError, match="every topic is ignored"):
+            differences(left, right, Rules(ignore=["a/x"]), ["a/x"])
+    with (
+        RecordingReader(none) as left,
+        pytest.raises(RecordingError, match="the recordings have no messages"),
+    ):
+        differences(left, left, Rules())
+
+
+class Unreadable:
+    def decode(self):
+        raise ValueError("it is damaged")
+
+
+def test_a_message_that_cannot_be_read_ends_the_comparison_or_is_named():
+    whole, damaged = (
+        SimpleNamespace(
+            topics=lambda: {"a/x": 1}, messages=lambda *, topics, each=each: iter([each])
+        )
+        for each in (SimpleNamespace(decode=lambda: Content(pa.array([1]), {})), Unreadable())
+    )
+    with pytest.raises(RecordingError, match=r"a/x, message 0 cannot be compared: it is damaged"):
+        differences(whole, damaged, Rules())
+    none = SimpleNamespace(topics=lambda: {"a/x": 0}, messages=lambda *, topics: iter(()))
+    ((wrong,), _) = differences(none, damaged, Rules())
+    assert wrong.found == "a message that cannot be read: it is damaged"
 
 
 # -- whole topics that are left out, and live nodes
@@ -261,3 +369,17 @@ def test_metadata_and_tolerances_count_for_live_nodes_and_ignored_topics_do_not(
         check.take("a/x", pa.array([100]), {})
     assert check.counts == {"a/x": 2, "b/y": 0}
     assert check.finish() == 2, "nothing of b/y is missing"
+
+
+@pytest.mark.parametrize("values", [[5], []])
+def test_a_recorded_message_that_cannot_be_read_is_a_difference_and_no_crash(values):
+    def fail():
+        raise ValueError("its bytes are damaged")
+
+    recording = Recording()
+    recording.messages = lambda **_: iter([SimpleNamespace(decode=fail)])
+    check = checker(recording, checked=("a/x",))
+    with pytest.raises(DifferentError, match=r"message 0: expected .* bytes are damaged, got "):
+        for value in values:
+            check.take("a/x", pa.array([value]), {})
+        check.finish()

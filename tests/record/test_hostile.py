@@ -11,15 +11,17 @@ import pytest
 from mcap.writer import IndexType, Writer
 
 from dorad.cli import record_info
-from dorad.record import edit, export, lerobot, reader
-from dorad.record.chunk import MAX_UNPACKED, compress, decompress
-from dorad.record.encoding import ARROW_TYPE, METADATA_KEY, Encoded, Kind, decode_message
-from dorad.record.mcap import Channel, McapError
-from dorad.record.player import started_at
-from dorad.record.reader import RecordingError, RecordingReader
-from dorad.record.recover import recover
+from dorad.record import edit
+from dorad.record.encoding.messages import ARROW_TYPE, METADATA_KEY, Encoded, Kind, decode_message
+from dorad.record.export import lerobot, topictables
+from dorad.record.mcap import reader
+from dorad.record.mcap.chunk import MAX_UNPACKED, compress, decompress
+from dorad.record.mcap.layout import Channel, McapError
+from dorad.record.mcap.reader import RecordingError, RecordingReader
+from dorad.record.mcap.recovery import recover
+from dorad.record.mcap.writer import RecordingFile
+from dorad.record.replay.due import started_at
 from dorad.record.sources import open_recording
-from dorad.record.writer import RecordingFile
 from tests.record.files import START, encoded, numbers, write
 
 
@@ -75,8 +77,9 @@ def test_a_message_of_a_few_bytes_that_stands_for_very_many_values_is_not_export
     nulls = pa.Array.from_buffers(pa.null(), 1 << 30, [None])
     lists = pa.Array.from_buffers(pa.list_(pa.null(), 1 << 27), 8, [None], children=[nulls])
     path = write(tmp_path / "a.mcap", [("a/b", 0, lists, {})])
-    with open_recording(path) as found, pytest.raises(RecordingError, match="8 values of fixed"):
-        export.to_tables(found, tmp_path / "out", kind, None)
+    refused = pytest.raises(RecordingError, match=r"values of fixed|text of more")
+    with open_recording(path) as found, refused:
+        topictables.to_tables(found, tmp_path / "out", kind, None)
 
 
 def test_a_small_chunk_may_not_take_much_memory():
@@ -173,8 +176,8 @@ def test_an_event_that_is_nested_too_deeply_is_skipped(tmp_path):
 @pytest.mark.parametrize("kind", ["csv", "arrow", "parquet"])
 def test_a_time_that_no_table_can_hold_is_an_error(tmp_path, kind):
     path = strange(tmp_path / "a.mcap", stamp=(1 << 64) - 1)
-    with RecordingReader(path) as found, pytest.raises(RecordingError, match="cannot export"):
-        export.to_tables(found, tmp_path / "out", kind, None)
+    with RecordingReader(path) as found, pytest.raises(RecordingError, match="2262"):
+        topictables.to_tables(found, tmp_path / "out", kind, None)
 
 
 def test_a_dataset_of_a_thousand_years_is_refused(tmp_path):
@@ -184,14 +187,14 @@ def test_a_dataset_of_a_thousand_years_is_refused(tmp_path):
     file.finish()
     file.close()
     with RecordingReader(tmp_path / "a.mcap") as found, pytest.raises(RecordingError, match="rows"):
-        lerobot.to_lerobot(found, tmp_path / "out", None, 30.0)
+        lerobot.to_lerobot([found], tmp_path / "out", None, 30.0)
 
 
 def test_topics_whose_files_would_have_one_name_get_different_ones(tmp_path):
     lines = [("a/b.c", 0, pa.array([1.0]), {}), ("a.b/c", 1, pa.array([2.0]), {})]
     path = write(tmp_path / "a.mcap", lines)
     with RecordingReader(path) as found:
-        written = export.to_tables(found, tmp_path / "out", "csv", None)
+        written = topictables.to_tables(found, tmp_path / "out", "csv", None).files
     assert sorted(each.name for each, _ in written) == ["a.b.c.csv", "a.b.c_2.csv"]
     assert {(tmp_path / "out" / each).stat().st_size > 50 for each, _ in written} == {True}
 
@@ -202,7 +205,7 @@ def test_no_name_of_a_topic_leads_out_of_the_folder(tmp_path, topic):
     out = tmp_path / "out"
     with RecordingReader(path) as found:
         try:
-            written = export.to_tables(found, out, "csv", None)
+            written = topictables.to_tables(found, out, "csv", None).files
         except RecordingError:
             written = []
     assert {each.parent for each, _ in written} <= {out}
@@ -211,7 +214,7 @@ def test_no_name_of_a_topic_leads_out_of_the_folder(tmp_path, topic):
 
 def test_more_channels_than_a_file_can_have_are_an_error(tmp_path, monkeypatch):
     paths = [write(tmp_path / f"{n}.mcap", [(f"a/{n}", 0, pa.array([1.0]), {})]) for n in range(3)]
-    monkeypatch.setattr("dorad.record.mcap.MAX_ID", 2)
+    monkeypatch.setattr("dorad.record.mcap.layout.MAX_ID", 2)
     with pytest.raises(RecordingError, match="cannot write"):
         edit.merge(paths, tmp_path / "all.mcap")
 

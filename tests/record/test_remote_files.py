@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from dorad.cli.record_edit import merge
 from dorad.cli.remote_files import is_remote, local_files
-from dorad.record.reader import RecordingReader
+from dorad.record.mcap.reader import RecordingReader
 from tests.record.files import numbers, write
 
 SCP = """#!/bin/sh

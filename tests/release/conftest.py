@@ -1,7 +1,5 @@
 """A robot that trusts the key of the test."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.release.samples import Robot

@@ -1,10 +1,8 @@
 """Small releases, signed with a key of the test, and robots that trust it."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import asyncssh
 import msgspec
@@ -22,9 +20,6 @@ from dorad.release.manifest import (
 )
 from dorad.release.signature import ALLOWED, NAMESPACE, Signers
 from dorad.release.trees import Trees
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEY = asyncssh.generate_private_key("ssh-ed25519")
 OTHER = asyncssh.generate_private_key("ssh-ed25519")

@@ -1,7 +1,5 @@
 """What a new release changes on a robot, as its manifest says."""
 
-from __future__ import annotations
-
 import msgspec
 
 from dorad.release.changes import Changes, changed_nodes
@@ -70,6 +68,10 @@ def test_a_manifest_of_the_former_format_calls_no_node_untouched_if_the_dataflow
     found = changed_nodes(old, new, MACHINE)
     assert (found.untouched, found.uncompared) == ([], ["a"])
     assert "has no inputs" in found.uncompared_why
+    # Of other files it has always known what nodes need.
+    old_map, new_map = ({"dataflow.yml": FLOW, "map.png": content} for content in (b"1", b"2"))
+    found = changed_nodes(manifest({"a": ONE}, old_map), manifest({"a": ONE}, new_map), MACHINE)
+    assert (found.untouched, found.uncompared) == (["a"], [])
     # The format alone replaces no node.
     nodes = {name: with_inputs(node) for name, node in old.nodes.items()}
     later = msgspec.structs.replace(old, format=2, nodes=nodes)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import sys
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dorad.release import frames, machine, manifest
 from dorad.release.errors import ReleaseError
 from dorad.release.frames import Refusal
 from dorad.release.machine import (
@@ -19,6 +22,7 @@ from dorad.release.machine import (
     fits,
     needed_files,
     needed_objects,
+    this_machine,
 )
 from dorad.release.manifest import (
     MAX_MANIFEST,
@@ -26,6 +30,7 @@ from dorad.release.manifest import (
     File,
     NodeContent,
     Package,
+    Place,
     Target,
     encode,
     id_of,
@@ -326,3 +331,128 @@ def test_the_refusal_of_a_robot_is_an_error_of_bounded_length():
     assert (short.code, str(short), short.hint) == ("manifest", "no", None)
     long = Refusal("disk", "x" * 2000, "y" * 2000).error()
     assert (long.code, str(long).count("x"), len(long.hint)) == ("disk", 1000, 500)
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (Target("x86_64"), "x86_64"),
+        (Target("x86_64", "3.13"), "x86_64, python 3.13"),
+        (Target("x86_64", "", "2.36"), "x86_64, glibc 2.36"),
+        (Target("x86_64", "3.13", "2.36"), "x86_64, python 3.13, glibc 2.36"),
+    ],
+)
+def test_a_target_says_only_what_it_needs(target, text):
+    assert str(target) == text
+
+
+ONE, TWO = Target("x86_64", "3.11"), Target("aarch64", "3.11")
+BOTH = {
+    "targets": [ONE, TWO],
+    "environments": [Environment(ONE, [0, 1]), Environment(TWO, [1])],
+    "packages": [
+        Package("a", "1", [File("site/a.py", DIGEST, 1, executable=False)]),
+        Package("b", "1", [File(f"site/b{n}.py", DIGEST, 1, executable=False) for n in (1, 2)]),
+    ],
+    "nodes": {"a": A_NODE, "b": A_NODE},
+    "format": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "most", "text"),
+    [
+        ("MAX_TARGETS", 2, "it has more than 1 targets"),
+        ("MAX_PLACED", 5, "its environments have more than 4 files"),
+        ("MAX_NODES", 2, "it has more than 1 nodes"),
+    ],
+)
+def test_what_a_manifest_may_have_of_each_is_bounded(monkeypatch, name, most, text):
+    content = changed(**BOTH)
+    monkeypatch.setattr(manifest, name, most)
+    assert encode(parse(content)) == content
+    monkeypatch.setattr(manifest, name, most - 1)
+    assert text in reason(content)
+
+
+def test_the_bytes_of_a_manifest_are_bounded(monkeypatch):
+    content = changed(**BOTH)
+    monkeypatch.setattr(manifest, "MAX_MANIFEST", len(content))
+    assert encode(parse(content)) == content
+    monkeypatch.setattr(manifest, "MAX_MANIFEST", len(content) - 1)
+    assert f"it has {len(content)} bytes, more than {len(content) - 1}" in reason(content)
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"environments": [Environment(ONE, [0]), Environment(TWO, [2])]},
+         "names a package that is not there"),
+        ({"environments": [Environment(ONE, [0]), Environment(TWO, [1, 1])]},
+         "has a package twice"),
+        ({"environments": [Environment(ONE, [0])]}, "are not those of its targets"),
+        ({"targets": [ONE, Target("aarch64")],
+          "environments": [Environment(ONE, [0]), Environment(Target("aarch64"), [0])]},
+         "a target with an environment has no version of Python"),
+        ({"nodes": {"a": NodeContent(DIGEST, python=False, place=Place("r1"))}},
+         "node 'a' has a place, which format 1 has not"),
+        ({"files": [*GOOD.files, *(File(path, DIGEST, 1, executable=False)
+                                   for path in ("d", "d/e/f"))]},
+         "files: 'd' is a file and a folder"),
+        ({"files": [*GOOD.files, *(File(path, DIGEST, 1, executable=False)
+                                   for path in ("d/e", "d/e/f"))]},
+         "files: 'd/e' is a file and a folder"),
+        ({"files": [*GOOD.files, File("d", DIGEST, 1, executable=False),
+                    File("e", DIGEST, 2, executable=True)]},
+         "has two sizes"),
+    ],
+)  # fmt: skip
+def test_parts_of_a_manifest_that_do_not_fit_are_named(fields, text):
+    assert text in reason(changed(**BOTH | fields))
+
+
+def test_this_machine_has_a_version_of_glibc_if_that_is_its_library(monkeypatch):
+    for found, glibc in ((("glibc", "2.36"), "2.36"), (("libc", "1.2"), ""), (("", ""), "")):
+        monkeypatch.setattr(machine.platform, "libc_ver", lambda found=found: found)
+        assert this_machine().glibc == glibc
+    python = this_machine().python
+    assert this_machine().target == Target(os.uname().machine, python)
+    assert python == f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+# -- frames
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit"),
+    [
+        (frames.MANIFEST, frames.MAX_MANIFEST),
+        (frames.SIGNATURE, frames.MAX_SIGNATURE),
+        (frames.PIECE, 2 * frames.PIECE_SIZE),
+        (frames.HELLO, frames.MAX_FRAME),
+        (250, frames.MAX_FRAME),
+    ],
+)
+def test_a_frame_is_as_long_as_its_kind_may_be(kind, limit):
+    assert frames.check_header(frames.HEADER.pack(kind, limit)) == (kind, limit)
+    with pytest.raises(ReleaseError, match=f"a message of {limit + 1} bytes is too long") as caught:
+        frames.check_header(frames.HEADER.pack(kind, limit + 1))
+    assert caught.value.code == "protocol"
+
+
+def test_a_piece_is_whole_and_no_longer_than_it_may_be():
+    packed = frames.compress(b"x" * 1000)
+    assert frames.decompress(packed, 1000) == b"x" * 1000
+    for wrong, limit in ((packed, 999), (packed[:-1], 1000), (packed + b"y", 1000), (b"no", 1000)):
+        with pytest.raises(ReleaseError) as caught:
+            frames.decompress(wrong, limit)
+        assert caught.value.code == "protocol"
+
+
+@pytest.mark.parametrize("size", [8, 700, 100_000])
+def test_a_patch_is_small_and_makes_the_content_of_what_it_starts_from(size):
+    base = random.Random(1).randbytes(size)
+    content = base + b"new"
+    patch = frames.make_patch(base, content)
+    assert len(patch) < 100
+    assert frames.decompress(patch, len(content), base) == content

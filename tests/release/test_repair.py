@@ -1,7 +1,5 @@
 """Damaged files of releases that run: found, repaired from the objects, or asked for again."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 

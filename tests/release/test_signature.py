@@ -1,7 +1,5 @@
 """Signatures: ssh-keygen and this project accept each other's, and each refusal says why."""
 
-from __future__ import annotations
-
 import base64
 import datetime
 import hashlib

@@ -32,7 +32,10 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """The prepared files that each transfer was given."""
     given: list[Any] = []
 
-    async def send(machines: Any, bundle: Any, store: Any, progress: Any, *, pieces: Any) -> Any:
+    async def send(
+        machines: Any, bundle: Any, store: Any, progress: Any, *, pieces: Any, lines: Any
+    ) -> Any:
+        assert lines is None
         assert pieces.entered.is_set()
         given.append(pieces)
         await asyncio.sleep(0.01)

@@ -1,7 +1,5 @@
 """What a robot does with a release that has arrived: checks, trees, and what it removes."""
 
-from __future__ import annotations
-
 import errno
 import os
 import stat

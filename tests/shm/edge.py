@@ -1,23 +1,20 @@
 """An edge inside one process: both ends over real shared memory, without a daemon."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
 
-from dorad.shm import create, doorbell, layout
+from dorad.shm import create, doorbell, hoplog, layout
+from dorad.shm.borrow import Taken
 from dorad.shm.counters import Counters, counters
 from dorad.shm.inlet import Inlet
 from dorad.shm.lane import LanedInlet, add_lane
 from dorad.shm.mapping import Mapping
 from dorad.shm.outlet import Outlet, Peer
 from dorad.shm.pool import Pool, Sample
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dorad.shm.borrow import Taken
 
 
 class Edge:
@@ -86,6 +83,27 @@ class Edge:
     @property
     def counters(self) -> Counters:
         return counters(self.box.words, self.ring.base)
+
+
+def read_hops(
+    words: memoryview, cursor: hoplog.HopCursor
+) -> tuple[list[hoplog.Hop], hoplog.HopCursor]:
+    """Return what `hoplog.read` does, with the names of the fields."""
+    hops, cursor = hoplog.read(words, cursor)
+    return [hoplog.Hop(*hop) for hop in hops], cursor
+
+
+def comparable(words: memoryview, cursor: hoplog.HopCursor) -> tuple[Any, ...]:
+    """Return what two mailboxes with the same history have in common; at last the next cursor.
+
+    All words but the times of hop records, and the parents, of which a thread has only one.
+    """
+    # Whatever their clocks were set to: no record is of the future.
+    with patch.object(hoplog, "time", SimpleNamespace(time_ns=lambda: 1 << 63)):
+        hops, cursor = read_hops(words, cursor)
+    alike = [hop._replace(at_ns=0, parent_place=0, parent_stamp=0) for hop in hops]
+    rest = words[: layout.BOX_HOPS], words[layout.BOX_WORDS :]
+    return [part.tobytes() for part in rest], alike, words[layout.BOX_HOPS], cursor
 
 
 def content(taken: Taken) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.shm import arrow
+from dorad.shm import arrow, layout
 
 
 def round_trip(array: Any) -> pa.Array:
@@ -197,14 +197,14 @@ def test_other_data_is_refused_with_a_list_of_accepted_types(data: Any) -> None:
 
 
 def test_any_number_of_nulls_takes_no_memory() -> None:
-    array = arrow.decode(arrow.CODE_NULL, 1 << 60, 1 << 60, pa.py_buffer(b""))
+    array = arrow.decode(layout.CODE_NULL, 1 << 60, 1 << 60, pa.py_buffer(b""))
     assert array.type == pa.null()
     assert len(array) == array.null_count == 1 << 60
 
 
 def test_a_payload_that_is_not_a_stream_is_an_error() -> None:
     with pytest.raises(ValueError, match="cannot be read"):
-        arrow.decode(arrow.CODE_IPC, 1, 0, pa.py_buffer(b"garbage"))
+        arrow.decode(layout.CODE_IPC, 1, 0, pa.py_buffer(b"garbage"))
     with pytest.raises(ValueError, match="unknown type code 77"):
         arrow.decode(77, 1, 0, pa.py_buffer(b""))
 
@@ -220,4 +220,4 @@ def test_a_compressed_stream_is_refused_before_it_is_unpacked(array: pa.Array, c
     with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
         writer.write_batch(batch)
     with pytest.raises(ValueError, match="compressed"):
-        arrow.decode(arrow.CODE_IPC, 1, 0, sink.getvalue())
+        arrow.decode(layout.CODE_IPC, 1, 0, sink.getvalue())

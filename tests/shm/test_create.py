@@ -1,23 +1,18 @@
 """Rights to shared memory: what each process can do with the descriptors it receives."""
 
-from __future__ import annotations
-
 import fcntl
 import mmap
 import os
 import subprocess
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pytest
 
 from dorad.shm import check, create
 from dorad.shm.mapping import Mapping
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SIZE = 1 << 16
 SEAL_WRITE = fcntl.F_SEAL_WRITE

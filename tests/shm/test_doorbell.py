@@ -1,19 +1,14 @@
 """Doorbells: ring, wait, clear."""
 
-from __future__ import annotations
-
 import os
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
 from dorad.shm import doorbell
 from dorad.shm.fence import acquire, fence, release
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 @pytest.fixture

@@ -1,18 +1,13 @@
 """The latency of messages, as the consumer of an edge counts it."""
 
-from __future__ import annotations
-
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.shm import inlet
 from tests.shm.edge import Edge, edge
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MS = 1_000_000
 

@@ -1,7 +1,5 @@
 """Which data plane runs: the extension where it fits, else pure Python, never a wrong one."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess
@@ -51,7 +49,7 @@ def extension(tree: Path) -> Path:
 
 
 def sources(tree: Path) -> list[Path]:
-    found = sorted((tree / "dorad/shm/native").glob("*.[ch]"))
+    found = sorted((tree / "dorad/shm").glob("*/*.[ch]"))
     if not found:
         pytest.skip("an installed package has no sources")
     return found
@@ -80,7 +78,7 @@ def test_another_value_is_an_error(tree: Path) -> None:
 
 
 def remove_sources(tree: Path) -> None:
-    for source in (tree / "dorad/shm/native").glob("*.[ch]"):
+    for source in (tree / "dorad/shm").glob("*/*.[ch]"):
         source.unlink()
 
 
@@ -90,7 +88,12 @@ def test_without_sources_it_is_not_compared_with_them(tree: Path) -> None:
 
 
 def change_a_source(tree: Path) -> None:
-    with sources(tree)[0].open("a") as file:
+    with (tree / "dorad/shm/native/ring.c").open("a") as file:
+        file.write("/* newer */\n")
+
+
+def change_the_core(tree: Path) -> None:
+    with (tree / "dorad/shm/core/ring.c").open("a") as file:
         file.write("/* newer */\n")
 
 
@@ -122,6 +125,7 @@ def remove(tree: Path) -> None:
     [
         (remove, "_native.abi3.so is not built"),
         (change_a_source, "_native.abi3.so is older than its sources"),
+        (change_the_core, "_native.abi3.so is older than its sources"),
         (add_a_source, "_native.abi3.so is older than its sources"),
         (move_a_word_beside_sources, "_native.abi3.so is older than its sources"),
         (

@@ -1,24 +1,19 @@
 """The pool of samples: allocation, reuse, return of memory."""
 
-from __future__ import annotations
-
 import gc
 import itertools
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from dorad.shm import create, layout
-from dorad.shm.pool import TRIM_EVERY_NS, Pool
+from dorad.shm.layout import TRIM_EVERY_NS
+from dorad.shm.mapping import Mapping
+from dorad.shm.pool import Pool
 from tests.harness import leaks
-from tests.shm.edge import content, edge
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dorad.shm.mapping import Mapping
-    from tests.shm.edge import Edge
+from tests.shm.edge import Edge, content, edge
 
 NUMBERS = itertools.count(1)
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dorad.shm import layout
+from dorad.shm.counters import add_lost
 from dorad.shm.inlet import UnreadableError
 from tests.shm.edge import content, edge
 
@@ -48,6 +49,18 @@ def test_drops_are_counted_before_the_consumer_takes_anything() -> None:
         for _ in range(10):
             e.push(b"x")
         assert (e.counters.sent, e.counters.dropped, e.counters.queued) == (10, 7, 3)
+
+
+def test_messages_lost_before_the_producer_are_a_count_of_their_own() -> None:
+    with edge() as e:
+        e.push(b"x")
+        for number in (2, 1):
+            add_lost(e.box.words, e.ring.base, number)
+        assert (e.counters.sent, e.counters.lost, e.counters.dropped) == (1, 3, 0)
+        # The link to another machine counts by numbers of its own.
+        e.box.words[e.ring.base + layout.RING_NUMBERING] = 7
+        add_lost(e.box.words, e.ring.base, 1)
+        assert e.counters.lost == 3
 
 
 def test_a_restarted_consumer_continues_where_the_last_one_stopped() -> None:
@@ -250,7 +263,7 @@ class DropOldest(RuleBasedStateMachine):
             self.context.__exit__(None, None, None)
 
 
-TestDropOldest = DropOldest.TestCase
+TestDropOldest = pytest.mark.long(DropOldest.TestCase)
 
 
 def test_a_consumer_killed_while_it_takes_has_dropped_that_message() -> None:

@@ -1,7 +1,5 @@
 """Adaptive spinning before sleep."""
 
-from __future__ import annotations
-
 from dorad.shm.layout import WOULD_HAVE_PAID_NS
 from dorad.shm.spin import Spin
 

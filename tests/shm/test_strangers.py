@@ -1,19 +1,15 @@
 """Files of other users in world-writable directories are skipped and do no harm."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.shm import create, rendezvous
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 NOBODY = 65534
 
@@ -119,14 +115,12 @@ def test_without_a_safe_directory_the_error_has_a_fix(
         rendezvous.runtime_dir()
 
 
-def test_a_private_runtime_directory_is_used(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = tmp_path / "own"
-    own.mkdir(mode=0o700)
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(own))
+def test_a_private_runtime_directory_is_used(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     take(shared / f"dora-{os.getuid()}")
-    assert rendezvous.runtime_dir() == own / "dora"
+    # A long path has no room for sockets.
+    with tempfile.TemporaryDirectory(prefix="own-", dir="/tmp") as own:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", own)
+        assert rendezvous.runtime_dir() == Path(own) / "dora"
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a directory to another user")

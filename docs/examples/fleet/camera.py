@@ -1,4 +1,4 @@
-"""Send a numbered picture at every tick."""
+"""Sends a numbered picture at each tick."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Send the mean brightness of every picture."""
+"""Sends the mean brightness of each picture."""
 
 import pyarrow as pa
 from dora import Node

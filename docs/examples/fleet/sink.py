@@ -1,4 +1,4 @@
-"""Count results, and report when some are missing or late."""
+"""Counts results, and reports when some are missing or late."""
 
 import time
 

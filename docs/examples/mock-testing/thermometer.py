@@ -1,4 +1,4 @@
-"""A room that cools down and warms up again."""
+"""Sends the temperatures of a room that cools down and warms up again."""
 
 import pyarrow as pa
 from dora import Node

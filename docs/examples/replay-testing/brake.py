@@ -1,4 +1,4 @@
-"""Slows down in front of a wall: half of the smallest distance a second, at most 1 m/s."""
+"""Slows down in front of a wall: the speed is half the smallest distance, at most 1 m/s."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Slows down as `brake.py` does, but looks at the mean distance: a change that must be noticed."""
+"""Slows down as `brake.py` does, but looks at the mean distance: the test must find that."""
 
 import numpy as np
 import pyarrow as pa

@@ -1,4 +1,4 @@
-"""Prints the last speed that it was told."""
+"""Prints the last speed that it got."""
 
 from dora import Node
 

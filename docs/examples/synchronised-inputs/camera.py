@@ -1,4 +1,4 @@
-"""Takes a picture at each tick; loses every fifth or seventh, and pictures that are too late."""
+"""Takes a picture at each tick, but loses every N-th one, and those that would come late."""
 
 import argparse
 

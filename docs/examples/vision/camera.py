@@ -1,9 +1,11 @@
 """A camera that walks along a wall of photographs, 640x480 pixels, 30 frames a second.
 
-Each frame is written once, straight into shared memory, and never copied after that.
+Each frame is written once, straight into shared memory, and never copied after that. With FRAMES
+in its environment it ends after so many.
 """
 
 import math
+import os
 import time
 
 import gallery
@@ -29,6 +31,7 @@ def main() -> None:
     wall = gallery.wall()
     turn = wall.shape[1]
     endless = np.concatenate([wall, wall[:, :WIDTH]], axis=1)
+    last = int(os.environ.get("FRAMES", "0"))
 
     node = Node()
     frame = 0
@@ -52,6 +55,8 @@ def main() -> None:
             },
         )
         frame += 1
+        if frame == last:
+            break
 
 
 if __name__ == "__main__":

@@ -62,7 +62,10 @@ def main() -> None:
         PICTURE.parent.mkdir(exist_ok=True)
         draw(best, frames, detections).save(PICTURE)
     print(table(frames, detections, faces))
-    print(f"picture: {PICTURE}" if best else "picture: none, no frame was examined")
+    why = (
+        "all faces came a second after their frame" if detections.count else "no frame was examined"
+    )
+    print(f"picture: {PICTURE}" if best else f"picture: none, {why}")
 
 
 if __name__ == "__main__":

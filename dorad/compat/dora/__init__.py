@@ -10,7 +10,7 @@ import gc
 import importlib.util
 import os
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, Any
 
 if "dorad" not in sys.modules:
     _package = os.path.realpath(f"{__file__}/../../..")
@@ -39,7 +39,21 @@ __all__ = ["DoraStatus", "Node", "__author__", "__version__", "build", "run", "s
 __author__ = "the dorad authors"
 __version__ = API_VERSION
 
-_IMPORT_SYSTEM = ("importlib._bootstrap", "_frozen_importlib")
+if TYPE_CHECKING:
+    from dorad.ros2.api import Ros2ActionClient as Ros2ActionClient
+    from dorad.ros2.api import Ros2ActionServer as Ros2ActionServer
+    from dorad.ros2.api import Ros2Context as Ros2Context
+    from dorad.ros2.api import Ros2Durability as Ros2Durability
+    from dorad.ros2.api import Ros2Liveliness as Ros2Liveliness
+    from dorad.ros2.api import Ros2Node as Ros2Node
+    from dorad.ros2.api import Ros2NodeOptions as Ros2NodeOptions
+    from dorad.ros2.api import Ros2Publisher as Ros2Publisher
+    from dorad.ros2.api import Ros2QosPolicies as Ros2QosPolicies
+    from dorad.ros2.api import Ros2ServiceClient as Ros2ServiceClient
+    from dorad.ros2.api import Ros2ServiceServer as Ros2ServiceServer
+    from dorad.ros2.api import Ros2Subscription as Ros2Subscription
+    from dorad.ros2.api import Ros2Topic as Ros2Topic
+    from dorad.ros2.api import Ros2Transport as Ros2Transport
 
 
 def run(
@@ -86,11 +100,10 @@ def start_runtime() -> None:
     main.run()
 
 
-def __getattr__(name: str) -> NoReturn:
+def __getattr__(name: str) -> Any:
     if name.startswith("Ros2"):
-        text = f"dora.{name} is missing: this distribution has no ROS 2 bridge for Python yet"
-    else:
-        raise AttributeError(f"module 'dora' has no attribute {name!r}")
-    # `from dora import X` would replace the text of an AttributeError.
-    importing = sys._getframe(1).f_globals.get("__name__") in _IMPORT_SYSTEM
-    raise (ImportError if importing else AttributeError)(text)
+        from dorad.ros2 import api  # most nodes use none of its classes
+
+        if hasattr(api, name):
+            return getattr(api, name)
+    raise AttributeError(f"module 'dora' has no attribute {name!r}")

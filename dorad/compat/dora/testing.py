@@ -2,6 +2,6 @@
 
 from dorad.node.offline.replaying import ReplayedDifferentlyError, replay
 from dorad.node.offline.testing import MockNode
-from dorad.record.remote import ReplayControl
+from dorad.record.replay.client import ReplayControl
 
 __all__ = ["MockNode", "ReplayControl", "ReplayedDifferentlyError", "replay"]

@@ -125,6 +125,21 @@ class SealedSecret(Struct):
     """HPKE with X25519, HKDF-SHA256 and ChaCha20-Poly1305, in base64."""
 
 
+FILES_PATH = "/files"
+"""Where a robot opens a connection for files."""
+FILES_TICKET = "Files-Ticket"
+"""The header with the ticket of the request for that connection."""
+
+
+class FilesFetch(Struct):
+    """Ask a robot for a connection over which it gets the files of a release, as over SSH."""
+
+    release: str
+    """One that it was ordered, and whose files it lacks."""
+    ticket: str
+    """Which it shows when it connects."""
+
+
 class SecretsChange(Struct):
     """Store secrets and remove others. The agent stores each before it answers."""
 
@@ -148,6 +163,48 @@ class SecretsHeld(Struct):
     held: dict[SecretName, HeldSecret] = {}
     refused: dict[str, str] = {}
     """Why others cannot be used, by name."""
+
+
+MAX_PATTERNS = 100
+PATTERN = r"[^/\s?\[\]]{1,100}"
+"""The name of a dataflow, node or machine; `*` in it stands for any characters."""
+
+NodePatterns = Annotated[
+    list[Annotated[str, msgspec.Meta(pattern=f"^{PATTERN}/{PATTERN}$(?!\n)")]],
+    msgspec.Meta(max_length=MAX_PATTERNS),
+]
+"""Each is `DATAFLOW/NODE`, in which `*` stands for any characters."""
+
+
+class Accepts(Struct):
+    """What a robot takes from its coordinator: the section `[agent]` of its dorad.toml."""
+
+    inline: bool = True
+    """Whether it runs dataflows that were started from a file, which nobody has signed."""
+    nodes: NodePatterns | None = None
+    """Those that may run there; None: all."""
+    params: NodePatterns | None = None
+    """The nodes whose parameters a coordinator may set; None: all."""
+    max_param: Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)] | None = None
+    """Bytes of the value of a parameter, as JSON; None: no limit of its own."""
+    peers: (
+        Annotated[
+            list[Annotated[str, msgspec.Meta(pattern=f"^{PATTERN}$(?!\n)")]],
+            msgspec.Meta(max_length=MAX_PATTERNS),
+        ]
+        | None
+    ) = None
+    """The machines that may have nodes of its dataflows, with `*` as above; None: all."""
+    networks: (
+        Annotated[
+            list[Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f.:]{1,45}/[0-9]{1,3}$(?!\n)")]],
+            msgspec.Meta(max_length=MAX_PATTERNS),
+        ]
+        | None
+    ) = None
+    """Where its links may connect to: `10.1.0.0/16`; None: everywhere."""
+    problem: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    """A mistake in the file. As long as it is there, the robot takes nothing."""
 
 
 class Revocation(Struct):
@@ -208,7 +265,11 @@ class Attached(Struct):
     groups: bool = False
     """Whether the agent obeys the group of an order for a release. Versions before ignore it: they
     would run the whole release alone."""
+    arms: bool = False
+    """Whether the agent can reserve a switch. Versions before report no robot as armed."""
     secrets: SecretsHeld = msgspec.field(default_factory=SecretsHeld)
+    accepts: Accepts = msgspec.field(default_factory=Accepts)
+    """Versions before check their file at each order, and do not report it."""
 
 
 class Remember(Struct):
@@ -251,6 +312,8 @@ class AgentReport(Struct):
     """Bytes that are free on the disk of its releases; None if they are unknown."""
     warnings: list[str] = []
     """What an operator should know of the robot, such as a disk that is getting full."""
+    accepts: Accepts | None = None
+    """None: as before."""
 
 
 class Csr(Struct):
@@ -277,6 +340,8 @@ class HandOver(Struct):
     """A certificate of the new authority's key by the present authority (PEM)."""
     finished: bool = False
     """Whether the old authority is to be dropped."""
+    cancelled: bool = False
+    """Whether this one is to be dropped instead."""
 
 
 class Trust(Struct):
@@ -325,6 +390,13 @@ AGENT_HANDOVER = CallMethod(
 )
 AGENT_SECRETS = CallMethod(
     "agent.secrets", "coordinator", SecretsChange, SecretsHeld, "Store and remove secrets."
+)
+AGENT_FETCH = CallMethod(
+    "agent.fetch",
+    "coordinator",
+    FilesFetch,
+    Nothing,
+    "Open a connection for the files of a release that was ordered.",
 )
 SHARE_SET = CallMethod(
     "share.set", "coordinator", ShareSet, ShareState, "Store a share and carry it out."

@@ -14,7 +14,7 @@ class Interface(Struct):
     up: bool
     """Whether packets can pass now."""
     addresses: list[str] = []
-    """With prefix: `192.0.2.7/24`."""
+    """Addresses with their prefix: `192.0.2.7/24`."""
 
 
 class Network(Struct):
@@ -26,7 +26,7 @@ class Network(Struct):
 
 
 class DaemonStatus(Struct):
-    """State of the daemon itself."""
+    """The state of the daemon itself."""
 
     version: str
     protocol: Int64
@@ -39,17 +39,17 @@ class DaemonStatus(Struct):
     state: str
     """Path of the state file."""
     adopted: Int64 = 0
-    """Nodes of a previous daemon that it has taken over."""
+    """Nodes of a previous daemon that this one has adopted."""
     notices: list[str] = []
     """Warnings for the administrator, such as a full disk or a damaged state file."""
     problem: str = ""
-    """Why nodes cannot be started; empty if they can."""
+    """Why the daemon cannot start nodes; empty if it can."""
     memory: Int64 = 0
-    """Resident bytes."""
+    """Resident bytes of the daemon."""
     cpu: float = 0.0
-    """Percent of one core, over the last seconds."""
+    """Percent of one core that the daemon used over the last seconds."""
     network: Network | None = None
-    """The network as the daemon sees it; None while unknown."""
+    """The network as the daemon sees it; None while that is unknown."""
 
 
 class Shutdown(Struct):

@@ -16,12 +16,12 @@ class Start(Struct):
     """Start a dataflow."""
 
     descriptor: dict[str, Any]
-    """The parsed file, with variables in `env` expanded."""
+    """The parsed file, with the variables in each `env` expanded."""
     path: str
-    """Absolute path of the file; relative paths in it are relative to its folder."""
+    """Absolute path of the file. Relative paths in the file start in its folder."""
     name: str | None = None
-    """1 to 64 characters of `A-Z a-z 0-9 _ . -`, not starting with `-`; no other running dataflow
-    may have it."""
+    """1 to 64 characters of `A-Z a-z 0-9 _ . -`, not starting with `-` and not a UUID. No other
+    running dataflow may have the name."""
     env: dict[str, str] = {}
     """Variables of `--env`. They override the dataflow's `env`; a node's `env` overrides them."""
     uv: bool = False
@@ -30,16 +30,18 @@ class Start(Struct):
     hot_reload: bool = False
     """Whether operators are reloaded, and nodes restarted, when their Python files change."""
     uuid: str | None = None
-    """Names the run; by default a new one. A run that has ended may be started again under it."""
+    """The UUID of the run; by default the daemon draws one. The UUID of a run that has ended starts
+    that run again."""
     share: Share | None = None
     """The part of the dataflow that this machine runs; None means all of it."""
     params: dict[str, dict[str, Any]] = {}
-    """Parameters to begin with, by node and key, as if they had been set. A run that is started
-    again under its `uuid` keeps its own."""
+    """Parameters to begin with, by node and key, as if a command had set them. A run that is
+    started again under its `uuid` keeps its own."""
     hold: float | None = None
-    """Seconds to keep the start barrier closed for `dataflow.open`; then the start fails."""
+    """Seconds for which the start barrier waits for `dataflow.open`; after that the start fails."""
     user_of: str | None = None
-    """The UUID of a running dataflow whose user the nodes have; None means a user of their own."""
+    """The UUID of a running dataflow. The nodes get the same user as its nodes; None means a user
+    of their own."""
 
 
 class Started(Struct):
@@ -62,10 +64,10 @@ class Wait(Struct):
     """Wait until a dataflow has reached a state: all nodes spawned, all nodes running, or its end.
 
     `ready` means that only `dataflow.open` is missing: all nodes wait at the start barrier, and all
-    links to other machines are up.
+    links to other machines are up. A dataflow that has ended has reached every state.
 
-    Fails with `deadline` after `timeout` seconds. Then `problems` of a coordinator's error has the
-    machines that a start waits for, with the reason.
+    Fails with `deadline` after `timeout` seconds. In the error of a coordinator, `problems` then
+    lists the machines that the start waits for, with the reason.
     """
 
     dataflow: str
@@ -74,7 +76,7 @@ class Wait(Struct):
 
 
 class Failure(Struct):
-    """One root cause: what failed, and the last lines that the node wrote to stderr."""
+    """One root cause: which node failed and how, and the last lines that it wrote to stderr."""
 
     headline: str
     lines: list[str] = []
@@ -85,6 +87,8 @@ class NodeResult(Struct):
 
     node: str
     outcome: Literal["ok", "failed", "grace", "cascading"]
+    """`grace`: the node was killed because it did not end in time. `cascading`: the start failed
+    because another node ended before calling `Node()`."""
     reason: str
     code: Int64 | None = None
     signal: Int64 | None = None
@@ -99,7 +103,7 @@ class DataflowState(Struct):
     results: list[NodeResult] = []
     failures: list[Failure] = []
     ready: bool = False
-    """Whether only `dataflow.open` is missing; see `Wait`."""
+    """Whether only `dataflow.open` is missing, see `dataflow.wait`."""
     links: dict[str, LinkPeer] = {}
     """The link to each other machine."""
 
@@ -115,13 +119,14 @@ class Stop(Struct):
 
 
 class Restarted(Struct):
-    """The dataflow has been started again, under a new UUID."""
+    """The runs before and after a restart: the daemon has started the dataflow under a new UUID."""
 
     old: str
     new: str
     name: str | None = None
     changes: list[str] = []
-    """How the descriptor differs from the file it was started from: `added node x`, ..."""
+    """How the descriptor differs from the file that the dataflow was started from: `added node x`,
+    ..."""
 
 
 class DataflowInfo(Struct):
@@ -138,15 +143,19 @@ class DataflowInfo(Struct):
     started_at: float
     ended_at: float | None = None
     enabled: bool = False
-    """Whether it is started at boot."""
+    """Whether the dataflow is started at boot."""
     interrupted: bool = False
-    """Whether it ended only because its daemon or the machine did."""
+    """Whether the dataflow ended only because its daemon or the machine did."""
     links: dict[str, LinkPeer] = {}
     """The link to each other machine."""
     strangers: str = ""
-    """Which connections to the port of its links were closed in the last minute, and why."""
+    """Which connections to the port of the dataflow's links were closed in the last minute, and
+    why."""
     machines: list[str] = []
-    """The machines that it runs on; only from a coordinator."""
+    """The machines that the dataflow runs on; only from a coordinator."""
+    why: str = ""
+    """Why the dataflow, or a node of it, has failed, with the line of stderr that shows the
+    reason."""
 
     @property
     def active(self) -> bool:
@@ -158,12 +167,13 @@ class Enable(Struct):
     """Choose whether a dataflow is started at boot. It needs a name."""
 
     dataflow: str | None = None
-    """Running or ended, by UUID or name; None means the only running one."""
+    """Running or ended, by UUID or name. None means the only running one, or the latest one that
+    has ended if none runs."""
     enabled: bool = True
 
 
 class DataflowList(Struct):
-    """All running dataflows, and those that have ended and were not cleaned."""
+    """All running dataflows, and those that have ended since the last `dataflow.clean`."""
 
     dataflows: list[DataflowInfo]
     missing: dict[str, str] = {}
@@ -179,6 +189,7 @@ class DataflowDetail(Struct):
     path: str
     log_dir: str
     changes: list[str] = []
+    """How the descriptor differs from the file that the dataflow was started from."""
     placement: dict[str, str] = {}
     """The machine of each node; only from a coordinator."""
     pending: dict[str, str] = {}
@@ -215,6 +226,7 @@ DATAFLOW_WAIT = CallMethod(
     DataflowState,
     "Wait until a dataflow has reached a state.",
     seconds=_wait_seconds,
+    scope="any",
 )
 DATAFLOW_STOP = CallMethod(
     "dataflow.stop",
@@ -243,7 +255,7 @@ DATAFLOW_CLEAN = CallMethod(
     "operator",
     Nothing,
     DataflowList,
-    "Remove dataflows that have ended from the list.",
+    "Remove dataflows that have ended from the list, and return them.",
 )
 DATAFLOW_ENABLE = CallMethod(
     "dataflow.enable",
@@ -251,4 +263,5 @@ DATAFLOW_ENABLE = CallMethod(
     Enable,
     DataflowInfo,
     "Choose whether a dataflow is started at boot.",
+    scope="placed",
 )

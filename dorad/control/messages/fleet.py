@@ -23,20 +23,25 @@ class Finding(Struct):
     """Something that is wrong on a robot now."""
 
     cause: str
-    """What kind of trouble, for programs: `node-failed`, `input-broken`, ..."""
+    """The kind of the problem, for programs: `node-failed`, `input-broken`, ..."""
     subject: str
-    """What it is about: a dataflow, a node or an input. With `cause` it identifies the finding."""
+    """The dataflow, node or input with the problem. `cause` and `subject` together identify the
+    finding."""
     text: str
-    """For people, without the name of the robot."""
+    """The problem for people, without the name of the robot."""
     severity: Severity
     since: float
     dataflow: str | None = None
-    """Name of the dataflow, or its UUID."""
+    """The name of the dataflow, or its UUID."""
     node: str | None = None
     brief: str = ""
-    """The text without figures, for several robots; empty if `text` has none."""
+    """The text without figures, for several robots; empty if `text` has no figures."""
     event: bool = False
-    """Whether it is an event, such as a crash, and not a state that may pass."""
+    """Whether the finding is an event, such as a crash, and not a state that may pass."""
+    hint: str = ""
+    """The next step, for people."""
+    error: str = ""
+    """If a node failed: the line of stderr that shows the reason, such as its exception."""
 
 
 class FleetRow(Struct):
@@ -44,22 +49,27 @@ class FleetRow(Struct):
 
     robot: str
     state: RowState = "ok"
+    """`unreach`: the state of the robot is unknown. `update`: its software is being changed.
+    `busy`: it must not be interrupted."""
     why: str = ""
-    """The first of its findings, or why it is not `ok`."""
+    """The first of the robot's findings, or why the robot is not `ok`."""
     since: float | None = None
-    """When `state` or `why` changed."""
+    """Since when the worst finding lasts. Without findings: when `state` or `why` changed."""
     dataflow: str = ""
     """The dataflows that run, or are ordered to run, separated by commas."""
     release: str = ""
-    """The release of its dataflow, if it has one."""
+    """The release of the robot's dataflow, if it has one."""
+    instances: list[str] = []
+    """From a coordinator: the instances over several machines that the robot belongs to,
+    `cell1/pick`."""
     nodes: Int64 = 0
-    """Nodes of its running dataflows."""
+    """Number of nodes of the robot's running dataflows."""
     running: Int64 = 0
-    """Those of them that run."""
+    """Number of these nodes that run."""
     stopped: list[str] = []
-    """Nodes that a command has stopped, `dataflow/node`."""
+    """Nodes that a command has stopped, as `dataflow/node`."""
     known: bool = True
-    """Whether the figures are those of now."""
+    """Whether the figures are current."""
     cpu: float = 0.0
     """Percent of the whole machine."""
     memory: float = 0.0
@@ -67,7 +77,7 @@ class FleetRow(Struct):
     drops: float = 0.0
     """Dropped messages a second, over all edges."""
     seen_at: float | None = None
-    """When it reported last, by the server's clock."""
+    """When the robot reported last, by the clock of the daemon or coordinator that answers."""
     labels: dict[str, str] = {}
     version: str = ""
     findings: list[Finding] = []
@@ -77,7 +87,7 @@ class FleetWatch(Struct):
     """Follow the robots: first all rows, then those that have changed."""
 
     interval: float = 1.0
-    """Minimum seconds between two events, from 0.2 on."""
+    """Minimum seconds between two events, 0.2 to 3600."""
 
 
 class FleetRows(Struct):
@@ -98,7 +108,7 @@ class Alert(Struct):
     severity: Severity
     text: str
     robots: list[str]
-    """Where; at most 100 of them are named."""
+    """The robots with this cause; at most 100 are named."""
     count: Int64
     """Number of robots."""
     since: float
@@ -106,17 +116,19 @@ class Alert(Struct):
     dataflow: str | None = None
     node: str | None = None
     flapping: Int64 = 0
-    """How often it has come back; 0 for one that stays."""
+    """How often the alert has come back, if at least 3 times; else 0."""
     acked_by: str = ""
-    """The user who has acknowledged it; empty before that."""
+    """The user who has acknowledged the alert; empty before that."""
     acked_at: float | None = None
+    hint: str = ""
+    """The next step, for people."""
 
 
 class AlertWatch(Struct):
     """Follow the alerts: all of them, whenever one changes."""
 
     interval: float = 1.0
-    """Minimum seconds between two events, from 0.2 on."""
+    """Minimum seconds between two events, 0.2 to 3600."""
 
 
 class Alerts(Struct):
@@ -130,14 +142,15 @@ class PastAlert(Alert, kw_only=True):
     """An alert that is over."""
 
     until: float
-    """When it was over."""
+    """When the alert ended."""
 
 
 class PastAlertsRead(Struct):
-    """Read the alerts that are over."""
+    """Return the alerts that are over."""
 
     limit: Int64 = 100
-    """Maximum number of alerts; a server keeps the last 200, a daemon those since its start."""
+    """Maximum number of alerts. A coordinator keeps the last 200, a daemon the last 200 since its
+    start."""
 
 
 class PastAlerts(Struct):
@@ -147,29 +160,31 @@ class PastAlerts(Struct):
 
 
 class AlertAck(Struct):
-    """Acknowledge an alert, or withdraw the acknowledgement. It stays until its cause is gone."""
+    """Acknowledge an alert, or withdraw the acknowledgement. The alert stays until its cause is
+    gone."""
 
     id: str
     undo: bool = False
 
 
-TopOrder = Literal["name", "cpu", "memory", "rate", "drops", "latency"]
+TopOrder = Literal["name", "cpu", "memory", "rate", "drops", "latency", "worst"]
 
 
 class TopWatch(Struct):
-    """Measure nodes and edges again and again, reduced on the server."""
+    """Measure nodes and edges again and again, and return a part of them."""
 
     order: TopOrder = "name"
+    """What to sort nodes and edges by."""
     limit: Int64 = 0
     """Maximum number of nodes, and of edges; 0 sets no limit."""
     filter: str = ""
-    """Terms such as `cpu>50` or `node=camera`; see docs/console.md."""
+    """Terms such as `cpu>50` or `node=camera`, see docs/console.md."""
     interval: float = 1.0
-    """Seconds between two events, from 0.2 on."""
+    """Seconds between two events, 0.2 to 3600."""
     dataflow: str | None = None
-    """Only of this one, by UUID or name."""
+    """Only nodes and edges of this dataflow, by UUID or name."""
     machine: str | None = None
-    """Only on this robot; for a coordinator."""
+    """Only those on this robot."""
 
 
 class TopPart(Struct):
@@ -177,9 +192,9 @@ class TopPart(Struct):
 
     top: Top
     nodes: Int64
-    """Number of nodes that match, with those beyond the limit."""
+    """Number of nodes that match, including those beyond the limit."""
     edges: Int64
-    """The same for edges."""
+    """Number of edges that match, including those beyond the limit."""
 
 
 TOP_WATCH = StreamMethod(
@@ -191,7 +206,7 @@ TOP_WATCH = StreamMethod(
     scope="any",
 )
 FLEET_WATCH = StreamMethod(
-    "fleet.watch", "viewer", FleetWatch, FleetRows, "Follow the robots in brief.", report=True
+    "fleet.watch", "viewer", FleetWatch, FleetRows, "Follow the robots.", report=True
 )
 ALERTS_WATCH = StreamMethod("alerts.watch", "viewer", AlertWatch, Alerts, "Follow the alerts.")
 ALERTS_PAST = CallMethod(

@@ -30,14 +30,14 @@ ErrorCode = Literal[
 
 
 class Error(Struct):
-    """Why a request failed: `code` for programs, the rest for people."""
+    """Why a request failed. `code` is for programs, the rest for people."""
 
     code: Annotated[str, msgspec.Meta(examples=list(get_args(ErrorCode)))]
-    """One of the codes above. A newer server may send others; treat them like `refused`."""
+    """One of the codes above. A newer daemon may send others; treat them like `refused`."""
     message: str
     hint: str | None = None
     problems: list[str] = []
-    """The problems of an invalid dataflow, one line each."""
+    """What is wrong with a dataflow, or what a coordinator waits for, one line each."""
 
 
 class Hello(Struct):
@@ -80,5 +80,6 @@ class Reply(Struct, omit_defaults=True):
     result: Any = msgspec.UNSET
     event: Any = msgspec.UNSET
     end: bool = False
-    """True at the end of a stream. After `cancel`, events that are under way still come before."""
+    """True at the end of a stream. After `cancel`, events that were already sent arrive before
+    it."""
     error: Error | None = None

@@ -20,25 +20,28 @@ class Incident(Struct):
     bytes: Int64
     """Size of its segments, which other incidents may share."""
     source: str
-    """Who asked for it: `command`, `node NAME`, or what happened."""
+    """What asked for the incident: `command`, the name of a coordinator's client, `node NAME`, or
+    the event that caused it."""
     note: str
+    gone: Int64 = 0
+    """Segments between the first and the last one that are not there any more."""
 
 
 class BlackBox(Struct):
     """The black box of a dataflow on one machine."""
 
     dataflow: str
-    """The dataflow by its UUID, or `ROBOT/NAME` if a release has brought it to a robot."""
+    """The UUID of the dataflow, or `ROBOT/NAME` if a release has brought it to a robot."""
     name: str | None
     folder: str
     incidents: list[Incident]
-    """The newest ones, by time."""
+    """The newest incidents, in the order of their times."""
     left_out: Int64 = 0
-    """The number of older incidents."""
+    """Number of older incidents."""
     problem: str = ""
-    """Why the folder cannot be read."""
+    """Why the daemon cannot read the folder."""
     machine: str | None = None
-    """The machine that it is on; only from a coordinator."""
+    """The machine of the black box; only from a coordinator."""
 
 
 class IncidentList(Struct):
@@ -49,6 +52,42 @@ class IncidentList(Struct):
     """Machines that did not answer, and why; only from a coordinator."""
 
 
+class IncidentMark(Struct):
+    """Keep what the black boxes of a dataflow have recorded around this moment."""
+
+    dataflow: str | None = None
+    """A coordinator needs it."""
+    before: float = 60.0
+    """Seconds before now to keep."""
+    after: float = 20.0
+    """Seconds after now to keep."""
+    note: str = ""
+    source: str = "command"
+    """Who asks. A coordinator replaces it by the name of its client."""
+
+
+class IncidentMarked(Struct):
+    """On which machines incidents were made, at least one."""
+
+    made: dict[str, str]
+    """The id and the folder of each incident, by machine. The name of the machine is empty from a
+    daemon."""
+    failed: dict[str, str] = {}
+    """Machines that have a black box but made no incident, or that did not answer, with the
+    reason."""
+
+
+RECORDER_S = 30.0
+"""Seconds that a recorder has to make an incident."""
+
 INCIDENT_LIST = CallMethod(
-    "incident.list", "viewer", Ref, IncidentList, "List what black boxes have kept."
+    "incident.list", "viewer", Ref, IncidentList, "List black boxes and their incidents."
+)
+INCIDENT_MARK = CallMethod(
+    "incident.mark",
+    "operator",
+    IncidentMark,
+    IncidentMarked,
+    "Keep what the black boxes of a dataflow have recorded around this moment.",
+    seconds=lambda _: RECORDER_S,
 )

@@ -15,28 +15,32 @@ class LogRead(Struct):
 
     dataflow: str | None = None
     nodes: list[str] = []
-    """Ids of nodes; empty means all nodes, and the daemon's own lines about the dataflow."""
+    """Ids of nodes. Empty means all nodes, and the daemon's own lines about the dataflow."""
     tail: Int64 | None = None
-    """Maximum number of matching lines, the newest of all chosen nodes together."""
+    """Maximum number of matching lines: the newest ones of all chosen nodes together."""
     since: float | None = None
     until: float | None = None
     level: str | None = None
+    """Minimum severity."""
     by_node: dict[str, str] = {}
-    """Minimum severity by node."""
+    """Other minimum severities, by node."""
     grep: str | None = None
+    """Only lines whose message contains this text, in any case."""
     follow: bool = False
     machine: str | None = None
-    """Only lines of this machine; only for a coordinator."""
+    """Only lines of this machine, from a coordinator."""
 
 
 class LogLines(Struct):
-    """Log lines, oldest first. `left_out` more were too long, or the reader was too slow."""
+    """Log lines, the oldest first."""
 
     dataflow: str
     lines: list[LogRecord]
     left_out: Int64 = 0
+    """Number of lines that are missing because they were too long, or the reader too slow."""
     skew: dict[str, float] = {}
-    """Seconds that the clocks of machines are ahead, of those that are off; from a coordinator."""
+    """Machines whose clocks are wrong, with the seconds that they are ahead; only from a
+    coordinator."""
 
 
 class Watch(Struct):
@@ -54,12 +58,13 @@ class Event(Struct):
     what: str
     """`dataflow-starting` `dataflow-running` `dataflow-ended` `node-started` `node-exited`
     `node-restarting` `node-failed` `input-broken` `input-recovered` `param-changed`
-    `topology-changed`, `network-changed` (which belongs to no dataflow); more may be added."""
+    `topology-changed`, or `network-changed`, which belongs to no dataflow. Newer daemons may send
+    others."""
     node: str | None = None
     text: str = ""
     """Details for people; may be empty."""
     machine: str | None = None
-    """The machine that it is on; only from a coordinator."""
+    """The machine of the event; only from a coordinator."""
     data: dict[str, Any] = {}
     """Details for programs: `pid` and `restarts` of `node-started`; `code` and `signal` of
     `node-exited`; `after`, in seconds, and `failed` of `node-restarting`; `input` and `source` of

@@ -25,10 +25,27 @@ class NodeMetrics(Struct):
     """Bytes a second."""
     disk_write: float = 0.0
     net_tx: float = 0.0
-    """Payload bytes a second over TCP connections, if `net_known`."""
+    """Payload bytes a second that were sent over TCP connections, if `net_known`."""
     net_rx: float = 0.0
+    """The same for bytes that were received."""
     net_known: bool = False
     """Whether the network rates of this node can be measured."""
+
+
+class InputWork(Struct):
+    """How long a node worked on the messages of one input, since the dataflow or daemon started.
+
+    The work on a message lasts from its receipt until the node asks for the next one. Only messages
+    count whose hop records the daemon has read, see `trace.list`.
+    """
+
+    input: str
+    topic: str
+    """`node/output`; for a tick, the timer's `node/input`."""
+    durations: list[Int64]
+    """Number of messages by duration, as in `EdgeStats.latencies`."""
+    seconds: float
+    """Sum of all durations."""
 
 
 class NodeInfo(Struct):
@@ -43,34 +60,39 @@ class NodeInfo(Struct):
     metrics: NodeMetrics
     broken_inputs: list[str] = []
     pending: Int64 = 0
-    """Messages that wait in its inputs."""
+    """Messages that wait in the node's inputs."""
     stamps_refused: Int64 = 0
     """Received timestamps that were too far ahead and did not move the node's clock."""
+    protocol: Int64 | None = None
+    """The format of shared memory and packets that the node's process and the daemon use. None
+    while no process is attached as this node."""
     dynamic: bool = False
     started_at: float | None = None
     last_exit: str | None = None
-    """Description of how its last process ended."""
+    """How the node's last process ended, in words."""
     last_error: str = ""
-    """If it has failed: what it wrote to stderr last, such as the error of a traceback."""
+    """If the node has failed: what it wrote to stderr last, such as the error of a traceback."""
     ended_by: Literal["command", "inputs"] | None = None
-    """Why a stopped node has ended: `node.stop`, or because all its inputs had closed; absent if
-    it has ended by itself."""
+    """Why a stopped node has ended: `node.stop`, or because all its inputs had closed. None if it
+    ended by itself."""
     deadline_misses: Int64 | None = None
-    """Timer ticks that it handled after their deadline, or never; None without timers."""
+    """Timer ticks that the node handled after their deadline, or never; None without timers."""
     tick_delay: float | None = None
     """Mean seconds from a tick's due time until the node handles it, over the last seconds."""
     tick_jitter: float | None = None
-    """Mean absolute difference of successive delays in seconds, over the last seconds."""
+    """Mean absolute difference of successive tick delays in seconds, over the last seconds."""
     tick_worst: float | None = None
-    """Longest delay since the start, in seconds."""
+    """Longest tick delay since the start, in seconds."""
+    work: list[InputWork] = []
     secrets: list[str] = []
-    """Names of the secrets that it gets."""
+    """Names of the secrets that the node gets."""
     old_secrets: list[str] = []
-    """Those that have changed since its process was started: it still has the values before."""
+    """Secrets that have changed since the node's process was started, which still has the old
+    values."""
     machine: str | None = None
-    """The machine that it is on; only from a coordinator."""
+    """The machine of the node; only from a coordinator."""
     reason: str = ""
-    """Why it is `pending`: no machine takes it yet."""
+    """Why the node is `pending`: no machine takes it yet."""
 
 
 class NodeRef(Struct):
@@ -112,9 +134,9 @@ class NodeDetail(Struct):
     """The source of each input, as text."""
     outputs: dict[str, list[Subscriber]]
     realtime: str | None = None
-    """Description of the real-time settings it requests from the kernel."""
+    """The real-time settings that the node requests from the kernel, in words."""
     notes: list[str] = []
-    """Requested settings that its process did not get, one line each."""
+    """Requested settings that the node's process did not get, one line each."""
 
 
 class NodeAdd(Struct):
@@ -127,12 +149,12 @@ class NodeAdd(Struct):
 
 
 class NodeReplace(Struct):
-    """Replace a node by another one, which keeps its inputs and outputs."""
+    """Replace a node by another one, which takes over its edges."""
 
     node: str
     definition: dict[str, Any]
-    """As in `node.add`, with the same `id` and the same inputs. An empty one keeps
-    the present definition."""
+    """An entry of `nodes` as in `node.add`, with the same `id` and the same inputs. If it is empty,
+    the node keeps its definition."""
     dataflow: str | None = None
     grace: float | None = None
     """Seconds until the old process gets SIGTERM. The default is 10."""
@@ -149,20 +171,24 @@ class NodeStop(Struct):
 
 
 class EdgeRef(Struct):
-    """One edge, as `node/output` and `node/input`."""
+    """Remove an edge."""
 
     source: str
+    """`node/output`."""
     target: str
+    """`node/input`."""
     dataflow: str | None = None
 
 
 class EdgeNew(Struct):
-    """A new edge, as `node/output` and `node/input`."""
+    """Add an edge."""
 
     source: str
+    """`node/output`."""
     target: str
+    """`node/input`."""
     options: dict[str, Any] = {}
-    """Options of the input, as in its long form in the file, such as `{"queue_size": 1}`."""
+    """Options of the input, as in its long form in the file: `{"queue_size": 1}`."""
     dataflow: str | None = None
 
 
@@ -171,7 +197,7 @@ class Changed(Struct):
 
     uuid: str
     changes: list[str]
-    """How the descriptor now differs from the file it was started from."""
+    """How the descriptor now differs from the file that the dataflow was started from."""
 
 
 MAX_START_WAIT_S = 30.0
@@ -202,6 +228,7 @@ NODE_ADD = CallMethod(
     Changed,
     "Add a node to a running dataflow.",
     seconds=_start_seconds,
+    scope="placed",
 )
 NODE_REMOVE = CallMethod(
     "node.remove",
@@ -210,6 +237,7 @@ NODE_REMOVE = CallMethod(
     Changed,
     "Stop a node and remove it from its dataflow.",
     seconds=_change_seconds,
+    scope="placed",
 )
 NODE_REPLACE = CallMethod(
     "node.replace",
@@ -218,12 +246,25 @@ NODE_REPLACE = CallMethod(
     Changed,
     "Replace a node by another one.",
     seconds=_change_seconds,
+    scope="placed",
 )
 NODE_CONNECT = CallMethod(
-    "node.connect", "operator", EdgeNew, Changed, "Add an edge.", seconds=_start_seconds
+    "node.connect",
+    "operator",
+    EdgeNew,
+    Changed,
+    "Add an edge.",
+    seconds=_start_seconds,
+    scope="placed",
 )
 NODE_DISCONNECT = CallMethod(
-    "node.disconnect", "operator", EdgeRef, Changed, "Remove an edge.", seconds=_start_seconds
+    "node.disconnect",
+    "operator",
+    EdgeRef,
+    Changed,
+    "Remove an edge.",
+    seconds=_start_seconds,
+    scope="placed",
 )
 NODE_RESTART = CallMethod(
     "node.restart",

@@ -66,7 +66,7 @@ PARAM_DELETE = CallMethod(
     "operator",
     ParamRef,
     Nothing,
-    "Delete a parameter and notify the node.",
+    "Delete a parameter and notify the node. A declared one returns to its default.",
     scope="any",
     record="values",
 )

@@ -74,6 +74,9 @@ class ReleaseOrder(Struct):
     enabled: bool = True
     switch: bool = False
     """Whether the robot may switch; before that it only makes ready what it has received."""
+    arm: float = 0.0
+    """Seconds for which the robot reserves its switch, unless it is busy: see `ReleaseState.armed`.
+    Another order says whether it switches."""
     rollout: str = ""
     """The id of the rollout, for messages and the journal of the robot."""
     rules: HealthRules = msgspec.field(default_factory=HealthRules)
@@ -97,6 +100,9 @@ class ReleaseOrder(Struct):
     """The machines that run the release together; None: the robot runs all of it alone."""
     committed: bool = False
     """Whether each machine of the group was healthy with it. Only then one of them confirms it."""
+    resume_after: float = 0.0
+    """Of a release that is not enabled: seconds without contact after which it runs nevertheless,
+    because the other machines of the group have gone back meanwhile; 0: it does not."""
 
 
 class Evidence(Struct):
@@ -115,10 +121,11 @@ class Lease(Struct):
     id: str
     reason: str
     owner: str
-    """`pick/gripper (pid 812)`"""
+    """`pick/gripper (pid 812)`, or the user and the process of a client."""
     since: float
     expires: float | None = None
-    """By the robot's clock; None: as long as its holder keeps a descriptor open."""
+    """By the robot's clock. None if the lease lasts as long as its holder keeps a descriptor
+    open."""
 
 
 ReleasePhase = Literal[
@@ -177,6 +184,8 @@ class ReleaseState(Struct):
     """Nodes that ran when it was confirmed and have ended with their sources, with the reason."""
     healthy: bool = False
     """Of a machine of a group on probation: whether it is healthy, and waits for the others."""
+    armed: bool = False
+    """Of a robot that is to reserve its switch: whether no lease can begin before it."""
     group: Group | None = None
     """The machines with which it runs the confirmed release."""
     previous_group: Group | None = None

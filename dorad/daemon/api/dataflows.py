@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dorad import __version__
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.session import HandlerTable
+from dorad.control.session import Call, handles
 from dorad.daemon.api.nodes import refuse_share
 from dorad.daemon.logreads import read_logs
 from dorad.daemon.rules.ladder import GRACE_S
@@ -19,7 +19,6 @@ from dorad.dataflow.support import MAX_NODES, TOO_MANY_HINT, too_many
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from dorad.control.server import Call
     from dorad.daemon.measuring.measure import Measure
     from dorad.daemon.record import Record
     from dorad.daemon.registry import Registry
@@ -40,24 +39,7 @@ class DataflowMethods:
         self._registry = registry
         self._measure = measure
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(m.DAEMON_STATUS, self.status)
-        table.call(m.DAEMON_SHUTDOWN, self.shutdown)
-        table.call(m.DATAFLOW_START, self.start)
-        table.call(m.DATAFLOW_WAIT, self.wait)
-        table.call(m.DATAFLOW_STOP, self.stop)
-        table.call(m.DATAFLOW_RESTART, self.restart)
-        table.call(m.DATAFLOW_LIST, self.list_all)
-        table.call(m.DATAFLOW_INFO, self.info)
-        table.call(m.DATAFLOW_CLEAN, self.clean)
-        table.call(m.DATAFLOW_ENABLE, self.enable)
-        table.stream(m.LOGS_READ, self.read_logs)
-        table.stream(m.WATCH, self.watch)
-        return table
-
+    @handles(m.DAEMON_STATUS)
     async def status(self, _call: Call, _params: m.Nothing) -> m.DaemonStatus:
         """Return the status of the daemon."""
         running = self._registry.running
@@ -80,6 +62,7 @@ class DataflowMethods:
             network=self._measure.network(),
         )
 
+    @handles(m.DAEMON_SHUTDOWN)
     async def shutdown(self, _call: Call, params: m.Shutdown) -> m.Nothing:
         """End the daemon, unless dataflows run; with `force` stop them first."""
         running = self._registry.running
@@ -92,6 +75,7 @@ class DataflowMethods:
         self._service.end()
         return m.Nothing()
 
+    @handles(m.DATAFLOW_START)
     async def start(self, _call: Call, params: m.Start) -> m.Started:
         """Start a dataflow."""
         nodes = params.descriptor.get("nodes")
@@ -101,6 +85,7 @@ class DataflowMethods:
         await self._registry.store.sync()
         return m.Started(uuid=record.uuid, name=record.name)
 
+    @handles(m.DATAFLOW_WAIT)
     async def wait(self, _call: Call, params: m.Wait) -> m.DataflowState:
         """Wait until a dataflow has reached a state."""
         record = self._registry.find(params.dataflow, ended_too=True)
@@ -112,6 +97,7 @@ class DataflowMethods:
             )
         return record.state()
 
+    @handles(m.DATAFLOW_STOP)
     async def stop(self, _call: Call, params: m.Stop) -> m.DataflowState:
         """Stop a dataflow and wait for its end."""
         record = self._registry.find(params.dataflow)
@@ -126,6 +112,7 @@ class DataflowMethods:
             text = f"dataflow {record.name or record.uuid} has not ended in time"
             raise ControlError("deadline", text, hint)
 
+    @handles(m.DATAFLOW_RESTART)
     async def restart(self, _call: Call, params: m.Stop) -> m.Restarted:
         """Stop a dataflow and start it again with its changed nodes and edges."""
         record = self._registry.find(params.dataflow)
@@ -146,10 +133,12 @@ class DataflowMethods:
             changes=self._registry.changes(record),
         )
 
+    @handles(m.DATAFLOW_LIST)
     async def list_all(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
         """List all dataflows, the oldest first."""
         return self._listed(self._registry.records)
 
+    @handles(m.DATAFLOW_INFO)
     async def info(self, _call: Call, params: m.Ref) -> m.DataflowDetail:
         """Describe one dataflow."""
         record = self._registry.find(params.dataflow, ended_too=True)
@@ -163,10 +152,12 @@ class DataflowMethods:
             params=record.params,
         )
 
+    @handles(m.DATAFLOW_CLEAN)
     async def clean(self, _call: Call, _params: m.Nothing) -> m.DataflowList:
         """Forget all ended dataflows, and return them."""
         return self._listed(self._registry.clean())
 
+    @handles(m.DATAFLOW_ENABLE)
     async def enable(self, _call: Call, params: m.Enable) -> m.DataflowInfo:
         """Set whether a dataflow is started at boot."""
         record = self._registry.find(params.dataflow, ended_too=True)
@@ -175,6 +166,7 @@ class DataflowMethods:
         await self._registry.store.sync()
         return self._measure.dataflow(record)
 
+    @handles(m.LOGS_READ)
     async def read_logs(self, _call: Call, params: m.LogRead) -> AsyncIterator[m.LogLines]:
         """Yield log lines of a running or ended dataflow; follow new ones if requested."""
         record = self._registry.find(params.dataflow, ended_too=True)
@@ -183,6 +175,7 @@ class DataflowMethods:
         async for lines in read_logs(params, record.uuid, folder, log):
             yield lines
 
+    @handles(m.WATCH)
     async def watch(self, _call: Call, params: m.Watch) -> AsyncIterator[m.Event]:
         """Yield events of one dataflow, or of all."""
         dataflow_id = None

@@ -1,25 +1,18 @@
-"""The methods `fleet.watch`, `alerts.…` and `top.watch` of a daemon: one row, for this machine."""
-
-from __future__ import annotations
+"""Methods of a fleet that a daemon has, too, for its machine: rows, curves, alerts, `top.watch`."""
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.naming import ended
 from dorad.control.rowdeltas import RowDeltas
-from dorad.control.session import HandlerTable
+from dorad.control.session import Call, handles
 from dorad.control.topparts import interval, reduction
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from dorad.control.server import Call
-    from dorad.daemon.measuring.measure import Measure
-    from dorad.daemon.measuring.watching import SelfWatch
-    from dorad.daemon.registry import Registry
+from dorad.daemon.measuring.measure import Measure
+from dorad.daemon.measuring.watching import SelfWatch
+from dorad.daemon.registry import Registry
 
 
 class FleetMethods:
@@ -30,17 +23,7 @@ class FleetMethods:
         self._measure = measure
         self._watch = watch
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.stream(m.TOP_WATCH, self.top)
-        table.stream(m.FLEET_WATCH, self.rows)
-        table.stream(m.ALERTS_WATCH, self.alerts)
-        table.call(m.ALERTS_PAST, self.past_alerts)
-        table.call(m.ALERTS_ACK, self.ack)
-        return table
-
+    @handles(m.FLEET_WATCH)
     async def rows(self, _call: Call, params: m.FleetWatch) -> AsyncIterator[m.FleetRows]:
         """Yield the row of this machine, whenever it changes."""
         deltas = RowDeltas()
@@ -54,6 +37,12 @@ class FleetMethods:
             else:
                 await self._watch.bell.wait()
 
+    @handles(m.ROBOT_HISTORY)
+    async def history(self, _call: Call, _params: m.RobotHistoryQuery) -> m.RobotHistory:
+        """Return the last ten minutes of this machine."""
+        return m.RobotHistory(robots={self._watch.robot: self._measure.whole_history()})
+
+    @handles(m.ALERTS_WATCH)
     async def alerts(self, _call: Call, params: m.AlertWatch) -> AsyncIterator[m.Alerts]:
         """Yield all alerts, whenever one changes."""
         sent: list[m.Alert] | None = None
@@ -67,15 +56,18 @@ class FleetMethods:
             else:
                 await self._watch.bell.wait()
 
+    @handles(m.ALERTS_PAST)
     async def past_alerts(self, _call: Call, params: m.PastAlertsRead) -> m.PastAlerts:
         """Return the alerts that are over."""
         return m.PastAlerts(alerts=self._watch.past.latest(params.limit))
 
+    @handles(m.ALERTS_ACK)
     async def ack(self, call: Call, params: m.AlertAck) -> m.Alert:
         """Record who has acknowledged an alert."""
         who = call.peer.name or f"user {call.peer.uid}"
         return self._watch.ack(params.id, who, undo=params.undo)
 
+    @handles(m.TOP_WATCH)
     async def top(self, _call: Call, params: m.TopWatch) -> AsyncIterator[m.TopPart]:
         """Yield the chosen part of each measurement, until the dataflow has ended."""
         record = None if params.dataflow is None else self._registry.find(params.dataflow)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from dorad.control.session import HandlerTable
@@ -13,6 +14,7 @@ from dorad.daemon.api.nodes import NodeMethods
 from dorad.daemon.api.params import ParamMethods
 from dorad.daemon.api.shares import ShareMethods
 from dorad.daemon.api.topics import TopicMethods
+from dorad.daemon.api.traces import TracedDataflow, TraceMethods
 
 if TYPE_CHECKING:
     from dorad.daemon.leases import Leases
@@ -30,15 +32,25 @@ def handlers(
     leases: Leases,
 ) -> HandlerTable:
     """Return the handler of each method of the control API."""
-    table = HandlerTable()
-    table.include(
-        DataflowMethods(service, registry, measure).table,
-        ShareMethods(registry).table,
-        NodeMethods(registry, measure).table,
-        TopicMethods(registry, measure).table,
-        ParamMethods(registry).table,
-        FleetMethods(registry, measure, watch).table,
-        LeaseMethods(registry, leases).table,
-        IncidentMethods(registry).table,
+    return HandlerTable.of(
+        DataflowMethods(service, registry, measure),
+        ShareMethods(registry),
+        NodeMethods(registry, measure),
+        TopicMethods(registry, measure),
+        ParamMethods(registry),
+        FleetMethods(registry, measure, watch),
+        LeaseMethods(registry, leases),
+        IncidentMethods(registry),
+        TraceMethods(registry.runner.traces, partial(traced, registry)),
     )
-    return table
+
+
+def traced(registry: Registry, wanted: str | None) -> list[TracedDataflow]:
+    """Return one dataflow with its traces, or all. Raises ControlError."""
+    records = registry.records if wanted is None else [registry.find(wanted, ended_too=True)]
+    return [
+        TracedDataflow(record.uuid, record.name, None)
+        if (run := record.run) is None
+        else TracedDataflow(record.uuid, record.name, run.tracer, run.link.links.origin)
+        for record in records
+    ]

@@ -1,20 +1,13 @@
 """The methods `lease.…`: what on this robot must not be interrupted."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterator
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.session import HandlerTable
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from dorad.control.server import Call
-    from dorad.daemon.leases import Leases
-    from dorad.daemon.registry import Registry
+from dorad.control.session import Call, handles
+from dorad.daemon.leases import Leases
+from dorad.daemon.registry import Registry
 
 
 class LeaseMethods:
@@ -24,26 +17,19 @@ class LeaseMethods:
         self._registry = registry
         self._leases = leases
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(m.LEASE_LIST, self.list_all)
-        table.call(m.LEASE_TAKE, self.take)
-        table.stream(m.LEASE_HOLD, self.hold)
-        table.call(m.LEASE_END, self.end)
-        return table
-
+    @handles(m.LEASE_LIST)
     async def list_all(self, _call: Call, _params: m.Nothing) -> m.LeaseList:
         """List the leases of nodes and of clients."""
         return m.LeaseList(leases=self._leases.all(self._of_nodes()))
 
+    @handles(m.LEASE_TAKE)
     async def take(self, call: Call, params: m.LeaseTake) -> m.Lease:
         """Take a lease for some time."""
         if params.ttl is None:
             raise ControlError("bad-request", "`ttl` is missing", "`lease.hold` needs none")
         return self._leases.take(call.peer, params.reason, params.ttl)
 
+    @handles(m.LEASE_HOLD)
     async def hold(self, call: Call, params: m.LeaseTake) -> AsyncIterator[m.Lease]:
         """Hold a lease until the client ends the stream, or itself."""
         if params.ttl is not None:
@@ -55,10 +41,23 @@ class LeaseMethods:
         finally:
             self._leases.end(lease.id)
 
+    @handles(m.LEASE_END)
     async def end(self, call: Call, params: m.LeaseRef) -> m.Nothing:
         """End a lease that was taken for some time."""
         self._leases.end(params.id, call.peer)
         return m.Nothing()
+
+    @handles(m.LEASE_RESERVE)
+    async def reserve(self, _call: Call, params: m.LeaseReserve) -> m.Reservation:
+        """Let no lease begin for some seconds, unless there are some."""
+        leases = self._leases.all(self._of_nodes())
+        left = 0.0
+        if not leases or params.seconds == 0:
+            left = self._leases.reserve(params.key, params.seconds)
+            for record in self._registry.running:
+                if record.run is not None:
+                    record.run.broker.leases.defer(self._leases.reserved)
+        return m.Reservation(left=left, leases=leases)
 
     def _of_nodes(self) -> Iterator[m.Lease]:
         for record in self._registry.running:

@@ -1,31 +1,23 @@
 """The methods `node.…`: nodes, and changes of the topology of a running dataflow."""
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.nodes import MAX_START_WAIT_S
 from dorad.control.naming import ended
-from dorad.control.session import HandlerTable
+from dorad.control.session import Call, handles
 from dorad.control.wiring import inputs_of, subscribers
+from dorad.daemon.measuring.measure import Measure
+from dorad.daemon.record import Record
+from dorad.daemon.registry import Registry
 from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.dataflow import topology
-from dorad.dataflow.model import LINK
+from dorad.dataflow.model import LINK, Dataflow, Input, NodeSpec
 from dorad.dataflow.support import unsupported
 from dorad.dataflow.types.strict import change_problems
 from dorad.realtime.schedule import in_words
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.control.server import Call
-    from dorad.daemon.measuring.measure import Measure
-    from dorad.daemon.record import Record
-    from dorad.daemon.registry import Registry
-    from dorad.dataflow.model import Dataflow, Input, NodeSpec
 
 _NOT_READY = ("starting", "restarting")
 
@@ -39,21 +31,7 @@ class NodeMethods:
         self._registry = registry
         self._measure = measure
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(m.NODE_LIST, self.list_all)
-        table.call(m.NODE_INFO, self.info)
-        table.call(m.NODE_ADD, self.add)
-        table.call(m.NODE_REMOVE, self.remove)
-        table.call(m.NODE_REPLACE, self.replace)
-        table.call(m.NODE_CONNECT, self.connect)
-        table.call(m.NODE_DISCONNECT, self.disconnect)
-        table.call(m.NODE_RESTART, self.restart)
-        table.call(m.NODE_STOP, self.stop)
-        return table
-
+    @handles(m.NODE_LIST)
     async def list_all(self, _call: Call, params: m.Ref) -> m.NodeList:
         """List the nodes of one dataflow, or of all running ones."""
         if params.dataflow is None:
@@ -62,6 +40,7 @@ class NodeMethods:
             records = [self._registry.find(params.dataflow)]
         return m.NodeList(nodes=[node for each in records for node in self._measure.nodes(each)])
 
+    @handles(m.NODE_INFO)
     async def info(self, _call: Call, params: m.NodeRef) -> m.NodeDetail:
         """Describe one node."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
@@ -84,6 +63,7 @@ class NodeMethods:
             notes=list(run.notes.get(node.id, [])),
         )
 
+    @handles(m.NODE_ADD)
     async def add(self, _call: Call, params: m.NodeAdd) -> m.Changed:
         """Add a node to a running dataflow."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
@@ -96,6 +76,7 @@ class NodeMethods:
             await run.commands.add(added, after)
             return self._node_changed(record, after, "added", added.id)
 
+    @handles(m.NODE_REMOVE)
     async def remove(self, _call: Call, params: m.NodeStop) -> m.Changed:
         """Stop a node and remove it from its dataflow."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
@@ -106,6 +87,7 @@ class NodeMethods:
             await run.commands.remove(params.node, after, _grace(params.grace, GRACE_S))
             return self._node_changed(record, after, "removed", params.node)
 
+    @handles(m.NODE_REPLACE)
     async def replace(self, _call: Call, params: m.NodeReplace) -> m.Changed:
         """Replace a node by another with the same id."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
@@ -136,11 +118,10 @@ class NodeMethods:
             node_of(dataflow, params.node)
             await run.commands.replace(params.node, dataflow, _grace(params.grace, GRACE_S))
         text = f"replaced node {params.node}"
-        self._registry.event_bus.publish(
-            record.uuid, "topology-changed", params.node, text, change="replaced"
-        )
+        run.publish("topology-changed", params.node, text, {"change": "replaced"})
         return m.Changed(uuid=record.uuid, changes=self._registry.changes(record))
 
+    @handles(m.NODE_CONNECT)
     async def connect(self, _call: Call, params: m.EdgeNew) -> m.Changed:
         """Add an edge."""
         record, run, _ = self._registry.find_run(params.dataflow)
@@ -153,6 +134,7 @@ class NodeMethods:
             run.commands.connect(*_input_of(after, params.target), after)
             return self._edge_changed(record, after, "connected", params)
 
+    @handles(m.NODE_DISCONNECT)
     async def disconnect(self, _call: Call, params: m.EdgeRef) -> m.Changed:
         """Remove an edge."""
         record, run, _ = self._registry.find_run(params.dataflow)
@@ -166,6 +148,7 @@ class NodeMethods:
             run.commands.disconnect(consumer, name, after)
             return self._edge_changed(record, after, "disconnected", params)
 
+    @handles(m.NODE_RESTART)
     async def restart(self, _call: Call, params: m.NodeStop) -> m.Nothing:
         """Restart a node, regardless of its policy."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
@@ -173,6 +156,7 @@ class NodeMethods:
         await run.commands.restart(params.node, _grace(params.grace, RESTART_GRACE_S))
         return m.Nothing()
 
+    @handles(m.NODE_STOP)
     async def stop(self, _call: Call, params: m.NodeStop) -> m.Nothing:
         """Stop a node; it is not restarted."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
@@ -196,7 +180,8 @@ class NodeMethods:
         self, record: Record, after: Dataflow, node: str, text: str, **data: str
     ) -> m.Changed:
         self._registry.store.put_dataflow(record, after)
-        self._registry.event_bus.publish(record.uuid, "topology-changed", node, text, **data)
+        if record.run is not None:  # it may have ended meanwhile
+            record.run.publish("topology-changed", node, text, data)
         return m.Changed(uuid=record.uuid, changes=self._registry.changes(record))
 
 

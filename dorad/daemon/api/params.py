@@ -1,20 +1,15 @@
 """The methods `param.…`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.session import HandlerTable
+from dorad.control.session import Call, handles
 from dorad.daemon.api.nodes import node_of
+from dorad.daemon.record import Record
+from dorad.daemon.registry import Registry
 from dorad.dataflow import params as rules
-
-if TYPE_CHECKING:
-    from dorad.control.server import Call
-    from dorad.daemon.record import Record
-    from dorad.daemon.registry import Registry
-    from dorad.dataflow.model import NodeSpec
+from dorad.dataflow.model import NodeSpec
 
 
 class ParamMethods:
@@ -23,28 +18,21 @@ class ParamMethods:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(m.PARAM_LIST, self.list_all)
-        table.call(m.PARAM_GET, self.get)
-        table.call(m.PARAM_SET, self.set)
-        table.call(m.PARAM_DELETE, self.delete)
-        return table
-
+    @handles(m.PARAM_LIST)
     async def list_all(self, _call: Call, params: m.NodeRef) -> m.ParamList:
         """List a node's parameters: the declared ones first, then the others that were set."""
         record, node = self._find(params.dataflow, params.node)
         given = sorted(set(record.params.get(node.id, {})) - set(node.declared))
         return m.ParamList(params=[_param(record, node, key) for key in [*node.declared, *given]])
 
+    @handles(m.PARAM_GET)
     async def get(self, _call: Call, params: m.ParamRef) -> m.Param:
         """Return one parameter."""
         record, node = self._find(params.dataflow, params.node)
         _check_known(record, node, params.key)
         return _param(record, node, params.key)
 
+    @handles(m.PARAM_SET)
     async def set(self, _call: Call, params: m.ParamSet) -> m.Param:
         """Set a parameter and notify the node."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
@@ -56,9 +44,11 @@ class ParamMethods:
             raise ControlError("refused", f"{node.id}.{params.key}: {error}") from error
         self._registry.store.set_param(record, node.id, params.key, value)
         delivered = run.broker.params.update(node.id, params.key, value)
-        self._publish(record, node.id, f"{params.key} set", key=params.key, value=value)
+        data = {"key": params.key, "value": value}
+        run.publish("param-changed", node.id, f"{params.key} set", data)
         return _param(record, node, params.key, delivered=delivered)
 
+    @handles(m.PARAM_DELETE)
     async def delete(self, _call: Call, params: m.ParamRef) -> m.Nothing:
         """Delete a set parameter and notify the node; a declared one returns to its default."""
         record, run, dataflow = self._registry.find_run(params.dataflow)
@@ -70,14 +60,8 @@ class ParamMethods:
             run.broker.params.delete(node.id, params.key)
         else:
             run.broker.params.delete(node.id, params.key, value=spec.default)
-        self._publish(record, node.id, f"{params.key} deleted", key=params.key)
+        run.publish("param-changed", node.id, f"{params.key} deleted", {"key": params.key})
         return m.Nothing()
-
-    def _publish(self, record: Record, node: str, text: str, **data: Any) -> None:
-        """Publish a change to watchers and to recorders."""
-        self._registry.event_bus.publish(record.uuid, "param-changed", node, text, **data)
-        if record.run is not None:
-            record.run.report_event("param-changed", node, text, data)
 
     def _find(self, dataflow: str | None, node_id: str) -> tuple[Record, NodeSpec]:
         record = self._registry.find(dataflow, ended_too=True)

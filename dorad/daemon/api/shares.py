@@ -1,41 +1,31 @@
 """The methods `dataflow.open` and `dataflow.update`: this machine's share of a dataflow."""
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 import msgspec
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
-from dorad.control.session import HandlerTable
+from dorad.control.session import Call, handles
 from dorad.daemon.api.nodes import until_started
-from dorad.daemon.errors import CommandError
-from dorad.daemon.record import checked_dataflow
+from dorad.daemon.record import Record, checked_dataflow
 from dorad.daemon.registry import Registry, checked_params
+from dorad.daemon.run import DataflowRun
 from dorad.dataflow.difference import (
     Add,
     Connect,
     Disconnect,
     Remove,
     Replace,
+    Step,
     shared_channels,
     sources_first,
     steps,
 )
 from dorad.dataflow.errors import DataflowError
-from dorad.dataflow.model import Link
+from dorad.dataflow.model import Dataflow, Link
 from dorad.dataflow.types.strict import change_problems
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from dorad.control.server import Call
-    from dorad.daemon.record import Record
-    from dorad.daemon.run import DataflowRun
-    from dorad.dataflow.difference import Step
-    from dorad.dataflow.model import Dataflow
 
 _DOWN = ("starting", "restarting")
 """The status of a node without a process that could hand over its inputs."""
@@ -49,20 +39,14 @@ class ShareMethods:
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(m.DATAFLOW_OPEN, self.open)
-        table.call(m.DATAFLOW_UPDATE, self.update)
-        return table
-
+    @handles(m.DATAFLOW_OPEN)
     async def open(self, _call: Call, params: m.Ref) -> m.Nothing:
         """Open the start barrier of a dataflow that was started with `hold`."""
         _, run, _ = self._registry.find_run(params.dataflow)
         run.supervisor.open_barrier()
         return m.Nothing()
 
+    @handles(m.DATAFLOW_UPDATE)
     async def update(self, _call: Call, params: m.Update) -> m.Changed:
         """Make a share what a new descriptor and placement say.
 
@@ -149,7 +133,7 @@ async def _replace(run: DataflowRun, node: str, after: Dataflow) -> None:
     """Replace a node; one that crashes again and again is started as the new one."""
     try:
         await run.commands.replace(node, after)
-    except CommandError as error:
+    except ControlError as error:
         view = run.supervisor.status(node)
         if error.code != "refused" or view is None or view.status not in _DOWN:
             raise

@@ -1,25 +1,18 @@
 """The methods `top` and `topic.…`: messages of running dataflows, and their rates."""
 
-from __future__ import annotations
-
 import itertools
+from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import TYPE_CHECKING
 
 from dorad.control import messages as m
 from dorad.control import wiring
 from dorad.control.errors import ControlError
-from dorad.control.session import HandlerTable
+from dorad.control.session import Call, handles
 from dorad.daemon.measuring import topicrates
+from dorad.daemon.measuring.measure import Measure
+from dorad.daemon.registry import Registry
 from dorad.daemon.subscription import reducing
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from dorad.control.server import Call
-    from dorad.daemon.measuring.measure import Measure
-    from dorad.daemon.registry import Registry
-    from dorad.dataflow.model import NodeOutput
+from dorad.dataflow.model import NodeOutput
 
 
 class TopicMethods:
@@ -30,21 +23,18 @@ class TopicMethods:
         self._measure = measure
         self._observer_numbers = itertools.count(1)
 
-    @property
-    def table(self) -> HandlerTable:
-        """The handler of each method."""
-        table = HandlerTable()
-        table.call(m.TOP, self.top)
-        table.call(m.TOPIC_LIST, self.list_all)
-        table.stream(m.TOPIC_WATCH, self.watch)
-        table.frames(m.TOPIC_SUBSCRIBE, self.subscribe)
-        table.call(m.TOPIC_PUBLISH, self.publish)
-        return table
-
+    @handles(m.TOP)
     async def top(self, _call: Call, _params: m.Nothing) -> m.Top:
         """Return resources and rates of all running dataflows."""
         return self._measure.top()
 
+    @handles(m.TOP_HISTORY)
+    async def history(self, _call: Call, params: m.TopHistory) -> m.History:
+        """Return the figures of the last ten minutes, also of a dataflow that has ended."""
+        record = self._registry.find(params.dataflow, ended_too=True)
+        return self._measure.history(record, params.node, params.points)
+
+    @handles(m.TOPIC_LIST)
     async def list_all(self, _call: Call, params: m.Ref) -> m.TopicList:
         """List the topics of a dataflow and their subscribers."""
         record = self._registry.find(params.dataflow, ended_too=True)
@@ -52,6 +42,7 @@ class TopicMethods:
         topics = wiring.topics(self._registry.dataflow_of(record), channels)
         return m.TopicList(dataflow=record.uuid, topics=topics)
 
+    @handles(m.TOPIC_WATCH)
     async def watch(self, _call: Call, params: m.TopicWatch) -> AsyncIterator[m.TopicRates]:
         """Yield the rates of topics once a second, from the counters of their rings."""
         _, run, dataflow = self._registry.find_run(params.dataflow)
@@ -68,6 +59,7 @@ class TopicMethods:
             async for each in rates:
                 yield each
 
+    @handles(m.TOPIC_SUBSCRIBE)
     async def subscribe(
         self, call: Call, params: m.TopicSubscribe
     ) -> AsyncIterator[tuple[m.TopicHeader, bytes]]:
@@ -81,6 +73,7 @@ class TopicMethods:
             async for each in messages:
                 yield each
 
+    @handles(m.TOPIC_PUBLISH)
     async def publish(self, _call: Call, params: m.TopicPublish) -> m.Published:
         """Send a message on a topic, as its node would."""
         _, run, dataflow = self._registry.find_run(params.dataflow)

@@ -1,20 +1,14 @@
 """Which processes may attach as which node."""
 
-from __future__ import annotations
-
 import logging
 import os
 from enum import Enum
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-from dorad.control.peer import has_ended
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.control.peer import Peer
-    from dorad.daemon.broker.connection import Connection
-    from dorad.dataflow.model import NodeSpec
+from dorad.control.peer import Peer, has_ended
+from dorad.daemon.broker.connection import Connection
+from dorad.daemon.runmodel import RunServices
+from dorad.dataflow.model import NodeSpec
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +40,13 @@ class Started(Protocol):
 class OwnUser:
     """Admits every process of the daemon's user and of root: the rule of `dora run`."""
 
+    has_others = False
+
+    def admits(self, peer: Peer) -> bool:
+        """Return False: no other user's process may connect."""
+        del peer
+        return False
+
     def verdict(self, node: NodeSpec, connection: Connection) -> Verdict:
         """Return the decision about a process that says hello as `node`."""
         del node
@@ -58,11 +59,10 @@ class Admission:
     A process from outside attaches as a dynamic node if its user may use the dataflow.
     """
 
-    def __init__(self, may_use: Callable[[NodeSpec, Peer], bool]) -> None:
-        """`may_use` decides whether a process may attach as a dynamic node."""
-        self.on_started: Callable[[str], None] = lambda _node: None
-        """Called with a node's id when a start of it has finished."""
-        self._may_use = may_use
+    def __init__(self, services: RunServices) -> None:
+        self.has_others = services.has_others
+        self.admits = services.admits
+        self._may_use = services.may_use
         self._starting: dict[str, int] = {}
         self._processes: dict[str, list[Started]] = {}
 
@@ -75,7 +75,6 @@ class Admission:
         self._starting[node_id] -= 1
         if process is not None:
             self.add(node_id, process)
-        self.on_started(node_id)
 
     def add(self, node_id: str, process: Started) -> None:
         """Record a process of a node."""
@@ -91,14 +90,14 @@ class Admission:
             _log.debug("process %d has ended before it was checked: %s", peer.pid, error)
             return Verdict.FOREIGN
         try:
-            found = self._decide(node, peer)
+            decision = self._decide(node, peer)
             # Checked last: if the process still runs, its pid was not reused during the checks.
             if has_ended(pidfd) or not connection.is_original():
-                found = Verdict.FOREIGN
+                decision = Verdict.FOREIGN
         finally:
             os.close(pidfd)
-        _log.debug("process %d of user %d as %s: %s", peer.pid, peer.uid, node.id, found.value)
-        return found
+        _log.debug("process %d of user %d as %s: %s", peer.pid, peer.uid, node.id, decision.value)
+        return decision
 
     def _decide(self, node: NodeSpec, peer: Peer) -> Verdict:
         if node.id.startswith("."):

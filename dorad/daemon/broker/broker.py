@@ -4,46 +4,137 @@ It never touches a message: once two nodes have each other's descriptors, messag
 them directly.
 """
 
-from __future__ import annotations
-
 import json
 import logging
 import os
-from typing import TYPE_CHECKING, Any
+import struct
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from dorad.daemon.broker import restore
-from dorad.daemon.broker.admission import OwnUser
-from dorad.daemon.broker.edges import EdgeTable, is_observer
-from dorad.daemon.broker.emitter import Emitter
+from dorad.daemon.broker.admission import Admission, OwnUser
+from dorad.daemon.broker.edges import Edge, EdgeKey, EdgeTable, is_observer
+from dorad.daemon.broker.hopreader import HopReader
 from dorad.daemon.broker.listener import Listener
 from dorad.daemon.broker.notifications import Notifications, Params
 from dorad.daemon.broker.observers import Observers
-from dorad.daemon.broker.restore import RestoreError
+from dorad.daemon.broker.restore import Kept, RestoreError
+from dorad.daemon.broker.rings import Ring
 from dorad.daemon.broker.segments import Segments
-from dorad.daemon.broker.sessions import Sessions
+from dorad.daemon.broker.sessions import BrokerListener, Sessions
 from dorad.daemon.broker.snapshot import BrokerSnapshot
 from dorad.daemon.broker.state import BrokerState
 from dorad.daemon.broker.stats import Stats
+from dorad.daemon.broker.stepper import Stepper
 from dorad.daemon.broker.topology import Topology
 from dorad.daemon.broker.wiring import PeerSetup, Wiring
-from dorad.daemon.storing import call_now
-from dorad.dataflow.model import LINK
-from dorad.launch.host import NoStore
+from dorad.daemon.storing import Changes
+from dorad.dataflow.model import LINK, Dataflow
+from dorad.launch.host import FdStore, NoStore
+from dorad.node.clock import Clock
 from dorad.shm import create
+from dorad.shm.fence import fence
+from dorad.shm.layout import CODE_UINT8, ENTRY, INLINE
+from dorad.shm.outlet import Outlet
+from dorad.shm.pool import Pool, Sample
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+TEXT_CODE = 100
+"""The type code of an Arrow array of utf8 in `dorad.shm.arrow`, which needs pyarrow."""
 
-    from dorad.control.peer import Peer
-    from dorad.daemon.broker.admission import Admission
-    from dorad.daemon.broker.restore import Kept
-    from dorad.daemon.broker.sessions import BrokerEvents
-    from dorad.daemon.storing import WhenStored
-    from dorad.dataflow.model import Dataflow
-    from dorad.launch.host import FdStore
+_OFFSETS = struct.Struct("=ii")
+
+
+def encode_text(text: str) -> bytes:
+    """Return an Arrow array of one utf8 text in its shared memory form: offsets, then bytes."""
+    data = text.encode(errors="replace")
+    return _OFFSETS.pack(0, len(data)) + data
+
+
+class Emitter:
+    """Pushes texts and bytes into rings whose producer is the daemon. It never waits for room."""
+
+    def __init__(self, state: BrokerState, segments: Segments) -> None:
+        self._state = state
+        self._clock = Clock()
+        self._pool = Pool(segments.grow_own, segments.retire_own)
+        self._outlets: dict[EdgeKey, tuple[Ring, Outlet]] = {}
+
+    def emit(self, node_id: str, input_id: str, text: str) -> None:
+        """Send one text to an input that the daemon feeds; it arrives as an array of utf8.
+
+        Raises:
+            OSError: /dev/shm is full.
+        """
+        self._push(self._fed(node_id, input_id), TEXT_CODE, 1, encode_text(text))
+
+    def emit_bytes(self, node_id: str, input_id: str, data: bytes) -> None:
+        """Send bytes to an input that the daemon feeds; they arrive as an array of uint8.
+
+        Raises:
+            OSError: /dev/shm is full.
+        """
+        self._push(self._fed(node_id, input_id), CODE_UINT8, len(data), data)
+
+    def _fed(self, node_id: str, input_id: str) -> list[Edge]:
+        return [edge for edge in self._state.edges.into(node_id, input_id) if edge.daemon]
+
+    def emit_output(self, node_id: str, output: str, text: str) -> None:
+        """Send one text to all receivers of an output of printed or logged lines.
+
+        Raises:
+            OSError: /dev/shm is full.
+        """
+        self._push(self._state.edges.printed(node_id, output), TEXT_CODE, 1, encode_text(text))
+
+    def has_receivers(self, node_id: str, output: str) -> bool:
+        """Return True if an output that carries printed or logged lines has a receiver."""
+        return bool(self._state.edges.printed(node_id, output))
+
+    def _push(self, edges: Sequence[Edge], code: int, length: int, payload: bytes) -> None:
+        edges = [edge for edge in edges if edge.consumer not in self._state.exited]
+        if not edges:
+            return
+        outlets = [self._outlet(edge) for edge in edges]
+        size = len(payload)
+        stamp = self._clock.now()
+        sample: Sample | None = None
+        at = home = 0
+        tail = payload
+        if size > INLINE:
+            sample = self._pool.take(size)
+            sample.write(0, payload)
+            at, home, tail = sample.offset, sample.segment.number, b""
+        entry = ENTRY.pack(stamp, length, 0, size, at, 0, home, 0, 0, code, 0, 0) + tail
+        marks = [(outlet, outlet.push(entry, size, stamp)) for outlet in outlets]
+        if sample is not None:
+            self._pool.sent(sample, marks)
+            self._pool.trim(time.monotonic_ns())
+        fence()
+        for edge in edges:
+            self._state.wake(edge.consumer)
+
+    def _outlet(self, edge: Edge) -> Outlet:
+        box = self._state.mailboxes[edge.consumer]
+        ring = box.rings[edge.ring]
+        known = self._outlets.get(edge.key)
+        if known is None or known[0] is not ring:
+            known = self._outlets[edge.key] = (ring, box.outlet(edge.ring))
+        return known[1]
+
+    def close(self) -> None:
+        """Unmap all memory now, and not whenever the garbage collector comes by."""
+        self._outlets.clear()
+        self._pool.close()
+
+    def forget(self, consumer: str) -> None:
+        """Stop waiting for a consumer that no longer receives."""
+        for key in [key for key in self._outlets if key.node == consumer]:
+            self._outlets.pop(key)[1].closed = True
+
 
 HELLO_DEADLINE_S = 5.0
 """Seconds within which a new connection must say hello."""
@@ -64,60 +155,49 @@ class Broker:
         dataflow: Dataflow,
         dataflow_id: str,
         socket_path: Path,
-        events: BrokerEvents,
+        listener: BrokerListener,
         *,
         store: FdStore | None = None,
-        admits: Callable[[Peer], bool] | None = None,
+        changes: Changes | None = None,
+        params: Mapping[str, dict[str, Any]] | None = None,
         admission: Admission | None = None,
         hello_deadline: float = HELLO_DEADLINE_S,
+        stepped: bool = False,
     ) -> None:
         """Prepare a broker; `open` creates everything.
 
-        `store` keeps descriptors for the next daemon. `admits` is passed to `Listener`. `admission`
-        decides which process may be which node; without it, any process of the daemon's user may be
-        any node.
+        `store` keeps descriptors for the next daemon, and `changes` learns when the result of
+        `snapshot` changes. Nodes start with `params`. `admission` decides which process may be
+        which node; without it, any process of the daemon's user may be any node. With `stepped`
+        nodes run only when `stepper` lets them.
         """
-        self.on_change: Callable[[], None] = lambda: None
-        """Called when the result of `snapshot` changes."""
-        self.on_note: Callable[[str, str], None] = lambda _node, _text: None
-        """Called with a node's id and one line that its process reports to the user."""
-        self.when_stored: WhenStored = call_now
-        """Calls a function once the result of `snapshot` is stored."""
         self._path = socket_path
         self._state = state = BrokerState(
-            dataflow, dataflow_id, store or NoStore(), lambda: self.on_change()
+            dataflow,
+            dataflow_id,
+            store or NoStore(),
+            changes or Changes(),
+            params or {},
+            stepped=stepped,
         )
-        state.when_stored = lambda call: self.when_stored(call)
+        self.stepper = Stepper(state) if stepped else None
         self._segments = segments = Segments(state)
         self._peer_setup = peer_setup = PeerSetup(state, segments)
         self._wiring = wiring = Wiring(state, segments, peer_setup)
         self.emitter = Emitter(state, segments)
         self.topology = Topology(state, segments, peer_setup, wiring, self._forget)
+        users = OwnUser() if admission is None else admission
         self._sessions = sessions = Sessions(
-            state,
-            events,
-            segments,
-            peer_setup,
-            self.topology,
-            lambda node_id, text: self.on_note(node_id, text),
-            OwnUser() if admission is None else admission,
+            state, listener, segments, peer_setup, self.topology, users
         )
-        if admission is not None:
-            admission.on_started = sessions.on_started
-        self._listener = Listener(
-            socket_path,
-            hello_deadline,
-            sessions.on_hello,
-            sessions.on_packet,
-            sessions.on_end,
-            admits,
-        )
+        self._listener = Listener(socket_path, hello_deadline, sessions, users)
         self.handovers = sessions.handovers
         self.leases = sessions.leases
         self.notifications = Notifications(state, self.handovers.has_swapped)
         self.observers = Observers(state, segments, wiring, self._listener, self._forget)
         self.params = Params(state)
         self.stats = Stats(state)
+        self.hops = HopReader(state)
 
     @property
     def dataflow_id(self) -> str:
@@ -204,7 +284,6 @@ class Broker:
         state.store.drop(state.name("listener"))
         for node_id in state.mailboxes:
             state.store.drop(state.name("box", node_id))
-        self.on_change = lambda: None
         self._listener.close()
         self._wiring.close()
         self._sessions.close()
@@ -219,6 +298,7 @@ class Broker:
         """Return the state that the next daemon needs besides the descriptors."""
         state = self._state
         boxes = {n: box.snapshot() for n, box in state.mailboxes.items() if not is_observer(n)}
+        connections = {n: c for n, c in state.connections.items() if not is_observer(n)}
         return BrokerSnapshot(
             epoch_ns=state.epoch_ns,
             abort_reason=state.abort_reason,
@@ -238,12 +318,17 @@ class Broker:
                 for edge in state.edges
                 if not (is_observer(edge.source) or is_observer(edge.consumer))
             ],
-            attached={n: c.pid for n, c in state.connections.items() if not is_observer(n)},
+            attached={n: c.pid for n, c in connections.items()},
+            versions={c.pid: c.version for c in (*connections.values(), *self.handovers.waiting())},
             next_segment=self._segments.next_number,
             orphans=self._segments.snapshot(),
             handovers=self.handovers.snapshot(),
             leases=self.leases.snapshot(),
         )
+
+    def start_finished(self, node_id: str) -> None:
+        """Decide on processes that said hello while a process of the node was being started."""
+        self._sessions.on_started(node_id)
 
     def detach(self, node_id: str) -> None:
         """Mark a node's process as permanently ended: no producer waits for it from now on."""

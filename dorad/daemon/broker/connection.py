@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Collection, Sequence
 
+    from dorad.daemon.broker.mailbox import Mailbox
+
 MAX_BACKLOG = 512
 """Packets queued for a node that does not read, beyond what its socket holds (about 300)."""
 
@@ -79,13 +81,15 @@ class Connection:
         the only observer that may say hello over it.
         """
         self.sent = sent
-        self.on_sent: Callable[[int], None] | None = None
-        """Called after each packet with the number of packets sent so far."""
+        self._box: Mailbox | None = None
+        """Gets the number of packets sent so far, after each."""
         self.kept_as: str | None = None
         """The name under which the socket is stored for the next daemon."""
         self.peer = peer_of(sock)
         self.pid = self.peer.pid if pid is None else pid
         self.reserved_for = reserved_for
+        self.version = protocol.VERSION
+        """The version of the protocol that both ends have agreed on."""
         self._started = start_time(self.pid)
         self._sock = sock
         self._on_packet = on_packet
@@ -106,6 +110,10 @@ class Connection:
     def accepted(self) -> int:
         """Number of packets accepted for the node so far, sent or still queued."""
         return self.sent + len(self._backlog)
+
+    def count_in(self, box: Mailbox) -> None:
+        """Count the packets in the mailbox of the node that has this connection from now on."""
+        self._box = box
 
     def fileno(self) -> int:
         """Return the socket's descriptor."""
@@ -245,8 +253,8 @@ class Connection:
             self.close(str(error))
             return True
         self.sent += 1
-        if self.on_sent is not None:
-            self.on_sent(self.sent)
+        if self._box is not None:
+            self._box.mail_sent(self.sent)
         return True
 
     def refuse(self, why: str) -> None:
@@ -254,7 +262,7 @@ class Connection:
         if self.closed:
             return
         self.violation = why
-        if self.on_sent is not None:
+        if self._box is not None:
             # Only a welcomed node gets the reason.
             self.send("refused", {"error": why})
         self.close(why)

@@ -1,16 +1,18 @@
 """The edges of a dataflow: which output feeds which input, through which ring."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
 from dorad.daemon.rules.routing import printed_outputs
-from dorad.dataflow.model import LINK, Input, LogSource, NodeOutput, QueuePolicy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dorad.dataflow.model import Dataflow
+from dorad.dataflow.model import (
+    LINK,
+    Dataflow,
+    HopSource,
+    Input,
+    LogSource,
+    NodeOutput,
+    QueuePolicy,
+)
 
 DAEMON = ".daemon"
 """The producer id of the daemon itself. The id of a node never starts with a dot."""
@@ -33,7 +35,7 @@ class Edge(NamedTuple):
 
     `ring` is the name of a ring in the consumer's mailbox; several rings may feed one input. The
     producer of a `daemon` edge is the daemon, which sends the source node's printed or logged
-    lines.
+    lines, or hop records.
     """
 
     source: str
@@ -72,6 +74,8 @@ class EdgeTable:
         self._all: list[Edge] = []
         self._into: dict[tuple[str, str], list[Edge]] = {}
         self._printed: dict[tuple[str, str], list[Edge]] = {}
+        self.version = 0
+        """Changes with every change of the edges."""
         self.retiring: list[Edge] = []
         """Removed edges whose queued messages can still be received."""
 
@@ -126,6 +130,7 @@ class EdgeTable:
         return self._printed.get((source, output), [])
 
     def _clear_indexes(self) -> None:
+        self.version += 1
         self._into.clear()
         self._printed.clear()
 
@@ -138,7 +143,7 @@ def edge_of(dataflow: Dataflow, consumer: str, item: Input, ring: str) -> Edge |
             # The daemon never waits for a consumer.
             blocking = item.queue_policy is QueuePolicy.BACKPRESSURE and not daemon
             return Edge(source, output, consumer, item.id, ring, blocking, daemon)
-        case LogSource():
+        case LogSource() | HopSource():
             return Edge(DAEMON, str(item.source), consumer, item.id, ring, False, True)
         case _:
             return None

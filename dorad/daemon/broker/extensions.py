@@ -1,21 +1,14 @@
 """The extension table of a dataflow: values that nodes store, load and drop by packets."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from dorad.daemon.broker.foreign import close_foreign
 from dorad.node.exttable import MAX_VALUE, ExtensionTable, TableError
 from dorad.node.payload import pack, unpack
-from dorad.node.protocol import ProtocolError
-
-if TYPE_CHECKING:
-    from typing import Any
-
-    from dorad.node.protocol import Packet
+from dorad.node.protocol import Packet, ProtocolError
 
 _log = logging.getLogger(__name__)
 

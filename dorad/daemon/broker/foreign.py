@@ -4,8 +4,6 @@ A node chooses the file behind a descriptor, so closing it can block forever: a 
 a FUSE file system answers late, a serial line drains. Such descriptors are closed in threads.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import logging
@@ -13,10 +11,7 @@ import os
 import queue
 import stat
 import threading
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
 
 MAX_THREADS = 32
 """Maximum number of closing threads. Hostile nodes may block some; the others continue."""
@@ -33,7 +28,8 @@ class _Closer:
     """Closes descriptors in daemon threads, which do not delay the end of the process."""
 
     def __init__(self) -> None:
-        self._descriptors: queue.SimpleQueue[int] = queue.SimpleQueue()
+        # Not a SimpleQueue: with several readers its `get` may wait without end after its timeout.
+        self._descriptors: queue.Queue[int] = queue.Queue()
         self._lock = threading.Lock()
         self._waiting = 0
         """Number of descriptors that are not closed yet."""
@@ -85,12 +81,12 @@ def close_in_thread(descriptor: int) -> None:
 
 def _is_harmless(descriptor: int) -> bool:
     """Return True if closing cannot block: a pipe, an eventfd, a file in memory."""
-    found = os.fstat(descriptor)
-    match stat.S_IFMT(found.st_mode):
+    status = os.fstat(descriptor)
+    match stat.S_IFMT(status.st_mode):
         case 0 | stat.S_IFIFO:
             return True
         case stat.S_IFCHR:
-            return found.st_rdev == _NULL
+            return status.st_rdev == _NULL
         case stat.S_IFREG:
             return _is_in_memory(descriptor)
         case _:

@@ -9,17 +9,15 @@ from typing import TYPE_CHECKING
 from msgspec import Struct, field
 
 from dorad.daemon.broker.snapshot import HandoverSnapshot
-from dorad.dataflow.model import QueuePolicy
+from dorad.dataflow.model import Dataflow, NodeSpec, QueuePolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dorad.daemon.broker.connection import Connection
+    from dorad.daemon.broker.sessions import Sessions
     from dorad.daemon.broker.state import BrokerState
     from dorad.daemon.broker.topology import Topology
     from dorad.daemon.broker.wiring import PeerSetup
     from dorad.daemon.pidwatch import PidWatch
-    from dorad.dataflow.model import Dataflow, NodeSpec
 
 SETTLE_S = 5.0
 """Seconds that a new process has to catch up before the queue policies apply again."""
@@ -62,16 +60,13 @@ class Handovers:
         peer_setup: PeerSetup,
         topology: Topology,
         watch: PidWatch,
-        welcome: Callable[[str, Connection], None],
-        release_senders: Callable[[str], None],
+        sessions: Sessions,
     ) -> None:
-        """`welcome` gives a process a node's place; `release_senders` stops waiting for a node."""
         self._state = state
         self._peer_setup = peer_setup
         self._topology = topology
         self._watch = watch
-        self._welcome = welcome
-        self._release_senders = release_senders
+        self._sessions = sessions
         self._open: dict[str, _Handover] = {}
         self._slots: dict[int, tuple[str, list[int]]] = {}
         """By pid of an old process: the node, and the hazard slots that the process still holds."""
@@ -156,6 +151,10 @@ class Handovers:
                 return node_id
         return None
 
+    def waiting(self) -> list[Connection]:
+        """Return the connections that wait for the place of another process."""
+        return [each.pending for each in self._open.values() if each.pending is not None]
+
     def release_pending(self, node_id: str) -> None:
         """Handle the end of the waiting replacement's connection."""
         handover = self._open[node_id]
@@ -202,7 +201,7 @@ class Handovers:
         box.inputs = {item.id: item for item in handover.replacement.all_inputs}
         state.dataflow = handover.dataflow
         if new is not None:
-            self._welcome(node_id, new)
+            self._sessions.welcome(node_id, new)
         if handover.adopted:
             self.end(node_id)
 
@@ -277,7 +276,7 @@ class Handovers:
             _log.debug("node %s: queue policies apply again, %.3g s before time", node_id, left)
             self.restore_policies(node_id)
             if not connected:
-                self._release_senders(node_id)
+                self._sessions.release_senders(node_id)
             return
         self._settling[node_id] = asyncio.get_running_loop().call_later(
             POLL_S, lambda: self._settle(node_id, before, left - POLL_S, calm)

@@ -14,10 +14,11 @@ from dorad.node.protocol import Packet, ProtocolError
 from dorad.shm import rendezvous
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from dorad.control.peer import Peer
+    from dorad.daemon.broker.admission import Admission, OwnUser
+    from dorad.daemon.broker.sessions import Sessions
 
 SOCKETS = "*-d*.sock"
 """The pattern of the names of a background daemon's sockets."""
@@ -49,36 +50,29 @@ def own_socket() -> Path:
         ValueError: `DORA_DAEMON_LOCAL_LISTEN_PORT` is not a valid port.
     """
     path = rendezvous.socket_path(os.getpid(), rendezvous.port())
-    for found in path.parent.glob("*-*.sock"):
-        pid = found.stem.rpartition("-")[2]
-        if found == path or (pid.isdecimal() and not is_running(int(pid))):
+    for other in path.parent.glob("*-*.sock"):
+        pid = other.stem.rpartition("-")[2]
+        if other == path or (pid.isdecimal() and not is_running(int(pid))):
             with contextlib.suppress(FileNotFoundError):  # another run may remove it as well
-                found.unlink()
+                other.unlink()
     return path
 
 
 class Listener:
-    """Accepts connections, and passes each to `on_hello` with its first packet.
-
-    Later packets go to `on_packet`, the end of the connection to `on_end`.
-    """
+    """Accepts connections, and passes each to the sessions with the first packet, a hello."""
 
     def __init__(
         self,
         path: Path,
         deadline: float,
-        on_hello: Callable[[Connection, Packet], None],
-        on_packet: Callable[[Connection, Packet], None],
-        on_end: Callable[[Connection], None],
-        admits: Callable[[Peer], bool] | None = None,
+        sessions: Sessions,
+        users: Admission | OwnUser,
     ) -> None:
-        """`admits` decides about processes of other users; None admits none of them."""
+        """`users` decides about processes of other users."""
         self._path = path
         self._deadline = deadline
-        self._on_hello = on_hello
-        self._on_packet = on_packet
-        self._on_end = on_end
-        self._admits = admits
+        self._sessions = sessions
+        self._users = users
         self._unidentified: dict[Connection, asyncio.TimerHandle] = {}
         """Accepted connections that have not said hello, with their deadlines."""
         self._reserved: dict[Connection, str] = {}
@@ -96,7 +90,7 @@ class Listener:
             self._server = server
             self._path.unlink(missing_ok=True)
             server.bind(os.fspath(self._path))
-            self._path.chmod(0o600 if self._admits is None else 0o666)
+            self._path.chmod(0o666 if self._users.has_others else 0o600)
             server.listen(128)
         else:
             self._server = server = socket.socket(fileno=kept)
@@ -155,11 +149,11 @@ class Listener:
         )
 
     def _is_admitted(self, peer: Peer) -> bool:
-        return peer.uid in (0, os.getuid()) or (self._admits is not None and self._admits(peer))
+        return peer.uid in (0, os.getuid()) or self._users.admits(peer)
 
     def _packet(self, connection: Connection, packet: Packet) -> None:
         if connection not in self._unidentified and connection not in self._reserved:
-            self._on_packet(connection, packet)
+            self._sessions.on_packet(connection, packet)
             return
         if packet.kind != "hello":
             raise ProtocolError(f"the first packet must be 'hello', not {packet.kind!r}")
@@ -170,11 +164,11 @@ class Listener:
             self._unidentified.pop(connection).cancel()
         elif expected != node_id:
             raise ProtocolError(f"hello of {node_id!r} over the connection of {expected!r}")
-        self._on_hello(connection, packet)
+        self._sessions.on_hello(connection, packet)
 
     def _ended(self, connection: Connection, _reason: str) -> None:
         handle = self._unidentified.pop(connection, None)
         if handle is not None:
             handle.cancel()
         elif self._reserved.pop(connection, None) is None:
-            self._on_end(connection)
+            self._sessions.on_end(connection)

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator, Sequence
 
-from dorad.daemon.broker.readings import Lateness, Vitals
+from dorad.daemon.broker.readings import Lateness
 from dorad.daemon.broker.rings import Ring, has_lane, origin_of
 from dorad.daemon.broker.snapshot import MailboxSnapshot, RingSnapshot
-from dorad.node.protocol import close_all
-from dorad.shm import check, create, doorbell, layout
+from dorad.daemon.rules.health import Vitals
+from dorad.dataflow.model import Input, NodeSpec
+from dorad.node.protocol import VERSION, close_all
+from dorad.shm import check, create, doorbell, hoplog, latencies, layout
 from dorad.shm.counters import WORD_MASK, Counters, counters
+from dorad.shm.fence import STRONG_ORDER, release
 from dorad.shm.latch import LatchedOutlet, samples_of
 from dorad.shm.mapping import Mapping
 from dorad.shm.outlet import Outlet, Peer
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
-
-    from dorad.dataflow.model import Input, NodeSpec
 
 GROWTH_ROOM = 1 << 21
 """Bytes of address space that a mailbox reserves for rings added later."""
@@ -63,6 +61,7 @@ class Mailbox:
             words[ring.base + layout.RING_QUEUE_SIZE] = ring.queue_size
             self._latch(item.id, item.latched)
             words[ring.base + layout.RING_LANE] = ring.lane
+        words[layout.BOX_VERSION] = VERSION
         words[layout.BOX_MAGIC] = layout.MAGIC
 
     def _set_up(self, node: NodeSpec, descriptors: Sequence[int]) -> None:
@@ -75,6 +74,7 @@ class Mailbox:
         self._state = layout.STATE_DETACHED
         self._end = 0
         self._free: list[layout.RingPlan] = []
+        self.hops = hoplog.HopCursor()
 
     @classmethod
     def adopt(cls, node: NodeSpec, descriptors: Sequence[int], kept: MailboxSnapshot) -> Mailbox:
@@ -98,6 +98,10 @@ class Mailbox:
             plan = layout.RingPlan(*each.plan)
             ring = Ring(each.input, plan, source, interval, each.first, latched=each.latched)
             box.rings[each.name] = ring
+        head = box._words[layout.BOX_HOPS]
+        # A daemon of an earlier version has read none.
+        read = box._words[layout.BOX_HOPS_READ] or max(0, head - layout.HOPS)
+        box.hops = hoplog.HopCursor(read, read)
         # A ring may have been added after the snapshot: its place is not used again.
         end = max(kept.end, box._words[layout.BOX_END])
         box._set_end(end if end <= box._mapping.size and not end % _LINE else box._mapping.size)
@@ -169,14 +173,14 @@ class Mailbox:
         if not words[base + layout.RING_LAST]:
             return set()
         first = max(head - ring.plan.queue_size, min(words[base + layout.RING_TAIL], head - 1))
-        found: set[int] = set()
+        segments: set[int] = set()
         for index in range(first, head):
             at = ring.plan.entries + (index % ring.plan.capacity) * layout.ENTRY_SIZE
-            found |= {
+            segments |= {
                 number
                 for number, _ in samples_of(self._mapping.memory[at : at + layout.ENTRY.size])
             }
-        return found
+        return segments
 
     def free_name(self, input_id: str) -> str:
         """Return an unused name for one more ring of an input."""
@@ -221,6 +225,7 @@ class Mailbox:
             layout.RING_NUMBERING,
             layout.RING_NUMBER_OFFSET,
             layout.RING_NUMBER_BEGIN,
+            *range(layout.RING_BUCKETS, layout.RING_BUCKETS + layout.BUCKETS),
         ):
             words[old.base + word] = 0
         return old._replace(queue_size=queue_size)
@@ -309,6 +314,44 @@ class Mailbox:
         """Publish how many packets were sent so far; the node reads it without a system call."""
         self._words[layout.BOX_MAIL] = count & WORD_MASK
 
+    def step(self, time_ns: int, *, held: bool) -> None:
+        """Set the logical time of a node that is stepped, and whether it must take no message.
+
+        A time of 0 ends that. The caller wakes the node.
+        """
+        self._words[layout.BOX_STEP] = time_ns
+        if not STRONG_ORDER:
+            release()
+        self._words[layout.BOX_HELD] = int(held)
+
+    @property
+    def due(self) -> int:
+        """The time at which a stepped node goes on without a message; 0 is never."""
+        return int(self._words[layout.BOX_DUE])
+
+    def pushed(self) -> tuple[int, ...]:
+        """Return how many messages were pushed into each ring and lane, ever."""
+        bases = [ring.plan.base for ring in self.rings.values()]
+        return tuple(
+            self._words[base + word]
+            for base in bases
+            for word in (layout.RING_HEAD, layout.RING_LANE_HEAD)
+        )
+
+    def backlog(self, name: str) -> int:
+        """Return how many messages were pushed into a ring since the last that was taken.
+
+        More than its queue size if newer messages have displaced some.
+        """
+        words, base = self._words, self.rings[name].plan.base
+        waiting = words[base + layout.RING_HEAD] - words[base + layout.RING_TAIL]
+        lane = words[base + layout.RING_LANE_HEAD] - words[base + layout.RING_LANE_TAIL]
+        return int(waiting + lane)
+
+    def has_waiter(self, name: str) -> bool:
+        """Return True if the sender of a ring waits for room."""
+        return bool(self._words[self.rings[name].plan.base + layout.RING_WAITING])
+
     def counters(self, name: str) -> Counters:
         """Return the counters of the edge that ends at a ring.
 
@@ -316,8 +359,35 @@ class Mailbox:
             KeyError: there is no such ring.
         """
         ring = self.rings[name]
-        found = counters(self._words, ring.plan.base)
-        return found._replace(sent=found.sent - ring.first, received=found.received - ring.first)
+        values = counters(self._words, ring.plan.base)
+        return values._replace(sent=values.sent - ring.first, received=values.received - ring.first)
+
+    def latencies(self, name: str) -> latencies.Buckets:
+        """Return the latencies of the edge that ends at a ring, counted by size.
+
+        Raises:
+            KeyError: there is no such ring.
+        """
+        return latencies.buckets(self._words, self.rings[name].plan.base)
+
+    @property
+    def unread_hops(self) -> int:
+        """How many records the node has written since the last `read_hops`."""
+        return self._words[layout.BOX_HOPS] - self.hops.next & WORD_MASK
+
+    def read_hops(self) -> list[hoplog.HopFields]:
+        """Return what the node has recorded since the last call; `hops` counts what was lost."""
+        records, self.hops = hoplog.read(self._words, self.hops)
+        self._words[layout.BOX_HOPS_READ] = self.hops.next
+        return records
+
+    def skip_hops(self) -> int:
+        """Pass over what the node has recorded since the last call; return how many records."""
+        head = self._words[layout.BOX_HOPS]
+        skipped = min(head - self.hops.next & WORD_MASK, layout.COUNT_LIMIT)
+        self.hops = self.hops._replace(next=head, seen=head)
+        self._words[layout.BOX_HOPS_READ] = head
+        return skipped
 
     def lateness(self) -> Iterator[Lateness]:
         """Yield how late the node is with each of its timers."""

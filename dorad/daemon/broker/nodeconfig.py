@@ -1,19 +1,13 @@
 """The configuration that the daemon sends to each process of a node, as JSON."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
-from dorad.dataflow.model import QueuePolicy, Timer
+from dorad.daemon.broker.edges import EdgeTable
+from dorad.daemon.broker.mailbox import Mailbox
+from dorad.dataflow.model import Dataflow, Input, QueuePolicy, Timer
 from dorad.dataflow.types.ports import bodies_of
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.daemon.broker.edges import EdgeTable
-    from dorad.daemon.broker.mailbox import Mailbox
-    from dorad.dataflow.model import Dataflow, Input
 
 
 def configuration(
@@ -23,12 +17,14 @@ def configuration(
     edges: EdgeTable,
     *,
     restart_count: int,
+    stepped: bool = False,
     params: Mapping[str, Any],
     link: Mapping[str, Any] | None = None,
     recorded_params: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> bytes:
     """Return the configuration of a process that attaches to `box` now.
 
+    With `stepped` the daemon may hold the process, and sets its time; see `dorad.shm.stepping`.
     `link` is for the link process, `recorded_params` are those of all nodes, for a recorder.
     """
     node = box.node
@@ -36,6 +32,7 @@ def configuration(
         "node_id": node.id,
         "dataflow_id": dataflow_id,
         "leases": True,
+        "stepped": stepped,
         "descriptor": descriptor_for(node.id, dataflow.descriptor),
         "run_config": {
             "inputs": {item.id: _as_written(item) for item in box.inputs.values()},
@@ -139,19 +136,19 @@ def _node_descriptor_for(node: Any, *, own: bool) -> Any:
 
 def input_options(box: Mailbox, input_id: str) -> dict[str, Any]:
     """Return the options that select messages of an input: its rate limit and sync group."""
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     item = box.inputs.get(input_id)
     if item is not None and item.max_rate_hz is not None:
-        found["max_rate_hz"] = item.max_rate_hz
-        found["keeps_all"] = item.queue_policy is QueuePolicy.BACKPRESSURE
+        options["max_rate_hz"] = item.max_rate_hz
+        options["keeps_all"] = item.queue_policy is QueuePolicy.BACKPRESSURE
     for group in box.node.sync:
         if input_id in group.inputs:
-            found["sync"] = {
+            options["sync"] = {
                 "name": group.name,
                 "inputs": list(group.inputs),
                 "tolerance_ns": group.tolerance_ns,
             }
-    return found
+    return options
 
 
 def _as_written(item: Input) -> Any:

@@ -1,19 +1,14 @@
 """Leases of nodes. Each belongs to a connection and ends with it."""
 
-from __future__ import annotations
-
+import asyncio
 import logging
 import time
-from typing import TYPE_CHECKING
 
+from dorad.daemon.broker.connection import Connection
 from dorad.daemon.broker.edges import is_observer
+from dorad.daemon.broker.state import BrokerState
 from dorad.node.busy import MAX_REASON
-from dorad.node.protocol import ProtocolError
-
-if TYPE_CHECKING:
-    from dorad.daemon.broker.connection import Connection
-    from dorad.daemon.broker.state import BrokerState
-    from dorad.node.protocol import Packet
+from dorad.node.protocol import Packet, ProtocolError
 
 MAX_LEASES = 16
 """Maximum number of leases of one node."""
@@ -32,6 +27,9 @@ class NodeLeases:
     def __init__(self, state: BrokerState) -> None:
         self._state = state
         self._held: dict[Connection, dict[int, tuple[str, float]]] = {}
+        self._deferred: list[tuple[str, Connection, Packet]] = []
+        """Requests that are answered when the robot's switch is no longer reserved."""
+        self._timer: asyncio.TimerHandle | None = None
 
     def answer(self, node_id: str, connection: Connection, packet: Packet) -> None:
         """Take or end a lease. Raises ProtocolError if the packet is malformed or not allowed."""
@@ -54,15 +52,39 @@ class NodeLeases:
             text = f"node {node_id} has {MAX_LEASES} leases, the maximum"
             connection.send("busy_refused", {"error": text, "ask": ask})
             return
+        if self._timer is not None and number not in held:
+            if sum(each[1] is connection for each in self._deferred) >= MAX_LEASES:
+                raise ProtocolError(f"more than {MAX_LEASES} requests for leases at a time")
+            _log.debug("node %s waits to be busy: %s", node_id, reason)
+            self._deferred.append((node_id, connection, packet))
+            return
         # Repeated after the daemon was restarted, it is as old as before.
         held.setdefault(number, (reason, time.time()))
         _log.debug("node %s is busy: %s", node_id, reason)
         connection.send("busy_taken", {"ask": ask})
         self._state.changed()
 
+    def defer(self, seconds: float) -> None:
+        """Let no lease begin for some seconds: nodes wait for the answer. 0: they get it now."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._answer_deferred)
+
+    def _answer_deferred(self) -> None:
+        self._timer = None
+        deferred, self._deferred = self._deferred, []
+        for each in deferred:
+            self.answer(*each)
+
+    def close(self) -> None:
+        """Answer nothing any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+
     def drop(self, connection: Connection) -> None:
         """End all leases of a connection that has ended."""
         self._held.pop(connection, None)
+        self._deferred = [each for each in self._deferred if each[1] is not connection]
 
     def all(self) -> list[tuple[str, int, int, str, float]]:
         """Return node, pid, number, reason and time of each lease."""
@@ -75,10 +97,10 @@ class NodeLeases:
 
     def snapshot(self) -> Stored:
         """Return the leases for the next daemon."""
-        found: Stored = {}
+        stored: Stored = {}
         for node_id, _, number, reason, since in self.all():
-            found.setdefault(node_id, []).append((number, reason, since))
-        return found
+            stored.setdefault(node_id, []).append((number, reason, since))
+        return stored
 
     def restore(self, stored: Stored) -> None:
         """Adopt the leases of nodes whose connections were adopted."""

@@ -1,20 +1,15 @@
 """Notifications to nodes: events, the opening of the start barrier, parameters."""
 
-from __future__ import annotations
-
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
+from dorad.daemon.broker.state import BrokerState
 from dorad.dataflow.model import LINK
 from dorad.dataflow.params import as_json
 from dorad.dataflow.recording import is_recorder
 from dorad.node.protocol import ProtocolError, encode
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from dorad.daemon.broker.state import BrokerState
 
 _log = logging.getLogger(__name__)
 

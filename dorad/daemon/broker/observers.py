@@ -1,26 +1,19 @@
 """Observers: temporary participants that watch or feed a dataflow without being part of it."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+import socket
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from dorad.daemon.broker.edges import Edge, edge_of, is_observer
+from dorad.daemon.broker.listener import Listener
 from dorad.daemon.broker.mailbox import Mailbox
-from dorad.dataflow.model import NodeKind, NodeSpec, QueuePolicy
-
-if TYPE_CHECKING:
-    import socket
-    from collections.abc import Callable, Mapping, Sequence
-
-    from dorad.daemon.broker.listener import Listener
-    from dorad.daemon.broker.segments import Segments
-    from dorad.daemon.broker.state import BrokerState
-    from dorad.daemon.broker.wiring import Wiring
-    from dorad.dataflow.model import Input
+from dorad.daemon.broker.segments import Segments
+from dorad.daemon.broker.state import BrokerState
+from dorad.daemon.broker.wiring import Wiring
+from dorad.dataflow.model import Input, NodeKind, NodeSpec, QueuePolicy
 
 Targets = tuple[tuple[str, str], ...]
 """Inputs, as (node, input)."""

@@ -1,24 +1,8 @@
-"""What is read from the shared memory of a dataflow: signs of life, lateness, counters."""
-
-from __future__ import annotations
+"""What is read from the shared memory of a dataflow: lateness, counters."""
 
 from typing import NamedTuple
 
-
-class Vitals(NamedTuple):
-    """Signs of life of a node's process.
-
-    `pulse` grows whenever a watched process enters or leaves the API. `unread` is True if packets
-    were sent that the process has not read. `queued` counts waiting messages that an idle process
-    takes at once. `stamps_refused` counts timestamps too far ahead of its clock.
-    """
-
-    connected: bool
-    asleep: bool
-    pulse: int
-    unread: bool
-    queued: int
-    stamps_refused: int = 0
+from dorad.shm.latencies import Buckets
 
 
 class Lateness(NamedTuple):
@@ -59,9 +43,11 @@ class EdgeCounters(NamedTuple):
     last_ns: int = 0
     latency_sum: int = 0
     latency_diff: int = 0
+    latencies: Buckets = ()
+    """How many messages were received with which latency."""
     unreadable: int = 0
     """Received messages that became an ERROR event, because their entry was invalid."""
     lost: int = 0
-    """Messages that were lost on the way from another machine."""
+    """Messages that were lost on the way from another machine, or from ROS 2."""
     limited: bool = False
     """Whether the file's `max_rate_hz` lets fewer messages through than are sent."""

@@ -1,27 +1,21 @@
 """Restoring a dataflow from a previous daemon's descriptors and snapshot."""
 
-from __future__ import annotations
-
 import logging
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct, field
 
-from dorad.daemon.broker.conditions import Conditions
+from dorad.daemon.broker.connection import Connection
 from dorad.daemon.broker.edges import Edge, edge_of
+from dorad.daemon.broker.listener import Listener
 from dorad.daemon.broker.mailbox import Mailbox
-from dorad.daemon.broker.segments import Segment
-from dorad.node.protocol import close_all
+from dorad.daemon.broker.segments import Segment, Segments
+from dorad.daemon.broker.snapshot import BrokerSnapshot
+from dorad.daemon.broker.state import BrokerState, Conditions
+from dorad.node.protocol import OLDEST, close_all
 from dorad.shm import check
-
-if TYPE_CHECKING:
-    from dorad.daemon.broker.connection import Connection
-    from dorad.daemon.broker.listener import Listener
-    from dorad.daemon.broker.segments import Segments
-    from dorad.daemon.broker.snapshot import BrokerSnapshot
-    from dorad.daemon.broker.state import BrokerState
 
 REQUESTS = frozenset({"grow", "ext_store", "ext_load", "ext_drop", "ext_drain", "busy"})
 """Packets that a node repeats to a new daemon if it has no answer yet."""
@@ -64,9 +58,9 @@ def restore_mailboxes(state: BrokerState, kept: Kept, snapshot: BrokerSnapshot) 
         OSError: there is no room for a mailbox that was not kept.
     """
     boxes = snapshot.boxes
-    found = kept.below(state.name("box") + "/")
+    kept_boxes = kept.below(state.name("box") + "/")
     for node in state.dataflow.nodes:
-        descriptors = found.pop(node.id, ())
+        descriptors = kept_boxes.pop(node.id, ())
         kept_box = node.id in boxes and len(descriptors) == 3
         _log.debug("mailbox of node %s: %s", node.id, "adopted" if kept_box else "created")
         if kept_box:
@@ -79,7 +73,7 @@ def restore_mailboxes(state: BrokerState, kept: Kept, snapshot: BrokerSnapshot) 
             close_all(kept.descriptors.pop(state.name("box", node.id), ()))
             state.mailboxes[node.id] = Mailbox(node)
             state.keep_mailbox(node.id)
-    for node_id in found:
+    for node_id in kept_boxes:
         close_all(kept.descriptors.pop(state.name("box", node_id)))
         state.store.drop(state.name("box", node_id))
     state.exited = set(snapshot.exited) & set(state.mailboxes)
@@ -161,10 +155,10 @@ def restore_connections(
         RestoreError: a kept descriptor is not a connection.
     """
     pending: dict[str, Connection] = {}
-    found = kept.below(state.name("conn") + "/")
-    processes = Counter(name.split("/")[0] for name in found)
+    sockets = kept.below(state.name("conn") + "/")
+    processes = Counter(name.split("/")[0] for name in sockets)
     # If a node has two processes, the one that had the place comes first.
-    for name in sorted(found, key=lambda name: not _had_place(name, snapshot.attached)):
+    for name in sorted(sockets, key=lambda name: not _had_place(name, snapshot.attached)):
         node_id = name.split("/")[0]
         box = state.mailboxes.get(node_id)
         # A daemon killed between sending a packet and counting it has counted one too few.
@@ -174,17 +168,19 @@ def restore_connections(
             close_all(kept.descriptors.pop(state.name("conn", name)))
             state.store.drop(state.name("conn", name))
             continue
-        sock = _socket(found[name][0], f"node {node_id!r}: its connection")
+        sock = _socket(sockets[name][0], f"node {node_id!r}: its connection")
         del kept.descriptors[state.name("conn", name)]
         connection = listener.adopt(sock, sent)
         connection.kept_as = state.name("conn", name)
+        # Without a version: adopted from a daemon that stored none.
+        connection.version = snapshot.versions.get(connection.pid, OLDEST)
         _log.debug("connection of node %s to process %d is adopted", node_id, connection.pid)
         if node_id in state.connections:
             connection.sent = 0
             pending[node_id] = connection
         else:
             state.connections[node_id] = connection
-            connection.on_sent = box.mail_sent
+            connection.count_in(box)
     return pending
 
 

@@ -1,16 +1,9 @@
 """What the daemon knows of one ring of a mailbox, and how an input of the file becomes one."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from msgspec import Struct
 
-from dorad.dataflow.model import NodeOutput, QueuePolicy, Timer
-
-if TYPE_CHECKING:
-    from dorad.dataflow.model import Input, NodeSpec
-    from dorad.shm import layout
+from dorad.dataflow.model import Input, NodeOutput, NodeSpec, QueuePolicy, Timer
+from dorad.shm import layout
 
 
 class Ring(Struct):

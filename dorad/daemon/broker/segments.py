@@ -1,26 +1,18 @@
 """The shared memory that nodes place their samples in: its creation, distribution and removal."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
-from dorad.daemon.broker.connection import is_running
+from dorad.daemon.broker.connection import Connection, is_running
 from dorad.daemon.broker.edges import DAEMON, EdgeKey, is_observer
 from dorad.daemon.broker.snapshot import SegmentSnapshot
+from dorad.daemon.broker.state import BrokerState
 from dorad.node.protocol import ProtocolError
-from dorad.shm import create
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-
-    from dorad.daemon.broker.connection import Connection
-    from dorad.daemon.broker.state import BrokerState
-    from dorad.shm import mapping
+from dorad.shm import create, mapping
 
 REAP_S = 1.0
 """Seconds between checks of the segments of ended processes."""
@@ -293,13 +285,13 @@ class Segments:
         A producer may copy the last value of an earlier process from one edge to another while
         the rings are read. Two passes find it at one of the two.
         """
-        found: set[int] = set()
+        segments: set[int] = set()
         for _ in range(2):
             for box in self._state.mailboxes.values():
                 for ring in box.rings.values():
                     if ring.latched:
-                        found |= box.segments_of(ring)
-        return found
+                        segments |= box.segments_of(ring)
+        return segments
 
     def _consumers(self, node_id: str) -> set[str]:
         return {edge.consumer for edge in self._state.edges.reached_by(node_id)}

@@ -6,20 +6,18 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from dorad.daemon.broker import nodeleases
-from dorad.daemon.broker.admission import Verdict
+from dorad.daemon.broker.admission import Admission, OwnUser, Verdict
 from dorad.daemon.broker.edges import is_observer
 from dorad.daemon.broker.extensions import KINDS, Extensions
 from dorad.daemon.broker.handover import Handovers
 from dorad.daemon.broker.nodeleases import NodeLeases
 from dorad.daemon.pidwatch import PidWatch
 from dorad.dataflow.model import LINK
-from dorad.node.protocol import VERSION, Packet, ProtocolError
+from dorad.node.protocol import OLDEST, VERSION, Packet, ProtocolError
+from dorad.shm.layout import agree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from dorad.control.peer import Peer
-    from dorad.daemon.broker.admission import Admission, OwnUser
     from dorad.daemon.broker.connection import Connection
     from dorad.daemon.broker.mailbox import Mailbox
     from dorad.daemon.broker.segments import Segments
@@ -40,7 +38,7 @@ MAX_DEFERRED = 8
 _log = logging.getLogger(__name__)
 
 
-class BrokerEvents(Protocol):
+class BrokerListener(Protocol):
     """Receives events of nodes; the supervisor implements it."""
 
     def on_connected(self, node_id: str, pid: int) -> None:
@@ -61,6 +59,9 @@ class BrokerEvents(Protocol):
     def on_link(self, report: Status | ChannelEvent) -> None:
         """Handle a report of the link process."""
 
+    def on_note(self, node_id: str, text: str) -> None:
+        """Handle one line that a node's process, or its violation of the protocol, reports."""
+
 
 class Sessions:
     """Gives processes the places of their nodes and handles the packets they send."""
@@ -68,19 +69,16 @@ class Sessions:
     def __init__(
         self,
         state: BrokerState,
-        events: BrokerEvents,
+        listener: BrokerListener,
         segments: Segments,
         peer_setup: PeerSetup,
         topology: Topology,
-        on_note: Callable[[str, str], None],
         admission: Admission | OwnUser,
     ) -> None:
-        """`on_note` is called with a node's id and a line for the user."""
         self._state = state
-        self._events = events
+        self._listener = listener
         self._segments = segments
         self._peer_setup = peer_setup
-        self._on_note = on_note
         self._notes: dict[str, int] = {}
         """By node: notes that its present process has sent."""
         self._admission = admission
@@ -91,14 +89,12 @@ class Sessions:
         self.leases = NodeLeases(state)
         self._departed: dict[str, Mailbox] = {}
         """Mailboxes of removed observers whose processes still run."""
-        self.handovers = Handovers(
-            state, peer_setup, topology, self._watch, self._welcome, self.release_senders
-        )
+        self.handovers = Handovers(state, peer_setup, topology, self._watch, self)
 
     def on_hello(self, connection: Connection, packet: Packet) -> None:
         """Welcome a process, keep it waiting, or refuse it with the reason."""
         node_id = packet.text("node")
-        refusal = self._refusal(node_id, packet)
+        refusal = self._refusal(node_id, connection, packet)
         if refusal is None and connection.reserved_for != node_id:
             match self._admission.verdict(self._state.mailboxes[node_id].node, connection):
                 case Verdict.UNKNOWN:
@@ -109,7 +105,7 @@ class Sessions:
         if refusal is None and node_id in self.handovers:
             if self.handovers.hold(node_id, connection):
                 _log.debug("process %d waits for the place of node %s", connection.pid, node_id)
-                self._events.on_waiting(node_id, connection.pid)
+                self._listener.on_waiting(node_id, connection.pid)
                 self._state.changed()
                 return
             refusal = f"node {node_id!r} is being replaced, and not by process {connection.pid}"
@@ -124,7 +120,7 @@ class Sessions:
             connection.send("refused", {"error": refusal})
             connection.close("refused")
             return
-        self._welcome(node_id, connection)
+        self.welcome(node_id, connection)
 
     def _defer(self, node_id: str, connection: Connection, packet: Packet) -> None:
         """Keep a hello until the start of the node's process has finished."""
@@ -151,12 +147,16 @@ class Sessions:
             f"node {node_id!r}; only `path: dynamic` nodes attach from outside"
         )
 
-    def _refusal(self, node_id: str, packet: Packet) -> str | None:
-        if packet.number("version") != VERSION:
+    def _refusal(self, node_id: str, connection: Connection, packet: Packet) -> str | None:
+        newest = packet.number("version")
+        oldest = packet.number("oldest") if "oldest" in packet.fields else newest
+        version = agree((oldest, newest), (OLDEST, VERSION))
+        if version is None:
             return (
-                "the node and the daemon have different versions of the node API; "
-                "install the same version"
+                "the node and the daemon have different versions of the node API: the node speaks "
+                f"{oldest} to {newest}, the daemon {OLDEST} to {VERSION}; install the same version"
             )
+        connection.version = version
         box = self._state.mailboxes.get(node_id)
         if box is None:
             return f"the running dataflow has no node {node_id[:MAX_NOTE]!r}"
@@ -164,7 +164,8 @@ class Sessions:
             return f"node {node_id!r} is started by its dataflow; only `path: dynamic` nodes attach"
         return None
 
-    def _welcome(self, node_id: str, connection: Connection) -> None:
+    def welcome(self, node_id: str, connection: Connection) -> None:
+        """Give a process its node's place. Raises OSError: there are no descriptors left."""
         if self._state.mailboxes[node_id].node.is_dynamic:
             self._watch.add(connection.pid, node_id)
         self.revive_operators(node_id)
@@ -230,7 +231,7 @@ class Sessions:
             case "ended":
                 self._operator_ended(node_id, packet.text("operator"))
             case "link" if node_id == LINK:
-                self._events.on_link(_report(packet))
+                self._listener.on_link(_report(packet))
             case "done":
                 self._done(node_id, connection)
             case kind if kind in nodeleases.KINDS:
@@ -244,7 +245,7 @@ class Sessions:
         sent = self._notes[node_id] = self._notes.get(node_id, 0) + 1
         if sent > MAX_NOTES:
             raise ProtocolError(f"a node may send {MAX_NOTES} notes, and no more")
-        self._on_note(node_id, text[:MAX_NOTE])
+        self._listener.on_note(node_id, text[:MAX_NOTE])
 
     def _ready(self, node_id: str, connection: Connection) -> None:
         state = self._state
@@ -254,7 +255,7 @@ class Sessions:
         # Read before the call: the event may open the barrier, which sends the start itself.
         late = state.epoch_ns is not None
         if not is_observer(node_id):
-            self._events.on_connected(node_id, connection.pid)
+            self._listener.on_connected(node_id, connection.pid)
         if late:
             connection.send("start", {"epoch_ns": state.epoch_ns})
 
@@ -273,7 +274,7 @@ class Sessions:
         self._wake_senders(node_id)
         state.changed()
         if not being_replaced:
-            self._events.on_operator_ended(node_id, operator)
+            self._listener.on_operator_ended(node_id, operator)
 
     def _done(self, node_id: str, connection: Connection) -> None:
         self._segments.orphan(node_id, connection.pid)
@@ -281,7 +282,7 @@ class Sessions:
         if node_id in self.handovers:
             self.handovers.old_is_done(node_id)
         elif not is_observer(node_id):
-            self._events.on_outputs_done(node_id)
+            self._listener.on_outputs_done(node_id)
 
     def on_end(self, connection: Connection) -> None:
         """Handle the end of a connection."""
@@ -303,7 +304,8 @@ class Sessions:
         _log.debug("node %s has lost its process %d", node_id, connection.pid)
         del state.connections[node_id]
         if connection.violation is not None and not is_observer(node_id):
-            self._on_note(node_id, f"its connection was ended: {connection.violation}"[:MAX_NOTE])
+            text = f"its connection was ended: {connection.violation}"
+            self._listener.on_note(node_id, text[:MAX_NOTE])
         state.changed()
         if node_id in self.handovers:
             # Producers keep waiting for room: no message may be displaced before the replacement.
@@ -311,7 +313,7 @@ class Sessions:
             return
         self.release_senders(node_id)
         if not is_observer(node_id):
-            self._events.on_disconnected(node_id)
+            self._listener.on_disconnected(node_id)
 
     def release_senders(self, node_id: str) -> None:
         """Mark a mailbox as unread for now, so that no producer waits for room in it."""
@@ -372,6 +374,7 @@ class Sessions:
     def close(self) -> None:
         """Close every connection and stop watching processes."""
         self.handovers.close()
+        self.leases.close()
         for connection in list(self._state.connections.values()):
             connection.close("the dataflow has ended")
         self._watch.close()

@@ -1,7 +1,5 @@
 """The state of a dataflow's broker that the next daemon needs besides descriptors, as JSON."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from msgspec import Struct, field
@@ -61,6 +59,8 @@ class BrokerSnapshot(Struct, omit_defaults=True):
     edges: list[tuple[str, str, str, str, str, bool, bool]] = []
     attached: dict[str, int] = {}
     """By node: the pid of the process that has its place."""
+    versions: dict[int, int] = {}
+    """By pid of a process that has a place or waits for one: the version that it speaks."""
     next_segment: int = 1
     orphans: list[SegmentSnapshot] = []
     handovers: HandoverSnapshot = field(default_factory=HandoverSnapshot)

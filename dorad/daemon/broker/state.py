@@ -1,28 +1,72 @@
 """The state that the parts of a broker share: mailboxes, connections, edges, conditions."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
-from dorad.daemon.broker.conditions import Conditions
-from dorad.daemon.broker.edges import EdgeTable, is_observer
+from dorad.daemon.broker.connection import Connection
+from dorad.daemon.broker.edges import Edge, EdgeKey, EdgeTable, is_observer
+from dorad.daemon.broker.mailbox import Mailbox
 from dorad.daemon.broker.nodeconfig import configuration
-from dorad.daemon.storing import call_now
-from dorad.dataflow.model import LINK
+from dorad.daemon.storing import Changes
+from dorad.dataflow.model import LINK, Dataflow
 from dorad.dataflow.recording import is_recorder
+from dorad.launch.host import FdStore
 from dorad.node.payload import pack
+from dorad.shm.counters import Counters
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+MANUAL = "MANUAL"
 
-    from dorad.daemon.broker.connection import Connection
-    from dorad.daemon.broker.edges import Edge, EdgeKey
-    from dorad.daemon.broker.mailbox import Mailbox
-    from dorad.daemon.storing import WhenStored
-    from dorad.dataflow.model import Dataflow
-    from dorad.launch.host import FdStore
-    from dorad.shm.counters import Counters
+Condition = tuple[str, dict[str, Any]]
+"""The kind and the fields of a packet."""
+
+
+class Conditions:
+    """The conditions that hold for a node now, as the packets that report them.
+
+    Every process of the node gets them after its welcome. So nothing is lost if a packet was sent
+    to a process that had already ended.
+    """
+
+    def __init__(self, conditions: Iterable[Condition] = ()) -> None:
+        self._all: dict[tuple[str, str], Condition] = {}
+        for kind, fields in conditions:
+            self._all[_key(kind, fields)] = (kind, fields)
+
+    def __iter__(self) -> Iterator[Condition]:
+        """Yield the conditions in the order of their arrival, a stop last."""
+        yield from sorted(self._all.values(), key=lambda condition: condition[0] == "stop")
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def add(self, kind: str, fields: dict[str, Any]) -> bool:
+        """Add a condition; return False if it held already."""
+        key = _key(kind, fields)
+        condition = (kind, fields)
+        if self._all.get(key) == condition:
+            return False
+        self._all[key] = condition
+        return True
+
+    def holds(self, kind: str, subject: str = "") -> bool:
+        """Return True if a condition of an input or a source holds."""
+        return (kind, subject) in self._all
+
+    def drop(self, kind: str, subject: str = "") -> bool:
+        """Remove a condition of an input or a source; return False if it did not hold."""
+        return self._all.pop((kind, subject), None) is not None
+
+    def drop_manual_stop(self) -> None:
+        """Remove a manual stop: it was meant for one process, and another one takes its place."""
+        condition = self._all.get(("stop", ""))
+        if condition is not None and condition[1]["reason"] == MANUAL:
+            del self._all["stop", ""]
+
+
+def _key(kind: str, fields: dict[str, Any]) -> tuple[str, str]:
+    names = ("input", "source_node_id", "operator", "node")
+    return kind, next((fields[name] for name in names if fields.get(name)), "")
 
 
 class BrokerState:
@@ -33,13 +77,19 @@ class BrokerState:
         dataflow: Dataflow,
         dataflow_id: str,
         store: FdStore,
-        changed: Callable[[], None] = lambda: None,
+        changes: Changes,
+        params: Mapping[str, dict[str, Any]],
+        *,
+        stepped: bool = False,
     ) -> None:
-        """`changed` is called when the snapshot would differ; `store` outlives the daemon."""
+        """`changes` learns when the snapshot would differ; `store` outlives the daemon."""
         self.dataflow = dataflow
+        self.stepped = stepped
+        """Whether a `Stepper` runs one node at a time."""
         self.dataflow_id = dataflow_id
         self.store = store
-        self.changed = changed
+        self.changed = changes.changed
+        self.when_stored = changes.when_stored
         self.edges = EdgeTable()
         self.mailboxes: dict[str, Mailbox] = {}
         self.connections: dict[str, Connection] = {}
@@ -49,11 +99,9 @@ class BrokerState:
         self.ended_operators: set[tuple[str, str]] = set()
         """Operators, as (node, operator), that have ended in a process that still runs."""
         self.restarts: dict[str, int] = {}
-        self.params: dict[str, dict[str, Any]] = {}
+        self.params = {node_id: dict(values) for node_id, values in params.items()}
         self.epoch_ns: int | None = None
         """When the start barrier opened, on CLOCK_MONOTONIC."""
-        self.when_stored: WhenStored = call_now
-        """Calls a function once the snapshot is stored."""
         self.link: dict[str, Any] | None = None
         """The configuration of the link process, if the dataflow has one; it holds its key."""
         self.abort_reason: str | None = None
@@ -126,6 +174,7 @@ class BrokerState:
             box,
             self.edges,
             restart_count=self.restarts.get(node_id, 0),
+            stepped=self.stepped,
             params=self.params.get(node_id, {}),
             link=self.link if node_id == LINK else None,
             recorded_params=self.params if is_recorder(self.mailboxes[node_id].node) else None,
@@ -134,9 +183,13 @@ class BrokerState:
         try:
             box.attach()
             self.connections[node_id] = connection
-            connection.on_sent = box.mail_sent
+            connection.count_in(box)
             self.keep_connection(node_id, connection)
-            connection.send("welcome", {}, (box.memory, box.bell, box.space, config))
+            connection.send(
+                "welcome",
+                {"version": connection.version},
+                (box.memory, box.bell, box.space, config),
+            )
         finally:
             os.close(config)
 

@@ -1,18 +1,12 @@
 """Counters and signs of life of nodes and edges, read from shared memory."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Collection
 
 from dorad.daemon.broker.edges import DAEMON, is_observer
-from dorad.daemon.broker.readings import EdgeCounters
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-
-    from dorad.daemon.broker.readings import Lateness, Vitals
-    from dorad.daemon.broker.state import BrokerState
-    from dorad.shm.counters import Counters
+from dorad.daemon.broker.readings import EdgeCounters, Lateness
+from dorad.daemon.broker.state import BrokerState
+from dorad.daemon.rules.health import Vitals
+from dorad.shm.counters import Counters
 
 
 class Stats:
@@ -35,6 +29,14 @@ class Stats:
         connection = self._state.connections.get(node_id)
         return None if connection is None else connection.pid
 
+    def protocol(self, node_id: str) -> int | None:
+        """Return the version of the node API that a node's process and the daemon speak.
+
+        None if no process has its place.
+        """
+        connection = self._state.connections.get(node_id)
+        return None if connection is None else connection.version
+
     def connected(self) -> frozenset[str]:
         """Return the nodes that have a process in the dataflow, the link process among them."""
         return frozenset(self._state.connections)
@@ -42,10 +44,10 @@ class Stats:
     def activity(self, node_id: str) -> int:
         """Return a number that changes whenever the node sends or receives something."""
         state = self._state
-        found = [state.edge_counters(edge.key) for edge in state.edges.pushed_by(node_id)]
+        counters = [state.edge_counters(edge.key) for edge in state.edges.pushed_by(node_id)]
         box = state.mailboxes[node_id]
         received = sum(box.counters(name).received for name in box.rings)
-        return received + sum(each.sent for each in found if each is not None)
+        return received + sum(each.sent for each in counters if each is not None)
 
     def input_counters(self, node_id: str, input_id: str) -> Counters:
         """Return the counters of an input of a node or observer; `sent` never falls.
@@ -78,12 +80,12 @@ class Stats:
             attached = name in state.connections and name not in besides
             if attached and not is_observer(name) and not box.asleep:
                 return None
-        found = []
+        counts = []
         for edge in self.counters():
             if edge.queued and edge.node in state.connections and edge.node not in besides:
                 return None
-            found += [edge.sent, edge.received]
-        return tuple(found)
+            counts += [edge.sent, edge.received]
+        return tuple(counts)
 
     def counters(self) -> list[EdgeCounters]:
         """Return the counters of every edge between nodes."""
@@ -92,7 +94,7 @@ class Stats:
             if edge.source == DAEMON or is_observer(edge.source) or is_observer(edge.consumer):
                 continue
             box = self._state.mailboxes[edge.consumer]
-            found = box.counters(edge.ring)
+            counted = box.counters(edge.ring)
             result.append(
                 EdgeCounters(
                     source_node=edge.source,
@@ -100,17 +102,18 @@ class Stats:
                     node=edge.consumer,
                     input=edge.input,
                     queue_size=box.rings[edge.ring].plan.queue_size,
-                    sent=found.sent,
-                    received=found.received,
-                    dropped=found.dropped,
-                    queued=found.queued,
-                    payload_bytes=found.payload_bytes,
-                    refused=found.refused,
-                    unreadable=found.unreadable,
-                    lost=found.lost,
-                    last_ns=found.last_ns,
-                    latency_sum=found.latency_sum,
-                    latency_diff=found.latency_diff,
+                    sent=counted.sent,
+                    received=counted.received,
+                    dropped=counted.dropped,
+                    queued=counted.queued,
+                    payload_bytes=counted.payload_bytes,
+                    refused=counted.refused,
+                    unreadable=counted.unreadable,
+                    lost=counted.lost,
+                    last_ns=counted.last_ns,
+                    latency_sum=counted.latency_sum,
+                    latency_diff=counted.latency_diff,
+                    latencies=box.latencies(edge.ring),
                     limited=box.node.is_limited(edge.input),
                 )
             )

@@ -1,22 +1,17 @@
 """Changing a running dataflow: its nodes, their inputs and edges."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from dorad.daemon.broker.edges import edge_of
 from dorad.daemon.broker.mailbox import Mailbox
+from dorad.daemon.broker.segments import Segments
+from dorad.daemon.broker.state import BrokerState
+from dorad.daemon.broker.wiring import PeerSetup, Wiring
+from dorad.dataflow.model import Dataflow, Input, NodeSpec
 from dorad.dataflow.params import initial
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.daemon.broker.segments import Segments
-    from dorad.daemon.broker.state import BrokerState
-    from dorad.daemon.broker.wiring import PeerSetup, Wiring
-    from dorad.dataflow.model import Dataflow, Input, NodeSpec
+from dorad.dataflow.recording import records_or_replays
 
 _log = logging.getLogger(__name__)
 
@@ -47,7 +42,9 @@ class Topology:
         """
         state = self._state
         for node in state.dataflow.nodes:
-            state.mailboxes[node.id] = Mailbox(node)
+            box = state.mailboxes[node.id] = Mailbox(node)
+            if state.stepped:
+                box.step(1, held=not records_or_replays(node))
             state.keep_mailbox(node.id)
         for node in state.dataflow.nodes:
             state.params.setdefault(node.id, initial(node))

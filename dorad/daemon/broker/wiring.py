@@ -1,26 +1,21 @@
 """Connecting and disconnecting nodes while they run."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
 
 from msgspec import Struct
 
+from dorad.daemon.broker.connection import Connection
+from dorad.daemon.broker.edges import Edge
 from dorad.daemon.broker.nodeconfig import input_options
+from dorad.daemon.broker.segments import Segments
+from dorad.daemon.broker.state import BrokerState
+from dorad.dataflow.recording import records_or_replays
 from dorad.shm.fence import fence
 from dorad.shm.latch import LatchedOutlet, samples_of
 from dorad.shm.layout import ENTRY
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
-    from dorad.daemon.broker.connection import Connection
-    from dorad.daemon.broker.edges import Edge
-    from dorad.daemon.broker.segments import Segments
-    from dorad.daemon.broker.state import BrokerState
-    from dorad.shm.outlet import Outlet
+from dorad.shm.outlet import Outlet
 
 POLL_S = 0.05
 """Seconds between checks of rings that are being retired."""
@@ -82,10 +77,17 @@ class PeerSetup:
             state.send(producer, "edges", {"output": output, "to": to})
 
     def _behind(self, edge: Edge) -> tuple[str, ...]:
-        """Return the nodes of other machines to which the link passes on what comes on an edge."""
-        link = self._state.mailboxes[edge.consumer].node.link
-        found = () if link is None else link.outgoing
-        return next((each.receivers for each in found if each.input == edge.input), ())
+        """Return the nodes that receive what comes on an edge instead of its consumer, if any.
+
+        Those of a link are on other machines. A replayer, or a recorder, counts as an observer: it
+        never replies to what it receives.
+        """
+        node = self._state.mailboxes[edge.consumer].node
+        if records_or_replays(node):
+            return (f".{node.id}",)
+        link = node.link
+        channels = () if link is None else link.outgoing
+        return next((each.receivers for each in channels if each.input == edge.input), ())
 
     def send_edges_into(self, consumer: str) -> None:
         """Send all producers of a node the present edges into it."""
@@ -234,11 +236,11 @@ class Wiring:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._retiring = [each for each in self._retiring if not self._is_free(each)]
+        self._retiring = [each for each in self._retiring if not self._records_or_replays(each)]
         if self._retiring:
             self._timer = asyncio.get_running_loop().call_later(POLL_S, self._advance)
 
-    def _is_free(self, retiring: _RetiringRing) -> bool:
+    def _records_or_replays(self, retiring: _RetiringRing) -> bool:
         """Take the next step of retiring a ring; return True after the last one.
 
         The producer stops pushing; the consumer empties the ring and then unmaps it.

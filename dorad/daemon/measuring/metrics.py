@@ -5,23 +5,96 @@ the parent that reaps it, so children that run for less than a second count too.
 whose parent exits first is lost. Memory that processes share counts for each of them.
 """
 
-from __future__ import annotations
-
 import contextlib
 import logging
+import socket
+import struct
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import psutil
 
 from dorad.control.messages import NodeMetrics
-from dorad.daemon.measuring.sockdiag import Traffic, tcp_traffic
 from dorad.launch.descendants import children
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+_NETLINK_SOCK_DIAG = 4
+_SOCK_DIAG_BY_FAMILY = 20
+_ERROR, _DONE = 2, 3
+_REQUEST_DUMP = 0x301
+_INFO = 2
+"""Type of the attribute that holds a `tcp_info`."""
+_STATES = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
+"""All states of a connection with a descriptor, so without LISTEN and TIME_WAIT."""
+
+_HEADER = struct.Struct("=IHHII")
+_QUERY = struct.Struct("=BBBxI48x")
+_INODE = struct.Struct("=I")
+_INODE_AT = 68
+_ATTRIBUTES_AT = 72
+_ATTRIBUTE = struct.Struct("=HH")
+_BYTES = struct.Struct("=128xQ64xQQ")
+"""Start of a `tcp_info` (Linux 4.19 or later): bytes received, sent, retransmitted."""
+_DEADLINE_S = 1.0
+_BUFFER = 1 << 18
+
+
+class Traffic(NamedTuple):
+    """Payload bytes of one connection so far; retransmitted bytes count once."""
+
+    sent: int
+    received: int
+
+
+def tcp_traffic() -> dict[int, Traffic]:
+    """Return the traffic of all TCP connections of this network namespace, by socket inode.
+
+    Raises:
+        OSError: the kernel refuses or does not answer.
+    """
+    traffic: dict[int, Traffic] = {}
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_SOCK_DIAG) as link:
+        link.settimeout(_DEADLINE_S)
+        for family in (socket.AF_INET, socket.AF_INET6):
+            query = _QUERY.pack(family, socket.IPPROTO_TCP, 1 << (_INFO - 1), _STATES)
+            size = _HEADER.size + len(query)
+            link.send(_HEADER.pack(size, _SOCK_DIAG_BY_FAMILY, _REQUEST_DUMP, 0, 0) + query)
+            while _parse(link.recv(_BUFFER), traffic):
+                pass
+    return traffic
+
+
+def _parse(packet: bytes, totals: dict[int, Traffic]) -> bool:
+    """Parse one packet of answers into `totals`; return True if more packets follow."""
+    at = 0
+    while at + _HEADER.size <= len(packet):
+        size, kind, _, _, _ = _HEADER.unpack_from(packet, at)
+        if kind == _DONE:
+            return False
+        if kind == _ERROR:
+            (code,) = struct.unpack_from("=i", packet, at + _HEADER.size)
+            raise OSError(-code, "the kernel refuses socket diagnostics")
+        body = packet[at + _HEADER.size : at + size]
+        (inode,) = _INODE.unpack_from(body, _INODE_AT)
+        traffic = _traffic(body)
+        if inode and traffic is not None:
+            totals[inode] = traffic
+        at += size + 3 & ~3
+    return True
+
+
+def _traffic(body: bytes) -> Traffic | None:
+    at = _ATTRIBUTES_AT
+    while at + _ATTRIBUTE.size <= len(body):
+        size, kind = _ATTRIBUTE.unpack_from(body, at)
+        if kind == _INFO and size >= _ATTRIBUTE.size + _BYTES.size:
+            received, sent, retransmitted = _BYTES.unpack_from(body, at + _ATTRIBUTE.size)
+            return Traffic(sent - retransmitted, received)
+        at += max(size, _ATTRIBUTE.size) + 3 & ~3
+    return None
+
 
 MAX_PROCESSES = 256
 """Maximum number of processes that are measured for one node."""
@@ -83,7 +156,7 @@ class NodeMeter(Generic[_Key]):
         Rates cover the time since the last sample, or since its start for a new process. CPU is in
         percent of one core, disk and network in bytes per second.
         """
-        found: dict[_Key, NodeMetrics] = {}
+        metrics: dict[_Key, NodeMetrics] = {}
         before, self._nodes = self._nodes, {}
         totals: dict[_Key, tuple[_Totals, int]] = {}
         for key, pid in nodes.items():
@@ -101,11 +174,11 @@ class NodeMeter(Generic[_Key]):
         for key, (now, memory) in totals.items():
             node = self._nodes[key]
             now.sent, now.received = node.sent, node.received
-            found[key] = _rates(node.totals, now, memory, known)
+            metrics[key] = _rates(node.totals, now, memory, known)
             node.totals = now
         alive = {pid for node in self._nodes.values() for pid in node.tree}
         self._processes = {pid: p for pid, p in self._processes.items() if pid in alive}
-        return found
+        return metrics
 
     def _started_at(self, pid: int) -> float | None:
         """Return when the process started, on our clock; None if it has exited."""
@@ -200,11 +273,11 @@ def _tree(pid: int) -> frozenset[int]:
 
 def _sockets(pid: int) -> set[int]:
     """Return the inodes of the sockets of a process, as far as permitted."""
-    found: set[int] = set()
+    inodes: set[int] = set()
     with contextlib.suppress(OSError):
         for entry in Path(f"/proc/{pid}/fd").iterdir():
             with contextlib.suppress(OSError):  # closed meanwhile
                 target = str(entry.readlink())
                 if target.startswith("socket:["):
-                    found.add(int(target[8:-1]))
-    return found
+                    inodes.add(int(target[8:-1]))
+    return inodes

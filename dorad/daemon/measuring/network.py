@@ -1,7 +1,5 @@
 """Watch the network interfaces, addresses and default routes, and report changes at once."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import errno
@@ -9,12 +7,10 @@ import importlib
 import logging
 import os
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from dorad.control.messages import Interface, Network
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
 
 MIN_INTERVAL_S = 0.05
 """Minimum time between two queries, however fast the network changes."""
@@ -37,17 +33,17 @@ _log = logging.getLogger(__name__)
 def compose(links: Iterable[Any], addresses: Iterable[Any], routes: Iterable[Any]) -> Network:
     """Return the network that pyroute2's messages describe."""
     names: dict[int, str] = {}
-    found: dict[int, Interface] = {}
+    interfaces: dict[int, Interface] = {}
     for link in links:
         number, name = link["index"], link.get("ifname")
         names[number] = name
-        found[number] = Interface(name=name, up=link["flags"] & _UP == _UP)
+        interfaces[number] = Interface(name=name, up=link["flags"] & _UP == _UP)
     for address in addresses:
         number = address["index"]
-        if number in found:
+        if number in interfaces:
             # On a point-to-point link `address` is the other end.
             text = address.get("local") or address.get("address")
-            found[number].addresses.append(f"{text}/{address['prefixlen']}")
+            interfaces[number].addresses.append(f"{text}/{address['prefixlen']}")
     hops = [
         (route["family"], route.get("priority") or 0, _hop(hop, names))
         for route in routes
@@ -56,7 +52,9 @@ def compose(links: Iterable[Any], addresses: Iterable[Any], routes: Iterable[Any
         and (route.get("table") or route["table"]) == _MAIN_TABLE
         for hop in (route.get("multipath") or (route,))
     ]
-    return Network(interfaces=list(found.values()), defaults=[hop for _, _, hop in sorted(hops)])
+    return Network(
+        interfaces=list(interfaces.values()), defaults=[hop for _, _, hop in sorted(hops)]
+    )
 
 
 def _hop(route: Any, names: dict[int, str]) -> str:

@@ -87,7 +87,7 @@ class OutputWatch:
 
     def slow(self) -> list[Slow]:
         """Return the outputs that send less than usual, or less than they must."""
-        found: list[Slow] = []
+        watched: list[Slow] = []
         before, self._told = self._told, {}
         for name, pace in self._paces.items():
             if not (pace.slow or pace.short):
@@ -96,10 +96,10 @@ class OutputWatch:
             rate = (last or 0.0) if pace.rate is None else told(pace.rate, last)
             self._told[name] = rate
             if pace.short:
-                found.append(Slow(name, rate, self._limits[name], demanded=True))
+                watched.append(Slow(name, rate, self._limits[name], demanded=True))
             elif pace.usual is not None:
-                found.append(Slow(name, rate, pace.usual))
-        return found
+                watched.append(Slow(name, rate, pace.usual))
+        return watched
 
     def snapshot(self) -> dict[str, Any]:
         """Return what the next daemon needs, as JSON-able values."""
@@ -129,15 +129,15 @@ def _depending(changed: Collection[str], edges: Iterable[EdgeCounters]) -> set[s
     for each in edges if changed else ():
         name = output_name(each)
         after.setdefault(name.partition("/")[0], []).append((name, each.node))
-    found: set[str] = set()
+    depending: set[str] = set()
     waiting, passed = [*changed], set(changed)
     while waiting:
         for name, receiver in after.get(waiting.pop(), ()):
-            found.add(name)
+            depending.add(name)
             if receiver not in passed:
                 passed.add(receiver)
                 waiting.append(receiver)
-    return found
+    return depending
 
 
 def causes(
@@ -184,10 +184,10 @@ def source_node(source: str) -> str:
 
 def _reached(nodes: Iterable[str], after: Mapping[str, Collection[str]]) -> set[str]:
     """Return the nodes, and all that come after them."""
-    found = set(nodes)
-    waiting = [*found]
+    reached = set(nodes)
+    waiting = [*reached]
     while waiting:
-        new = set(after.get(waiting.pop(), ())) - found
-        found |= new
+        new = set(after.get(waiting.pop(), ())) - reached
+        reached |= new
         waiting += new
-    return found
+    return reached

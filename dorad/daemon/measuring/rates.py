@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dorad.control.messages import EdgeStats
 from dorad.int64 import clamped
+from dorad.shm import latencies
+from dorad.shm.latencies import Percentiles, percentiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from dorad.daemon.broker.readings import EdgeCounters
 
@@ -32,6 +34,7 @@ class Rates(NamedTuple):
     bandwidth: float = 0.0
     latency: float | None = None
     jitter: float | None = None
+    percentiles: Percentiles | None = None
 
 
 def between(seconds: float, first: EdgeCounters, last: EdgeCounters) -> Rates:
@@ -50,6 +53,7 @@ def between(seconds: float, first: EdgeCounters, last: EdgeCounters) -> Rates:
         (last.payload_bytes - first.payload_bytes) / seconds,
         (last.latency_sum - first.latency_sum) / received / _NS if received > 0 else None,
         (last.latency_diff - first.latency_diff) / differences / _NS if differences > 0 else None,
+        percentiles(latencies.between(first.latencies, last.latencies)),
     )
 
 
@@ -111,6 +115,7 @@ def _stats(
     broken: frozenset[str],
 ) -> EdgeStats:
     target = f"{now.node}/{now.input}"
+    slowest = rates.percentiles
     # Nodes can write anything into the memory that counts.
     return EdgeStats(
         dataflow=dataflow,
@@ -128,7 +133,18 @@ def _stats(
         bandwidth=rates.bandwidth,
         latency=rates.latency,
         jitter=rates.jitter,
+        latency_p50=slowest and slowest.p50 / _NS,
+        latency_p99=slowest and slowest.p99 / _NS,
+        latency_worst=slowest and slowest.worst / _NS,
+        latency_sum=clamped(now.latency_sum) / _NS,
+        latencies=without_zeros(now.latencies),
         broken=target in broken,
         unreadable=clamped(now.unreadable),
         lost=clamped(now.lost),
     )
+
+
+def without_zeros(counts: Sequence[int]) -> list[int]:
+    """Return counts for a message: without zeros at the end, and none beyond its integers."""
+    used = max((at for at, count in enumerate(counts) if count), default=-1)
+    return [clamped(count) for count in counts[: used + 1]]

@@ -1,13 +1,12 @@
 """Keep the row and the alerts of this machine up to date, for streams that follow them."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import socket
 import time
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from typing import NoReturn
 
 import msgspec
 import psutil
@@ -15,18 +14,13 @@ import psutil
 from dorad import __version__
 from dorad.bell import Bell
 from dorad.control.alertbook import AlertBook, PastAlertBook, identity
-from dorad.control.messages import FleetRow
+from dorad.control.messages import Alert, DataflowState, FleetRow
+from dorad.control.nextsteps import next_step
+from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.summary import CrashHistory, findings, keep_since, row, unmeasured
-from dorad.diskspace import DiskWatch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import NoReturn
-
-    from dorad.control.messages import Alert, DataflowState
-    from dorad.daemon.measuring.measure import Measure
-    from dorad.daemon.record import Record
-    from dorad.daemon.registry import Registry
+from dorad.daemon.record import Record
+from dorad.daemon.registry import Registry
+from dorad.diskspace import DiskWatch, LowDisk
 
 EVERY_S = 1.0
 """Time between two looks without an event."""
@@ -77,8 +71,8 @@ class SelfWatch:
             while True:
                 changed.clear()
                 try:
-                    await asyncio.to_thread(self._disks.low)  # a disk may take its time
-                    self.look()
+                    # A disk may take its time.
+                    self.look(await asyncio.to_thread(self._disks.low))
                 except Exception as error:  # noqa: BLE001 - the cause may be temporary
                     self._fail(error)
                 await asyncio.sleep(MIN_PAUSE_S)
@@ -90,13 +84,13 @@ class SelfWatch:
         finally:
             listening.cancel()
 
-    def look(self) -> None:
-        """Bring the row and the alerts up to date."""
+    def look(self, low_disks: Sequence[LowDisk]) -> None:
+        """Bring the row and the alerts up to date; the disks have been measured."""
         now = time.time()
         top = self._measure.top()
         self._crashes.add(now, top.nodes)
         problem = self._registry.runner.node_users.problem()
-        found = findings(
+        wrong = findings(
             now,
             top.nodes,
             top.edges,
@@ -104,15 +98,18 @@ class SelfWatch:
             self._crashes,
             problem,
             self._measure.troubles(),
-            self._disks.low(),
+            low_disks,
+            self._disks.filling(),
         )
-        keep_since(found, self._since)
-        self._since = {(each.cause, each.subject): each.since for each in found}
+        keep_since(wrong, self._since)
+        for each in wrong:
+            each.hint = next_step(each)
+        self._since = {(each.cause, each.subject): each.since for each in wrong}
         fresh = row(
             self.robot,
             top.nodes,
             top.edges,
-            found,
+            wrong,
             cpu=psutil.cpu_percent(None),
             memory=psutil.virtual_memory().percent,
             version=__version__,
@@ -122,21 +119,23 @@ class SelfWatch:
             _log.debug("this machine is %s: %s", fresh.state, fresh.why)
         since = state_since(fresh, before, now)
         self.row = msgspec.structs.replace(fresh, since=since, seen_at=now)
-        self.past.add(self.book.observe(time.monotonic(), {self.robot: found}), now)
+        self.past.add(self.book.observe(time.monotonic(), {self.robot: wrong}), now)
         self._store()
         self.bell.ring()
 
     def _fail(self, error: Exception) -> None:
         """Report that nothing is known now, beside what was wrong before."""
         now, before = time.time(), self.row or FleetRow(robot=self.robot, known=False)
-        found = [unmeasured(now, str(error)), *(x for x in before.findings if x.node is not None)]
-        if before.why != found[0].text:
+        wrong = [unmeasured(now, str(error)), *(x for x in before.findings if x.node is not None)]
+        if before.why != wrong[0].text:
             _log.warning("this machine cannot be measured, trying again: %r", error)
-        keep_since(found, self._since)
-        self._since = {(each.cause, each.subject): each.since for each in found}
-        fields = {"state": "fail", "why": found[0].text, "since": found[0].since, "known": False}
-        self.row = msgspec.structs.replace(before, findings=found, **fields)
-        self.past.add(self.book.observe(time.monotonic(), {self.robot: found}), now)
+        keep_since(wrong, self._since)
+        for each in wrong:
+            each.hint = next_step(each)
+        self._since = {(each.cause, each.subject): each.since for each in wrong}
+        fields = {"state": "fail", "why": wrong[0].text, "since": wrong[0].since, "known": False}
+        self.row = msgspec.structs.replace(before, findings=wrong, **fields)
+        self.past.add(self.book.observe(time.monotonic(), {self.robot: wrong}), now)
         self.bell.ring()
 
     def ack(self, id_: str, who: str, *, undo: bool) -> Alert:

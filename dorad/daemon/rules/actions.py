@@ -1,7 +1,5 @@
 """The actions that decisions return; the supervisor carries them out."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from msgspec import Struct

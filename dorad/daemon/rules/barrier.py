@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class Phase(StrEnum):
@@ -90,24 +89,13 @@ class Barrier(Struct, frozen=True):
 
     def to_json(self) -> dict[str, Any]:
         """Return the barrier as JSON-able values."""
-        return {
-            "pending": sorted(self.pending),
-            "waiting": sorted(self.waiting),
-            "phase": str(self.phase),
-            "root_cause": self.root_cause,
-            "held": self.held,
-        }
+        values: dict[str, Any] = msgspec.to_builtins(self, order="deterministic")
+        return values
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Barrier:
         """Return the barrier that `to_json` was called on."""
-        return cls(
-            frozenset(data["pending"]),
-            frozenset(data["waiting"]),
-            Phase(data["phase"]),
-            data["root_cause"],
-            data.get("held", False),
-        )
+        return msgspec.convert(data, cls)
 
     def _open_if_complete(self) -> Barrier:
         if self.pending or self.held or self.phase is not Phase.WAITING:

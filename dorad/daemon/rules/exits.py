@@ -16,7 +16,7 @@ MAX_CHARACTERS = 2000
 CLEAN_EXIT = "exited with code 0"
 NOT_STARTED = (
     "did not call Node() before the dataflow was stopped "
-    "(its work before Node() hangs or takes too long; `startup_timeout` limits it)"
+    "(it never calls it, or hangs or takes too long before; `startup_timeout` limits that)"
 )
 NOT_LAUNCHED = "was not started before the dataflow was stopped"
 RESTARTED = "was restarted by a command"
@@ -51,7 +51,7 @@ class ExitContext(Struct, frozen=True):
     """Its `Node()` has raised, or will, because the start was aborted."""
     awaited: bool = False
     """The dataflow was stopped while its start waited for this node to call `Node()`, which it
-    never did."""
+    never did, or too late for the time that the dataflow had to run."""
 
 
 class Result(Struct, frozen=True):
@@ -156,10 +156,6 @@ def describe(exit_: Exit) -> str:
     return str(exit_) if exit_.signal is None else f"was {exit_}"
 
 
-def _signal_of(exit_: Exit) -> int | None:
-    """Return the signal that ended a process, or the one that its exit code reports."""
-    if exit_.signal is not None:
-        return exit_.signal
-    if exit_.code is not None and exit_.code > 128:
-        return exit_.code - 128
-    return None
+def _signal_of(exit_: Exit) -> int:
+    """Return the signal that ended a process, or that its exit code reports; below 1 for none."""
+    return (exit_.code or 0) - 128 if exit_.signal is None else exit_.signal

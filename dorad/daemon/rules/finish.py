@@ -6,19 +6,15 @@ receives from other machines are units too, one for each output: `LINK/node/outp
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msgspec import Struct
 from msgspec.structs import force_setattr, replace
 
 from dorad.daemon.rules.routing import printed_outputs
-from dorad.dataflow.model import LINK, NodeOutput
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
-
-    from dorad.dataflow.model import Dataflow, Input, NodeSpec
+from dorad.dataflow.model import LINK, Dataflow, Input, NodeOutput, NodeSpec
 
 
 class Closing(Struct, frozen=True):
@@ -83,10 +79,8 @@ class Flow(Struct, frozen=True):
 
     def has_drained(self, node: str) -> bool:
         """Return True if all inputs of the node have closed, for each of its operators."""
-        if node in self.drained:
-            return True
-        own = {unit for unit in self._units.get(node, ()) if unit != node}
-        return bool(own) and own <= self.drained | self.ended
+        units = set(self._units.get(node, ()))
+        return node in self.drained or (bool(units) and units <= self.drained | self.ended)
 
     def has_ended_elsewhere(self, output: str) -> bool:
         """Return True if an output of another machine, `node/output`, sends no more."""
@@ -292,14 +286,14 @@ def feeds_of(dataflow: Dataflow) -> dict[str, dict[str, dict[str, tuple[str, ...
 
 def merged(closings: Iterable[Closing]) -> dict[str, Closing]:
     """Merge the closings of several sources into one for each consumer."""
-    found: dict[str, Closing] = {}
+    by_output: dict[str, Closing] = {}
     for closing in closings:
-        known = found.get(closing.unit)
+        known = by_output.get(closing.unit)
         if known is not None:
             closing = Closing(
                 closing.unit,
                 (*known.inputs, *closing.inputs),
                 known.drained or closing.drained,
             )
-        found[closing.unit] = closing
-    return found
+        by_output[closing.unit] = closing
+    return by_output

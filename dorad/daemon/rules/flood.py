@@ -1,7 +1,5 @@
 """Whether a node logs more than anybody reads: from one sample to the next."""
 
-from __future__ import annotations
-
 from msgspec import Struct
 from msgspec.structs import replace
 

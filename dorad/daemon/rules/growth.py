@@ -4,8 +4,6 @@ Nodes fill pools and caches for a while, and then keep what they have. One that 
 twice as much is a leak, or a map without limits: both end in a machine without memory.
 """
 
-from __future__ import annotations
-
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -50,8 +48,9 @@ class Growth(Struct, frozen=True):
     def rises(self) -> bool:
         """Whether it rises steadily. A node that grows too much does so with any rise."""
         share = 0.0 if self.growing else MIN_RISE
-        steps = [(b - a) / max(a, 1) for a, b in zip(self.lows, self.lows[1:], strict=False)]
-        return sum(step > share for step in steps) >= RISES and min(steps) >= -FALL
+        steps = [*zip(self.lows, self.lows[1:], strict=False)]
+        rises = sum(b > a * (1 + share) for a, b in steps)
+        return rises >= RISES and all(b >= a * (1 - FALL) for a, b in steps)
 
 
 def growth_after(before: Growth, at: float, memory: int) -> Growth:
@@ -59,7 +58,7 @@ def growth_after(before: Growth, at: float, memory: int) -> Growth:
     if before.began is None:
         return replace(before, began=at, low=memory)
     if at - before.began < before.block_s:
-        return before if memory >= before.low else replace(before, low=memory)
+        return replace(before, low=min(before.low, memory))
     lows = (*before.lows[-BLOCKS + 1 :], before.low)
     now = replace(before, began=at, low=memory, lows=lows)
     if len(lows) < BLOCKS:

@@ -1,37 +1,26 @@
 """Node health: a healthy node uses the API, or waits for input and answers pings."""
 
-from __future__ import annotations
-
-from typing import Protocol
+from typing import NamedTuple
 
 from msgspec import Struct
 
 
-class Vitals(Protocol):
-    """Facts from a node's shared memory and its connection."""
+class Vitals(NamedTuple):
+    """Signs of life of a node's process, from its shared memory and its connection.
 
-    @property
-    def connected(self) -> bool:
-        """Whether it has a `Node` and the start barrier has opened for it."""
+    It is `connected` if it has a `Node` and the start barrier has opened for it, `asleep` while it
+    blocks until an event arrives. `pulse` changes whenever it enters or leaves the API; with a
+    health check also ten times a second while it waits for room. `unread` is True if packets from
+    the daemon wait in its socket. `queued` counts waiting messages that an idle process takes at
+    once, `stamps_refused` timestamps too far ahead of its clock.
+    """
 
-    @property
-    def asleep(self) -> bool:
-        """Whether it blocks until an event arrives."""
-
-    @property
-    def pulse(self) -> int:
-        """A number that changes whenever it enters or leaves the API.
-
-        With a health check it also changes ten times a second while the node waits for room.
-        """
-
-    @property
-    def unread(self) -> bool:
-        """Whether packets from the daemon wait in its socket."""
-
-    @property
-    def queued(self) -> int:
-        """Messages that wait in its inputs."""
+    connected: bool
+    asleep: bool
+    pulse: int
+    unread: bool
+    queued: int
+    stamps_refused: int = 0
 
 
 class Health(Struct, frozen=True):
@@ -67,8 +56,8 @@ class Presence(Struct, frozen=True):
     """When a node without a health check last used the node API, as far as is known."""
 
     called_at: float
-    asked: bool = False
-    """Whether a ping was sent since, which its next call reads."""
+    asked_at: float | None = None
+    """When a ping was sent since, which its next call reads; None if none was."""
 
     def silent_for(self, now: float) -> float:
         """Return the seconds since it last used the API."""
@@ -80,13 +69,15 @@ def presence_after(
 ) -> Presence:
     """Return the presence after a check of a node that has called `Node()`.
 
-    A node at rest is present. So is one that has read its packets since it was `asked`: each call
-    does. Another one is asked after `ask_after` seconds: the caller sends a ping when `asked`
-    becomes true.
+    A node at rest is present. So is one that has read its packets since it was asked: each call
+    does. Another one is asked after `ask_after` seconds: the caller sends a ping when `asked_at` is
+    set.
     """
-    if before is None or at_rest(vitals) or (before.asked and not vitals.unread):
+    if before is None or at_rest(vitals) or (before.asked_at is not None and not vitals.unread):
         return Presence(now)
-    return Presence(before.called_at, before.asked or before.silent_for(now) >= ask_after)
+    if before.asked_at is None and before.silent_for(now) >= ask_after:
+        return Presence(before.called_at, now)
+    return before
 
 
 def at_rest(vitals: Vitals) -> bool:

@@ -1,7 +1,5 @@
 """The steps of the stop ladder: first an event, then SIGTERM, then SIGKILL."""
 
-from __future__ import annotations
-
 from enum import StrEnum
 
 from msgspec import Struct

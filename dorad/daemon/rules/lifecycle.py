@@ -1,11 +1,11 @@
 """The lifecycle of a running dataflow: from events to the actions to take."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from dorad.daemon.rules.actions import (
     AbortStart,
+    Action,
     CloseInput,
     Finish,
     OpenBarrier,
@@ -16,7 +16,9 @@ from dorad.daemon.rules.actions import (
     StopReason,
 )
 from dorad.daemon.rules.barrier import Barrier, Phase
+from dorad.daemon.rules.exits import Result
 from dorad.daemon.rules.finish import (
+    Closing,
     Flow,
     data_inputs,
     feeds_of,
@@ -26,15 +28,7 @@ from dorad.daemon.rules.finish import (
     units_of,
 )
 from dorad.daemon.rules.report import failure_text
-from dorad.dataflow.model import LINK
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
-
-    from dorad.daemon.rules.actions import Action
-    from dorad.daemon.rules.exits import Result
-    from dorad.daemon.rules.finish import Closing
-    from dorad.dataflow.model import Dataflow
+from dorad.dataflow.model import LINK, Dataflow
 
 
 class Lifecycle:
@@ -141,6 +135,13 @@ class Lifecycle:
         text = {spec.logging.send_stdout_as, spec.logging.send_logs_as}
         return bool(self.barrier.waiting or spec.all_inputs or set(spec.all_outputs) - text)
 
+    @property
+    def awaited(self) -> list[str]:
+        """The nodes whose call of `Node()` the start waits for; none once it is over or stopped."""
+        if self.barrier.phase is not Phase.WAITING:
+            return []
+        return [node for node in self.barrier.pending if self.awaits(node)]
+
     def was_stopped_early(self, node: str) -> bool:
         """Return True if the dataflow was stopped before a node that the start needed called it."""
         return self.stopping and self.barrier.phase is Phase.OPEN and self.awaits(node)
@@ -176,8 +177,7 @@ class Lifecycle:
         """
         source, unit = node_of(output), f"{LINK}/{output}"
         self._failures.pop(unit, None)
-        if unit in self.flow.ended:
-            self.flow = self.flow.reopened(unit, self.dataflow)
+        self.flow = self.flow.reopened(unit, self.dataflow)
         if self.stopping:
             return []
         siblings = sorted(each for each in self._feeds if each.startswith(f"{LINK}/{source}/"))
@@ -261,8 +261,8 @@ class Lifecycle:
     def may_start_again(self, node: str) -> bool:
         """Return True if an ended node would receive something, or no other node feeds it."""
         units = units_of(self.dataflow.node(node))
-        found = data_inputs(self.dataflow)
-        sources = {source for unit in units for source in found[unit].values()}
+        inputs = data_inputs(self.dataflow)
+        sources = {source for unit in units for source in inputs[unit].values()}
         sources = {source for source in sources if node_of(source) != node}
         endless = any(unit in self.flow.endless for unit in units)
         alive = self.running | self.dynamic
@@ -295,32 +295,34 @@ class Lifecycle:
     def _close(self, source: str, error: str | None) -> Iterator[Action]:
         """Close the inputs that a node feeds; NODE_FAILED follows the closed inputs."""
         node = next((each for each in self.dataflow.nodes if each.id == source), None)
-        found: list[tuple[str, tuple[Closing, ...]]] = []
+        by_feeder: list[tuple[str, tuple[Closing, ...]]] = []
         parts = () if node is None else units_of(node)
         for unit in dict.fromkeys((*parts, source)):
             self.flow, closings = self.flow.close_source(unit)
-            found.append((unit, closings))
+            by_feeder.append((unit, closings))
         if self.stopping:  # every node has received STOP, which is the last event of a node
-            yield from self._tell_recorders([each for _, closings in found for each in closings])
+            yield from self._tell_recorders(
+                [each for _, closings in by_feeder for each in closings]
+            )
         elif source == LINK:  # each output that it receives is a feeder of its own
-            for unit, closings in found:
+            for unit, closings in by_feeder:
                 yield from self._tell_closed(unit, source, error, closings)
         else:
-            closed = [each for _, closings in found for each in closings]
+            closed = [each for _, closings in by_feeder for each in closings]
             yield from self._tell_closed(source, source, error, closed)
 
-    def _tell_recorders(self, found: Sequence[Closing]) -> Iterator[Action]:
+    def _tell_recorders(self, closings: Sequence[Closing]) -> Iterator[Action]:
         """Close inputs of recorders, which continue after STOP until all other nodes have ended."""
         recorders = {node.id for node in self.dataflow.nodes if node.is_recorder}
-        for closing in merged(found).values():
+        for closing in merged(closings).values():
             if node_of(closing.unit) in recorders:
                 yield from (CloseInput(node_of(closing.unit), name) for name in closing.inputs)
 
     def _tell_closed(
-        self, feeder: str, source: str, error: str | None, found: Sequence[Closing]
+        self, feeder: str, source: str, error: str | None, ended: Sequence[Closing]
     ) -> Iterator[Action]:
         """Close inputs that a feeder, a key of `_feeds`, fed with the messages of `source`."""
-        by_unit = merged(found)
+        by_unit = merged(ended)
         for consumer, units in self._feeds.get(feeder, {}).items():
             closings = tuple(by_unit[unit] for unit in units if unit in by_unit)
             closes = [CloseInput(consumer, name) for each in closings for name in each.inputs]

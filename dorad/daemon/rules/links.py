@@ -12,7 +12,7 @@ from dorad.int64 import clamped
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dorad.control.messages import LineUse, LinkChannel, LinkPeer
+    from dorad.control.messages import LineUse, LinkChannel, LinkPeer, TraceOrigin
     from dorad.dataflow.model import Link
     from dorad.link.reports import InStatus, OutStatus, PeerStatus, Status
 
@@ -26,12 +26,6 @@ class Links:
     """
 
     def __init__(self) -> None:
-        self._machines: tuple[str, ...] = ()
-        self._sent: frozenset[tuple[str, str]] = frozenset()
-        """The name and the machine of each outgoing channel; `_received` of the incoming ones."""
-        self._reliable: frozenset[tuple[str, str]] = frozenset()
-        """Those of `_sent` that have backpressure."""
-        self._received: frozenset[tuple[str, str]] = frozenset()
         self._peers: dict[str, PeerStatus] = {}
         self._outgoing: dict[tuple[str, str], OutStatus] = {}
         self._incoming: dict[tuple[str, str], InStatus] = {}
@@ -40,6 +34,7 @@ class Links:
         self._process: int | None = None
         self._earlier: dict[tuple[bool, str, str], tuple[int, int]] = {}
         """Messages and losses of earlier processes, by direction, name and machine."""
+        self.expect(None)
 
     def process_attached(self, pid: int) -> None:
         """Begin to count the reports of a link process, unless it is the same as before."""
@@ -77,6 +72,7 @@ class Links:
         """Take reports about these channels from now on."""
         self._machines = () if link is None else link.machines
         sent, received = ((), ()) if link is None else (link.outgoing, link.incoming)
+        # The name and the machine of each channel; of `_reliable`, those that have backpressure.
         self._sent = frozenset((each.name, each.machine) for each in sent)
         self._reliable = frozenset((each.name, each.machine) for each in sent if each.reliable)
         self._received = frozenset((each.name, each.machine) for each in received)
@@ -105,17 +101,35 @@ class Links:
         from dorad.control.messages import LinkPeer  # most dataflows have no link
 
         unknown = LinkPeer(state="absent", reason="the link process has not reported yet")
-        found = {}
+        by_machine = {}
         for name in self._machines:
             peer = self._peers.get(name)
-            found[name] = (
+            by_machine[name] = (
                 unknown
                 if peer is None
                 else LinkPeer(
-                    state=peer.state, reason=peer.reason, round_trip_us=peer.round_trip_us
+                    state=peer.state,
+                    reason=peer.reason,
+                    round_trip_us=peer.round_trip_us,
+                    clock_us=peer.clock_us,
+                    clock_margin_us=peer.clock_margin_us,
                 )
             )
-        return found
+        return by_machine
+
+    def origin(self, topic: str) -> TraceOrigin | None:
+        """Return the machine that sends a topic here, and its clock; None if no other one does."""
+        from dorad.control.messages import TraceOrigin  # as above
+
+        machine = next((machine for name, machine in self._received if name == topic), None)
+        if machine is None:
+            return None
+        peer = self._peers.get(machine)
+        if peer is None or peer.clock_us is None:
+            return TraceOrigin(machine=machine)
+        return TraceOrigin(
+            machine=machine, clock=peer.clock_us / 1e6, margin=peer.clock_margin_us / 1e6
+        )
 
     def missing(self) -> list[str]:
         """Return the links that are not up, each with the reason."""
@@ -138,7 +152,7 @@ class Links:
         """
         from dorad.control.messages import LinkChannel  # as above
 
-        found = [
+        listed = [
             LinkChannel(
                 dataflow=dataflow,
                 output=out.name,
@@ -151,7 +165,7 @@ class Links:
             )
             for out in self._outgoing.values()
         ]
-        found += [
+        listed += [
             LinkChannel(
                 dataflow=dataflow,
                 output=each.name,
@@ -165,14 +179,14 @@ class Links:
             for each in self._incoming.values()
         ]
         peers = self.peers()
-        for channel in found:
+        for channel in listed:
             peer = peers[channel.machine]
             channel.problem = "" if peer.state == "up" else peer.reason
             key = (channel.outgoing, channel.output, channel.machine)
             messages, missed = self._earlier.get(key, (0, 0))
             channel.messages = clamped(channel.messages + messages)
             channel.lost = clamped(channel.lost + missed)
-        return found
+        return listed
 
     def _line(self, out: OutStatus, waiting: int, dropped: int) -> LineUse | None:
         from dorad.control.messages import LineUse  # as above

@@ -1,10 +1,9 @@
-"""Whether an input that never lost messages begins to: from one sample to the next.
+"""Whether an input loses messages steadily: from one sample to the next.
 
-Many dataflows drop messages all the time on purpose: a planner takes the newest picture. That is
-no trouble, nor is an input that overflows now and then.
+One that never lost any is told from one that does so from the start: that takes longer to be sure,
+because a start, and a task of some minutes, may overflow an input. One that overflows now and then
+is no trouble.
 """
-
-from __future__ import annotations
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -22,10 +21,11 @@ CLEAN_S = 600.0
 input each time, is the usual state."""
 LITTLE_S = 60.0
 """Time with a few drops after which the input was not without them."""
-USUAL_S = 600.0
-"""Time after which drops are no news."""
-LOSING_S = 10.0
-"""Time of drops after which they are news: a hiccup is shorter."""
+STEADY_S = 600.0
+"""Time of drops after which an input loses messages that was never without drops."""
+LOSING_S = 15.0
+"""Time of drops after which they are news: a hiccup of five seconds is in the rates for twice as
+long."""
 
 
 class Loss(Struct, frozen=True):
@@ -74,8 +74,8 @@ def loss_after(before: Loss, at: float, sent: int, dropped: int) -> Loss:
     since = at if now.dirty_since is None else now.dirty_since
     now = replace(now, clean_since=None, dirty_since=since)
     if now.losing:
-        return Loss(now.samples) if at - since >= USUAL_S else now
+        return now
     if now.dropped < MUCH * now.rate or now.dropped < MIN_RATE:
         return replace(now, since=None, clean=now.clean and at - since < LITTLE_S)
     since = at if now.since is None else now.since
-    return replace(now, since=since, losing=now.clean and at - since >= LOSING_S)
+    return replace(now, since=since, losing=at - since >= (LOSING_S if now.clean else STEADY_S))

@@ -1,7 +1,5 @@
 """Whether an output sends as often as usual, or as it must: from one sample to the next."""
 
-from __future__ import annotations
-
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -117,9 +115,7 @@ def pace_after(before: Pace, at: float, sent: int, limit: float | None = None) -
     now = replace(before, samples=(*before.samples[-SAMPLES:], (at, sent)))
     now = _learn(now, at, new / seconds)
     if limit is None:
-        if now.missing or now.short:
-            now = replace(now, missing=0.0, short=False)
-        return _compare(now, at)
+        return _compare(replace(now, missing=0.0, short=False), at)
     # A node may take its time to begin.
     begun = sent > 0 or at - now.began > LEARN_S
     return _count_missing(now, limit, limit * seconds - new if begun else 0.0)
@@ -142,7 +138,7 @@ def _learn(now: Pace, at: float, rate: float) -> Pace:
     elif steady.seconds >= (LEARN_S if now.usual is None and not now.pauses else RELEARN_S):
         changed = now.usual is None or abs(steady.rate - now.usual) > SPREAD * now.usual
         if changed:
-            return replace(now, usual=steady.rate, below_since=None, slow=False, silent=False)
+            return replace(now, usual=steady.rate, silent=False)
     return now
 
 
@@ -168,7 +164,7 @@ def _compare(now: Pace, at: float) -> Pace:
         # One that stops and goes on by itself may do so again, and nothing is wrong then.
         return _idle(now) if now.silent else replace(now, slow=False, below_since=None)
     if rate >= SLOW * usual:
-        return now if now.below_since is None else replace(now, below_since=None, silent=False)
+        return replace(now, below_since=None, silent=False)
     since = at if now.below_since is None else now.below_since
     return replace(
         now, below_since=since, slow=at - since >= SLOW_S, silent=now.silent or rate == 0

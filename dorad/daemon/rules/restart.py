@@ -1,17 +1,11 @@
 """The restart policies: whether a node that ended is restarted, and when."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from msgspec import Struct
 
+from dorad.dataflow.settings import Restart as RestartKeys
 from dorad.dataflow.settings import RestartPolicy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.dataflow.settings import Restart as RestartKeys
 
 MAX_DOUBLINGS = 16
 JITTER = 0.25

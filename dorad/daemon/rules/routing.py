@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from msgspec import Struct, field
 
-from dorad.dataflow.model import LogSource
+from dorad.dataflow.model import Dataflow, LogSource, NodeSpec
 from dorad.logs.filter import LogFilter
 from dorad.logs.format import log_message
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from dorad.dataflow.model import Dataflow, NodeSpec
     from dorad.logs.nodelog import Batch
 
 
@@ -56,8 +55,8 @@ def routes_of(dataflow: Dataflow) -> dict[str, Routes]:
         for entry in node.all_inputs
         if isinstance(entry.source, LogSource)
     ]
-    found = {node.id: _routes(node, listening) for node in dataflow.nodes}
-    return {node: routes for node, routes in found.items() if routes}
+    all_routes = {node.id: _routes(node, listening) for node in dataflow.nodes}
+    return {node: routes for node, routes in all_routes.items() if routes}
 
 
 def _routes(source: NodeSpec, listening: Iterable[tuple[InputRef, LogSource]]) -> Routes:
@@ -109,8 +108,6 @@ class Router(Struct):
         if raw:
             for line in batch.raw:
                 emitter.emit_output(node, raw, line.decode("utf-8", "replace") + "\n")
-        if not logs and not routes.log_inputs:
-            return
         for record in batch.records:
             targets = [each.target for each in routes.log_inputs if each.level.passes(record)]
             if logs or targets:
@@ -122,9 +119,9 @@ class Router(Struct):
 
 
 def printed_outputs(node: NodeSpec) -> set[str]:
-    """Return the outputs that carry a node's printed or logged lines; the daemon sends these."""
-    found = {node.logging.send_stdout_as, node.logging.send_logs_as}
-    for operator in node.operators:
-        for output in (operator.logging.send_stdout_as, operator.logging.send_logs_as):
-            found.add(output and f"{operator.id}/{output}")
-    return {output for output in found if output}
+    """Return the outputs that carry a node's printed or logged lines; the daemon sends these.
+
+    What one of its operators prints is printed by the node.
+    """
+    outputs = (node.logging.send_stdout_as, node.logging.send_logs_as)
+    return {output for output in outputs if output}

@@ -1,11 +1,7 @@
 """The last samples of the counters of one thing, and their rates."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
+from collections.abc import Sequence
+from typing import TypeAlias
 
 SAMPLES = 5
 """Samples, one a second, over which the present rates are measured: one late second is not slow."""

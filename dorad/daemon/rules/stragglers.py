@@ -1,14 +1,9 @@
 """The straggler rule: a dataflow ends even if a node hangs after all sources have ended."""
 
-from __future__ import annotations
-
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 DEFAULT_GRACE_S = 120.0
 VARIABLE = "DORA_FINISH_DRAIN_GRACE_SECS"
@@ -49,7 +44,8 @@ def stragglers(remaining: Sequence[Remaining], now: float) -> tuple[Straggler, .
             node.node,
             f"still runs {now - node.idle_since:.0f} s after all its inputs closed"
             if node.drained
-            else f"has neither sent nor received anything for {now - node.idle_since:.0f} s",
+            else f"has neither sent nor received anything for {now - node.idle_since:.0f} s: "
+            "the nodes that are left wait for each other (an input with a timer would start one)",
         )
         for node in remaining
     )

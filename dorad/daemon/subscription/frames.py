@@ -10,8 +10,6 @@
 An order to `publish` has no kind, but `data` and `metadata`.
 """
 
-from __future__ import annotations
-
 import json
 import struct
 from typing import Any

@@ -1,7 +1,5 @@
 """One subscription process and the observer it attaches as."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import logging
@@ -9,25 +7,21 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.limits import MAX_REPLY
+from dorad.daemon.broker.broker import Broker
 from dorad.daemon.subscription.frames import PREFIX, head
-from dorad.launch.helper import helper_environment
+from dorad.dataflow.model import Input
+from dorad.launch.helper import HelperHost, helper_environment
 from dorad.launch.model import Command, LaunchError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.daemon.broker.broker import Broker
-    from dorad.dataflow.model import Input
-    from dorad.launch.helper import HelperHost
-    from dorad.launch.spawner import Process
+from dorad.launch.spawner import Process
 
 _PIPE = 1 << 20
 
@@ -140,9 +134,9 @@ class ObserverProcess:
         try:
             size, payload = PREFIX.unpack(await out.readexactly(PREFIX.size))
             _check_size("metadata", size)
-            found = _decode(await out.readexactly(size))
-            _check_size(f"a message of {found.topic}", payload)
-            frame = Frame(found, await out.readexactly(payload))
+            decoded = _decode(await out.readexactly(size))
+            _check_size(f"a message of {decoded.topic}", payload)
+            frame = Frame(decoded, await out.readexactly(payload))
         except (asyncio.IncompleteReadError, ConnectionError):
             exited = await self._process.wait()
             if not exited.ok and not self._stopped:
@@ -151,8 +145,8 @@ class ObserverProcess:
                     "internal", f"the subscription process exited with {code}", "try again"
                 ) from None
             return None
-        if found.kind == "error":
-            raise ControlError("refused", found.text)
+        if decoded.kind == "error":
+            raise ControlError("refused", decoded.text)
         return frame
 
     def stop(self) -> None:

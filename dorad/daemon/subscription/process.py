@@ -5,8 +5,6 @@ that handles messages. PARENT is the daemon's pid, or 0 if systemd is the parent
 observer's. REDUCE says how to make messages smaller, see `reducing`.
 """
 
-from __future__ import annotations
-
 import sys
 
 from dorad.launch.confine import confine

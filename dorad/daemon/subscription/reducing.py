@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from typing import TYPE_CHECKING, Any
 
 from dorad.control.errors import ControlError
+from dorad.control.pictures import DecoderMissingError, PictureError, small_picture
 
 if TYPE_CHECKING:
-    import numpy as np
     import pyarrow as pa
 
     from dorad.control.messages import TopicSubscribe
 
 MAX_ELEMENTS = 4096
-"""Elements of an array that is not an image, in a preview."""
+"""Elements of an array that is not an image, and of a list in it, in a preview."""
 MAX_BYTES = 256 << 10
 """Bytes of a preview; a message that is still larger comes without its data."""
 MAX_PIXELS = 4096
 """Maximum width and height of a preview."""
-CHANNELS = {"rgb8": 3, "bgr8": 3, "rgba8": 4, "bgra8": 4, "mono8": 1, "gray8": 1}
-"""Encodings of plain pixels, with the bytes of a pixel."""
+
+_log = logging.getLogger(__name__)
 
 
 def encoded(params: TopicSubscribe) -> str:
@@ -71,59 +72,61 @@ class Reducer:
         self, array: pa.Array | None, metadata: dict[str, Any]
     ) -> tuple[pa.Array | None, dict[str, Any]]:
         """Return a message with less data; its metadata say what it was in `preview`."""
+        import numpy as np
+        import pyarrow as pa
+
         if self._size is None or array is None:
             return array, metadata
-        found = _image(array, metadata)
-        if found is not None:
-            return _smaller(found, metadata, self._size)
+        try:
+            picture = small_picture(array, metadata, self._size)
+        except DecoderMissingError as error:
+            # The client may have what this machine has not; but a file cannot be cut.
+            _log.debug("a picture is sent as it is: %s", error)
+            return _without(array, metadata, str(error)) if _is_large(array) else (array, metadata)
+        except PictureError as error:
+            _log.debug("a picture is left out: %s", error)
+            return _without(array, metadata, str(error))
+        if picture is not None:
+            return pa.array(np.frombuffer(picture.pixels, np.uint8)), metadata | {
+                "width": picture.width,
+                "height": picture.height,
+                "encoding": "rgb8",
+                "preview": picture.was,
+            }
         if len(array) > MAX_ELEMENTS:
             metadata = metadata | {"preview": f"{MAX_ELEMENTS} of {len(array)} elements"}
             array = array.slice(0, MAX_ELEMENTS)
-        if array.nbytes > MAX_BYTES:
-            metadata = metadata | {"preview": f"none of {array.nbytes} bytes"}
-            array = array.slice(0, 0)
-        return array, metadata
+        if _is_large(array):
+            array, cut = _with_short_lists(array)
+            if cut:
+                metadata = metadata | {"preview": f"{MAX_ELEMENTS} elements of {', '.join(cut)}"}
+        return _without(array, metadata, "") if _is_large(array) else (array, metadata)
 
 
-def _image(array: pa.Array, metadata: dict[str, Any]) -> np.ndarray[Any, Any] | None:
-    """Return the pixels of an image, with the shape (height, width, bytes), or None."""
-    import pyarrow as pa
-
-    width, height = metadata.get("width"), metadata.get("height")
-    channels = CHANNELS.get(str(metadata.get("encoding", "")).lower())
-    if channels is None or array.type != pa.uint8() or array.null_count:
-        return None
-    if not (isinstance(width, int) and isinstance(height, int) and width > 0 and height > 0):
-        return None
-    if len(array) != width * height * channels:
-        return None
-    pixels: np.ndarray[Any, Any] = array.to_numpy(zero_copy_only=True)
-    return pixels.reshape(height, width, channels)
+def _is_large(array: pa.Array) -> bool:
+    return bool(array.nbytes > MAX_BYTES)
 
 
-def _smaller(
-    pixels: np.ndarray[Any, Any], metadata: dict[str, Any], size: tuple[int, int]
+def _without(
+    array: pa.Array, metadata: dict[str, Any], why: str
 ) -> tuple[pa.Array, dict[str, Any]]:
-    import numpy as np
+    """Return a message without data that says what was left out."""
+    note = f"none of {array.nbytes} bytes" + (f": {why}" if why else "")
+    return array.slice(0, 0), metadata | {"preview": note}
+
+
+def _with_short_lists(array: pa.Array) -> tuple[pa.Array, list[str]]:
+    """Return one struct with its long lists cut, and their names; other arrays as they are."""
     import pyarrow as pa
 
-    height, width, channels = pixels.shape
-    scale = min(1.0, size[0] / width, size[1] / height)
-    across, down = max(1, round(width * scale)), max(1, round(height * scale))
-    columns = (np.arange(across) + 0.5) * width / across
-    rows = (np.arange(down) + 0.5) * height / down
-    small = pixels[rows.astype(int)][:, columns.astype(int)]
-    name = str(metadata["encoding"]).lower()
-    if channels == 1:
-        small = np.repeat(small, 3, axis=2)
-    elif name.startswith("bgr"):
-        small = small[:, :, 2::-1]
-    else:
-        small = small[:, :, :3]
-    changed = {
-        "width": across,
-        "height": down,
-        "encoding": "rgb8",
-        "preview": f"{width}x{height} {name}",
-    }
-    return pa.array(np.ascontiguousarray(small).reshape(-1)), metadata | changed
+    if not pa.types.is_struct(array.type) or len(array) != 1 or array.null_count:
+        return array, []
+    columns, cut = [], []
+    for field, column in zip(array.type, array.flatten(), strict=True):
+        is_list = pa.types.is_list(field.type) or pa.types.is_large_list(field.type)
+        if is_list and column.null_count == 0 and len(column.flatten()) > MAX_ELEMENTS:
+            cut.append(f"{field.name}[{len(column.flatten())}]")
+            values = column.flatten().slice(0, MAX_ELEMENTS)
+            column = type(column).from_arrays([0, MAX_ELEMENTS], values, type=field.type)
+        columns.append(column)
+    return pa.StructArray.from_arrays(columns, fields=list(array.type)), cut

@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 from dorad.control.errors import ControlError
 from dorad.control.messages import Published, TopicHeader
+from dorad.daemon.broker.broker import Broker
 from dorad.daemon.subscription.observer import ObserverProcess
 from dorad.daemon.subscription.publisher import Publisher
 from dorad.dataflow.model import Input, NodeOutput
-from dorad.launch.helper import LocalHelpers
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
-
-    from dorad.daemon.broker.broker import Broker
-    from dorad.launch.helper import HelperHost
+from dorad.launch.helper import HelperHost, LocalHelpers
 
 MAX_SUBSCRIPTIONS = 16
 """Per dataflow. Each is a process of about 60 MB."""

@@ -14,22 +14,136 @@ import os
 import sys
 import threading
 import time
+from array import array
+from collections import Counter, deque
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from dorad.daemon.subscription.frames import PREFIX, head
-from dorad.daemon.subscription.outbox import Message, Outbox
-from dorad.daemon.subscription.plainarrays import encode_plain
 from dorad.launch.helper import LINK
 from dorad.node import attach, protocol
 from dorad.node.clock import Clock
 from dorad.node.sender import Sender
-from dorad.shm.pool import DEFAULT_KEEP
+from dorad.shm.layout import DEFAULT_KEEP
 
 if TYPE_CHECKING:
-    from typing import BinaryIO
+    from dorad.shm.nested import Encoded
 
-    from dorad.shm.arrow import Encoded
+
+# Type codes of `dorad.shm.arrow`, which imports pyarrow.
+INT64_CODE = 4
+FLOAT64_CODE = 11
+BOOL_CODE = 14
+TEXT_CODE = 100
+
+_INT64 = range(-(1 << 63), 1 << 63)
+_MAX_TEXT = (1 << 31) - 1
+
+
+def encode_plain(value: Any) -> Encoded | None:
+    """Encode a scalar, or a list of scalars of one type, as an array that can be sent.
+
+    Return None for anything else, which needs pyarrow.
+    """
+    items = value if isinstance(value, list) else [value]
+    kinds = {type(item) for item in items}
+    if kinds == {int} and all(item in _INT64 for item in items):
+        return _encoded(INT64_CODE, len(items), array("q", items).tobytes())
+    if kinds == {float}:
+        return _encoded(FLOAT64_CODE, len(items), array("d", items).tobytes())
+    if kinds == {bool}:
+        bits = sum(item << at for at, item in enumerate(items))
+        return _encoded(BOOL_CODE, len(items), bits.to_bytes((len(items) + 7) >> 3, "little"))
+    return _encode_texts(items) if kinds == {str} else None
+
+
+def _encode_texts(items: list[str]) -> Encoded | None:
+    try:
+        texts = [item.encode() for item in items]
+    except UnicodeEncodeError:
+        return None
+    ends = list(accumulate(map(len, texts), initial=0))
+    if ends[-1] > _MAX_TEXT:
+        return None
+    table = array("i", ends).tobytes()
+    table += bytes(-len(table) % 8)
+    return _encoded(TEXT_CODE, len(items), table + b"".join(texts))
+
+
+def _encoded(code: int, length: int, payload: bytes) -> Encoded:
+    return (code, length, 0, len(payload), ((0, payload),))
+
+
+MAX_BYTES = 32 << 20
+
+
+class Message(NamedTuple):
+    """One message of a topic, copied out of shared memory."""
+
+    topic: str
+    metadata: dict[str, Any]
+    payload: bytes | memoryview
+
+
+class Outbox:
+    """Queue between the thread that receives, which never waits, and the one that writes.
+
+    Messages here are copies: a slow reader must not make nodes keep their samples.
+    """
+
+    def __init__(self, queue_size: int, max_bytes: int = MAX_BYTES) -> None:
+        """Keep up to `queue_size` messages of each topic, and up to `max_bytes` in all.
+
+        The newest message is kept, even if it is larger.
+        """
+        self._queue_size = queue_size
+        self._max_bytes = max_bytes
+        self._messages: deque[Message] = deque()
+        self._waiting: Counter[str] = Counter()
+        self._bytes = 0
+        self._changed = threading.Condition()
+        self._closed = False
+        self.displaced: Counter[str] = Counter()
+        """Number of displaced messages, by topic."""
+
+    def put(self, message: Message) -> None:
+        """Add a message, without waiting; displace old ones if the queue is full."""
+        with self._changed:
+            self._messages.append(message)
+            self._waiting[message.topic] += 1
+            self._bytes += len(message.payload)
+            if self._waiting[message.topic] > self._queue_size:
+                self._displace(next(m for m in self._messages if m.topic == message.topic))
+            while self._bytes > self._max_bytes and len(self._messages) > 1:
+                self._displace(self._messages[0])
+            self._changed.notify()
+
+    def get(self) -> Message | None:
+        """Wait for the oldest message and return it; None once closed and empty."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._messages or self._closed)
+            if not self._messages:
+                return None
+            return self._take(self._messages[0])
+
+    def close(self) -> None:
+        """Let `get` return None once the queue is empty."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+
+    def _displace(self, message: Message) -> None:
+        self._take(message)
+        self.displaced[message.topic] += 1
+
+    def _take(self, message: Message) -> Message:
+        # Compare by identity: equality would read the payloads.
+        at = next(at for at, each in enumerate(self._messages) if each is message)
+        del self._messages[at]
+        self._waiting[message.topic] -= 1
+        self._bytes -= len(message.payload)
+        return message
 
 
 def serve(task: str, queue_size: int, observer_id: str, reduce: str) -> None:

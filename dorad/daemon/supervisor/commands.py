@@ -5,27 +5,86 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
-from dorad.daemon.errors import CommandError
+from dorad.control.errors import ControlError
 from dorad.daemon.rules.actions import StopReason
 from dorad.daemon.rules.ladder import GRACE_S, RESTART_GRACE_S
 from dorad.daemon.rules.restart import RestartHistory
-from dorad.daemon.storing import call_now
 from dorad.daemon.supervisor.noderun import NodeRun
+from dorad.daemon.supervisor.noderunner import NodeRunner
 from dorad.daemon.supervisor.replacement import replace_process
-from dorad.daemon.supervisor.startagain import start_again
+from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.stopladder import stop_process
+from dorad.dataflow.model import Dataflow, Input, NodeOutput, NodeSpec
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
 
-    from dorad.daemon.storing import WhenStored
-    from dorad.daemon.supervisor.noderunner import NodeRunner
-    from dorad.daemon.supervisor.ports import CheckProgram
-    from dorad.daemon.supervisor.state import SupervisorState
-    from dorad.dataflow.model import Dataflow, Input, NodeSpec
+async def start_again(state: SupervisorState, runner: NodeRunner, run: NodeRun) -> None:
+    """Start a node that has ended, and open its inputs and those that it feeds.
+
+    The link opens those on other machines.
+
+    Raises:
+        ControlError: the node would receive nothing, a queue cannot be created, or the node ends
+            before it was started.
+    """
+    name, lifecycle = run.node.id, state.lifecycle
+    if not lifecycle.may_start_again(name):
+        raise ControlError("refused", f"node {name} is not restarted: all its inputs have closed")
+    edges = _edges_of(state, name)
+    _reopen(state, name, edges)
+    state.results[:] = [result for result in state.results if result.node != name]
+    run.begin_again()
+    state.broker.reopen(name)
+    state.broker.restarting(name, run.restarts)
+    state.carry_out(lifecycle.started_again(name))
+    for consumer in dict.fromkeys(each for each, _ in edges if each != name):
+        state.broker.notifications.node_restarted(consumer, name, had_ended=True)
+    starts = run.starts
+    runner.start(run)
+    await state.bell.until(lambda: run.starts > starts or run.result is not None)
+    if run.starts == starts and run.result is not None:
+        raise ControlError("refused", f"node {name} was not restarted: it {run.result.reason}")
+
+
+def _edges_of(state: SupervisorState, name: str) -> list[tuple[str, Input]]:
+    """Return the edges of a node that has ended: its own inputs, and those that it feeds.
+
+    Without those of other nodes that have ended.
+    """
+    return [
+        (node.id, entry)
+        for node in state.lifecycle.dataflow.nodes
+        if node.id == name or state.nodes[node.id].result is None
+        for entry in node.all_inputs
+        if isinstance(entry.source, NodeOutput) and name in (node.id, entry.source.node)
+    ]
+
+
+def _reopen(state: SupervisorState, name: str, edges: list[tuple[str, Input]]) -> None:
+    """Replace edges by new ones: both ends know them as closed."""
+    topology = state.broker.topology
+    for consumer, entry in edges:
+        topology.remove_edge(consumer, entry.id)
+        try:
+            topology.add_edge(consumer, entry)
+        except OSError as error:
+            _leave_closed(state, name, edges)
+            raise ControlError(
+                "refused", f"input {consumer}/{entry.id} cannot be opened again: {error}"
+            ) from error
+
+
+def _leave_closed(state: SupervisorState, name: str, edges: list[tuple[str, Input]]) -> None:
+    """Keep the inputs that an ended node feeds, and keep them closed."""
+    # An input without a queue is still one of the dataflow: the next command gives it one.
+    state.broker.topology.update(state.lifecycle.dataflow)
+    for consumer, entry in edges:
+        if consumer != name:
+            state.broker.notifications.close_input(consumer, entry.id)
+
 
 P = ParamSpec("P")
 
@@ -76,23 +135,13 @@ def _detached(
 class Commands:
     """Changes a running dataflow: one command at a time for each node.
 
-    Every method raises CommandError if the node does not exist, another command works on it, or it
+    Every method raises ControlError if the node does not exist, another command works on it, or it
     is in a state that does not allow the command. A `grace` is the time in seconds until SIGTERM.
     """
 
-    def __init__(
-        self,
-        state: SupervisorState,
-        check_program: CheckProgram,
-        on_topology: Callable[[Dataflow], None],
-    ) -> None:
-        """`on_topology` is called with the dataflow after each change of its nodes or edges."""
+    def __init__(self, state: SupervisorState) -> None:
         self.detached = DetachedTasks()
-        self.when_stored: WhenStored = call_now
-        """Calls a function once all changes so far are stored for the next daemon."""
         self._state = state
-        self._check_program = check_program
-        self._on_topology = on_topology
         self._runner: NodeRunner | None = None
 
     def open(self, runner: NodeRunner) -> None:
@@ -117,7 +166,7 @@ class Commands:
         with self._working_on(name, "restarted") as run:
             ended = run.result is not None and not run.node.is_dynamic
             if ended or run.node.secrets:
-                self._check_program(run.node, self._state.lifecycle.dataflow)
+                self._state.listener.check_program(run.node, self._state.lifecycle.dataflow)
             if ended:
                 await start_again(self._state, self._running(), run)
                 return
@@ -125,7 +174,7 @@ class Commands:
             await self._restart(run, grace)
 
     @_detached
-    async def restart_as(self, name: str, after: Dataflow, grace: float = RESTART_GRACE_S) -> None:
+    async def restart_as(self, name: str, after: Dataflow) -> None:
         """End a node's process and start one of the node in `after`, which keeps its inputs.
 
         For a node that does not run well enough for `replace`.
@@ -133,40 +182,40 @@ class Commands:
         Raises:
             DataflowError: the new program cannot be started.
         """
-        self._check_program(after.node(name), after)
+        self._state.listener.check_program(after.node(name), after)
         with self._working_on(name, "replaced") as run:
             _refuse_unless_started(run)
             # A process that is being started is still one of the former node.
             await self._state.bell.until(lambda: not run.starting)
             self._apply(after)
             run.history = RestartHistory()
-            await self._restart(run, grace)
+            await self._restart(run, RESTART_GRACE_S)
 
     async def _restart(self, run: NodeRun, grace: float) -> None:
         state, name = self._state, run.node.id
         if state.lifecycle.flow.has_drained(name):
-            raise CommandError(
+            raise ControlError(
                 "refused", f"node {name} is not restarted: all its inputs have closed"
             )
         starts = run.starts
         run.restart_requested = True
         run.grace = grace
         run.wake.set()
-        state.on_change()
+        state.changes.changed()
         # A process that has got STOP and ends would have ended for good.
         await self._until_stored()
         if run.process is not None:
             await stop_process(state, run, run.process, grace)
         await state.bell.until(lambda: run.starts > starts or run.result is not None)
         if run.starts == starts and run.result is not None:
-            raise CommandError("refused", f"node {name} was not restarted: it {run.result.reason}")
+            raise ControlError("refused", f"node {name} was not restarted: it {run.result.reason}")
 
     @_detached
     async def stop(self, name: str, grace: float = GRACE_S) -> None:
         """End a node permanently; its consumers' inputs close."""
         with self._working_on(name, "stopped") as run:
             if run.result is not None:
-                raise CommandError("refused", f"node {name} has ended already")
+                raise ControlError("refused", f"node {name} has ended already")
             await self._end(run, grace)
 
     @_detached
@@ -189,10 +238,10 @@ class Commands:
             DataflowError: its program cannot be started.
         """
         state, name, before = self._state, node.id, self._state.lifecycle.dataflow
-        self._check_program(node, after)
+        self._state.listener.check_program(node, after)
         runner = self._running()
         if name in state.nodes:
-            raise CommandError("exists", f"the dataflow has a node {name} already")
+            raise ControlError("exists", f"the dataflow has a node {name} already")
         _log.debug("node %s is being added", name)
         run = state.nodes[name] = NodeRun(node, busy="added", excluded=True)
         try:
@@ -205,7 +254,7 @@ class Commands:
             if not run.starts and run.result is not None:
                 self._forget(name)
                 self._apply(before)
-                raise CommandError("refused", f"node {name} {run.result.reason}")
+                raise ControlError("refused", f"node {name} {run.result.reason}")
         finally:
             run.busy, run.excluded = "", False
             state.changed()
@@ -221,7 +270,7 @@ class Commands:
             DataflowError: the new program cannot be started.
         """
         node = after.node(name)
-        self._check_program(node, after)
+        self._state.listener.check_program(node, after)
         runner = self._running()
         with self._working_on(name, "replaced") as run:
             _refuse_unless_started(run)
@@ -241,11 +290,11 @@ class Commands:
         _log.debug("node %s gets the input %s", consumer, entry)
         run = self._node(consumer)
         if run.result is not None or self._state.lifecycle.flow.has_drained(consumer):
-            raise CommandError("refused", f"node {consumer} takes no more inputs: it is ending")
+            raise ControlError("refused", f"node {consumer} takes no more inputs: it is ending")
         try:
             self._state.broker.topology.add_edge(consumer, entry)
         except OSError as error:
-            raise CommandError(
+            raise ControlError(
                 "refused", f"input {entry.id} cannot be added to the mailbox: {error}"
             ) from error
         self._apply(after)
@@ -277,7 +326,7 @@ class Commands:
     async def _until_stored(self) -> None:
         """Wait until what a command does is stored, before a process gets a packet for it."""
         stored = asyncio.get_running_loop().create_future()
-        self.when_stored(lambda: None if stored.done() else stored.set_result(None))
+        self._state.changes.when_stored(lambda: None if stored.done() else stored.set_result(None))
         await stored
 
     async def _make_mailbox(self, node: NodeSpec, after: Dataflow) -> None:
@@ -286,12 +335,12 @@ class Commands:
             await state.broker.topology.add_node(node, after)
         except OSError as error:
             del state.nodes[node.id]
-            raise CommandError(
+            raise ControlError(
                 "refused", f"no mailbox can be created for node {node.id}: {error}"
             ) from error
         if state.finished:
             del state.nodes[node.id]
-            raise CommandError("refused", "the dataflow has ended")
+            raise ControlError("refused", "the dataflow has ended")
 
     def _forget(self, name: str) -> None:
         self._state.broker.topology.remove_node(name)
@@ -305,21 +354,21 @@ class Commands:
             if node.id in state.nodes:
                 state.nodes[node.id].node = node
         state.carry_out(state.lifecycle.changed(after))
-        self._on_topology(after)
+        state.listener.topology_changed(after)
         state.changed()
 
     def _node(self, name: str) -> NodeRun:
         run = self._state.nodes.get(name)
         if run is None:
-            raise CommandError("not-found", f"the dataflow has no node {name}")
+            raise ControlError("not-found", f"the dataflow has no node {name}")
         return run
 
     def _running(self) -> NodeRunner:
-        """Return the runner of the nodes. Raises CommandError if the dataflow does not run."""
+        """Return the runner of the nodes. Raises ControlError if the dataflow does not run."""
         if self._runner is None or self._state.finished:
-            raise CommandError("refused", "the dataflow does not run")
+            raise ControlError("refused", "the dataflow does not run")
         if self._state.lifecycle.stopping:
-            raise CommandError("refused", "the dataflow is being stopped")
+            raise ControlError("refused", "the dataflow is being stopped")
         return self._runner
 
     @contextmanager
@@ -328,7 +377,7 @@ class Commands:
         self._running()
         run = self._node(name)
         if run.busy:
-            raise CommandError("busy", f"node {name} is being {run.busy} already")
+            raise ControlError("busy", f"node {name} is being {run.busy} already")
         _log.debug("node %s is being %s", name, participle)
         run.busy = participle
         try:
@@ -343,7 +392,7 @@ class Commands:
         run.stop_requested = True
         run.grace = grace
         run.wake.set()
-        state.on_change()
+        state.changes.changed()
         # A process that has got STOP and ends would be restarted, if that is its policy.
         await self._until_stored()
         if run.node.is_dynamic:
@@ -364,10 +413,10 @@ class Commands:
 def _refuse_unless_started(run: NodeRun) -> None:
     name = run.node.id
     if run.node.is_dynamic:
-        raise CommandError(
+        raise ControlError(
             "refused", f"node {name} is dynamic: dora does not start it, so it cannot restart it"
         )
     if run.result is not None:
-        raise CommandError("refused", f"node {name} has ended: it {run.result.reason}")
+        raise ControlError("refused", f"node {name} has ended: it {run.result.reason}")
     if not run.starts:
-        raise CommandError("refused", f"node {name} is still being started")
+        raise ControlError("refused", f"node {name} is still being started")

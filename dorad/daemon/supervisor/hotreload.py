@@ -1,4 +1,4 @@
-"""Hot reload: polls the Python files of a dataflow and reloads nodes and operators.
+"""Hot reload: polls the Python files and built programs of a dataflow and reloads what runs them.
 
 An operator loads its changed file again and keeps its state. A node gets a new process and keeps
 its mailbox. Polling works on every file system, and also finds files that an editor saves by
@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, NamedTuple
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from msgspec import Struct, field
 
 from dorad.boundedfile import read_bounded
-from dorad.daemon.errors import CommandError
+from dorad.control.errors import ControlError
+from dorad.daemon.broker.notifications import Notifications
 from dorad.daemon.rules.ladder import RESTART_GRACE_S
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
-    from pathlib import Path
-
-    from dorad.daemon.supervisor.ports import Report
-    from dorad.launch.command import Runner
+from dorad.daemon.storing import Changes
+from dorad.daemon.supervisor.commands import Commands
+from dorad.daemon.supervisor.state import RunListener
+from dorad.launch.command import Runner
 
 POLL_S = 0.2
 """Seconds between two polls. A change counts once two polls in a row find the same file."""
@@ -66,14 +67,11 @@ class HotReload(Struct, eq=False):
 
     files: Callable[[], Mapping[Path, tuple[Runner, ...]]]
     """Returns the files of the dataflow as it is now, and what runs each of them."""
-    restart_node: Callable[[str, float], Awaitable[None]]
-    """Restarts a node, with a grace in seconds. Raises CommandError."""
-    reload_operator: Callable[[str, str], None]
-    """Lets an operator, given by node and id, load its file again."""
-    report: Report
-    """Reports to the user."""
-    on_change: Callable[[], None] = lambda: None
-    """Called when `snapshot` would differ."""
+    commands: Commands
+    notifications: Notifications
+    listener: RunListener
+    changes: Changes
+    """Learns when `snapshot` would differ."""
     _watched: dict[Path, Watched] = field(default_factory=dict)
     _restarts: dict[str, asyncio.Task[None]] = field(default_factory=dict)
     _changed_again: set[str] = field(default_factory=set)
@@ -87,7 +85,7 @@ class HotReload(Struct, eq=False):
         That daemon restarts the nodes again whose restart has not ended: two are better than none.
         """
         loaded = {path: each.loaded for path, each in self._watched.items()} | self._outdated
-        return {str(path): [*found] for path, found in loaded.items() if found}
+        return {str(path): [*file] for path, file in loaded.items() if file}
 
     def begin(self, snapshot: Mapping[str, list[int]] | None = None) -> None:
         """Record the files before the nodes are started; `snapshot` is an earlier daemon's."""
@@ -98,7 +96,7 @@ class HotReload(Struct, eq=False):
     def _add(self, path: Path, loaded: Signature | None) -> None:
         self._watched[path] = Watched(loaded, loaded)
         if loaded is None:
-            self.report("warn", None, f"hot reload cannot watch {path}: no such file")
+            self.listener.report("warn", None, f"hot reload cannot watch {path}: no such file")
 
     async def watch(self) -> None:
         """Poll the files until cancelled."""
@@ -106,8 +104,8 @@ class HotReload(Struct, eq=False):
             while True:
                 await asyncio.sleep(POLL_S)
                 files = self.files()
-                found = await asyncio.to_thread(_signatures, list(files))
-                changed = self._changed_files(found)
+                signatures = await asyncio.to_thread(_signatures, list(files))
+                changed = self._changed_files(signatures)
                 for runner in dict.fromkeys(r for path in changed for r in files[path]):
                     self._reload(runner, next(p for p in changed if runner in files[p]))
                 if changed:
@@ -116,10 +114,10 @@ class HotReload(Struct, eq=False):
             for task in self._restarts.values():
                 task.cancel()
 
-    def _changed_files(self, found: Mapping[Path, Signature | None]) -> list[Path]:
+    def _changed_files(self, signatures: Mapping[Path, Signature | None]) -> list[Path]:
         """Record a poll; return the files to reload."""
         changed = []
-        for path, now in found.items():
+        for path, now in signatures.items():
             if path not in self._watched:  # a node was added
                 self._add(path, now)
             before = self._watched[path]
@@ -127,14 +125,14 @@ class HotReload(Struct, eq=False):
             if is_changed:
                 self._outdated.setdefault(path, before.loaded)
                 changed.append(path)
-        for path in self._watched.keys() - found.keys():
+        for path in self._watched.keys() - signatures.keys():
             del self._watched[path]
         return changed
 
     def _reload(self, runner: Runner, path: Path) -> None:
         _log.debug("%s has changed: %s reloads it", path, runner)
         if runner.operator is not None:
-            self.reload_operator(runner.node, runner.operator)
+            self.notifications.reload(runner.node, runner.operator)
         elif runner.node in self._restarts:
             self._changed_again.add(runner.node)
         else:
@@ -152,22 +150,22 @@ class HotReload(Struct, eq=False):
         for path in list(self._outdated):
             if not any(runner.node in self._restarts for runner in files.get(path, ())):
                 del self._outdated[path]
-        self.on_change()
+        self.changes.changed()
 
     async def _restart(self, node_id: str, path: Path) -> None:
-        """Restart a node if its file compiles; repeat if the file changes meanwhile."""
+        """Restart a node if its file can run; repeat if the file changes meanwhile."""
         while True:
             self._changed_again.discard(node_id)
             mistake = await asyncio.to_thread(mistake_in, path)
             if mistake is not None:
-                text = f"{path} has changed but does not compile; the node runs on unchanged: "
-                self.report("error", node_id, text + mistake)
+                text = f"{path} has changed but cannot run; the node runs on unchanged: "
+                self.listener.report("error", node_id, text + mistake)
             else:
-                self.report("info", node_id, f"{path} has changed; restarting the node")
+                self.listener.report("info", node_id, f"{path} has changed; restarting the node")
                 try:
-                    await self.restart_node(node_id, RESTART_GRACE_S)
-                except CommandError as error:
-                    self.report(
+                    await self.commands.restart(node_id, RESTART_GRACE_S)
+                except ControlError as error:
+                    self.listener.report(
                         "warn", node_id, f"was not restarted after a change: {error.message}"
                     )
             if node_id not in self._changed_again:
@@ -177,10 +175,10 @@ class HotReload(Struct, eq=False):
 def signature(path: Path) -> Signature | None:
     """Return the signature of a file; None if there is no such file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return Signature(found.st_mtime_ns, found.st_ino, found.st_size)
+    return Signature(status.st_mtime_ns, status.st_ino, status.st_size)
 
 
 def _signatures(paths: Iterable[Path]) -> dict[Path, Signature | None]:
@@ -188,7 +186,12 @@ def _signatures(paths: Iterable[Path]) -> dict[Path, Signature | None]:
 
 
 def mistake_in(path: Path) -> str | None:
-    """Return the reason why a Python file does not compile; None if it does, or is unreadable."""
+    """Return the reason why a file cannot run; None if it seems to, or is unreadable.
+
+    A Python file is compiled; a program must be executable.
+    """
+    if path.suffix != ".py":
+        return None if os.access(path, os.X_OK) else "it is not executable"
     try:
         compile(read_bounded(path, MAX_SOURCE), str(path), "exec", dont_inherit=True)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -1,19 +1,13 @@
 """Measures how long nodes have been idle, for the straggler rule, while a dataflow runs."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from dorad.daemon.rules.finish import node_of
 from dorad.daemon.rules.stragglers import Remaining, next_check, stragglers
+from dorad.daemon.supervisor.state import SupervisorState
 from dorad.dataflow.model import LINK
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.daemon.supervisor.state import SupervisorState
 
 CHECK_S = 1.0
 """Maximum seconds between two checks of nodes that may have become stragglers."""
@@ -36,12 +30,12 @@ class IdleWatch:
         state, loop = self._state, asyncio.get_running_loop()
         while not state.lifecycle.stopping:
             remaining = self.measure(loop.time())
-            found = stragglers(remaining, loop.time())
-            for straggler in found:
-                state.report("warn", straggler.node, f"{straggler.reason}; stopping it")
+            idle = stragglers(remaining, loop.time())
+            for straggler in idle:
+                state.listener.report("warn", straggler.node, f"{straggler.reason}; stopping it")
                 reason = f"was stopped by force: {straggler.reason}"
                 state.nodes[straggler.node].forced_reason = reason
-            if found:
+            if idle:
                 _log.debug("only stragglers are left: %s", remaining)
                 stop()
                 return

@@ -1,22 +1,19 @@
 """The state of one node of a running dataflow: its process, its history, and pending requests."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math
 import signal
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from msgspec import Struct, field
 
+from dorad.daemon.broker.stats import Stats
 from dorad.daemon.rules.exits import RESTARTED, Result
 from dorad.daemon.rules.restart import RestartHistory
+from dorad.daemon.supervisor.processes import NodeProcess
+from dorad.dataflow.model import NodeSpec
 from dorad.launch.model import Exit
-
-if TYPE_CHECKING:
-    from dorad.daemon.supervisor.ports import RunningProcess, Stats
-    from dorad.dataflow.model import NodeSpec
 
 Status = Literal["starting", "running", "degraded", "restarting", "failed", "stopped"]
 
@@ -63,7 +60,7 @@ class NodeRun(Struct, eq=False):
     """State of one node. Times are on the event loop's clock unless the field says otherwise."""
 
     node: NodeSpec
-    process: RunningProcess | None = None
+    process: NodeProcess | None = None
     pid: int | None = None
     restarts: int = 0
     """Number of processes after the first one."""
@@ -114,7 +111,7 @@ class NodeRun(Struct, eq=False):
     """Runs from the moment the process drops its `Node` until its consumers' inputs close."""
     busy: str = ""
     """The command that works on the node, as a participle: `restarted`, `stopped`, ..."""
-    successor: RunningProcess | None = None
+    successor: NodeProcess | None = None
     """The process that takes over when the current one exits; set by `node replace`."""
     successor_waiting: bool = False
     """Whether the successor has said hello."""
@@ -123,7 +120,7 @@ class NodeRun(Struct, eq=False):
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a decision may end a wait of the node's task early."""
 
-    def process_started(self, process: RunningProcess, now: float, wall: float) -> None:
+    def process_started(self, process: NodeProcess, now: float, wall: float) -> None:
         """Record a new process. It may have called `Node()` already."""
         self.process = process
         self.pid = process.pid
@@ -219,8 +216,8 @@ class NodeRun(Struct, eq=False):
 
 
 def adopted_process(
-    run: NodeRun, adopted: RunningProcess | Exit | None, stats: Stats
-) -> RunningProcess | Exit | None:
+    run: NodeRun, adopted: NodeProcess | Exit | None, stats: Stats
+) -> NodeProcess | Exit | None:
     """Return the process of a node that an earlier daemon started, or how it exited."""
     if adopted is None and run.spawned_at is not None:
         _log.debug("node %s: its process has vanished", run.node.id)

@@ -1,13 +1,10 @@
 """Running a node: start its process, classify its exit, and restart it according to its policy."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import random
 import signal
 import time
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
@@ -24,16 +21,12 @@ from dorad.daemon.rules.exits import (
     not_started,
 )
 from dorad.daemon.rules.restart import GiveUp, NoRestart, Restart, decide
+from dorad.daemon.supervisor.noderun import NodeRun
+from dorad.daemon.supervisor.processes import NodeProcess, StartNode
+from dorad.daemon.supervisor.state import SupervisorState
 from dorad.dataflow.model import LINK
 from dorad.launch.model import Exit, LaunchError, RefusedError, SpawnerExitedError
-from dorad.logs.excerpt import excerpt
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.daemon.supervisor.noderun import NodeRun
-    from dorad.daemon.supervisor.ports import RunningProcess, StartNode
-    from dorad.daemon.supervisor.state import SupervisorState
+from dorad.logs.excerpt import error_line
 
 MAX_ERROR = 300
 """Characters of the line that a failed node wrote last."""
@@ -56,22 +49,19 @@ class NodeRunner:
         state: SupervisorState,
         start_process: StartNode,
         tasks: asyncio.TaskGroup,
-        *,
-        chance: Callable[[], float] = random.random,
     ) -> None:
         self.start_process = start_process
         self._state = state
         self._tasks = tasks
-        self._chance = chance
 
-    def start(self, run: NodeRun, adopted: RunningProcess | Exit | None = None) -> None:
+    def start(self, run: NodeRun, adopted: NodeProcess | Exit | None = None) -> None:
         """Start the task that runs a node.
 
         `adopted` is the process that an earlier daemon started, or how that process exited.
         """
         self._tasks.create_task(self._run(run, adopted), name=f"node {run.node.id}")
 
-    async def _run(self, run: NodeRun, adopted: RunningProcess | Exit | None) -> None:
+    async def _run(self, run: NodeRun, adopted: NodeProcess | Exit | None) -> None:
         result = run.last_result  # an earlier daemon was about to restart the node
         if result is None or adopted is not None:
             result = await self._run_process(run, adopted)
@@ -84,7 +74,7 @@ class NodeRunner:
             restarts = self._decide(run, result)
         self._end(run, run.last_result or result)
 
-    async def _run_process(self, run: NodeRun, adopted: RunningProcess | Exit | None) -> Result:
+    async def _run_process(self, run: NodeRun, adopted: NodeProcess | Exit | None) -> Result:
         """Start the process, unless it is adopted, and return how it ended."""
         name = run.node.id
         if isinstance(adopted, Exit):
@@ -120,13 +110,13 @@ class NodeRunner:
             process = successor
         return self._judge(run, exit_, process.stderr)
 
-    def _record_start(self, run: NodeRun, process: RunningProcess) -> None:
+    def _record_start(self, run: NodeRun, process: NodeProcess) -> None:
         run.process_started(process, asyncio.get_running_loop().time(), time.time())
         if run.history.window_start is None:
             run.history = replace(run.history, window_start=run.spawned_at)
         self._state.publish("node-started", run.node.id, pid=process.pid, restarts=run.restarts)
 
-    def _record_adoption(self, run: NodeRun, process: RunningProcess) -> None:
+    def _record_adoption(self, run: NodeRun, process: NodeProcess) -> None:
         if run.spawned_at is None:  # the earlier daemon ended before it could store the start
             run.spawned_at, run.started_at = asyncio.get_running_loop().time(), time.time()
             run.restarts += run.starts > 0
@@ -134,7 +124,7 @@ class NodeRunner:
             run.resume_at = run.last_result = None
         run.process, run.pid = process, process.pid
 
-    async def _start_unless_stopped(self, run: NodeRun) -> RunningProcess | None:
+    async def _start_unless_stopped(self, run: NodeRun) -> NodeProcess | None:
         """Start the process; return None if the node is stopped first.
 
         A start may take long: a node whose path is a URL is downloaded first.
@@ -165,7 +155,7 @@ class NodeRunner:
             or (run.starts > 0 and not lifecycle.may_restart(run.node.id))
         )
 
-    async def _run_successor(self, run: NodeRun, successor: RunningProcess, exit_: Exit) -> Exit:
+    async def _run_successor(self, run: NodeRun, successor: NodeProcess, exit_: Exit) -> Exit:
         """Put the successor in the place of the process that exited; return how it exits."""
         state, name = self._state, run.node.id
         _log.debug("node %s: process %d takes over", name, successor.pid)
@@ -188,19 +178,26 @@ class NodeRunner:
     def _judge(self, run: NodeRun, exit_: Exit, stderr: tuple[str, ...]) -> Result:
         """Record the exit of the process and return its result."""
         lifecycle, name = self._state.lifecycle, run.node.id
+        awaited = not run.connected and lifecycle.was_stopped_early(name)
         context = ExitContext(
             stopping=lifecycle.stopping or run.stop_requested or run.restart_requested,
             forced_reason=run.forced_reason,
             watchdog_reason=run.watchdog_reason,
             root_cause=self._root_cause(name),
             refused=self._state.broker.has_refused(name),
-            awaited=not run.connected and lifecycle.was_stopped_early(name),
+            awaited=awaited or name in self._state.late,
         )
         result = classify(name, exit_, context, stderr)
         _log.debug("node %s exited: %s, judged %s by %s", name, exit_, result.outcome, context)
         ordered = run.restart_requested and result.ok
-        lines = () if result.ok else excerpt(stderr)
-        error = lines[-1].strip()[:MAX_ERROR] if lines else ""
+        has_edges = run.node.all_inputs or run.node.all_outputs
+        if result.ok and not run.connected and not context.stopping and has_edges:
+            self._state.listener.report(
+                "warn",
+                name,
+                "ended before it called Node(): it took no input and sent no output",
+            )
+        error = "" if result.ok else error_line(stderr)[:MAX_ERROR]
         run.process_exited(RESTARTED if ordered else result.reason, error)
         self._state.publish(
             "node-exited", name, result.reason, code=exit_.code, signal=exit_.signal, ok=result.ok
@@ -231,7 +228,7 @@ class NodeRunner:
         if run.restart_requested:
             self._announce(run, result, Restart(0.0, run.history), now)
             return True
-        decision = decide(run.node.restart, result.ok, run.history, now, self._chance)
+        decision = decide(run.node.restart, result.ok, run.history, now, random.random)
         _log.debug("node %s, %s: %s", run.node.id, run.node.restart, decision)
         match decision:
             case NoRestart():
@@ -243,7 +240,7 @@ class NodeRunner:
                     result, outcome=outcome, reason=f"{result.reason}; {reason}"
                 )
                 if result.ok:
-                    self._state.report("info", run.node.id, run.last_result.reason)
+                    self._state.listener.report("info", run.node.id, run.last_result.reason)
                 return False
             case Restart():
                 earliest = run.last_spawn_at + MIN_RESTART_INTERVAL_S - now
@@ -265,7 +262,7 @@ class NodeRunner:
             "" if run.restart_requested or not limit else f" ({decision.history.count} of {limit})"
         )
         text = f"{result.reason}; restarting {when}{number}"
-        state.report("info" if result.ok else "warn", name, text)
+        state.listener.report("info" if result.ok else "warn", name, text)
         state.publish("node-restarting", name, text, after=decision.after, failed=not result.ok)
         state.changed()
 
@@ -303,7 +300,7 @@ class NodeRunner:
         if not run.excluded and not (name == LINK and (ending or result.ok)):
             state.results.append(result)
         if not result.ok and result.outcome is not Outcome.CASCADING:
-            state.report("error", name, result.reason)
+            state.listener.report("error", name, result.reason)
             state.publish("node-failed", name, result.reason)
         state.broker.detach(name)
         state.carry_out(state.lifecycle.after_exit(result, removed=run.excluded))

@@ -1,40 +1,31 @@
 """Starting the processes of nodes: command, pipes, and the capture of their output."""
 
-from __future__ import annotations
-
 import fcntl
 import itertools
 import logging
 import os
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from msgspec.structs import replace
 
-from dorad.dataflow.model import NodeKind
+from dorad.daemon.runmodel import RunServices
+from dorad.dataflow.errors import Problem
+from dorad.dataflow.model import NodeKind, NodeSpec
 from dorad.launch import operators
-from dorad.launch.command import command_for
+from dorad.launch.command import LaunchContext, command_for
 from dorad.launch.membership import belongs
-from dorad.launch.model import LaunchError, NoFileError, RefusedError
+from dorad.launch.model import Command, Exit, LaunchError, NoFileError, RefusedError
 from dorad.launch.orphans import VARIABLE
+from dorad.launch.spawner import Process, Spawner
 from dorad.logs import staging
 from dorad.logs.capture import TAIL_LINES, Capture
+from dorad.logs.dataflowlog import DataflowLog
 from dorad.logs.staging import Staging
 from dorad.node.protocol import CONFIG
 from dorad.realtime.refusal import policy_refused, rights
 from dorad.shm.check import check_pipe
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import NodeSpec
-    from dorad.launch.command import LaunchContext
-    from dorad.launch.fetch import Downloads
-    from dorad.launch.host import FdStore
-    from dorad.launch.model import Command, Exit
-    from dorad.launch.spawner import Process, Spawner
-    from dorad.logs.dataflowlog import DataflowLog
 
 _PIPE_SIZES = (1 << 20, 1 << 19, 1 << 18, 1 << 17)
 _PIPE_BUDGET = 32 << 20
@@ -127,6 +118,11 @@ class NodeProcess:
         return tuple(self._tail)
 
 
+StartNode: TypeAlias = "Callable[[NodeSpec, str, int], Awaitable[NodeProcess]]"
+"""Starts the process of a node. Takes the node, its DORA_NODE_CONFIG and its restart count. Raises
+LaunchError."""
+
+
 class Launcher:
     """Starts the processes of one dataflow, and adopts those that an earlier daemon started."""
 
@@ -136,15 +132,12 @@ class Launcher:
         spawner: Spawner,
         context: LaunchContext,
         log: DataflowLog,
-        *,
-        store: FdStore,
-        marker: str | None = None,
-        note: Callable[[str, str], None] | None = None,
-        downloads: Downloads | None = None,
+        services: RunServices,
+        note: Callable[[str, str], None],
     ) -> None:
-        """`store` keeps the pipes for the next daemon; `marker` becomes DORA_DAEMON.
+        """`services` keep the pipes for the next daemon, and its marker becomes DORA_DAEMON.
 
-        `downloads` keeps downloaded nodes; without it they are stored in `build/` beside the
+        They keep downloaded nodes; without a place these are stored in `build/` beside the
         dataflow's file. `note` gets a node's id and one line about each setting that its process
         did not get.
         """
@@ -152,10 +145,10 @@ class Launcher:
         self._spawner = spawner
         self._context = context
         self._log = log
-        self._store = store
-        self._marker = marker
-        self._downloads = downloads
-        self._note = note or (lambda node, text: log.report("warn", node, text))
+        self._store = services.store
+        self._marker = services.marker
+        self._downloads = services.downloads
+        self._note = note
         self._tags: set[str] = set()
 
     async def start(self, node: NodeSpec, node_config: str, restart_count: int = 0) -> NodeProcess:
@@ -312,7 +305,7 @@ def _enlarge(pipe: int, size: int) -> None:
 def _missing_secret(name: str, context: LaunchContext) -> str:
     """Return why a secret cannot be given to a node; empty if it can."""
     try:
-        context.secret(name)
+        context.rights.secret(name)
     except LaunchError as error:
         return str(error)
     return ""
@@ -332,12 +325,13 @@ def broken_commands(context: LaunchContext, missing_hint: str | None = None) -> 
         ]
         if missing:
             continue
-        if node.kind in (NodeKind.PATH, NodeKind.SHELL, NodeKind.LINK):
+        if node.kind in (NodeKind.PATH, NodeKind.SHELL, NodeKind.LINK, NodeKind.ROS2):
             try:
                 command_for(node, context, "")
             except LaunchError as error:
                 hint = missing_hint if isinstance(error, NoFileError) else None
-                problems.append(dataflow.problem(f"{node.key}.path", str(error), hint))
+                key = "ros2" if node.kind is NodeKind.ROS2 else "path"
+                problems.append(dataflow.problem(f"{node.key}.{key}", str(error), hint))
         elif node.kind is NodeKind.OPERATORS:
             for key, text in operators.missing_files(node, dataflow):
                 problems.append(dataflow.problem(key, text))

@@ -1,26 +1,20 @@
 """Replacing the process of a node: the new process starts first, then the old one is stopped."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
-from dorad.daemon.errors import CommandError
+from dorad.control.errors import ControlError
 from dorad.daemon.rules.barrier import Phase
 from dorad.daemon.rules.exits import describe
 from dorad.daemon.rules.restart import RestartHistory
+from dorad.daemon.supervisor.noderun import NodeRun
+from dorad.daemon.supervisor.processes import NodeProcess, StartNode
+from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.stopladder import stop_process
+from dorad.dataflow.model import Dataflow, NodeSpec
 from dorad.launch.model import LaunchError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.daemon.supervisor.noderun import NodeRun
-    from dorad.daemon.supervisor.ports import RunningProcess, StartNode
-    from dorad.daemon.supervisor.state import SupervisorState
-    from dorad.dataflow.model import Dataflow, NodeSpec
 
 STARTUP_S = 30.0
 """Seconds until a replacement must have called `Node()`, unless it has a `startup_timeout`."""
@@ -38,26 +32,26 @@ async def replace_process(
     *,
     on_replaced: Callable[[], None],
 ) -> None:
-    """Replace the process of `run` by one of `node`. If it raises CommandError, the old one stays.
+    """Replace the process of `run` by one of `node`. If it raises ControlError, the old one stays.
 
     Messages sent meanwhile wait in the node's mailbox, which passes from process to process.
     `on_replaced` is called once the old process has exited.
     """
     name = node.id
     if state.lifecycle.barrier.phase is not Phase.OPEN:
-        raise CommandError("busy", "the dataflow is still starting")
+        raise ControlError("busy", "the dataflow is still starting")
     old = run.process
     if old is None or not run.connected or not state.lifecycle.may_restart(name):
-        raise CommandError(
+        raise ControlError(
             "refused", f"node {name} is {run.status}: only a running node can be replaced"
         )
     try:
         state.broker.handovers.begin(name, node, after)
     except OSError as error:
-        raise CommandError("refused", f"node {name} is not replaced: {error}") from error
+        raise ControlError("refused", f"node {name} is not replaced: {error}") from error
     except ValueError as error:
         # An earlier daemon began a handover of this node; its two processes complete it.
-        raise CommandError("busy", str(error), "try again when that has ended") from error
+        raise ControlError("busy", str(error), "try again when that has ended") from error
     successor = await _start_successor(state, start_process, run, node, old)
     if run.successor is successor:
         await stop_process(state, run, old, grace)
@@ -72,8 +66,8 @@ async def _start_successor(
     start_process: StartNode,
     run: NodeRun,
     node: NodeSpec,
-    old: RunningProcess,
-) -> RunningProcess:
+    old: NodeProcess,
+) -> NodeProcess:
     """Start the new process and return it once it has said hello."""
     name, timeout = node.id, node.startup_timeout or STARTUP_S
     run.successor_waiting = run.successor_connected = False
@@ -81,7 +75,7 @@ async def _start_successor(
         process = await start_process(node, state.broker.node_config(name), run.restarts + 1)
     except LaunchError as error:
         state.broker.handovers.end(name)
-        raise CommandError("refused", f"the new {name} could not be started: {error}") from None
+        raise ControlError("refused", f"the new {name} could not be started: {error}") from None
     except BaseException:
         state.broker.handovers.end(name)
         raise
@@ -91,7 +85,7 @@ async def _start_successor(
         await process.wait()
         run.successor_waiting = False
         state.broker.handovers.end(name)
-        raise CommandError("refused", f"node {name} has exited meanwhile", "try again")
+        raise ControlError("refused", f"node {name} has exited meanwhile", "try again")
     _log.debug("node %s: process %d is to take over", name, process.pid)
     run.successor = process
     exited = asyncio.ensure_future(process.exited())
@@ -119,4 +113,4 @@ async def _start_successor(
             await process.wait()
             state.broker.handovers.end(name)
         exited.cancel()
-    raise CommandError("refused", f"{failure}; node {name} keeps its old process")
+    raise ControlError("refused", f"{failure}; node {name} keeps its old process")

@@ -1,19 +1,13 @@
 """How long a start may take: a warning about what delays it, and the end of a hold."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from dorad.daemon.rules.barrier import Phase
+from dorad.daemon.rules.links import Links
+from dorad.daemon.supervisor.state import SupervisorState
 from dorad.phrases import first_of
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.daemon.rules.links import Links
-    from dorad.daemon.supervisor.state import SupervisorState
 
 MAX_NAMED = 20
 """Maximum nodes that one line names."""
@@ -59,24 +53,22 @@ class StartDeadlines:
 
     def report_stop(self) -> None:
         """Report a stop that comes before the start was complete, with the nodes that delay it."""
-        lifecycle = self._state.lifecycle
-        awaited = [node for node in lifecycle.barrier.pending if lifecycle.awaits(node)]
-        if lifecycle.barrier.phase is Phase.WAITING and not lifecycle.stopping and awaited:
+        if awaited := self._state.lifecycle.awaited:
             names = first_of(sorted(awaited), MAX_NAMED)
             text = f"the dataflow is stopped before it has started: no Node() yet in: {names}"
-            self._state.report("warn", None, text)
+            self._state.listener.report("warn", None, text)
 
     def _report_pending(self) -> None:
         """Report which nodes and links delay the start."""
         if self._state.lifecycle.barrier.phase is not Phase.WAITING:
             return
         if names := self._pending():
-            hint = "`startup_timeout` ends a node that hangs before it"
-            self._state.report(
+            hint = "every node must call it; `startup_timeout` ends one that hangs before"
+            self._state.listener.report(
                 "warn", None, f"the start still waits for Node() in: {names} ({hint})"
             )
         if links := self._links.missing():
-            self._state.report("warn", None, f"the start still waits: {'; '.join(links)}")
+            self._state.listener.report("warn", None, f"the start still waits: {'; '.join(links)}")
 
     def _pending(self) -> str:
         """Return the nodes that have not called `Node()` yet, as text."""

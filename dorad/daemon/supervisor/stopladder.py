@@ -1,22 +1,16 @@
 """The stop ladder: SIGTERM and SIGKILL for processes that do not end on their STOP event."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from dorad.daemon.rules.actions import StopReason
 from dorad.daemon.rules.ladder import Step, ladder
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.daemon.supervisor.noderun import NodeRun
-    from dorad.daemon.supervisor.ports import RunningProcess
-    from dorad.daemon.supervisor.state import SupervisorState
+from dorad.daemon.supervisor.noderun import NodeRun
+from dorad.daemon.supervisor.processes import NodeProcess
+from dorad.daemon.supervisor.state import SupervisorState
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +59,7 @@ class StopLadder:
 
 
 async def stop_process(
-    state: SupervisorState, run: NodeRun, process: RunningProcess, grace: float
+    state: SupervisorState, run: NodeRun, process: NodeProcess, grace: float
 ) -> None:
     """Stop one process of a node by the stop ladder; return once it has exited."""
     name, loop = run.node.id, asyncio.get_running_loop()
@@ -83,14 +77,14 @@ async def stop_process(
                 _terminate(state, run, process, f"{step.after:g}")
             case Step.KILL:
                 run.forced_reason = _kill_reason(f"{step.after:g}")
-                state.on_change()
+                state.changes.changed()
                 process.signal(signal.SIGKILL)
     await state.bell.until(lambda: run.process is not process)
 
 
-def _terminate(state: SupervisorState, run: NodeRun, process: RunningProcess, seconds: str) -> None:
+def _terminate(state: SupervisorState, run: NodeRun, process: NodeProcess, seconds: str) -> None:
     text = f"did not end within {seconds} s of being asked to: SIGTERM"
-    state.report("warn", run.node.id, text)
+    state.listener.report("warn", run.node.id, text)
     process.signal(signal.SIGTERM)
 
 

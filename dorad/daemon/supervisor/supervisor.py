@@ -17,7 +17,7 @@ from dorad.daemon.supervisor.idlewatch import IdleWatch
 from dorad.daemon.supervisor.noderun import NodeRun, NodeView, adopted_process
 from dorad.daemon.supervisor.noderunner import NodeRunner
 from dorad.daemon.supervisor.startdeadlines import StartDeadlines
-from dorad.daemon.supervisor.state import SupervisorState
+from dorad.daemon.supervisor.state import RunListener, SupervisorState
 from dorad.daemon.supervisor.stopladder import StopLadder
 from dorad.daemon.supervisor.watchdogs import Watchdogs
 from dorad.dataflow.settings import RestartPolicy
@@ -26,14 +26,9 @@ from dorad.launch.model import Exit
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from dorad.daemon.supervisor.ports import (
-        Broker,
-        CheckProgram,
-        PublishEvent,
-        Report,
-        RunningProcess,
-        StartNode,
-    )
+    from dorad.daemon.broker.broker import Broker
+    from dorad.daemon.storing import Changes
+    from dorad.daemon.supervisor.processes import NodeProcess, StartNode
     from dorad.dataflow.model import Dataflow
     from dorad.link.reports import ChannelEvent, Status
 
@@ -51,7 +46,8 @@ class Supervisor:
         self,
         dataflow: Dataflow,
         make_broker: Callable[[Supervisor], Broker],
-        report: Report,
+        listener: RunListener,
+        changes: Changes,
         *,
         exit_when_nodes_finish: bool = False,
         hold: float | None = None,
@@ -59,19 +55,16 @@ class Supervisor:
         grace: float = GRACE_S,
         finish_grace: float | None = None,
         restored: dict[str, Any] | None = None,
-        check_program: CheckProgram = lambda node, dataflow: None,
-        on_topology: Callable[[Dataflow], None] = lambda dataflow: None,
-        on_change: Callable[[], None] = lambda: None,
-        on_event: PublishEvent = lambda what, node, text, data: None,
     ) -> None:
-        """Prepare a supervisor; no node is started yet.
+        """Prepare a supervisor and its broker; no node is started yet.
+
+        `make_broker` gets this supervisor, the listener of the broker. `changes` learns when
+        `snapshot()` would differ.
 
         With `hold` the start barrier opens only after `open_barrier`; after `hold` seconds the
         start fails. `links` collects what the link process reports.
         `grace` is the grace of the stop ladder, in seconds. `finish_grace` is that of the straggler
         rule; None turns the rule off. `restored` is `snapshot()` of an earlier daemon's supervisor.
-        `check_program` checks a node that a command adds. `on_topology` is called with the new
-        dataflow when a command has changed it, and `on_change` when `snapshot()` would differ.
         """
         self.broker = make_broker(self)
         self.opened = False
@@ -85,14 +78,13 @@ class Supervisor:
         self._state = SupervisorState(
             self._lifecycle,
             self.broker,
-            report,
-            on_event,
+            listener,
+            changes,
             {node.id: NodeRun(node) for node in dataflow.nodes},
-            on_change,
             self._carry_out,
         )
         self._deadlines = StartDeadlines(self._state, self.links, hold, self._fail_start)
-        self.commands = Commands(self._state, check_program, on_topology)
+        self.commands = Commands(self._state)
         self._nodes = self._state.nodes
         self._grace = grace
         self._finish_grace = finish_grace
@@ -192,7 +184,7 @@ class Supervisor:
                 run.result = Result(name, Outcome.OK, None, reason)
 
     async def run(
-        self, start: StartNode, adopted: Mapping[str, RunningProcess | Exit] | None = None
+        self, start: StartNode, adopted: Mapping[str, NodeProcess | Exit] | None = None
     ) -> tuple[Result, ...]:
         """Start every node; return when the dataflow and all its processes have ended.
 
@@ -260,7 +252,15 @@ class Supervisor:
         self._deadlines.report_stop()
         self._carry_out(self._lifecycle.stop())
         self._ladder.start(self._grace)
-        self._state.on_change()
+        self._state.changes.changed()
+
+    def end_in_time(self) -> None:
+        """Stop every node: the dataflow has run for as long as it should.
+
+        A node that has not called `Node()` until now has failed, also if it does so before it ends.
+        """
+        self._state.late |= frozenset(self._lifecycle.awaited)
+        self.stop()
 
     def kill(self, reason: str) -> None:
         """Kill every node now; `reason` follows a node's name: `was killed because ...`."""
@@ -269,7 +269,7 @@ class Supervisor:
         for node in self._lifecycle.running:
             self._nodes[node].forced_reason = self._nodes[node].forced_reason or reason
         self.stop()
-        self._state.on_change()
+        self._state.changes.changed()
         for run in self._nodes.values():
             for process in (run.process, run.successor):
                 if process is not None:
@@ -289,6 +289,10 @@ class Supervisor:
             case reports.Status():
                 if self.links.update(report):
                     self._state.changed()
+
+    def on_note(self, node_id: str, text: str) -> None:
+        """Handle a line that a node reports to the user."""
+        self._state.listener.note(node_id, text)
 
     def on_connected(self, node_id: str, pid: int) -> None:
         """Handle that a node has called `Node()`."""
@@ -367,7 +371,7 @@ class Supervisor:
                     self.opened = True
                     broker.notifications.open_barrier()
                 case actions.AbortStart(reason):
-                    self._state.report("error", None, reason)
+                    self._state.listener.report("error", None, reason)
                     broker.notifications.abort_start(reason)
                 case actions.CloseInput(node, name):
                     broker.notifications.close_input(node, name)
@@ -383,8 +387,8 @@ class Supervisor:
                     self._nodes[node].wake.set()
                 case actions.StopAll():
                     self._ladder.start(self._grace)
-                    self._state.on_change()
-                    self.commands.when_stored(self._send_stop)
+                    self._state.changes.changed()
+                    self._state.changes.when_stored(self._send_stop)
                 case actions.Finish():
                     for node in self._lifecycle.dynamic:
                         broker.notifications.stop(node, actions.StopReason.MANUAL)

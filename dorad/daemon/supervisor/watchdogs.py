@@ -3,28 +3,20 @@
 They sleep while nothing is due and nothing has to be sampled.
 """
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import math
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
 
 from dorad.daemon.rules.barrier import Phase
 from dorad.daemon.rules.breaker import Breaker
-from dorad.daemon.rules.health import at_rest, health_after, presence_after
-from dorad.dataflow.model import LINK, NodeOutput
+from dorad.daemon.rules.health import Health, Presence, at_rest, health_after, presence_after
+from dorad.daemon.supervisor.noderun import NodeRun
+from dorad.daemon.supervisor.state import SupervisorState
+from dorad.dataflow.model import LINK, Input, NodeOutput
+from dorad.logrecord import Level
 from dorad.procinfo import is_sigstopped
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from dorad.daemon.rules.health import Health, Presence
-    from dorad.daemon.supervisor.noderun import NodeRun
-    from dorad.daemon.supervisor.state import SupervisorState
-    from dorad.dataflow.model import Input
-    from dorad.logrecord import Level
 
 SAMPLE_S = 0.05
 """Seconds between two samples of values in state memory, which change without notice."""
@@ -44,6 +36,10 @@ half of that, so that a busy node gets a ping every ten seconds at most."""
 SILENCE_CHECK_S = 5.0
 """Seconds between two samples of such nodes, for all dataflows at the same time: a process that
 sleeps is woken once for all."""
+
+ANSWER_CHECK_S = 1.0
+"""Seconds between two samples of a node that was asked: a later packet may wait in its socket, too,
+as at the end of another node, and is not one that it leaves unread."""
 
 _log = logging.getLogger(__name__)
 
@@ -157,9 +153,12 @@ class Watchdogs:
     def _check_silence(self, run: NodeRun, now: float) -> Iterator[float]:
         """Report a node without a health check that makes no call; yield when to check again.
 
-        It may compute for as long as it likes, so it is only reported, once.
+        It may compute for as long as it likes, so it is only reported, once. While nodes are
+        stepped, all wait for one: the stepper reports that one if it does not sleep again.
         """
         state, name = self._state, run.node.id
+        if state.broker.stepper is not None:
+            return
         opened = state.lifecycle.barrier.phase is Phase.OPEN
         if run.process is None or not run.connected or not opened or _is_ending(run):
             self._present.pop(name, None)
@@ -175,20 +174,23 @@ class Watchdogs:
         if before is not None and starts == run.starts:
             after = presence_after(before, vitals, now, ask_after=SILENCE_S / 2)
         else:
-            before, after = None, presence_after(None, vitals, now, ask_after=SILENCE_S / 2)
+            after = presence_after(None, vitals, now, ask_after=SILENCE_S / 2)
         self._present[name] = run.starts, after
-        if after.asked and not (before is not None and before.asked):
+        if after.asked_at is None:
+            return
+        yield (now // ANSWER_CHECK_S + 1) * ANSWER_CHECK_S
+        if after.asked_at == now:
             _log.debug("node %s made no call for %.3g s: asking", name, after.silent_for(now))
             state.broker.notifications.ping(name)
-        elif after.asked and after.silent_for(now) >= SILENCE_S:
+        elif now - after.asked_at >= SILENCE_S / 2:
             _log.debug("node %s has not answered since %.3f", name, after.called_at)
             run.silence_reported = True
             text = (
                 f"has not called dora for {SILENCE_S:g} s: it computes, or hangs; "
                 "`health_check_timeout` in the dataflow ends a node that hangs"
             )
-            state.report("warn", name, text)
-            state.on_change()
+            state.listener.report("warn", name, text)
+            state.changes.changed()
 
     def _kill(self, run: NodeRun, reason: str) -> None:
         if run.process is None:
@@ -197,7 +199,7 @@ class Watchdogs:
         run.watchdog_reason = reason
         self._health.pop(run.node.id, None)
         run.process.signal(signal.SIGKILL)
-        self._state.on_change()
+        self._state.changes.changed()
 
     def _check_inputs(self, run: NodeRun, now: float) -> Iterator[float]:
         """Break silent inputs and repair the others; yield when to check again."""
@@ -238,9 +240,9 @@ class Watchdogs:
             state.broker.notifications.input_recovered(name, entry.id)
             what, level = "input-recovered", "info"
             text = f"input {entry.id}: messages from {entry.source} arrive again"
-        state.report(level, name, text)
+        state.listener.report(level, name, text)
         state.publish(what, name, text, input=entry.id, source=str(entry.source))
-        state.on_change()
+        state.changes.changed()
 
 
 def _is_ending(run: NodeRun) -> bool:

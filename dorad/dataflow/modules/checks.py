@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, NodeSpec
-from dorad.dataflow.modules.module import PORTS, PortRoute
+from dorad.dataflow.model import Input, LogSource, NodeKind, NodeOutput, NodeSpec
+from dorad.dataflow.modules.module import PORTS, Header, Level, Member, PortRoute
 from dorad.dataflow.modules.paths import programs
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.wiring import check_sources
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from dorad.dataflow.model import Input
-    from dorad.dataflow.modules.header import Header
-    from dorad.dataflow.modules.module import Level, Member
     from dorad.dataflow.modules.project import Project
     from dorad.dataflow.problems import Problems
     from dorad.dataflow.value import Value
@@ -68,8 +65,8 @@ def check_members(
         nodes.append(_as_seen_here(node, modules.get(node.id), in_module=header is not None))
         inside = dict(modules[node.id].flat(f"{node.id}.") if node.id in modules else ())
         nodes += (
-            NodeSpec(name, NodeKind.PATH, node.key, outputs=_output_names(found))
-            for name, found in inside.items()
+            NodeSpec(name, NodeKind.PATH, node.key, outputs=_output_names(inputs))
+            for name, inputs in inside.items()
         )
     external = _external_sources(members, nodes, outside, values, problems)
     nodes += (replace(_without_inputs(outside[name]), key=members[0].node.key) for name in external)
@@ -97,16 +94,16 @@ def read_routes(
             senders.setdefault(name, []).append(PortRoute(node.id, output))
     routes: dict[str, PortRoute] = {}
     for port in header.outputs.values():
-        found = senders.get(port.name, [])
-        if len(found) > 1:
-            ids = " and ".join(f"`{route.member}`" for route in found)
+        senders_of = senders.get(port.name, [])
+        if len(senders_of) > 1:
+            ids = " and ".join(f"`{route.member}`" for route in senders_of)
             problems.error(
                 port.value,
                 f"`{port.name}` is an output of {ids}; only one node may have it",
                 "rename the others",
             )
-        elif found:
-            routes[port.name] = found[0]
+        elif senders_of:
+            routes[port.name] = senders_of[0]
         elif not unknown:
             hint = did_you_mean(port.name, senders) or _listing("they send", senders)
             problems.error(port.value, f"no node of the module has the output `{port.name}`", hint)
@@ -132,10 +129,10 @@ def _check_inputs(
     problems: Problems,
 ) -> Iterator[str]:
     """Report ports that do not exist, and logs of modules. Return the ports in use."""
-    for body, found in _inputs(node):
-        key = f"{body}.inputs.{found.id}"
+    for body, entry in _inputs(node):
+        key = f"{body}.inputs.{entry.id}"
         value = values.get(f"{key}.source") or values[key]
-        source = found.source
+        source = entry.source
         if isinstance(source, LogSource) and source.node and source.node in modules:
             inner = [name for name, _ in modules[source.node].flat(f"{source.node}.")]
             problems.error(
@@ -165,13 +162,13 @@ def _external_sources(
     names = {node.id for node in inside}
     external: set[str] = set()
     for node, _ in members:
-        for body, found in _inputs(node):
-            source = found.source
+        for body, entry in _inputs(node):
+            source = entry.source
             name = source.node if isinstance(source, NodeOutput | LogSource) else None
             if name is not None and name in outside and name not in names:
                 external.add(name)
                 problems.warn(
-                    values[f"{body}.inputs.{found.id}"],
+                    values[f"{body}.inputs.{entry.id}"],
                     f"`{name}` is a node of the dataflow, not of the module",
                     "receive its output through an input port, so that the module can be reused",
                 )
@@ -180,10 +177,10 @@ def _external_sources(
 
 def _inputs(node: NodeSpec) -> Iterator[tuple[str, Input]]:
     """Yield all inputs, each with the key of its node or operator."""
-    yield from ((node.key, found) for found in node.inputs)
+    yield from ((node.key, entry) for entry in node.inputs)
     for index, operator in enumerate(node.operators):
         body = node.operator_key(index)
-        yield from ((body, found) for found in operator.inputs)
+        yield from ((body, entry) for entry in operator.inputs)
 
 
 def _as_seen_here(node: NodeSpec, module: Level | None, *, in_module: bool) -> NodeSpec:
@@ -191,9 +188,9 @@ def _as_seen_here(node: NodeSpec, module: Level | None, *, in_module: bool) -> N
 
     def without_ports(inputs: Iterable[Input]) -> tuple[Input, ...]:
         return tuple(
-            found
-            for found in inputs
-            if not (isinstance(found.source, NodeOutput) and found.source.node == PORTS)
+            entry
+            for entry in inputs
+            if not (isinstance(entry.source, NodeOutput) and entry.source.node == PORTS)
         )
 
     if in_module:

@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from dorad.dataflow.errors import DataflowError, TextError
+from dorad.dataflow.errors import DataflowError, Problem, TextError
 from dorad.dataflow.ids import check_node_id
-from dorad.dataflow.model import ModuleUse, module_of
-from dorad.dataflow.modules.flatten import Flattener
+from dorad.dataflow.model import ModuleUse, NodeSpec, module_of
+from dorad.dataflow.modules.flatten import Flattener, rules_of
 from dorad.dataflow.modules.module import Level, Member
-from dorad.dataflow.modules.porttypes import rules_of
 from dorad.dataflow.modules.project import Project
 from dorad.dataflow.modules.reader import ModuleReader
 from dorad.dataflow.nodes import read_node
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.problems import Problems, in_order
-from dorad.dataflow.value import walk
+from dorad.dataflow.value import Value, walk
 from dorad.dataflow.wiring import connect
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import NodeSpec
-    from dorad.dataflow.value import Value
 
 
 class Expanded(NamedTuple):
@@ -58,9 +51,9 @@ def expand(
     level = reader.level(
         file, tuple(Member(*member) for member in members), root, problems, within=(file,)
     )
-    for found in reader.problems:
-        problems.errors += found.errors
-        problems.warnings += found.warnings
+    for part in reader.problems:
+        problems.errors += part.errors
+        problems.warnings += part.warnings
     if problems.errors:
         return Expanded(tuple(node for node, _ in members), ())
     return _flat(level, root, env, project, problems, strict_types=strict_types)
@@ -79,13 +72,13 @@ def check_module(path: Path, *, environ: Mapping[str, str]) -> tuple[Level, tupl
     reader = ModuleReader(project, environ)
     # The folder stands in for the dataflow's file, which does not exist here.
     level = reader.module(here, (), (project.folder,))
-    errors = [problem for found in reader.problems for problem in found.errors]
-    warnings = [problem for found in reader.problems for problem in found.warnings]
+    errors = [problem for reported in reader.problems for problem in reported.errors]
+    warnings = [problem for reported in reader.problems for problem in reported.warnings]
     if level is not None and not errors:
         for optional in (True, False):
-            found = _used_once(level, project, optional=optional)
-            errors += [problem for problem in found.errors if problem not in errors]
-            warnings += [problem for problem in found.warnings if problem not in warnings]
+            reported = _used_once(level, project, optional=optional)
+            errors += [problem for problem in reported.errors if problem not in errors]
+            warnings += [problem for problem in reported.warnings if problem not in warnings]
     if level is None or errors:
         raise DataflowError(in_order(errors))
     return level, in_order(warnings)
@@ -117,8 +110,8 @@ def _used_once(module: Level, project: Project, *, optional: bool) -> Problems:
     ]
     level = Level("", project.folder, tuple(members), {name: module})
     _flat(level, root, {}, project, problems, strict_types=False)
-    for found in (problems.errors, problems.warnings):
-        found[:] = [replace(problem, via=problem.via[:-1]) for problem in found]
+    for reported in (problems.errors, problems.warnings):
+        reported[:] = [replace(problem, via=problem.via[:-1]) for problem in reported]
     return problems
 
 
@@ -131,18 +124,18 @@ def _flat(
     *,
     strict_types: bool,
 ) -> Expanded:
-    found = Problems(problems.file)
-    flattener = Flattener(project, found, strict_types=strict_types, rules=rules_of(root))
+    local = Problems(problems.file)
+    flattener = Flattener(project, local, strict_types=strict_types, rules=rules_of(root))
     values = flattener.nodes(level)
     assert isinstance(root.data, dict)
     root.data["nodes"].data = values
-    read = [read_node(value, env, None, found) for value in values]
+    read = [read_node(value, env, None, local) for value in values]
     by_key = {value.key: value for value in walk(root)}
-    nodes = connect([node for node in read if node is not None], by_key, found)
+    nodes = connect([node for node in read if node is not None], by_key, local)
     modules = tuple(flattener.uses)
-    problems.errors += (_in_its_file(problem, modules) for problem in found.errors)
+    problems.errors += (_in_its_file(problem, modules) for problem in local.errors)
     known = {_position(problem) for problem in problems.warnings}
-    for warning in found.warnings:
+    for warning in local.warnings:
         problem = _in_its_file(warning, modules)
         if _position(problem) not in known:  # reading the files reported the others
             problems.warnings.append(problem)

@@ -2,37 +2,166 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
 from dorad.dataflow.env import is_reserved
-from dorad.dataflow.model import LogSource, ModuleUse, NodeKind, NodeOutput
-from dorad.dataflow.modules.module import PORTS
+from dorad.dataflow.errors import TextError
+from dorad.dataflow.model import LogSource, ModuleUse, NodeKind, NodeOutput, NodeSpec, Source
+from dorad.dataflow.modules.module import PORTS, Level, Port
 from dorad.dataflow.modules.paths import bodies, programs
-from dorad.dataflow.modules.porttypes import PortType, apply_port_types
-from dorad.dataflow.modules.rewrite import (
-    copied_to,
-    entries,
-    set_entries,
-    substitute,
-    text,
-    variables,
-    with_key,
-)
 from dorad.dataflow.sources import parse_source
+from dorad.dataflow.types.compatible import Rule, fits
+from dorad.dataflow.types.urn import parse_urn
+from dorad.dataflow.value import Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from dorad.dataflow.model import NodeSpec, Source
-    from dorad.dataflow.modules.header import Port
-    from dorad.dataflow.modules.module import Level
     from dorad.dataflow.modules.project import Project
     from dorad.dataflow.problems import Problems
-    from dorad.dataflow.types.compatible import Rule
-    from dorad.dataflow.value import Value
+
+_REFERENCE = re.compile(r"\$\{_param\.([A-Za-z0-9_]+)\}|\$(PARAM_[A-Za-z0-9_]+)")
+
+
+def with_key(value: Value, key: str) -> Value:
+    """Return a deep copy of the value under another key."""
+    data = value.data
+    if isinstance(data, dict):
+        data = {name: with_key(child, f"{key}.{name}") for name, child in data.items()}
+    elif isinstance(data, list):
+        data = [with_key(child, f"{key}[{index}]") for index, child in enumerate(data)]
+    return replace(value, key=key, data=data)
+
+
+def copied_to(value: Value, key: str, at: Value) -> Value:
+    """Return a copy under another key with the position of `at`, which is in the right file."""
+    moved = with_key(value, key)
+    _move(moved, at)
+    return moved
+
+
+def text(content: str, key: str, at: Value) -> Value:
+    """Return a new text value with the position of `at`."""
+    return Value(content, content, key, at.line, at.column, at.name_line, at.name_column)
+
+
+def entries(owner: Value, name: str) -> dict[str, Value]:
+    """Return the entries of the mapping `name` in a mapping; empty if there is none."""
+    assert isinstance(owner.data, dict)
+    value = owner.data.get(name)
+    return value.data if value is not None and isinstance(value.data, dict) else {}
+
+
+def set_entries(owner: Value, name: str, content: Mapping[str, Value]) -> None:
+    """Set the mapping `name` in a mapping."""
+    assert isinstance(owner.data, dict)
+    key = f"{owner.key}.{name}"
+    before = owner.data.get(name) or text("", key, owner)
+    owner.data[name] = replace(before, text="", data=dict(content))
+
+
+def substitute(text: str, params: Mapping[str, str]) -> str:
+    """Return the text with `${_param.key}` and `$PARAM_KEY` replaced by the parameter's text.
+
+    As in dora 1.x, the first form is case-sensitive, references to unknown parameters stay, and
+    replaced text is not expanded again.
+    """
+    if "$" not in text or not params:
+        return text
+    by_variable = variables(params)
+
+    def value(match: re.Match[str]) -> str:
+        given = params.get(match[1]) if match[1] else by_variable.get(match[2])
+        return match[0] if given is None else given
+
+    return _REFERENCE.sub(value, text)
+
+
+def variables(params: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables with the parameters for a module's nodes."""
+    return {f"PARAM_{name.upper()}": text for name, text in params.items()}
+
+
+def _move(value: Value, at: Value) -> None:
+    value.line, value.column = at.line, at.column
+    value.name_line, value.name_column = at.name_line, at.name_column
+    children = value.data if isinstance(value.data, list) else ()
+    for child in value.data.values() if isinstance(value.data, dict) else children:
+        _move(child, at)
+
+
+class PortType(NamedTuple):
+    """The declared type of a port, and which port it is."""
+
+    urn: str
+    port: str
+    """In words: "the input `goal` of modules/nav.yml"."""
+
+
+def types_match(sender: str, receiver: str, rules: Sequence[Rule] = ()) -> bool:
+    """Return True if data of type `sender` is accepted as type `receiver`; both are URNs.
+
+    `rules` are the dataflow's own conversions. A text that is not a URN equals only itself.
+    """
+    try:
+        return sender == receiver or fits(parse_urn(sender), parse_urn(receiver), rules)
+    except TextError:
+        return False
+
+
+def rules_of(root: Value) -> list[Rule]:
+    """Return the conversions in a dataflow's `type_rules`, as far as they name types."""
+    given = root.data.get("type_rules") if isinstance(root.data, dict) else None
+    rules = []
+    for item in given.data if given is not None and isinstance(given.data, list) else ():
+        ends = item.data if isinstance(item.data, dict) else {}
+        try:
+            rules.append((parse_urn(ends["from"].text), parse_urn(ends["to"].text)))
+        except (KeyError, TextError):
+            continue  # reported when the file is read and when types are checked
+    return rules
+
+
+def apply_port_types(
+    body: Value,
+    key: str,
+    name: str,
+    ports: Sequence[PortType],
+    *,
+    inwards: bool,
+    rules: Sequence[Rule],
+    report: Callable[[Value, str], None],
+) -> None:
+    """Give an input or output of a node the type of the ports that lead to it, innermost first.
+
+    `key` is `input_types` or `output_types` in the mapping `body`. A type of the node itself stays.
+    A port whose type does not agree, considering `rules`, is reported at the type, or else at the
+    node.
+    """
+    types = entries(body, key)
+    own = types.get(name)
+    if own is None and ports:
+        own = text(ports[0].urn, f"{body.key}.{key}.{name}", _port(body, inwards, name))
+        set_entries(body, key, {**types, name: own})
+    for port in ports:
+        assert own is not None
+        own_type = str(own.data)
+        sender, receiver = (port.urn, own_type) if inwards else (own_type, port.urn)
+        if not types_match(sender, receiver, rules):
+            report(own, f"`{own_type}` does not agree with `{port.urn}`, the type of {port.port}")
+
+
+def _port(body: Value, inwards: bool, name: str) -> Value:
+    """Return the value with which the node names its input or output."""
+    if inwards:
+        return entries(body, "inputs")[name]
+    assert isinstance(body.data, dict)
+    return body.data["outputs"]
+
 
 _MAY_BUILD = (NodeKind.PATH, NodeKind.DYNAMIC, NodeKind.SHELL, NodeKind.URL)
 
@@ -231,20 +360,20 @@ def _rename(value: Value, name: str) -> None:
 
 def _given(value: Value, name: str) -> Value | None:
     assert isinstance(value.data, dict)
-    found = value.data.get(name)
-    return None if found is None or found.data is None else found
+    given = value.data.get(name)
+    return None if given is None or given.data is None else given
 
 
 def _environment(use: _Use, value: Value) -> dict[str, Value]:
     """Return the `env` of a node: inherited, overridden by its own, then by the parameters."""
     env = {
-        name: copied_to(found, f"{value.key}.env.{name}", value)
-        for name, found in use.env.items()
+        name: copied_to(variable, f"{value.key}.env.{name}", value)
+        for name, variable in use.env.items()
         if not is_reserved(name)  # reported where it is written
     }
     env |= entries(value, "env")
-    for name, found in variables(use.params).items():
-        env[name] = text(found, f"{value.key}.env.{name}", value)
+    for name, variable in variables(use.params).items():
+        env[name] = text(variable, f"{value.key}.env.{name}", value)
     return env
 
 
@@ -288,5 +417,5 @@ def _sender(node: NodeSpec, value: Value, output: str) -> tuple[Value, str]:
     if not node.operators:
         return value, output
     operator, _, name = output.partition("/")
-    index = [found.id for found in node.operators].index(operator)
+    index = [each.id for each in node.operators].index(operator)
     return [body for body in bodies(value) if body is not value][index], name

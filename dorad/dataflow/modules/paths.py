@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.model import NodeKind
+from dorad.dataflow.model import NodeKind, NodeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dorad.dataflow.model import NodeSpec
     from dorad.dataflow.value import Value
 
 _FILES = ("python", "shared-library", "wasm")
@@ -34,8 +33,8 @@ def programs(node: NodeSpec, value: Value) -> Iterator[Value]:
         if body is value:
             names = ("path",) if node.kind is NodeKind.PATH and node.git is None else ()
         for name in names:
-            found = body.data.get(name)
-            if found is not None and isinstance(found.data, dict):
-                found = found.data.get("source")
-            if found is not None and isinstance(found.data, str):
-                yield found
+            program = body.data.get(name)
+            if program is not None and isinstance(program.data, dict):
+                program = program.data.get("source")
+            if program is not None and isinstance(program.data, str):
+                yield program

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.model import NodeKind
+from dorad.dataflow.model import NodeKind, ros2_words
 from dorad.phrases import shorten
 
 _WORDS = (NodeKind.DYNAMIC.value, NodeKind.SHELL.value)
@@ -53,7 +53,7 @@ class Project:
         not the bare name of a command unless such a file exists. Raises TextError if the path
         leaves the project.
         """
-        if text.startswith(("/", "$")) or "\0" in text:
+        if text.startswith(("/", "$")) or "\0" in text or ros2_words(text) is not None:
             return text
         if "/" not in text and not text.endswith(".py") and not (folder / text).is_file():
             return text

@@ -8,28 +8,25 @@ from typing import TYPE_CHECKING
 from dorad.dataflow.document import MAX_VALUES, read_document
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields
-from dorad.dataflow.model import NodeKind
+from dorad.dataflow.model import NodeKind, NodeSpec
 from dorad.dataflow.modules.checks import (
     check_bindings,
     check_members,
     check_paths,
     read_routes,
 )
-from dorad.dataflow.modules.header import Header, read_header
-from dorad.dataflow.modules.module import Level, Member
+from dorad.dataflow.modules.module import Header, Level, Member, read_header
 from dorad.dataflow.nodes import read_node
 from dorad.dataflow.ports import read_build
 from dorad.dataflow.problems import Problems
 from dorad.dataflow.text import read_text
-from dorad.dataflow.value import walk
+from dorad.dataflow.value import Value, walk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from dorad.dataflow.model import NodeSpec
     from dorad.dataflow.modules.project import Project
-    from dorad.dataflow.value import Value
 
 _log = logging.getLogger(__name__)
 

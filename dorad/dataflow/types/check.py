@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from dorad.dataflow.errors import TextError
-from dorad.dataflow.model import NodeOutput, Timer
+from dorad.dataflow.errors import Problem, TextError
+from dorad.dataflow.model import Dataflow, Input, NodeOutput, Timer
 from dorad.dataflow.nearest import near
 from dorad.dataflow.problems import in_order
-from dorad.dataflow.types.compatible import detail, fits
+from dorad.dataflow.types.compatible import Rule, detail, fits
 from dorad.dataflow.types.library import Library
-from dorad.dataflow.types.ports import bodies, is_typed, output_types
+from dorad.dataflow.types.ports import ROS2, Body, bodies, bridged_types, is_typed, output_types
 from dorad.dataflow.types.standard import TIMER
 from dorad.dataflow.types.urn import Urn, parse_urn
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.dataflow.errors import Problem
-    from dorad.dataflow.model import Dataflow, Input
-    from dorad.dataflow.types.compatible import Rule
-    from dorad.dataflow.types.ports import Body
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +68,11 @@ class _Check:
         except TextError as error:
             self._warn(key, error.message, error.hint)
             return None
-        found = self._library.get(urn.base)
-        if found is None:
+        kind = self._library.get(urn.base)
+        if kind is None:
             self._warn(key, f"unknown type `{urn.base}`", self._library.hint(urn.base))
             return None
-        declared = [param.name for param in found.params]
+        declared = [param.name for param in kind.params]
         for param in urn.params:
             if param not in declared and (meant := near(param, declared)) is not None:
                 message = f"`{urn.base}` has no parameter `{param}`"
@@ -91,17 +83,22 @@ class _Check:
         key = f"{body.key}.input_types.{item.id}"
         text = body.types.inputs.get(item.id)
         target = None if text is None else self._known(text, key)
+        bridged = bridged_types(self._nodes[body.node], "publish").get(item.id)
+        if text is None and bridged is not None:
+            key = f"{body.key}.inputs.{item.id}"
+            target = parse_urn(bridged)
         source = item.source
         if isinstance(source, Timer):
             if target is not None and not fits(Urn(TIMER), target, self._rules):
                 message = f"`{source.text}` sends `{TIMER}`, but `{target}` is expected"
-                self._warn(key, message, "a tick carries no data; remove the type")
+                hint = "a tick carries no data" + ("; remove the type" if text is not None else "")
+                self._warn(key, message, hint)
             return
         if not isinstance(source, NodeOutput):
             return
         written = self._output_types(source.node).get(source.output)
         if written is None:
-            if target is not None:
+            if text is not None and target is not None:
                 message = f"`{target}` is expected, but `{source.text}` has no type"
                 hint = f"add it to `output_types` of `{source.node}`"
                 self._lacking.append(self._dataflow.problem(key, message, hint))
@@ -109,7 +106,7 @@ class _Check:
         given = self._known_or_none(written)
         if given is None:
             return
-        if text is None:
+        if target is None and text is None:
             inferred = f"has the inferred type `{given}`, from `{source.text}`"
             where = f"{body.key}.inputs.{item.id}"
             self._inferred.append(self._dataflow.problem(where, inferred))
@@ -132,16 +129,22 @@ class _Check:
     def _output_types(self, node_id: str) -> Mapping[str, str]:
         if node_id not in self._outputs:
             node = self._nodes.get(node_id)
-            self._outputs[node_id] = {} if node is None else output_types(node)
+            self._outputs[node_id] = (
+                {} if node is None else {**bridged_types(node, "subscribe"), **output_types(node)}
+            )
         return self._outputs[node_id]
 
     def _known_or_none(self, text: str) -> Urn | None:
-        """Return the URN of an output, or None; invalid ones were reported elsewhere."""
+        """Return the URN of an output, or None; invalid ones were reported elsewhere.
+
+        A message of ROS 2 need not be known here: its name is enough.
+        """
         try:
             urn = parse_urn(text)
         except TextError:
             return None
-        return urn if self._library.get(urn.base) is not None else None
+        is_known = urn.base.startswith(ROS2) or self._library.get(urn.base) is not None
+        return urn if is_known else None
 
     def _warn(self, key: str, message: str, hint: str | None) -> None:
         self._warnings.append(self._dataflow.problem(key, message, hint))

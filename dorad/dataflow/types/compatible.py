@@ -35,8 +35,8 @@ def fits(source: Urn, target: Urn, rules: Sequence[Rule] = ()) -> bool:
     reached = [source]
     known = [*STANDARD_RULES, *rules]
     for _ in range(MAX_HOPS):
-        reached = [into for found in reached for start, into in known if same(found, start)]
-        if any(same(found, target) for found in reached):
+        reached = [into for urn in reached for start, into in known if same(urn, start)]
+        if any(same(urn, target) for urn in reached):
             return True
     return False
 
@@ -48,20 +48,20 @@ def detail(library: Library, source: Shape, target: Shape) -> str | None:
         return None
     if source.fields is None or target.fields is None:
         return None
-    given = {found.name: found for found in source.fields}
+    given = {known.name: known for known in source.fields}
     for wanted in target.fields:
-        found = given.get(wanted.name)
-        if found is None:
+        known = given.get(wanted.name)
+        if known is None:
             return f'it has no field "{wanted.name}"'
-        if found.shape == wanted.shape:
+        if known.shape == wanted.shape:
             continue
         inner = None
-        if isinstance(found.shape, Named) and isinstance(wanted.shape, Named):
-            inner = detail(library, found.shape, wanted.shape)
+        if isinstance(known.shape, Named) and isinstance(wanted.shape, Named):
+            inner = detail(library, known.shape, wanted.shape)
         return (
             f'in field "{wanted.name}" {inner}'
             if inner
-            else f'field "{wanted.name}" is {found.shape}, not {wanted.shape}'
+            else f'field "{wanted.name}" is {known.shape}, not {wanted.shape}'
         )
-    extra = [name for name in given if name not in {found.name for found in target.fields}]
+    extra = [name for name in given if name not in {known.name for known in target.fields}]
     return f'it has also a field "{extra[0]}"' if extra else None

@@ -8,13 +8,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.fields import Fields
-from dorad.dataflow.types.expression import parse_arrow, parse_shape
+from dorad.dataflow.nearest import did_you_mean
+from dorad.dataflow.types.library import hint
 from dorad.dataflow.types.model import (
+    SCALARS,
+    STRUCT,
     Field,
     ListOf,
     MetadataKey,
     Named,
     Param,
+    Scalar,
     Shape,
     Struct,
     TypeDef,
@@ -23,10 +27,50 @@ from dorad.dataflow.types.standard import PREFIX, standard_types
 from dorad.dataflow.types.urn import is_base
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from dorad.dataflow.problems import Problems
     from dorad.dataflow.value import Value
+
+_MAX_DEPTH = 8
+_BARE_LISTS = ("List", "LargeList", "FixedSizeList")
+_LIST_HINT = "write the type of its items: `List<Float32>`"
+
+
+def parse_shape(text: str, urns: Collection[str], depth: int = 0) -> Shape:
+    """Return the shape that a text names; `urns` are all known types. Raises TextError."""
+    text = text.strip()
+    for opening in ("List<", "LargeList<"):
+        if text.startswith(opening):
+            if not text.endswith(">") or depth == _MAX_DEPTH:
+                raise TextError(f"`{text}` is not a valid list", _LIST_HINT)
+            return ListOf(parse_shape(text[len(opening) : -1], urns, depth + 1))
+    if text in SCALARS:
+        return Scalar(text)
+    if text == STRUCT:
+        return Struct()
+    if text in urns:
+        return Named(text)
+    if text in _BARE_LISTS:
+        raise TextError(f"`{text}` does not name the type of its items", _LIST_HINT)
+    if "/" not in text:
+        meant = [urn for urn in urns if urn.rpartition("/")[2] == text]
+        if len(meant) == 1:
+            return Named(meant[0])
+        if meant:
+            raise TextError(f"there are several types `{text}`", f"write {' or '.join(meant)}")
+    raise TextError(f"there is no type `{text}`", did_you_mean(text, SCALARS) or hint(text, urns))
+
+
+def parse_arrow(text: str, urns: Collection[str]) -> Shape:
+    """Return the shape of the key `arrow` of a type. Raises TextError."""
+    shape = parse_shape(text, urns)
+    if isinstance(shape, Named):
+        raise TextError(
+            f"`{text}` is not an Arrow type", "write `Struct`; other types go into fields"
+        )
+    return shape
+
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _WHAT = "a mapping with `arrow`"
@@ -67,14 +111,14 @@ def drafts(
             yield Draft(urn, value, problems)
 
 
-def read_drafts(found: Sequence[Draft]) -> tuple[TypeDef, ...]:
+def read_drafts(definition: Sequence[Draft]) -> tuple[TypeDef, ...]:
     """Return the types; report mistakes to the problems of each draft."""
-    urns = [standard.urn for standard in standard_types()] + [draft.urn for draft in found]
+    urns = [standard.urn for standard in standard_types()] + [draft.urn for draft in definition]
     references: dict[tuple[str, str], Value] = {}
-    types = [_read(draft, urns, references) for draft in found]
-    by_urn = {found.urn: found for found in types}
+    types = [_read(draft, urns, references) for draft in definition]
+    by_urn = {definition.urn: definition for definition in types}
     reported: set[str] = set()
-    for draft in found:
+    for draft in definition:
         cycle = _cycle(by_urn, draft.urn)
         if cycle and not reported.intersection(cycle):
             reported.update(cycle)
@@ -83,15 +127,15 @@ def read_drafts(found: Sequence[Draft]) -> tuple[TypeDef, ...]:
                 value, f"contains itself: {' -> '.join(cycle)}", "a message would be infinite"
             )
     if not reported:
-        _check_size(found, by_urn)
+        _check_size(definition, by_urn)
     return tuple(types)
 
 
-def _check_size(found: Sequence[Draft], types: Mapping[str, TypeDef]) -> None:
+def _check_size(all_drafts: Sequence[Draft], types: Mapping[str, TypeDef]) -> None:
     """Report types that are too deep or too large with all types in them expanded."""
     known = {**{each.urn: each for each in standard_types()}, **types}
     parts = {urn: [each for each in map(_named, _shapes(known[urn])) if each] for urn in known}
-    by_urn = {draft.urn: draft for draft in found}
+    by_urn = {draft.urn: draft for draft in all_drafts}
     depth: dict[str, int] = {}
     size: dict[str, int] = {}
     for urn in TopologicalSorter(parts).static_order():
@@ -110,7 +154,7 @@ def _check_size(found: Sequence[Draft], types: Mapping[str, TypeDef]) -> None:
 
 
 def _shapes(definition: TypeDef) -> list[Shape]:
-    return [found.shape for found in definition.fields] or [definition.shape]
+    return [field.shape for field in definition.fields] or [definition.shape]
 
 
 def _read(draft: Draft, urns: Sequence[str], references: dict[tuple[str, str], Value]) -> TypeDef:
@@ -143,7 +187,7 @@ def _read_fields(
     if not body.has("fields"):
         body.ignore("fields")
         return None
-    found: dict[str, Field] = {}
+    read: dict[str, Field] = {}
     for item in body.items("fields"):
         block = Fields(item, draft.problems, "a mapping with `name` and `type`")
         name = block.required_text("name")
@@ -152,13 +196,13 @@ def _read_fields(
         nullable = block.flag("nullable")
         description = block.text("description")
         block.finish()
-        if name in found:
+        if name in read:
             draft.problems.error(block.name_of("name"), f"two fields with the name `{name}`")
         elif shape is not None:
-            found[name] = Field(name, shape, nullable is not False, description)
+            read[name] = Field(name, shape, nullable is not False, description)
             if (inner := _named(shape)) is not None:
                 references.setdefault((draft.urn, inner), block.name_of("type"))
-    return tuple(found.values())
+    return tuple(read.values())
 
 
 def _read_params(body: Fields) -> Iterator[Param]:
@@ -214,23 +258,23 @@ def _cycle(types: Mapping[str, TypeDef], start: str) -> list[str]:
 def plain_definition(definition: TypeDef) -> dict[str, Any]:
     """Return the definition as in YAML, with full URNs; parsing it gives an equal one."""
     shape = definition.shape
-    found: dict[str, Any] = {"arrow": str(shape)}
+    plain: dict[str, Any] = {"arrow": str(shape)}
     if definition.description is not None:
-        found["description"] = definition.description
+        plain["description"] = definition.description
     if definition.params:
-        found["params"] = [_given(p, "name", "default", "description") for p in definition.params]
+        plain["params"] = [_given(p, "name", "default", "description") for p in definition.params]
     if isinstance(shape, Struct) and shape.fields is not None:
-        found["fields"] = [
+        plain["fields"] = [
             {"name": item.name, "type": str(item.shape)}
             | ({} if item.nullable else {"nullable": False})
             | _given(item, "description")
             for item in shape.fields
         ]
     if definition.metadata:
-        found["metadata"] = [
+        plain["metadata"] = [
             _given(key, "key", "type", "required", "description") for key in definition.metadata
         ]
-    return found
+    return plain
 
 
 def _given(item: Field | Param | MetadataKey, *names: str) -> dict[str, Any]:

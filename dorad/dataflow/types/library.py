@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 from dorad.dataflow.nearest import near
 from dorad.dataflow.types.model import ListOf, Named, Scalar, Shape, Struct, TypeDef
+from dorad.dataflow.types.ports import ROS2
 from dorad.dataflow.types.standard import standard_types
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+from dorad.dataflow.types.urn import is_base
 
 
 class Library:
@@ -18,7 +17,7 @@ class Library:
 
     def __init__(self, own: Iterable[TypeDef] = ()) -> None:
         self.own = tuple(own)
-        self._all = {found.urn: found for found in (*standard_types(), *self.own)}
+        self._all = {definition.urn: definition for definition in (*standard_types(), *self.own)}
 
     def __iter__(self) -> Iterator[TypeDef]:
         return iter(self._all.values())
@@ -29,7 +28,7 @@ class Library:
 
     def short(self, name: str) -> tuple[str, ...]:
         """Return the URNs that end with a name."""
-        return tuple(found.urn for found in self if found.name == name)
+        return tuple(definition.urn for definition in self if definition.name == name)
 
     def hint(self, base: str) -> str | None:
         """Return a hint for an unknown URN."""
@@ -61,15 +60,19 @@ class Library:
 
 
 def hint(base: str, urns: Iterable[str]) -> str | None:
-    """Return a hint: a URN at most two letters away, or one with that short name."""
+    """Return a hint: a URN at most two letters away, one with that short name, or a place."""
     known = list(urns)
     names = [urn for urn in known if urn.rpartition("/")[2].lower() == base.lower()]
-    found = near(base, known) or (names[0] if "/" not in base and names else None)
-    if found is None and "/" not in base:
+    nearest = near(base, known) or (names[0] if "/" not in base and names else None)
+    if nearest is None and "/" not in base:
         short = near(base, [urn.rpartition("/")[2] for urn in known])
-        found = next((urn for urn in known if urn.endswith(f"/{short}")), None)
-    if found is not None:
-        return f"did you mean `{found}`?"
+        nearest = next((urn for urn in known if urn.endswith(f"/{short}")), None)
+    if nearest is not None:
+        return f"did you mean `{nearest}`?"
+    if base.startswith(ROS2):
+        return f"`dora types show {base}` says what is missing"
     if re.match(r"std/", base):
         return "`dora types list` shows all"
+    if "/" in base and is_base(base):
+        return f"`types/{base.rpartition('/')[0]}.yml` beside the dataflow would define it"
     return None

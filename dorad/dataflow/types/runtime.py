@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.model import NodeOutput
-from dorad.dataflow.types.compatible import fits
+from dorad.dataflow.model import Dataflow, NodeOutput, NodeSpec
+from dorad.dataflow.types.compatible import Rule, fits
 from dorad.dataflow.types.library import Library
 from dorad.dataflow.types.ports import input_types, output_types
 from dorad.dataflow.types.standard import BYTES
 from dorad.dataflow.types.urn import Urn, parse_urn
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.dataflow.model import Dataflow, NodeSpec
-    from dorad.dataflow.types.compatible import Rule
 
 
 def port_types(dataflow: Dataflow, node: NodeSpec) -> dict[str, Any] | None:
@@ -32,7 +27,7 @@ def port_types(dataflow: Dataflow, node: NodeSpec) -> dict[str, Any] | None:
         return None
     library = Library(dataflow.own_types)
     rules = _rules(dataflow)
-    found: dict[str, Any] = {"inputs": {}, "outputs": {}}
+    types: dict[str, Any] = {"inputs": {}, "outputs": {}}
     sources = {item.id: item.source for item in node.all_inputs}
     for port, text in inputs.items():
         urn = _urn(library, text)
@@ -41,15 +36,15 @@ def port_types(dataflow: Dataflow, node: NodeSpec) -> dict[str, Any] | None:
             given = _urn(library, _output_type(dataflow, source))
             converted = given is not None and given.base != urn.base and fits(given, urn, rules)
             accepts = [urn.base, given.base] if given is not None and converted else [urn.base]
-            found["inputs"][port] = _port(library, urn, accepts) | {"from": source.text}
+            types["inputs"][port] = _port(library, urn, accepts) | {"from": source.text}
     receivers = _receivers(dataflow, node.id) if outputs else {}
     for port, text in outputs.items():
         urn = _urn(library, text)
         if urn is not None:
-            found["outputs"][port] = _port(library, urn, [urn.base]) | {
+            types["outputs"][port] = _port(library, urn, [urn.base]) | {
                 "to": receivers.get(port, [])
             }
-    return found if found["inputs"] or found["outputs"] else None
+    return types if types["inputs"] or types["outputs"] else None
 
 
 def _port(library: Library, urn: Urn, accepts: list[str]) -> dict[str, Any]:
@@ -85,9 +80,9 @@ def _output_type(dataflow: Dataflow, source: NodeOutput) -> str:
 
 
 def _receivers(dataflow: Dataflow, node_id: str) -> Mapping[str, list[str]]:
-    found: dict[str, list[str]] = {}
+    receivers: dict[str, list[str]] = {}
     for node in dataflow.nodes:
         for item in node.all_inputs:
             if isinstance(item.source, NodeOutput) and item.source.node == node_id:
-                found.setdefault(item.source.output, []).append(f"{node.id}/{item.id}")
-    return found
+                receivers.setdefault(item.source.output, []).append(f"{node.id}/{item.id}")
+    return receivers

@@ -128,22 +128,22 @@ CONVERSIONS = (
 @functools.cache
 def standard_types() -> tuple[TypeDef, ...]:
     """Return all types of the standard library, package by package."""
-    found = [
+    types = [
         TypeDef(f"std/core/v1/{name}", Scalar(arrow), text)
         for name, (arrow, text) in _SCALARS.items()
     ]
     for urn, (text, fields) in _STRUCTS.items():
         shape = Struct(tuple(Field(name, _shape(kind)) for name, kind in fields.items()))
-        found.append(TypeDef(urn, shape, text, _PARAMS.get(urn, ())))
+        types.append(TypeDef(urn, shape, text, _PARAMS.get(urn, ())))
         if urn == "std/media/v1/Image":
-            found.append(
+            types.append(
                 TypeDef(
                     "std/media/v1/CompressedImage",
                     Scalar("LargeBinary"),
                     "a picture in a file format such as JPEG or PNG",
                 )
             )
-    return tuple(found)
+    return tuple(types)
 
 
 def _shape(text: str) -> Shape:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from dorad.dataflow.errors import TextError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _WORD = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _BASE = re.compile(rf"{_WORD}(/{_WORD})*")

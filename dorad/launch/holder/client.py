@@ -11,26 +11,22 @@ from typing import TYPE_CHECKING, Self
 
 from msgspec.structs import replace
 
-from dorad.launch.helper import LocalHelpers
+from dorad.launch.helper import HelperHost, LocalHelpers
 from dorad.launch.holder import wire
-from dorad.launch.holder.handle import SharedHolder
+from dorad.launch.holder.handle import HolderHandle, SharedHolder
 from dorad.launch.holder.link import HolderLink
 from dorad.launch.holder.starting import connect_or_start, start_private
-from dorad.launch.host import KeptProcess
-from dorad.launch.model import LaunchError
+from dorad.launch.host import HostListener, KeptProcess
+from dorad.launch.model import Command, LaunchError
 from dorad.launch.secrets import CREDENTIALS, CredentialFolders
 from dorad.launch.transport import close_all
 from dorad.procinfo import is_alive, start_time
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
-    from types import TracebackType
 
-    from dorad.launch.helper import HelperHost
-    from dorad.launch.holder.handle import HolderHandle
-    from dorad.launch.model import Command
     from dorad.launch.spawner import Process
 
 _JOIN_SECONDS = 10.0
@@ -52,7 +48,12 @@ class HolderClient:
 
     units = False
 
-    def __init__(self, sock: socket.socket, handle: HolderHandle | None = None) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        handle: HolderHandle | None = None,
+        listener: HostListener | None = None,
+    ) -> None:
         """Use `start` or `attach` instead."""
         self.helpers: HelperHost = LocalHelpers()
         self.entries: dict[str, tuple[int, ...]] = {}
@@ -61,10 +62,7 @@ class HolderClient:
         """The processes of the last daemon, including ended ones that were not forgotten."""
         self.died = False
         """Whether the holder, and every process with it, ended unexpectedly."""
-        self.on_died: Callable[[], None] = lambda: None
-        """Called when it has died and all its processes have ended."""
-        self.on_problem: Callable[[str], None] = _log.warning
-        """Called with one line when descriptors cannot be kept."""
+        self._listener = listener or HostListener()
         self._handle = handle
         self._link = HolderLink(
             sock, self._on_hangup, self._on_packet, self.forget, self._remove_secrets
@@ -87,7 +85,7 @@ class HolderClient:
         return cls(sock, handle)
 
     @classmethod
-    async def attach(cls, path: Path) -> HolderClient:
+    async def attach(cls, path: Path, listener: HostListener | None = None) -> HolderClient:
         """Connect to the shared holder at `path`, or start one there; its folder has to exist.
 
         Also raises the limit of open files of this process: it gets all descriptors of the holder.
@@ -98,7 +96,8 @@ class HolderClient:
         try:
             async with asyncio.timeout(_JOIN_SECONDS):
                 while True:
-                    client = cls(await asyncio.to_thread(connect_or_start, path, _JOIN_SECONDS))
+                    sock = await asyncio.to_thread(connect_or_start, path, _JOIN_SECONDS)
+                    client = cls(sock, listener=listener)
                     if await client._join():
                         break
         except TimeoutError:
@@ -204,12 +203,7 @@ class HolderClient:
         self._link.listen()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.end()
 
     def _send(self, packet: bytes, fds: Sequence[int] = ()) -> None:
@@ -263,7 +257,7 @@ class HolderClient:
                 self._with_secrets = {each.pid: each.tag for each in self.kept if not each.exit}
                 self._set_joined(None)
             case [b"refused", name]:
-                self.on_problem(
+                self._listener.on_problem(
                     f"the process holder has no descriptor left to keep {wire.unpack_name(name)};"
                     " it would be lost if dorad were killed (raise its limit of open files)"
                 )
@@ -317,7 +311,7 @@ class HolderClient:
         self.died = not self._link.closing
         self._finish(statuses)
         if self.died:
-            self.on_died()
+            self._listener.on_died()
 
     def _running(self) -> list[tuple[int, int]]:
         return [(process.pid, process.started) for process in self._link.processes.values()]

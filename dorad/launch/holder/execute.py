@@ -7,11 +7,7 @@ import resource
 import signal
 
 from dorad.launch.prctl import die_with_parent
-from dorad.realtime.schedule import set_policy
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from dorad.realtime.schedule import Schedule
+from dorad.realtime.schedule import Schedule, set_policy
 
 IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGPIPE)
 """Signals that the holder ignores: only its client, or the end of its client, ends it."""

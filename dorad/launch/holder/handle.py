@@ -6,7 +6,7 @@ import contextlib
 import os
 import select
 import signal
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from dorad.launch.descendants import children, end_descendants
 from dorad.launch.prctl import set_subreaper
@@ -17,25 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _WAIT_SECONDS = 5.0
-
-
-class HolderHandle(Protocol):
-    """The process of a holder."""
-
-    pid: int
-
-    def kill(self) -> None:
-        """SIGKILL the holder; the kernel kills its processes with it."""
-
-    def wait(self, processes: Iterable[tuple[int, int]]) -> dict[int, int]:
-        """Block until the holder and all its processes have ended; kill those that have not.
-
-        `processes` are the pids and start times of those known. Returns the wait statuses of those
-        that this process has reaped.
-        """
-
-    def close(self) -> None:
-        """Close the handle. Idempotent."""
 
 
 class OwnHolder:
@@ -55,11 +36,14 @@ class OwnHolder:
         self._running.add(process.pid)
 
     def kill(self) -> None:
-        """SIGKILL the holder, as `HolderHandle.kill`."""
+        """SIGKILL the holder; the kernel kills its processes with it."""
         self._process.kill()
 
     def wait(self, processes: Iterable[tuple[int, int]]) -> dict[int, int]:
-        """Wait for the holder and its descendants, as `HolderHandle.wait`."""
+        """Block until the holder and all its descendants have ended; kill those that have not.
+
+        Returns the wait statuses of those that this process has reaped.
+        """
         del processes
         if not self._ends():
             self._process.kill()
@@ -110,13 +94,13 @@ class SharedHolder:
             self._pidfd = os.pidfd_open(pid)
 
     def kill(self) -> None:
-        """SIGKILL the holder, as `HolderHandle.kill`."""
+        """SIGKILL the holder; the kernel kills its processes with it."""
         if self._pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
 
     def wait(self, processes: Iterable[tuple[int, int]]) -> dict[int, int]:
-        """Wait for the holder and its processes, as `HolderHandle.wait`.
+        """Block until the holder and its processes, by pid and start time, have ended.
 
         The kernel does not kill those that have executed a program with more rights than ours, so
         this kills them.
@@ -144,6 +128,10 @@ class SharedHolder:
         if self._pidfd >= 0:
             os.close(self._pidfd)
             self._pidfd = -1
+
+
+HolderHandle: TypeAlias = OwnHolder | SharedHolder
+"""The process of a holder."""
 
 
 def _wait(pidfd: int) -> bool:

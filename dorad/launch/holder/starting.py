@@ -11,17 +11,14 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dorad.launch.descendants import children
 from dorad.launch.holder.handle import OwnHolder
 from dorad.launch.model import LaunchError
 from dorad.launch.prctl import set_subreaper
 from dorad.procinfo import peer_credentials
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 _SEND_BUFFER = 4 << 20
 """Bytes of requests that fit into the socket before they are queued."""

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from jeepney.bus import get_bus
 
-from dorad.launch.systemd.connection import DRIVER, Connection
+from dorad.launch.systemd.connection import DRIVER, Connection, Signal
 from dorad.launch.systemd.messages import BusError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from dorad.launch.systemd.connection import Signal
 
     OnSignal = Callable[[str, str, list[Any]], None]
 
@@ -57,36 +55,6 @@ _RECONNECT_SECONDS = 0.1
 _log = logging.getLogger(__name__)
 
 
-class Bus(Protocol):
-    """The part of D-Bus that the host uses."""
-
-    on_signal: OnSignal
-    """Called with path, member and values of each signal of systemd's."""
-    on_reconnect: Callable[[], None]
-    """Called when signals may have been missed: the connection was lost and is back."""
-
-    async def call(
-        self,
-        path: str,
-        interface: str,
-        member: str,
-        signature: str = "",
-        body: Sequence[Any] = (),
-    ) -> list[Any]:
-        """Call a method of systemd's and return its results. Variants are unwrapped.
-
-        A variant of `body` is a tuple of its signature and its value; a descriptor stays the
-        caller's. A call that failed for a transient reason is repeated, so the method may run
-        twice.
-
-        Raises:
-            BusError: systemd refuses, or does not answer.
-        """
-
-    async def close(self) -> None:
-        """Close the connection. Idempotent."""
-
-
 class SystemBus:
     """The system's message bus. Made by `connect`.
 
@@ -95,7 +63,9 @@ class SystemBus:
 
     def __init__(self) -> None:
         self.on_signal: OnSignal = lambda path, member, values: None
+        """Called with path, member and values of each signal of systemd's."""
         self.on_reconnect: Callable[[], None] = lambda: None
+        """Called when signals may have been missed: the connection was lost and is back."""
         self._connection: Connection | None = None
         self._systemd = ""
         """The unique name that owns systemd's name; empty while it has no owner."""
@@ -127,7 +97,15 @@ class SystemBus:
         signature: str = "",
         body: Sequence[Any] = (),
     ) -> list[Any]:
-        """Call a method, as `Bus.call`; wait for a free slot, and for a lost connection."""
+        """Call a method of systemd's and return its results. Variants are unwrapped.
+
+        A variant of `body` is a tuple of its signature and its value; a descriptor stays the
+        caller's. Waits for a free slot, and for a lost connection. A call that failed for a
+        transient reason is repeated, so the method may run twice.
+
+        Raises:
+            BusError: systemd refuses, or does not answer.
+        """
         pause = _FIRST_PAUSE_SECONDS
         async with self._slots:
             for _ in range(_TRIES - 1):

@@ -14,9 +14,10 @@ import errno
 import itertools
 import logging
 import socket
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from jeepney import HeaderFields, MessageType
+from jeepney import HeaderFields, Message, MessageType
 from jeepney.auth import BEGIN, AuthenticationError, Authenticator
 
 from dorad.launch.asyncsender import AsyncSender
@@ -27,11 +28,6 @@ from dorad.launch.systemd.messages import (
     method_call,
     values_of,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from jeepney import Message
 
 DRIVER = "org.freedesktop.DBus"
 """The sender of the bus's own messages; no client can use this name."""

@@ -11,13 +11,10 @@ import logging
 import os
 import re
 import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from dorad.launch.model import LaunchError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _ESCAPED = re.compile(r'(["\\`$])')

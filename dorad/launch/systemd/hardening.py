@@ -40,15 +40,15 @@ def of_node(user: str, capabilities: int) -> Properties:
     processes of its own user in /proc. A node that the configuration runs as root keeps the rights
     of root.
     """
-    found: Properties = [
+    properties: Properties = [
         ("NoNewPrivileges", "b", True),
         ("LockPersonality", "b", True),
         ("KeyringMode", "s", "private"),
     ]
     if is_root(user):
-        return found
+        return properties
     return [
-        *found,
+        *properties,
         ("CapabilityBoundingSet", "t", capabilities),
         ("ProtectHostname", "b", True),
         ("ProtectProc", "s", "invisible"),

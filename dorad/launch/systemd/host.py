@@ -9,39 +9,146 @@ import os
 from typing import TYPE_CHECKING
 
 from dorad.launch import helper
-from dorad.launch.model import LaunchError, RefusedError
-from dorad.launch.systemd.discovery import find_processes
-from dorad.launch.systemd.exits import (
-    CAPABILITIES,
-    SCHEDULER,
-    STATE_FOLDER,
-    exit_of,
-    is_transient,
-    why_not_started,
-)
-from dorad.launch.systemd.manager import LINK, Manager
+from dorad.launch.host import HostListener, KeptProcess
+from dorad.launch.model import Command, LaunchError, RefusedError
+from dorad.launch.systemd.manager import LINK, Listed, Manager
 from dorad.launch.systemd.messages import BusError
 from dorad.launch.systemd.properties import (
     environment,
     helper_properties,
+    is_helper,
     properties,
+    tag_of,
     usable,
     without,
 )
-from dorad.launch.systemd.storecheck import StoreCheck
-from dorad.launch.systemd.units import Units
+from dorad.launch.systemd.units import (
+    CAPABILITIES,
+    SCHEDULER,
+    STARTED,
+    STATE_FOLDER,
+    Units,
+    exit_of,
+    is_failed,
+    is_transient,
+    why_not_started,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from dorad.launch.helper import HelperHost
-    from dorad.launch.host import KeptProcess
-    from dorad.launch.model import Command
     from dorad.launch.spawner import Process
-    from dorad.launch.systemd.bus import Bus
+    from dorad.launch.systemd.bus import SystemBus
     from dorad.launch.systemd.envfile import EnvironmentFiles
     from dorad.launch.systemd.notify import Notifier
     from dorad.launch.systemd.store import SystemdStore
+
+_DELAY_SECONDS = 1.0
+_COUNTS = ("NFileDescriptorStore", "FileDescriptorStoreMax")
+
+
+class StoreCheck:
+    """Compares the number of descriptors in systemd's store with the number sent."""
+
+    def __init__(
+        self,
+        store: SystemdStore,
+        notifier: Notifier,
+        manager: Manager,
+        own_unit: str,
+        listener: HostListener,
+    ) -> None:
+        self._listener = listener
+        self._store = store
+        self._notifier = notifier
+        self._manager = manager
+        self._own_unit = own_unit
+        self._due = False
+        self._task: asyncio.Task[None] | None = None
+
+    def soon(self) -> None:
+        """Check in a second, once for all calls until then."""
+        self._due = True
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop checking. Idempotent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,))
+
+    async def _run(self) -> None:
+        while self._due:
+            await asyncio.sleep(_DELAY_SECONDS)
+            self._due = False
+            await self._check()
+        self._task = None
+
+    async def _check(self) -> None:
+        expected = self._store.count
+        try:
+            await self._notifier.barrier()
+            values = await self._manager.values(self._own_unit, _COUNTS)
+        except (BusError, OSError) as error:
+            _log.warning("the number of descriptors that systemd keeps is unknown: %s", error)
+            return
+        kept = values.get("NFileDescriptorStore", 0)
+        _log.debug("systemd keeps %d descriptors, expected %d", kept, expected)
+        if kept < min(expected, self._store.count):
+            limit = values.get("FileDescriptorStoreMax", 0)
+            self._listener.on_problem(
+                f"systemd keeps {kept} of {expected} descriptors; the others would be lost if"
+                f" dorad were restarted (FileDescriptorStoreMax={limit} of {self._own_unit};"
+                " raise it)"
+            )
+
+
+_FOUND = ("LogExtraFields", *STARTED)
+
+
+async def find_processes(manager: Manager, units: Units) -> list[KeptProcess]:
+    """Add the units of an earlier daemon to `units`, and return the processes of its nodes.
+
+    Raises:
+        BusError: systemd does not report its units.
+    """
+    listed = (await manager.listed()).items()
+    processes = await asyncio.gather(*(_find(manager, units, *each) for each in listed))
+    return [kept for kept in processes if kept is not None]
+
+
+async def _find(manager: Manager, units: Units, name: str, listed: Listed) -> KeptProcess | None:
+    """Return the process of a unit; None if it is not a node of this daemon, or already handled."""
+    values = await manager.values(name, _FOUND)
+    tag = tag_of(values.get("LogExtraFields", ()))
+    if tag is None:
+        _log.debug("unit %s is not ours", name)
+        return None
+    unit = units.add(name, tag)
+    unit.started.set()
+    if is_helper(tag) or not values.get("ExecMainPID"):
+        _log.debug("unit %s of an earlier daemon is a helper, or did not start", name)
+        units.release_soon(unit)
+        return None
+    process = units.make_process(unit, values)
+    ended = unit.exit or exit_of(values)
+    _log.debug("unit %s of an earlier daemon, for %s: %s", name, tag, ended or "running")
+    if ended is None:
+        return KeptProcess(tag, process)
+    unit.exit, unit.reaped = ended, True
+    if is_failed(listed.description):
+        # The earlier daemon has stored this exit; the unit only stays visible as failed.
+        unit.forgotten = True
+        units.failed.add(unit)
+        process.set_exit(ended)
+        return None
+    # Kill the rest of the unit before its exit is reported.
+    await units.kill(unit)
+    process.set_exit(ended)
+    return KeptProcess(tag, process)
+
 
 _LEFT_OUT = {
     STATE_FOLDER: "StateDirectory",
@@ -62,33 +169,37 @@ class SystemdHost:
 
     def __init__(
         self,
-        bus: Bus,
+        bus: SystemBus,
         notifier: Notifier,
         store: SystemdStore,
         environments: EnvironmentFiles,
         own_unit: str,
+        listener: HostListener,
     ) -> None:
         self.kept: list[KeptProcess] = []
         """The processes of an earlier daemon, including those that have ended since."""
         self.helpers: HelperHost = self
         self.parent = 0
         self.died = False
-        self.on_died: Callable[[], None] = lambda: None
-        """Never called: systemd does not die before the machine does."""
         self._bus = bus
         self._manager = Manager(bus)
         self._notifier = notifier
         self._store = store
         self._environments = environments
         self._own_unit = own_unit
-        self._units = Units(self._manager)
-        self._store_check = StoreCheck(store, notifier, self._manager, own_unit)
+        self._listener = listener
+        self._units = Units(self._manager, listener)
+        self._store_check = StoreCheck(store, notifier, self._manager, own_unit, listener)
         self._closed = False
-        self.on_problem = _log.warning
 
     @classmethod
     async def attach(
-        cls, bus: Bus, notifier: Notifier, store: SystemdStore, environments: EnvironmentFiles
+        cls,
+        bus: SystemBus,
+        notifier: Notifier,
+        store: SystemdStore,
+        environments: EnvironmentFiles,
+        listener: HostListener | None = None,
     ) -> SystemdHost:
         """Adopt the processes that an earlier daemon has started.
 
@@ -97,20 +208,11 @@ class SystemdHost:
         """
         try:
             own_unit = await Manager(bus).unit_of(os.getpid())
-            host = cls(bus, notifier, store, environments, own_unit)
+            host = cls(bus, notifier, store, environments, own_unit, listener or HostListener())
             await host._find()
         except BusError as error:
             raise LaunchError(f"systemd does not report its units: {error}") from error
         return host
-
-    @property
-    def on_problem(self) -> Callable[[str], None]:
-        """Called with one line when descriptors cannot be kept, or systemd does not answer."""
-        return self._units.on_problem
-
-    @on_problem.setter
-    def on_problem(self, report: Callable[[str], None]) -> None:
-        self._units.on_problem = self._store_check.on_problem = report
 
     async def spawn(
         self, command: Command, stdout_fd: int, stderr_fd: int, *, tag: str = ""
@@ -143,7 +245,9 @@ class SystemdHost:
         try:
             self._store.store(name, fds)
         except OSError as error:
-            self.on_problem(f"systemd cannot keep the descriptors {name}: {error.strerror}")
+            self._listener.on_problem(
+                f"systemd cannot keep the descriptors {name}: {error.strerror}"
+            )
         self._store_check.soon()
 
     def drop(self, name: str) -> None:
@@ -154,8 +258,8 @@ class SystemdHost:
     def take(self, prefix: str) -> dict[str, tuple[int, ...]]:
         """Return descriptors of the last daemon, as `Host.take`."""
         entries = self._store.entries
-        found = [name for name in entries if name.startswith(prefix)]
-        return {name: entries.pop(name) for name in found}
+        taken = [name for name in entries if name.startswith(prefix)]
+        return {name: entries.pop(name) for name in taken}
 
     def forget(self, pid: int) -> None:
         """Release the unit of the process with this pid, as `Host.forget`."""
@@ -223,7 +327,7 @@ class SystemdHost:
                 if status == SCHEDULER:
                     refused = errno.EPERM
                 if status == STATE_FOLDER and command.identity.folder is not None:
-                    self.on_problem(
+                    self._listener.on_problem(
                         f"{unit.name} runs without its folder /var/lib/"
                         f"{command.identity.folder.path}, which cannot be made; is the disk full?"
                     )

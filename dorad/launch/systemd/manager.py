@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.launch.systemd import names
-from dorad.launch.systemd.bus import MANAGER, MANAGER_PATH, PROPERTIES, SERVICE, UNIT
+from dorad.launch.systemd.bus import MANAGER, MANAGER_PATH, PROPERTIES, SERVICE, UNIT, SystemBus
 from dorad.launch.systemd.messages import BusError
 
 if TYPE_CHECKING:
-    from dorad.launch.systemd.bus import Bus
     from dorad.launch.systemd.hardening import Properties
 
 NO_UNIT = (
@@ -39,7 +38,7 @@ class Listed(NamedTuple):
 class Manager:
     """Calls systemd's manager. Its methods raise BusError unless they say otherwise."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: SystemBus) -> None:
         self._bus = bus
 
     async def unit_of(self, pid: int) -> str:
@@ -51,8 +50,8 @@ class Manager:
     async def listed(self) -> dict[str, Listed]:
         """Return all units whose name matches ours, by name."""
         # Only loaded ones: any user can make systemd create an empty unit with such a name.
-        (found,) = await self._call("ListUnitsByPatterns", "asas", [["loaded"], [names.PATTERN]])
-        return {name: Listed(description, state) for name, description, _, state, *_ in found}
+        (units,) = await self._call("ListUnitsByPatterns", "asas", [["loaded"], [names.PATTERN]])
+        return {name: Listed(description, state) for name, description, _, state, *_ in units}
 
     async def values(self, unit: str, wanted: Sequence[str]) -> dict[str, Any]:
         """Return some properties of a unit's service, read one after the other.
@@ -60,10 +59,10 @@ class Manager:
         GetAll would return two hundred, and systemd would read files of the kernel for many.
         """
         path = names.object_path(unit)
-        found = {}
+        answers = {}
         for name in wanted:
-            (found[name],) = await self._bus.call(path, PROPERTIES, "Get", "ss", [SERVICE, name])
-        return found
+            (answers[name],) = await self._bus.call(path, PROPERTIES, "Get", "ss", [SERVICE, name])
+        return answers
 
     async def start(self, unit: str, wanted: Properties, fds: Descriptors) -> None:
         """Request a transient unit; the result of its job reports whether it has started."""

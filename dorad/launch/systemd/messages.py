@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import array
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from jeepney import Header, HeaderFields, Message, MessageFlag, MessageType
 from jeepney.low_level import (
@@ -17,9 +18,6 @@ from jeepney.low_level import (
     endian_map,
     parse_signature,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
 
 MAX_HEADER = 64 << 10
 MAX_MESSAGE = 16 << 20

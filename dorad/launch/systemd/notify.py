@@ -8,12 +8,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from typing import TYPE_CHECKING
+from collections.abc import MutableMapping, Sequence
 
 from dorad.launch.asyncsender import AsyncSender
-
-if TYPE_CHECKING:
-    from collections.abc import MutableMapping, Sequence
 
 _FIRST_FD = 3
 

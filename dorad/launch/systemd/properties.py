@@ -13,7 +13,7 @@ from dorad.launch.enter import wrap_command
 from dorad.launch.systemd import hardening
 from dorad.realtime.memory import CAP_IPC_LOCK
 from dorad.realtime.refusal import CAP_SYS_NICE
-from dorad.realtime.schedule import SCHED_DEADLINE
+from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from dorad.dataflow.settings import Resources
     from dorad.launch.model import Command, Identity
     from dorad.launch.systemd.hardening import Properties
-    from dorad.realtime.schedule import Schedule
 
 SLICE = "dorad.slice"
 STOP_TIMEOUT_S = 10
@@ -61,7 +60,7 @@ def properties(
     # others of its user.
     separate = command.sandbox and not hardening.is_root(command.identity.user)
     argv = wrap_command(command.schedule, command.argv, separate=separate)
-    found: Properties = [
+    settings: Properties = [
         ("Description", "s", f"Node {node} of dataflow {flow}"),
         ("Slice", "s", SLICE),
         ("Type", "s", "exec"),
@@ -79,22 +78,22 @@ def properties(
     ]
     if own_unit:
         # At shutdown systemd stops the daemon first, which stops its dataflows in order.
-        found.append(("Before", "as", [own_unit]))
-    found += _identity(command.identity)
+        settings.append(("Before", "as", [own_unit]))
+    settings += _identity(command.identity)
     if cores:
-        found.append(("CPUAffinity", "ay", _mask(cores)))
+        settings.append(("CPUAffinity", "ay", _mask(cores)))
     if command.schedule is not None:
-        found += _schedule(command.schedule)
+        settings += _schedule(command.schedule)
     if command.sandbox:
-        found += hardening.of_node(command.identity.user, _capabilities(command.schedule))
+        settings += hardening.of_node(command.identity.user, _capabilities(command.schedule))
     if command.resources is not None:
-        found += _resources(command.resources)
+        settings += _resources(command.resources)
     if command.secrets:
         # systemd copies the files into memory that only this unit's user can read. It mounts only
         # a unit's own into its name space.
         files = [[name, os.fspath(path)] for name, path in command.secrets.items()]
-        found.append(("LoadCredential", "a(ss)", files))
-    return found
+        settings.append(("LoadCredential", "a(ss)", files))
+    return settings
 
 
 def helper_properties(
@@ -142,9 +141,9 @@ def environment(command: Command, own: Mapping[str, str]) -> dict[str, str]:
     return left
 
 
-def without(found: Properties, prefix: str) -> Properties:
+def without(properties: Properties, prefix: str) -> Properties:
     """Return the properties, except those whose names begin with `prefix`."""
-    return [each for each in found if not each[0].startswith(prefix)]
+    return [each for each in properties if not each[0].startswith(prefix)]
 
 
 def usable(cores: Collection[int]) -> tuple[int, ...]:
@@ -171,17 +170,17 @@ def _fields(name: str, dataflow_id: str, node: str, tag: str) -> list[bytes]:
 
 
 def _identity(identity: Identity) -> Properties:
-    found: Properties = []
+    properties: Properties = []
     if identity.user:
-        found.append(("User", "s", identity.user))
+        properties.append(("User", "s", identity.user))
     if identity.groups:
-        found.append(("SupplementaryGroups", "as", list(identity.groups)))
+        properties.append(("SupplementaryGroups", "as", list(identity.groups)))
     if identity.folder is not None:
-        found += [
+        properties += [
             ("StateDirectory", "as", [identity.folder.path]),
             ("StateDirectoryMode", "u", identity.folder.mode),
         ]
-    return found
+    return properties
 
 
 def _mask(cores: Collection[int]) -> bytes:
@@ -204,19 +203,19 @@ def _capabilities(schedule: Schedule | None) -> int:
 
 
 def _schedule(schedule: Schedule) -> Properties:
-    found: Properties = []
+    properties: Properties = []
     capabilities = _capabilities(schedule)
     if schedule.lock_memory:
-        found.append(("LimitMEMLOCK", "t", _INFINITY))
+        properties.append(("LimitMEMLOCK", "t", _INFINITY))
     if capabilities:
-        found.append(("AmbientCapabilities", "t", capabilities))
+        properties.append(("AmbientCapabilities", "t", capabilities))
     if schedule.policy in (os.SCHED_FIFO, os.SCHED_RR):
-        found += [
+        properties += [
             ("CPUSchedulingPolicy", "i", schedule.policy),
             ("CPUSchedulingPriority", "i", schedule.priority),
             ("CPUSchedulingResetOnFork", "b", True),
         ]
-    return found
+    return properties
 
 
 def _resources(wanted: Resources) -> Properties:
@@ -228,17 +227,17 @@ def _resources(wanted: Resources) -> Properties:
         "CPUWeight": wanted.cpu_weight,
         "IOWeight": wanted.io_weight,
     }
-    found: Properties = [(name, "t", n) for name, n in numbers.items() if n is not None]
+    properties: Properties = [(name, "t", n) for name, n in numbers.items() if n is not None]
     if wanted.cpu_quota is not None:
-        found.append(("CPUQuotaPerSecUSec", "t", round(wanted.cpu_quota * 1_000_000)))
-    return found
+        properties.append(("CPUQuotaPerSecUSec", "t", round(wanted.cpu_quota * 1_000_000)))
+    return properties
 
 
 def _numbers(text: str) -> set[int]:
     """Parse a list of numbers as the kernel prints it: `0-3,8`."""
-    found: set[int] = set()
+    numbers: set[int] = set()
     for part in text.strip().split(","):
         first, _, last = part.partition("-")
         if first:
-            found.update(range(int(first), int(last or first) + 1))
-    return found
+            numbers.update(range(int(first), int(last or first) + 1))
+    return numbers

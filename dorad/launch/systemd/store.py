@@ -172,8 +172,8 @@ def holds_dataflows(names: Iterable[str]) -> bool:
 def _socket_inode(fds: Sequence[int]) -> int:
     if len(fds) != 1:
         return 0
-    found = os.fstat(fds[0])
-    return found.st_ino if stat.S_ISSOCK(found.st_mode) else 0
+    status = os.fstat(fds[0])
+    return status.st_ino if stat.S_ISSOCK(status.st_mode) else 0
 
 
 def _is_table(name: str) -> bool:

@@ -8,24 +8,126 @@ import os
 import signal
 from typing import TYPE_CHECKING, Any
 
-from dorad.launch.model import Exit, RefusedError
+from dorad.launch.model import Command, Exit, RefusedError
 from dorad.launch.spawner import Process
-from dorad.launch.systemd import failed, names
+from dorad.launch.systemd import names
 from dorad.launch.systemd.bus import SERVICE
-from dorad.launch.systemd.exits import exit_of
-from dorad.launch.systemd.failed import FailedUnits
-from dorad.launch.systemd.manager import NO_UNIT
+from dorad.launch.systemd.manager import NO_UNIT, Descriptors, Manager
 from dorad.launch.systemd.messages import BusError
 from dorad.launch.systemd.properties import tag_of
 from dorad.launch.systemd.unit import Unit, user_of
 from dorad.procinfo import start_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
-    from dorad.launch.model import Command
+    from dorad.launch.host import HostListener
     from dorad.launch.systemd.hardening import Properties
-    from dorad.launch.systemd.manager import Descriptors, Manager
+
+MAX_UNITS = 32
+_DESCRIPTION = "Failed node "
+
+
+class FailedUnits:
+    """The failed units that are still loaded: at most 32, each until its node starts again."""
+
+    def __init__(self, release: Callable[[Unit], None]) -> None:
+        """Call `release` with each unit that systemd should unload."""
+        self._release = release
+        self._units: dict[str, Unit] = {}
+
+    def add(self, unit: Unit) -> None:
+        """Keep a failed unit loaded; release the oldest if there are too many."""
+        self.replaced(unit.name)
+        if len(self._units) >= MAX_UNITS:
+            self._release(self._units.pop(next(iter(self._units))))
+        _log.debug("%s stays visible as failed", unit.name)
+        self._units[names.without_number(unit.name)] = unit
+
+    def replaced(self, name: str) -> None:
+        """Release the failed unit of the node that starts again as the unit `name`."""
+        old = self._units.pop(names.without_number(name), None)
+        if old is not None:
+            self._release(old)
+
+    def remove(self, unit: Unit) -> None:
+        """Remove a unit that systemd has unloaded."""
+        key = names.without_number(unit.name)
+        if self._units.get(key) is unit:
+            del self._units[key]
+
+
+def description(tag: str) -> str:
+    """Return the description of a unit whose failure the daemon has stored."""
+    _, node, *_ = [*tag.split("/"), ""]
+    return f"{_DESCRIPTION}{node}, until it is started again"
+
+
+def is_failed(described: str) -> bool:
+    """Return True if a unit has a description of ours."""
+    return described.startswith(_DESCRIPTION)
+
+
+_EXITED = 1
+"""CLD_EXITED; 2 is killed, 3 is dumped."""
+
+_WORKING_DIRECTORY = 200
+SCHEDULER = 214
+CAPABILITIES = 218
+STATE_FOLDER = 238
+_CONTROL_GROUP = 219
+_CREDENTIALS = 243
+_NOT_STARTED = {
+    _WORKING_DIRECTORY: "its working directory cannot be entered",
+    202: "its descriptors cannot be passed on",
+    203: "it cannot be executed (does it exist, is it executable, may the node's user read it?)",
+    205: "a limit cannot be set",
+    SCHEDULER: "its scheduling policy cannot be set",
+    206: "none of its cores can be used",
+    216: "its group cannot be taken on",
+    217: "its user does not exist or cannot be taken on",
+    CAPABILITIES: "its capabilities cannot be set",
+    _CONTROL_GROUP: "its control group cannot be set up",
+    STATE_FOLDER: "its state folder cannot be made",
+    _CREDENTIALS: "its secrets cannot be read; one may just have been removed",
+}
+"""Exit codes that systemd itself uses when it fails before it executes the program."""
+
+
+def exit_of(values: Mapping[str, Any]) -> Exit | None:
+    """Return how a unit's main process ended, from ExecMainCode and ExecMainStatus.
+
+    None while it runs.
+    """
+    code = values.get("ExecMainCode", 0)
+    status = values.get("ExecMainStatus", 0)
+    if not code:
+        return None
+    return Exit(code=status) if code == _EXITED else Exit(signal=status)
+
+
+def is_transient(values: Mapping[str, Any]) -> bool:
+    """Return True if a unit failed to start for lack of resources, so a later start may succeed.
+
+    For example, the machine has reached its limit of memory or processes.
+    """
+    status = values.get("ExecMainStatus")
+    return values.get("Result") == "resources" or status in (_CONTROL_GROUP, _CREDENTIALS)
+
+
+def why_not_started(values: Mapping[str, Any], command: Command) -> str:
+    """Return why a unit failed to start, from the properties of its service."""
+    status = values.get("ExecMainStatus", 0)
+    if values.get("ExecMainCode") == _EXITED and status in _NOT_STARTED:
+        if status == _WORKING_DIRECTORY and (user := command.identity.user):
+            return (
+                f"its user `{user}` may not enter {command.cwd} (move the dataflow to a"
+                " folder that all users may enter, such as one in /opt)"
+            )
+        return _NOT_STARTED[status]
+    result = values.get("Result", "unknown")
+    return f"systemd reports {result!r}" + (f", status {status}" if status else "")
+
 
 STARTED = (
     "ExecMainCode",
@@ -53,9 +155,8 @@ _log = logging.getLogger(__name__)
 class Units:
     """All units of this daemon. Belongs to one event loop."""
 
-    def __init__(self, manager: Manager) -> None:
-        self.on_problem: Callable[[str], None] = _log.warning
-        """Called with one line when the state of units cannot be read."""
+    def __init__(self, manager: Manager, listener: HostListener) -> None:
+        self._listener = listener
         self.failed = FailedUnits(self.release_soon)
         self._manager = manager
         self._number = 0
@@ -225,7 +326,7 @@ class Units:
             await self.release(unit)
             return
         try:
-            if await self._manager.describe(unit.name, failed.description(unit.tag)):
+            if await self._manager.describe(unit.name, description(unit.tag)):
                 self.failed.add(unit)
         except BusError as error:
             _log.warning("%s is not shown as failed: %s", unit.name, error)
@@ -270,7 +371,7 @@ class Units:
         try:
             listed = await self._manager.listed()
         except BusError as error:
-            self.on_problem(f"systemd does not report the state of nodes: {error}")
+            self._listener.on_problem(f"systemd does not report the state of nodes: {error}")
             return
         for unit in self.all():
             state = listed[unit.name].state if unit.name in listed else ""

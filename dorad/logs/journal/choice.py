@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from dorad.logs.journal.writer import SOCKET
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 class Choice(NamedTuple):

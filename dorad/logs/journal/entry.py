@@ -6,17 +6,12 @@ a value with newlines, `NAME`, a newline, its length as 64 bits, the value and a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 import msgspec
 
-from dorad.logrecord import RAW
+from dorad.logrecord import RAW, LogRecord
 from dorad.logs.paths import DAEMON
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dorad.logrecord import LogRecord
 
 DAEMON_STREAM = "daemon"
 """The stream of the daemon's reports; nodes have `stdout` and `stderr`."""

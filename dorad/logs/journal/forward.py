@@ -2,23 +2,142 @@
 
 from __future__ import annotations
 
+import os
+import re
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from dorad.logrecord import RAW
-from dorad.logs.journal.budget import Budget
+from dorad.logrecord import RAW, Level, LogRecord, Stream
 from dorad.logs.journal.entry import DAEMON_STREAM, Origin, encode
 from dorad.logs.journal.reader import JournalPast, arrived
 from dorad.logs.journal.sender import own
-from dorad.logs.journal.tracebacks import Span, spans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dorad.logrecord import Level, LogRecord, Stream
     from dorad.logs.journal.writer import Journal
-    from dorad.logs.lines import Cut
     from dorad.logs.selection import Selection
-    from dorad.logs.staging import Stage
+    from dorad.logs.staging import Cut, Stage
+
+_HEADER = re.compile(r"(?:  \+ Exception Group )?Traceback \(most recent call last\):")
+_JOINERS = (
+    "During handling of the above exception, another exception occurred:",
+    "The above exception was the direct cause of the following exception:",
+)
+
+
+class Span(NamedTuple):
+    """Lines from `begin` up to `end` that belong together."""
+
+    begin: int
+    end: int
+    open: bool = False
+    """Whether lines that have not arrived yet may belong to the span."""
+
+
+def spans(lines: Sequence[str]) -> list[Span]:
+    """Group lines into spans: a traceback with its causes is one span, any other line is another.
+
+    A traceback has a header, indented lines and one unindented line with the error; an exception
+    group has indented lines only. A blank line and a joiner sentence continue it with the next
+    traceback.
+    """
+    parts = []
+    at = 0
+    while at < len(lines):
+        starts = _HEADER.fullmatch(lines[at])
+        span = _traceback(lines, at) if starts else Span(at, at + 1)
+        parts.append(span)
+        at = span.end
+    return parts
+
+
+def _traceback(lines: Sequence[str], begin: int) -> Span:
+    at = begin
+    while True:
+        group = lines[at].startswith(" ")
+        at += 1
+        while at < len(lines) and lines[at].startswith(" "):
+            at += 1
+        if at == len(lines):
+            return Span(begin, at, open=True)
+        if not group:
+            at += 1
+        following = lines[at : at + 4]
+        if following[:1] not in ([], [""]):
+            return Span(begin, at)
+        continued = following[1:2] == [] or following[1] in _JOINERS
+        if not continued or following[2:3] not in ([], [""]):
+            return Span(begin, at)
+        if len(following) < 4:
+            return Span(begin, at, open=True)
+        if not _HEADER.fullmatch(following[3]):
+            return Span(begin, at)
+        at += 3
+
+
+FOLDERS = (Path("/var/log/journal"), Path("/run/log/journal"))
+"""Folders of the journal: on the disk if the first exists, else in memory."""
+PARTS = 4
+"""A node may fill 1/PARTS of the journal at once, and the same again every day."""
+ENTRY_BYTES = 600
+"""Approximate overhead of an entry in the journal."""
+
+_DAY_S = 86400.0
+_MAX_SHARE = 4 << 30
+_MIN_SHARE = 32 << 20
+
+
+def share() -> int:
+    """Return how many bytes of the journal one node may fill at once."""
+    folder = next((path for path in FOLDERS if path.is_dir()), None)
+    if folder is None:
+        return _MIN_SHARE
+    status = os.statvfs(folder)
+    return share_of(status.f_blocks * status.f_frsize)
+
+
+def share_of(disk: int) -> int:
+    """Return a node's share of a journal on a file system of `disk` bytes.
+
+    By default the journal takes a tenth of the file system, at most 4 GiB.
+    """
+    return max(_MIN_SHARE, min(_MAX_SHARE, disk // 10) // PARTS)
+
+
+class Budget:
+    """The rest of one node's share."""
+
+    def __init__(
+        self, size: int | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """`size` is the share in bytes; None is the default share of this machine's journal."""
+        self._size = share() if size is None else size
+        self._clock = clock
+        self._left = float(self._size)
+        self._at = clock()
+        self._spent = False
+
+    def allows(self) -> bool:
+        """Return True if the next entries may go to the journal.
+
+        Once used up, the answer stays False until a tenth is available again, so that consecutive
+        lines stay together.
+        """
+        now = self._clock()
+        self._left = min(self._size, self._left + (now - self._at) * self._size / _DAY_S)
+        self._at = now
+        if self._left < 1:
+            self._spent = True
+        elif self._left >= self._size / 10:
+            self._spent = False
+        return not self._spent
+
+    def take(self, entry: int) -> None:
+        """Subtract an entry of `entry` bytes that was written."""
+        self._left -= entry + ENTRY_BYTES
+
 
 _GO_ON = "its lines go to files until it prints less; `dora logs` still shows them"
 HELD_BYTES = 256 << 10

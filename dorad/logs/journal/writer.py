@@ -33,14 +33,12 @@ class Journal:
 
     def __init__(
         self,
-        path: str = SOCKET,
-        report: Callable[[Level, str], None] = lambda level, text: None,
-        clock: Callable[[], float] = time.monotonic,
+        path: str,
+        report: Callable[[Level, str], None],
     ) -> None:
         """`report` gets a level and a sentence when the journal stops or resumes taking entries."""
         self._path = path
-        self.report = report
-        self._clock = clock
+        self._report = report
         self._socket: socket.socket | None = None
         self._stuck_since: float | None = None
         self._next_try = 0.0
@@ -50,12 +48,12 @@ class Journal:
 
     def usable(self) -> bool:
         """Return True if it is worth sending now: not given up, or time for another attempt."""
-        return not self.given_up() or self._clock() >= self._next_try
+        return not self.given_up() or time.monotonic() >= self._next_try
 
     def given_up(self) -> bool:
         """Return True if the journal has taken nothing for too long: lines go elsewhere."""
         since = self._stuck_since
-        return since is not None and self._clock() - since >= TIMEOUT_S
+        return since is not None and time.monotonic() - since >= TIMEOUT_S
 
     def send(self, entry: bytes) -> bool:
         """Send an entry; return False if the journal did not take it. Never blocks."""
@@ -67,7 +65,7 @@ class Journal:
         self._stuck_since = None
         if self._reported:
             self._reported = False
-            self.report("warn", "the journal takes lines again")
+            self._report("warn", "the journal takes lines again")
         return True
 
     def when_writable(self, callback: Callable[[], None]) -> None:
@@ -107,7 +105,7 @@ class Journal:
             os.close(memory)
 
     def _failed(self, error: OSError) -> None:
-        now = self._clock()
+        now = time.monotonic()
         if self._stuck_since is None:
             self._stuck_since = now
         if error.errno not in _FULL:
@@ -117,7 +115,7 @@ class Journal:
             if not self._reported:
                 self._reported = True
                 reason = "it is full" if error.errno in _FULL else error.strerror or str(error)
-                self.report(
+                self._report(
                     "error",
                     f"the journal takes no lines ({self._path}: {reason}); they go to files"
                     " until it does; see `systemctl status systemd-journald`",

@@ -51,10 +51,10 @@ def time_text(count: int, unit: str) -> str:
 
 def time_count(text: str, unit: str) -> int:
     """Return the inverse of `time_text`. Raises ValueError."""
-    found = _TIME_TEXT.fullmatch(text)
-    if not found:
+    match = _TIME_TEXT.fullmatch(text)
+    if not match:
         raise ValueError(f"{text!r} is not a time such as 12:30:00.5")
-    return _count(*found.groups(), unit=unit, text=text)
+    return _count(*match.groups(), unit=unit, text=text)
 
 
 def _count(
@@ -95,10 +95,10 @@ def stamp_count(text: str, unit: str, zone: str | None) -> int:
     Raises:
         ValueError: the text is not a timestamp, or finer than the unit.
     """
-    found = _STAMP_TEXT.fullmatch(text)
-    if not found:
+    match = _STAMP_TEXT.fullmatch(text)
+    if not match:
         raise ValueError(f"{text!r} is not a timestamp such as 2026-01-31T12:30:00.5Z")
-    day, *clock, offset = found.groups()
+    day, *clock, offset = match.groups()
     count = date_days(day) * _DAY_S * PER_SECOND[unit] + _count(*clock, unit=unit, text=text)
     shift = _shift(count // PER_SECOND[unit], offset or zone)
     return count - shift * PER_SECOND[unit]
@@ -126,9 +126,9 @@ def duration_text(count: int, unit: str) -> str:
 
 def duration_count(text: str, unit: str) -> int:
     """Return the inverse of `duration_text`, for days, hours and minutes too. Raises ValueError."""
-    found = _DURATION_TEXT.fullmatch(text)
-    if not found or text.endswith(("P", "T")):
+    match = _DURATION_TEXT.fullmatch(text)
+    if not match or text.endswith(("P", "T")):
         raise ValueError(f"{text!r} is not a duration such as PT1.5S")
-    sign, days, *clock = found.groups()
+    sign, days, *clock = match.groups()
     count = int(days or 0) * _DAY_S * PER_SECOND[unit] + _count(*clock, unit=unit, text=text)
     return -count if sign else count

@@ -120,11 +120,11 @@ def type_from_json(description: Any) -> pa.DataType:
     if isinstance(description, dict) and len(description) == 1:
         ((key, parameters),) = description.items()
         try:
-            found = _parametric(key, parameters)
+            kind = _parametric(key, parameters)
         except (TypeError, KeyError, IndexError, pa.ArrowException) as error:
             raise ValueError(f"{key} cannot have the parameters {parameters!r}") from error
-        if found is not None:
-            return found
+        if kind is not None:
+            return kind
     raise ValueError(f"{description!r} is not the description of an Arrow type")
 
 

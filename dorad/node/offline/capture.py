@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dorad.node import logbridge
 from dorad.node.offline import testfile
@@ -16,32 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from dorad.node.attachment import WatchedReceiver
     from dorad.node.events import Event
+    from dorad.node.offline.filemode import FileReceiver
+    from dorad.node.offline.interactive import PromptReceiver
+    from dorad.node.receiver import Receiver
 
 TICK = {"data": [], "data_type": "Null"}
-
-
-class Receiving(Protocol):
-    """The receiver of a node, in a dataflow or without one."""
-
-    @property
-    def ended(self) -> bool:
-        """True after the last event."""
-
-    def next(self, timeout: float | None) -> Event | None:
-        """See `dorad.node.receiver.Receiver`."""
-
-    async def recv_async(self, timeout: float | None) -> Event | None:
-        """See `dorad.node.receiver.Receiver`."""
-
-    def try_recv(self) -> Event | None:
-        """See `dorad.node.receiver.Receiver`."""
-
-    def drain(self) -> list[Event]:
-        """See `dorad.node.receiver.Receiver`."""
-
-    def is_empty(self) -> bool:
-        """See `dorad.node.receiver.Receiver`."""
 
 
 class CapturingReceiver:
@@ -87,6 +68,12 @@ class CapturingReceiver:
     def is_empty(self) -> bool:
         """Return True if no event is queued."""
         return self._receiver.is_empty()
+
+
+Receiving: TypeAlias = (
+    "Receiver | WatchedReceiver | FileReceiver | PromptReceiver | CapturingReceiver"
+)
+"""The receiver of a node, in a dataflow or without one."""
 
 
 class Recorder:

@@ -27,7 +27,7 @@ from dorad.shm.mapping import Mapping
 from dorad.shm.pool import Pool, Sample
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Container, Sequence
     from collections.abc import Mapping as Environment
 
     from dorad.node.events import Event
@@ -40,8 +40,57 @@ DEFAULT_OUTPUTS = "outputs.jsonl"
 _monotonic = time.monotonic
 
 
-class FileAttachment:
-    """The attachment of a `Node` without a dataflow; see `dorad.node.attachment.Attachment`."""
+class LocalAttachment:
+    """What attachments of a `Node` without a dataflow have in common.
+
+    See `dorad.node.attachment.Attachment`.
+    """
+
+    receiver: Any
+    sender: LocalSender
+
+    def __init__(
+        self,
+        description: dict[str, Any],
+        params: dict[str, Any],
+        *,
+        inputs: Any = (),
+        outputs: Sequence[str] = (),
+    ) -> None:
+        """`description` is the node as a dataflow file would have it."""
+        self.config: dict[str, Any] = {
+            "node_id": description["id"],
+            "dataflow_id": str(uuid.uuid4()),
+            "descriptor": {"nodes": [description]},
+            "run_config": {"inputs": inputs or {}, "outputs": [*outputs]},
+            "inputs": [],
+            "outputs": [*outputs],
+            "restart_count": 0,
+            "dynamic": False,
+        }
+        self.clock = Clock()
+        self.outputs: Container[str] = WellFormed()
+        self.extensions = OwnTable()
+        self.leases = NoLeases()
+        self.params = Params(params)
+        forking.watch(self)
+
+    def merge(self, source: object) -> None:
+        """Raise NotImplementedError: all events come from the file or the terminal."""
+        raise NotImplementedError(
+            "merge_external_events needs a dataflow: here all events come from a file or a terminal"
+        )
+
+    def abandon(self) -> None:
+        """Leave the node to the parent process: this one is a forked child."""
+        forking.refuse(self.receiver)
+        forking.refuse(self.sender)
+        forking.refuse(self.extensions)
+        forking.refuse(self.params)
+
+
+class FileAttachment(LocalAttachment):
+    """The attachment of a `Node` whose inputs come from a file."""
 
     def __init__(self, inputs: Path, environ: Environment[str, str]) -> None:
         """Read the inputs and create the file of outputs.
@@ -52,32 +101,10 @@ class FileAttachment:
         content = testfile.load(inputs)
         outputs = Path(environ.get(OUTPUTS) or inputs.with_name(DEFAULT_OUTPUTS))
         node = {"id": content.node_id, **content.description}
-        self.config: dict[str, Any] = {
-            "node_id": content.node_id,
-            "dataflow_id": str(uuid.uuid4()),
-            "descriptor": {"nodes": [node]},
-            "run_config": {"inputs": content.inputs, "outputs": content.outputs},
-            "inputs": [],
-            "outputs": content.outputs,
-            "restart_count": 0,
-            "dynamic": False,
-        }
-        self.clock = Clock()
-        self.outputs: Container[str] = WellFormed()
+        super().__init__(node, content.params, inputs=content.inputs, outputs=content.outputs)
         started = _monotonic()
         self.receiver = FileReceiver(content.events, started, self.clock.now())
         self.sender = FileSender(outputs, None if NO_OFFSETS in environ else started)
-        self.extensions = OwnTable()
-        self.leases = NoLeases()
-        self.params = Params(content.params)
-        forking.watch(self)
-
-    def abandon(self) -> None:
-        """Leave the node to the parent process: this one is a forked child."""
-        forking.refuse(self.receiver)
-        forking.refuse(self.sender)
-        forking.refuse(self.extensions)
-        forking.refuse(self.params)
 
 
 class WellFormed:
@@ -202,10 +229,10 @@ class LocalSender:
             # Checked as in a dataflow, although it is not written.
             metadata_codec.encode(metadata)
         with self._lock:
-            found = self.shared_arrays.find(data) if self.shared_arrays else None
-            self._put(output, as_array(data) if found is None else flat(data))
-            if found is not None and found[0] is not None:
-                found[0].freeze()
+            sample = self.shared_arrays.find(data) if self.shared_arrays else None
+            self._put(output, as_array(data) if sample is None else flat(data))
+            if sample is not None and sample[0] is not None:
+                sample[0].freeze()
 
     def _put(self, output: str, array: Any) -> None:
         """Write or print an Arrow array. Raises RuntimeError if it cannot be written."""

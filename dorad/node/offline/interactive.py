@@ -11,20 +11,16 @@ import os
 import sys
 import threading
 import time
-import uuid
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from dorad.node import events, forking
-from dorad.node.busy import NoLeases
+from dorad.node import events
 from dorad.node.clock import Clock, as_datetime
-from dorad.node.extensions import OwnTable
-from dorad.node.offline.filemode import LocalSender, WellFormed
-from dorad.node.params import Params
+from dorad.node.offline.filemode import LocalAttachment, LocalSender, WellFormed
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Container
+    from collections.abc import Callable
 
     from dorad.node.events import Event
 
@@ -39,36 +35,14 @@ Ctrl-D instead of data sends none."""
 _monotonic = time.monotonic
 
 
-class InteractiveAttachment:
-    """The attachment of a `Node` without a dataflow; see `dorad.node.attachment.Attachment`."""
+class InteractiveAttachment(LocalAttachment):
+    """The attachment of a `Node` whose inputs a user types."""
 
     def __init__(self) -> None:
-        self.config: dict[str, Any] = {
-            "node_id": NODE_ID,
-            "dataflow_id": str(uuid.uuid4()),
-            "descriptor": {"nodes": [{"id": NODE_ID}]},
-            "run_config": {"inputs": {}, "outputs": []},
-            "inputs": [],
-            "outputs": [],
-            "restart_count": 0,
-            "dynamic": False,
-        }
-        self.clock = Clock()
-        self.outputs: Container[str] = WellFormed()
+        super().__init__({"id": NODE_ID}, {})
         self.receiver = PromptReceiver(lambda: prompt(self.clock))
         self.sender = PrintingSender()
-        self.extensions = OwnTable()
-        self.leases = NoLeases()
-        self.params = Params({})
-        forking.watch(self)
         _print(_INTRODUCTION)
-
-    def abandon(self) -> None:
-        """Leave the node to the parent process: this one is a forked child."""
-        forking.refuse(self.receiver)
-        forking.refuse(self.sender)
-        forking.refuse(self.extensions)
-        forking.refuse(self.params)
 
 
 class PromptReceiver:

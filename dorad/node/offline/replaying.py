@@ -5,11 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 TIMEOUT_S = 300.0
 
@@ -71,7 +68,7 @@ def replay(
         return done.stdout
     text = f"{done.stdout}\n{done.stderr}"
     for line in text.splitlines():
-        _, found, place = line.partition("different: ")
-        if found:
+        _, actual, place = line.partition("different: ")
+        if actual:
             raise ReplayedDifferentlyError(place)
     raise RuntimeError(f"the replay failed:\n{text.strip()}")

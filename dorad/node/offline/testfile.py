@@ -80,19 +80,19 @@ def _parse(content: Any) -> Recording:
     if not isinstance(timed, list):
         raise ValueError("`events` must be a list")
     _refuse_incomplete(content.get("recording_status"))
-    found = Recording(node_id)
-    found.inputs = _typed(content, "inputs", dict)
-    found.outputs = _typed(content, "outputs", list)
-    found.params = _typed(content, "params", dict)
+    recording = Recording(node_id)
+    recording.inputs = _typed(content, "inputs", dict)
+    recording.outputs = _typed(content, "outputs", list)
+    recording.params = _typed(content, "params", dict)
     omitted = ("events", "recording_status")
-    found.description = {key: content[key] for key in content if key not in omitted}
+    recording.description = {key: content[key] for key in content if key not in omitted}
     for index, entry in enumerate(timed):
         try:
-            found.events.append(_timed_event(entry))
+            recording.events.append(_timed_event(entry))
         except (ValueError, OSError) as error:
             raise ValueError(f"events[{index}]: {error}") from error
-    found.events.sort(key=lambda timed: timed.offset)
-    return found
+    recording.events.sort(key=lambda timed: timed.offset)
+    return recording
 
 
 def _typed(content: dict[str, Any], key: str, kind: type) -> Any:

@@ -8,23 +8,74 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from dorad.node import events
 from dorad.node.arguments import check, check_log, checked_timeout
-from dorad.node.busy import BusyMethods, NoLeases
-from dorad.node.correlation import uuid7
-from dorad.node.extensions import ExtensionMethods, OwnTable
-from dorad.node.logbridge import LogMethods
-from dorad.node.params import ParamMethods, Params
-from dorad.node.patterns.helpers import PatternMethods
+from dorad.node.busy import NoLeases
+from dorad.node.correlation import GOAL_ID, GOAL_STATUS, uuid7
+from dorad.node.extensions import OwnTable
+from dorad.node.node import Node
+from dorad.node.params import Params
+from dorad.node.patterns.helpers import Patterns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import DTypeLike, NDArray
 
     from dorad.node.events import Event
-    from dorad.node.offline.mockgoal import MockGoal
 
 
-class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogMethods):
+class MockGoal:
+    """A substitute for `Goal` that never waits."""
+
+    def __init__(self, output: str, answers: Sequence[Any] | None) -> None:
+        """`answers` are the feedback and, last, the result or an exception."""
+        self.id = uuid7()
+        self.status: str | None = None
+        self.canceled = False
+        self._output = output
+        self._answers = None if answers is None else deque(answers)
+
+    def __iter__(self) -> Iterator[Event]:
+        """Yield each feedback event."""
+        while self._answers is not None and len(self._answers) > 1:
+            yield self._event(self._answers.popleft(), {})
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        """Yield each feedback event."""
+        for event in self:
+            yield event
+
+    def result(self, timeout: float | None = None) -> Event:
+        """Return the result; its status is `canceled` after `cancel`.
+
+        Raises:
+            NoAnswerError: no result was prepared.
+            RemoteError: an exception was prepared.
+        """
+        from dorad.node.patterns.errors import NoAnswerError, RemoteError
+
+        if not self._answers:
+            raise NoAnswerError(f"service_responses have no result for goals on `{self._output}`")
+        last = self._answers[-1]
+        self.status = "canceled" if self.canceled else "succeeded"
+        if isinstance(last, Exception):
+            self.status = "aborted"
+            raise RemoteError(type(last).__name__, str(last))
+        return self._event(last, {GOAL_STATUS: self.status})
+
+    async def result_async(self, timeout: float | None = None) -> Event:
+        """Return the result like `result`."""
+        return self.result(timeout)
+
+    def cancel(self, data: Any = b"") -> None:
+        """Set `canceled`."""
+        self.canceled = True
+
+    def _event(self, value: Any, metadata: dict[str, Any]) -> Event:
+        metadata = {GOAL_ID: self.id, **metadata}
+        return {"type": "INPUT", "id": self._output, "value": value, "metadata": metadata}
+
+
+class MockNode(Node):
     """A substitute for `Node`: it returns prepared events and records what the node sends.
 
     `outputs` maps an output's id to the list of values sent on it, without metadata. `logs` has a
@@ -66,6 +117,7 @@ class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogM
         self._extensions = OwnTable()
         self._leases = NoLeases()
         self._params = Params(params or {})
+        self._patterns = Patterns(None)
         self.outputs: dict[str, list[Any]] = {}
         self.logs: list[dict[str, Any]] = []
         self.service_requests: list[dict[str, Any]] = []
@@ -83,9 +135,6 @@ class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogM
         elif event.get("type") == "PARAM_DELETED":
             self._params.drop(event["id"])
         return event
-
-    def __iter__(self) -> Iterator[Event]:
-        return self
 
     def __next__(self) -> Event:
         event = self.next()
@@ -113,12 +162,15 @@ class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogM
         return not self._events
 
     def merge_external_events(self, subscription: Any) -> NoReturn:
-        """Raise NotImplementedError: there is no ROS 2 bridge.
+        """Raise NotImplementedError: a mock has no events but its inputs.
 
         Raises:
             NotImplementedError: always.
         """
-        raise NotImplementedError("MockNode has no ROS 2 bridge whose events it could merge")
+        raise NotImplementedError(
+            "MockNode merges no events: give it those of ROS 2 as inputs, such as"
+            ' {"kind": "external", "type": "EXTERNAL", "value": array}'
+        )
 
     def send_output(
         self, output_id: str, data: Any, metadata: dict[str, Any] | None = None
@@ -232,14 +284,10 @@ class MockNode(BusyMethods, ExtensionMethods, ParamMethods, PatternMethods, LogM
         cancel: str | None = None,
     ) -> MockGoal:
         """Append the goal to `outputs`; its answers are the next of the `service_responses`."""
-        from dorad.node.offline.mockgoal import MockGoal
 
         self.send_output(output, data, metadata)
         replies = self._replies.get(output)
         return MockGoal(output, replies.popleft() if replies else None)
-
-    def _declared_outputs(self) -> None:
-        return None
 
     def log(
         self,

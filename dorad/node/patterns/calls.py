@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.node.correlation import REQUEST_ID, uuid7
 from dorad.node.patterns.errors import ExchangeError, RemoteError
-from dorad.node.patterns.exchange import Sink, deadline_of, timed_out
+from dorad.node.patterns.exchange import Exchange, Sink, timed_out
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.node.events import Event
-    from dorad.node.patterns.exchange import Exchange
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ class Call:
         route = exchange.route(output, inputs, "`reply`", several=False)
         self._sink = Sink(uuid7(), route)
         self._unmarked = self._count_unmarked()
-        self._deadline = deadline_of(timeout)
+        self._deadline = exchange.sharing.deadline_of(timeout)
         marked = {**(metadata or {}), REQUEST_ID: self._sink.key}
         _log.debug("output %s: request %s", output, self._sink.key)
         exchange.begin(self._sink, lambda: send(output, data, marked))

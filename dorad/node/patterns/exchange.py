@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -23,13 +22,9 @@ if TYPE_CHECKING:
 
     from dorad.node.connection import DaemonConnection
     from dorad.node.events import Event
-    from dorad.node.receiver import Receiver
-    from dorad.node.waiters import Waiter
+    from dorad.node.receiver import Receiver, Waiter
 
 _log = logging.getLogger(__name__)
-
-MAX_WAIT_S = 1e9
-"""Longer timeouts are as good as none."""
 
 MAX_ABANDONED = 4096
 """Maximum number of abandoned ids, whose late replies are dropped."""
@@ -153,16 +148,16 @@ class Exchange:
             if missing:
                 raise NoPeerError(f"{option}: this node has no input `{missing[0]}`")
             peers = peers & set(present) or peers
-            found = ReplyRoute(connection, output, frozenset(peers), frozenset(inputs))
+            reply_route = ReplyRoute(connection, output, frozenset(peers), frozenset(inputs))
         else:
-            found = self._find(output, present, option, several=several)
-        failure = found.failure()
+            reply_route = self._find(output, present, option, several=several)
+        failure = reply_route.failure()
         if failure is not None:
             raise failure
-        _log.debug("output %s: replies come on %s", output, ", ".join(sorted(found.inputs)))
-        for item in found.inputs:
+        _log.debug("output %s: replies come on %s", output, ", ".join(sorted(reply_route.inputs)))
+        for item in reply_route.inputs:
             self.sharing.add_reply_input(item)
-        return found
+        return reply_route
 
     def _find(self, output: str, present: list[str], option: str, *, several: bool) -> ReplyRoute:
         sources = self.connection.daemon_events.sources()
@@ -250,20 +245,15 @@ class Exchange:
 def subscribers(connection: DaemonConnection, output: str) -> list[str]:
     """Return the nodes that receive an output according to the dataflow file."""
     me = connection.config["node_id"]
-    found: list[str] = []
+    nodes: list[str] = []
     for node in connection.config["descriptor"].get("nodes") or ():
         bodies = [node, node.get("operator") or {}, *(node.get("operators") or ())]
         for inputs in [body.get("inputs") or {} for body in bodies]:
             for item in inputs.values() if isinstance(inputs, dict) else ():
                 source = item.get("source") if isinstance(item, dict) else item
-                if source == f"{me}/{output}" and node["id"] not in found:
-                    found.append(node["id"])
-    return found
-
-
-def deadline_of(timeout: float | None) -> int | None:
-    """Return the deadline in `timeout` seconds, on CLOCK_MONOTONIC in ns."""
-    return None if timeout is None else time.monotonic_ns() + int(min(timeout, MAX_WAIT_S) * 1e9)
+                if source == f"{me}/{output}" and node["id"] not in nodes:
+                    nodes.append(node["id"])
+    return nodes
 
 
 def timed_out(what: str, timeout: float | None, route: ReplyRoute, unmarked: int) -> NoAnswerError:

@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.node.correlation import GOAL_ID, GOAL_STATUS, uuid7
 from dorad.node.patterns.errors import NoPeerError, RemoteError
-from dorad.node.patterns.exchange import Sink, deadline_of, receivers, timed_out
+from dorad.node.patterns.exchange import Exchange, ReplyRoute, Sink, receivers, timed_out
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
     from dorad.node.events import Event
-    from dorad.node.patterns.exchange import Exchange, ReplyRoute
 
 _log = logging.getLogger(__name__)
 
@@ -70,7 +69,7 @@ class Goal:
         self._cancel = cancel
         route = exchange.route(output, inputs, "`feedback` and `result`", several=True)
         self._sink = _GoalSink(uuid7(), route)
-        self._deadline = deadline_of(timeout)
+        self._deadline = exchange.sharing.deadline_of(timeout)
         marked = {**(metadata or {}), GOAL_ID: self._sink.key}
         _log.debug("output %s: goal %s", output, self.id)
         exchange.begin(self._sink, lambda: send(output, data, marked))
@@ -136,7 +135,8 @@ class Goal:
         return self._sink.last is not None
 
     def _until(self, timeout: float | None) -> int | None:
-        deadlines = [end for end in (self._deadline, deadline_of(timeout)) if end is not None]
+        own = self._exchange.sharing.deadline_of(timeout)
+        deadlines = [end for end in (self._deadline, own) if end is not None]
         return min(deadlines, default=None)
 
     def _result(self, timeout: float | None) -> Event:

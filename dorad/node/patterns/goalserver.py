@@ -17,12 +17,44 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.node.events import Event
-    from dorad.node.patterns.answers import Answering
+    from dorad.node.node import Node
+    from dorad.node.patterns.goalturns import GoalTurns
 
 _log = logging.getLogger(__name__)
 
 STOP_TIMEOUT_S = 5.0
 """How long goals may take to end after the node is stopped."""
+
+
+def call_handler(handler: Any, given: Any) -> Any:
+    """Return what a handler returns. Raises what it raises, TypeError for a coroutine."""
+    result = handler(given)
+    if hasattr(result, "__await__"):
+        result.close()
+        raise TypeError("the handler is a coroutine function: use serve_async")
+    return result
+
+
+async def await_handler(handler: Any, given: Any) -> Any:
+    """Return what a handler returns, or its coroutine. Raises what it raises."""
+    result = handler(given)
+    return await result if hasattr(result, "__await__") else result
+
+
+def split_result(result: Any) -> tuple[Any, dict[str, Any]]:
+    """Split the return value of a handler into data and metadata."""
+    if isinstance(result, tuple) and len(result) == 2 and isinstance(result[1], dict):
+        return result
+    return result, {}
+
+
+def empty_for(data: Any) -> Any:
+    """Return the data to send: an empty array instead of None."""
+    if data is not None:
+        return data
+    import pyarrow as pa
+
+    return pa.nulls(0)
 
 
 class ServedGoal:
@@ -64,7 +96,11 @@ class ServedGoal:
 
     def wait(self, seconds: float) -> bool:
         """Sleep until the goal is canceled, up to `seconds`; return True if it is."""
-        self._canceled.wait(seconds)
+        turns = self._service.turns
+        if turns is not None and turns.has_this_thread():
+            turns.wait(seconds, self._canceled.is_set)
+        else:
+            self._canceled.wait(seconds)
         return self.canceled
 
     async def wait_async(self, seconds: float) -> bool:
@@ -122,8 +158,6 @@ class ServedGoal:
 
     def conclude(self, result: Any) -> None:
         """Send the return value of the handler as the result."""
-        from dorad.node.patterns.answers import split_result
-
         data, metadata = split_result(result)
         try:
             self.finish(CANCELED if self._cancel_seen else SUCCEEDED, data, metadata)
@@ -148,14 +182,17 @@ class GoalService:
 
     def __init__(
         self,
-        node: Answering,
+        node: Node,
         handler: Any,
         goal: str,
         result: str,
         feedback: str | None,
         concurrent: int,
+        turns: GoalTurns | None,
     ) -> None:
+        """`turns` lets one goal run at a time, in a node that is stepped."""
         self._node = node
+        self.turns = turns
         self._handler = handler
         self._input = goal
         self._result = result
@@ -187,7 +224,8 @@ class GoalService:
             self._node.log(
                 "warn", f"goal {goal_id} came again on input `{self._input}`; it is ignored"
             )
-        self._start_next()
+        if self.turns is None or start is not None:
+            self.start_next()
 
     def cancel(self, event: Event) -> bool:
         """Cancel a goal; return False if it is unknown."""
@@ -235,11 +273,14 @@ class GoalService:
         for thread in threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def _start_next(self) -> None:
+    def start_next(self) -> bool:
+        """Start the goals that may run now; return True if there was one."""
+        has_started = False
         while True:
             with self._lock:
                 if not self._waiting or self._running >= self._concurrent:
-                    return
+                    return has_started
+                has_started = True
                 goal, start = self._waiting.popleft()
                 self._running += 1
             _log.debug("goal %s starts", goal.id)
@@ -250,14 +291,14 @@ class GoalService:
                 thread = threading.Thread(target=self._run, args=(goal,), daemon=True)
                 with self._lock:
                     self._threads.add(thread)
-                thread.start()
+                if self.turns is None:
+                    thread.start()
+                else:
+                    self.turns.start(thread)
 
     def _run(self, goal: ServedGoal) -> None:
         try:
-            result = self._handler(goal)
-            if hasattr(result, "__await__"):
-                result.close()
-                raise TypeError("the handler is a coroutine function: use serve_async")
+            result = call_handler(self._handler, goal)
         except Exception as error:  # noqa: BLE001 - sent to the client
             goal.fail(error)
         else:
@@ -266,24 +307,26 @@ class GoalService:
             with self._lock:
                 self._threads.discard(threading.current_thread())
             self._finished(goal)
+            if self.turns is None:
+                self.start_next()
+            else:
+                self.turns.end()
 
     async def _run_async(self, goal: ServedGoal) -> None:
         try:
-            result = self._handler(goal)
-            if hasattr(result, "__await__"):
-                result = await result
+            result = await await_handler(self._handler, goal)
         except Exception as error:  # noqa: BLE001 - sent to the client
             goal.fail(error)
         else:
             goal.conclude(result)
         finally:
             self._finished(goal)
+            self.start_next()
 
     def _finished(self, goal: ServedGoal) -> None:
         with self._lock:
             self._running -= 1
         self._forget(goal)
-        self._start_next()
 
     def _forget(self, goal: ServedGoal) -> None:
         with self._lock:
@@ -297,8 +340,6 @@ class GoalService:
 
     def send_result(self, goal_id: str, status: str, data: Any, metadata: dict[str, Any]) -> None:
         """Send the result of a goal."""
-        from dorad.node.patterns.answers import empty_for
-
         sent = {**metadata, GOAL_ID: goal_id, GOAL_STATUS: status}
         self._node.send_output(self._result, empty_for(data), sent)
 

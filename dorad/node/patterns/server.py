@@ -7,15 +7,21 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.correlation import REQUEST_ID, id_in
-from dorad.node.patterns.answers import empty_for, split_result
+from dorad.node.events import Event, timed_out
 from dorad.node.patterns.calls import error_metadata
-from dorad.node.patterns.goalserver import GoalService
+from dorad.node.patterns.goalserver import (
+    GoalService,
+    await_handler,
+    call_handler,
+    empty_for,
+    split_result,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container
 
-    from dorad.node.events import Event
-    from dorad.node.patterns.answers import Answering
+    from dorad.node.node import Node
+    from dorad.node.patterns.goalturns import GoalTurns
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +32,7 @@ _MAX_UNKNOWN = 1000
 class Service:
     """Replies to the requests of one input."""
 
-    def __init__(self, node: Answering, handler: Any, request: str, response: str) -> None:
+    def __init__(self, node: Node, handler: Any, request: str, response: str) -> None:
         self._node = node
         self._handler = handler
         self._request = request
@@ -38,10 +44,7 @@ class Service:
         if request_id is None:
             return
         try:
-            result = self._handler(event)
-            if hasattr(result, "__await__"):
-                result.close()
-                raise TypeError("the handler is a coroutine function: use serve_async")
+            result = call_handler(self._handler, event)
         except Exception as error:  # noqa: BLE001 - sent to the caller
             self._fail(request_id, error)
         else:
@@ -53,9 +56,7 @@ class Service:
         if request_id is None:
             return
         try:
-            result = self._handler(event)
-            if hasattr(result, "__await__"):
-                result = await result
+            result = await await_handler(self._handler, event)
         except Exception as error:  # noqa: BLE001 - sent to the caller
             self._fail(request_id, error)
         else:
@@ -92,9 +93,12 @@ class Service:
 class Server:
     """The services and goal handlers of one node."""
 
-    def __init__(self, node: Any, outputs: Container[str] | None) -> None:
-        """`outputs` are the outputs that replies may use, None for any."""
-        self._node: Answering = node
+    def __init__(
+        self, node: Any, outputs: Container[str] | None, turns: GoalTurns | None = None
+    ) -> None:
+        """`outputs` are those that replies may use, None for any; `turns` if it is stepped."""
+        self._node: Node = node
+        self._turns = turns
         self._outputs = outputs
         self._services: dict[str, Service] = {}
         self._goals: dict[str, GoalService] = {}
@@ -131,7 +135,7 @@ class Server:
             self._check(feedback)
         if concurrent < 1:
             raise ValueError(f"concurrent must be at least 1, not {concurrent}")
-        service = GoalService(self._node, handler, goal, result, feedback, concurrent)
+        service = GoalService(self._node, handler, goal, result, feedback, concurrent, self._turns)
         self._goals[goal] = service
         if cancel is not None:
             self._cancels.setdefault(cancel, []).append(service)
@@ -144,7 +148,7 @@ class Server:
         """Serve until STOP, which is returned, or the last event."""
         self._check_served()
         try:
-            while (event := self._node.next()) is not None:
+            while (event := self._next()) is not None:
                 service = self._service_of(event)
                 if service is not None:
                     service.answer(event)
@@ -160,6 +164,18 @@ class Server:
             self._end_goals()
             for goals in self._goals.values():
                 goals.join()
+
+    def _next(self) -> Event | None:
+        """Return the next event; while the node is stepped, let goals go on meanwhile."""
+        if self._turns is None:
+            return self._node.next()
+        while True:
+            left = self._turns.run_due()
+            while sum(goals.start_next() for goals in self._goals.values()):
+                left = self._turns.run_due()
+            event = self._node.next(left)
+            if left is None or event != timed_out(left):
+                return event
 
     async def run_async(self, others: Callable[[Event], Any] | None) -> Event | None:
         """Serve like `run`; each request and goal is a task."""
@@ -236,3 +252,5 @@ class Server:
     def _end_goals(self) -> None:
         for goals in self._goals.values():
             goals.end()
+        if self._turns is not None:
+            self._turns.run_due()

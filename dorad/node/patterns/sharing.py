@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from typing import TYPE_CHECKING
 
 from dorad.node.inputs import ChoosyInput
 from dorad.node.patterns.errors import ExchangeError, NoPeerError
+from dorad.node.receiver import Receiver, TaskWaiter, Waiter, Watch
 from dorad.node.replyinput import ReplySplitter
-from dorad.node.waiters import TaskWaiter, Waiter, Watch
 from dorad.shm import doorbell
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dorad.node.events import Event
-    from dorad.node.receiver import Receiver
 
 _log = logging.getLogger(__name__)
 
-_monotonic_ns = time.monotonic_ns
+MAX_WAIT_S = 1e9
+"""Longer timeouts are as good as none."""
 
 TAKE_OVER_S = 0.005
 """How often a waiter tries to lead while a receive call lasts that began before sharing."""
@@ -62,6 +61,12 @@ class Sharing:
     def polled_packets(self) -> int:
         """Packets that had been handled when all reply inputs were last found empty."""
         return self._inputs.polled_packets
+
+    def deadline_of(self, timeout: float | None) -> int | None:
+        """Return the deadline of a wait of `timeout` seconds that begins now."""
+        if timeout is None:
+            return None
+        return self._inputs.now_ns() + int(min(timeout, MAX_WAIT_S) * 1e9)
 
     def add_reply_input(self, input_id: str) -> None:
         """Pass replies on an input to the calls that wait for them.
@@ -162,8 +167,7 @@ class Sharing:
                 me.clear()
                 if done():
                     return True
-                left = _left(deadline)
-                if left is not None and left <= 0:
+                if self._inputs.has_passed(deadline):
                     return False
                 if self._lead(me):
                     try:
@@ -171,6 +175,7 @@ class Sharing:
                     finally:
                         self._step_down(me)
                 else:
+                    left = self._inputs.seconds_until(deadline)
                     me.woken.wait(left if self._settled else min(left or 1.0, TAKE_OVER_S))
         finally:
             self._end(me, at)
@@ -205,9 +210,9 @@ class Sharing:
                 me.clear()
                 if done():
                     return True
-                left = _left(deadline)
-                if left is not None and left <= 0:
+                if self._inputs.has_passed(deadline):
                     return False
+                left = self._inputs.seconds_until(deadline)
                 if self._lead(me):
                     await self._sleep_at_doorbell(me, done, left)
                 else:
@@ -263,7 +268,7 @@ class Sharing:
         inputs = self._inputs
         while True:
             watched = inputs.poll_replies()
-            if done() or me.asked or (deadline is not None and _monotonic_ns() >= deadline):
+            if done() or me.asked or inputs.has_passed(deadline):
                 return
             inputs.wait(deadline, watched)
 
@@ -303,7 +308,3 @@ def _refuse_to_wait_for(leader: Waiter) -> None:
             "this thread already waits for a reply: a signal handler that runs meanwhile cannot "
             "receive or wait for another one; set a flag there, and do it later"
         )
-
-
-def _left(deadline: int | None) -> float | None:
-    return None if deadline is None else (deadline - _monotonic_ns()) / 1e9

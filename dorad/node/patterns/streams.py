@@ -11,7 +11,6 @@ from dorad.node.correlation import FLUSH_KEY, SESSION_ID, id_in, uuid7
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from dorad.node.events import Event
 
@@ -107,12 +106,7 @@ class StreamSender:
     def __enter__(self) -> StreamSender:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
             self.close()
 

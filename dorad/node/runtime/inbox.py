@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dorad.node.nodeinputs import NodeInputs, Watched
 from dorad.node.runtime.inprocess import InProcessInput
+from dorad.shm.stepping import NO_STAMP
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,12 +42,20 @@ class Inbox(NodeInputs):
         connection = self.connection
         if connection.has_mail():
             connection.read_mail()
+        if self._must_hold():
+            return connection.packets_handled != self._packets
         return (
             connection.packets_handled != self._packets
             or connection.lost
             or (not self._stopped and self._has_daemon_events())
             or any(item.moved() for item in self._order)
         )
+
+    def next_stamp(self) -> int:
+        """Return the timestamp of the next message, 0 if an event of the daemon comes first."""
+        if not self._stopped and self._has_daemon_events():
+            return 0
+        return min((item.next_stamp() for item in self._order), default=NO_STAMP)
 
     def _has_daemon_events(self) -> bool:
         daemon_events = self._daemon_events

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dorad.node import metadata as metadata_codec
 from dorad.node.correlation import flags_of, session_of
+from dorad.shm import hops, latencies, stepping
 from dorad.shm.layout import (
     BEYOND_NS,
     CORRELATED,
@@ -116,10 +117,15 @@ class InProcessInput:
         words[ring.base + RING_TAIL] = words[ring.base + RING_HEAD]
 
     def put(self, message: Message) -> None:
-        """Append a message; if the queue is full, drop the oldest without flags, or the oldest."""
+        """Append a message; if the queue is full, drop the oldest without flags, or the oldest.
+
+        Raises:
+            RuntimeError: it is full, and the node is stepped.
+        """
         with self._room:
             if self._closed:
                 return
+            self._refuse_drop()
             self._append(message)
             queue = self._queue
             if len(queue) > self._queue_size:
@@ -130,8 +136,13 @@ class InProcessInput:
         """Append a message as soon as there is room; no message is dropped.
 
         If `may_wait` returns False meanwhile, the message is discarded and counts as refused.
+
+        Raises:
+            RuntimeError: it is full, and the node is stepped.
         """
         with self._room:
+            if not self._closed:
+                self._refuse_drop()
             while len(self._queue) >= self._queue_size and not self._closed:
                 if not may_wait():
                     add_to(self._words, self._base + RING_REFUSED, 1)
@@ -141,6 +152,14 @@ class InProcessInput:
                 return
             self._append(message)
         self._wake()
+
+    def _refuse_drop(self) -> None:
+        """Raise RuntimeError if a node that is stepped would drop a message, or wait for itself."""
+        if stepping.is_stepped(self._words) and len(self._queue) >= self._queue_size:
+            raise RuntimeError(
+                f"the queue of input `{self.id}` of another operator is full: while stepping, it "
+                f"holds {self._queue_size} messages, or its `queue_size` if that is larger"
+            )
 
     def _append(self, message: Message) -> None:
         words, base = self._words, self._base
@@ -161,6 +180,8 @@ class InProcessInput:
         self._room.notify_all()
 
     def _drop(self, at: int) -> None:
+        if hops.dropped is not None:
+            hops.dropped(self._words, self._base, self._queue[at][0], 1)
         del self._queue[at]
         add_to(self._words, self._base + RING_TAIL, 1)
 
@@ -174,6 +195,11 @@ class InProcessInput:
 
     holds = ready
     moved = ready
+
+    def next_stamp(self) -> int:
+        """Return the timestamp of the oldest message, NO_STAMP without one."""
+        with self._room:
+            return self._queue[0][1].stamp if self.ready() else stepping.NO_STAMP
 
     def take(self) -> Event | None:
         """Return the next event, or None."""
@@ -202,9 +228,13 @@ class InProcessInput:
         words, base = self._words, self._base
         add_to(words, base + RING_TAIL, 1)
         add_to(words, base + RING_RECEIVED, 1)
-        latency = _time_ns() - stamp
+        now = stepping.time_ns(words)
+        if hops.received is not None:
+            hops.received(words, base, stamp, now, len(self._queue))
+        latency = now - stamp
         if not 0 <= latency < BEYOND_NS:
             latency = 0
+        latencies.count(words, base, latency)
         add_to(words, base + RING_LATENCY_SUM, latency)
         if self._latency is not None:
             add_to(words, base + RING_LATENCY_DIFF, abs(latency - self._latency))

@@ -14,15 +14,14 @@ import threading
 import time
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TextIO
 
 from dorad.node import attach, forking, inputs, logbridge
-from dorad.node.attachment import SPIN_US, lock_memory, type_checks
+from dorad.node.attachment import lock_memory, type_checks
 from dorad.node.clock import Clock, StampCounter
 from dorad.node.inputfactory import InputFactory
 from dorad.node.peers import ring_at
 from dorad.node.receiver import Receiver
-from dorad.node.runtime import lines
 from dorad.node.runtime.config import from_environment
 from dorad.node.runtime.inbox import Inbox
 from dorad.node.runtime.inprocess import InProcessInput
@@ -32,8 +31,8 @@ from dorad.node.runtime.program import OperatorError, Program
 from dorad.node.runtime.pulse import Calls, Pulse
 from dorad.node.runtime.scheduler import OperatorScheduler
 from dorad.node.runtime.status import DoraStatus
-from dorad.shm.layout import RING_LATCHED
-from dorad.shm.pool import DEFAULT_KEEP
+from dorad.shm import stepping
+from dorad.shm.layout import DEFAULT_KEEP, RING_LATCHED, SPIN_US
 from dorad.shm.spin import Spin
 
 if TYPE_CHECKING:
@@ -45,6 +44,56 @@ if TYPE_CHECKING:
     from dorad.node.runtime.program import Send
     from dorad.node.typecheck import PortCheck, TypeChecks
     from dorad.shm.inlet import Inlet
+
+
+class WholeLines:
+    """A text stream that buffers what a thread writes until its line is complete, or flushed."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._partial: dict[int, str] = {}
+
+    def write(self, text: str) -> int:
+        """Write the lines that are complete now."""
+        thread = threading.get_ident()
+        whole, newline, rest = (self._partial.pop(thread, "") + text).rpartition("\n")
+        if rest:
+            self._partial[thread] = rest
+        if newline:
+            self._stream.write(whole + newline)
+        return len(text)
+
+    def flush(self) -> None:
+        """Write the incomplete line of this thread."""
+        partial = self._partial.pop(threading.get_ident(), "")
+        if partial:
+            self._stream.write(partial)
+        self._stream.flush()
+
+    def flush_all(self) -> None:
+        """Write the incomplete lines of all threads."""
+        for thread in list(self._partial):
+            self._stream.write(self._partial.pop(thread, ""))
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def install() -> None:
+    """Write stdout and stderr in whole lines from now on."""
+    sys.stdout = WholeLines(sys.stdout)
+    sys.stderr = WholeLines(sys.stderr)
+
+
+def flush() -> None:
+    """Write all incomplete lines, before the end of the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, WholeLines):
+            stream.flush_all()
+        elif stream is not None:
+            stream.flush()
+
 
 STOP_TIMEOUT_S = 2.0
 """How long operators may take to end after one of their process has failed."""
@@ -81,7 +130,7 @@ def run() -> None:
         text = f"{attach.WRITE_EVENTS} is ignored: events of operators are not recorded"
         logbridge.emit(logbridge.line(place.node_id, "warn", text))
     if len(entries) > 1:
-        lines.install()
+        install()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         programs = [Program(entry) for entry in entries]
@@ -94,7 +143,7 @@ def run() -> None:
         print(f"node {place.node_id}: {error}", file=sys.stderr, flush=True)
         sys.exit(1)
     succeeded = runtime.run()
-    lines.flush()
+    flush()
     if not succeeded:
         _exit_failed()
 
@@ -133,6 +182,7 @@ class Runtime:
         """
         self._connection = connection
         self._config = config = connection.config
+        stepping.allow(config.get("stepped") is True)
         names = [program.id for program in programs]
         self._operator_events = connection.daemon_events = OperatorEvents(
             config["inputs"], connection.params, names
@@ -161,7 +211,9 @@ class Runtime:
 
     def _parts_of(self, program: Program) -> _OperatorParts:
         connection, name = self._connection, program.id
-        clock = Clock(StampCounter(self._config["node_id"], connection.box.words))
+        clock = Clock(
+            StampCounter(self._config["node_id"], connection.box.words), connection.box.words
+        )
         make = functools.partial(self._input_of, name, clock)
         # Several operators that spin at once would only slow each other down.
         spin_us = self._config.get("spin_us")
@@ -231,6 +283,8 @@ class Runtime:
         """Run all operators to their ends; return False if one has failed."""
         if self._scheduler is None:
             self._serve(self._operators[0])
+        elif stepping.may_be_stepped:
+            self._serve_stepped(self._scheduler)
         else:
             self._serve_all()
         if not self._failed:
@@ -250,6 +304,30 @@ class Runtime:
         deadline = time.monotonic() + STOP_TIMEOUT_S
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _serve_stepped(self, scheduler: OperatorScheduler) -> None:
+        """Run all operators in this thread, the one with the oldest message first.
+
+        Threads would run in another order each time.
+        """
+        running = list(self._operators)
+        while running and not self._failed:
+            for parts in sorted(running, key=lambda each: each.inbox.next_stamp()):
+                try:
+                    event = parts.receiver.try_recv()
+                    ends = event is None and parts.receiver.ended
+                    if event is not None:
+                        ends = self._handle(parts, event)
+                except Exception as error:  # noqa: BLE001 - the process fails with it
+                    self._fail(error)
+                    ends = True
+                if ends:
+                    running.remove(parts)
+                    self._end(parts)
+                if ends or event is not None:
+                    break
+            else:
+                scheduler.sleep_stepped([each.inbox for each in running])
 
     def _wait_until_over(self) -> None:
         """Wait; report operators that make no call. The daemon sees that others wait for events."""
@@ -275,9 +353,16 @@ class Runtime:
     def _serve(self, parts: _OperatorParts) -> None:
         """Run one operator until it ends."""
         try:
-            self._handle_events(parts)
+            while (event := parts.receiver.next(None)) is not None:
+                if self._handle(parts, event):
+                    break
+                del event  # ends its borrow before the next wait
         except Exception as error:  # noqa: BLE001 - the process fails with it
             self._fail(error)
+        self._end(parts)
+
+    def _end(self, parts: _OperatorParts) -> None:
+        """Record that an operator has ended."""
         parts.inbox.close()
         with self._ending:
             self._alive.discard(parts.program.id)
@@ -286,24 +371,20 @@ class Runtime:
             else:
                 self._connection.ended(parts.program.id)
 
-    def _handle_events(self, parts: _OperatorParts) -> None:
-        program, receiver, send = parts.program, parts.receiver, parts.outbox.send_output
-        pulse = self._pulse
-        while (event := receiver.next(None)) is not None:
-            if pulse is not None:
-                pulse.begin(program.id)
-            if event["type"] == "RELOAD":
-                status = self._reload(program, event, send)
-            else:
-                status = program.on_event(event, send)
-            del event  # ends its borrow before the next wait
-            if pulse is not None:
-                pulse.rest(program.id)
-            if status is DoraStatus.STOP:
-                return
-            if status is DoraStatus.STOP_ALL:
-                self._stop_all()
-                return
+    def _handle(self, parts: _OperatorParts, event: Event) -> bool:
+        """Pass an event to its operator; return True if that ends. Raises OperatorError."""
+        program, send, pulse = parts.program, parts.outbox.send_output, self._pulse
+        if pulse is not None:
+            pulse.begin(program.id)
+        if event["type"] == "RELOAD":
+            status = self._reload(program, event, send)
+        else:
+            status = program.on_event(event, send)
+        if pulse is not None:
+            pulse.rest(program.id)
+        if status is DoraStatus.STOP_ALL:
+            self._stop_all()
+        return status is not DoraStatus.CONTINUE
 
     def _reload(self, program: Program, event: Event, send: Send) -> DoraStatus:
         """Reload an operator's file; if that fails, the old code keeps running.
@@ -343,9 +424,9 @@ def _check_type(inprocess: InProcessInput, check: PortCheck, node_id: str, event
     """Warn about data of another type, in the first message or in all."""
     if not check.applies(event["metadata"]):
         return
-    found = check.mismatch(event["value"])
-    if found is not None:
-        check.warn(node_id, found)
+    wrong = check.mismatch(event["value"])
+    if wrong is not None:
+        check.warn(node_id, wrong)
     if not check.setting.every_input:
         inprocess.inspect = None
 

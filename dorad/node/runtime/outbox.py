@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import functools
+import time
 from typing import TYPE_CHECKING, Any
 
 from dorad.node.outputids import check_output_id
-from dorad.node.runtime.inprocess import Message
+from dorad.node.runtime.inprocess import InProcessInput, Message
 from dorad.node.sender import Sender
+from dorad.shm import hops
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from dorad.node.clock import Clock
     from dorad.node.connection import DaemonConnection
-    from dorad.node.runtime.inprocess import InProcessInput
     from dorad.node.typecheck import CheckingSender
     from dorad.shm.outlet import Outlet
 
@@ -144,6 +145,11 @@ class Outbox:
 
         array = as_array(data)
         message = Message.of(self._clock.now(), array, _size(array), metadata)
+        if hops.sent is not None:
+            key, words = inner[0].output, self._connection.box.words
+            hops.sent(words, key, message.stamp, time.time_ns(), message.size)
+            if message.meta and hops.context is not None:
+                hops.context(words, key, message.stamp, message.meta)
         for outlet in _by_blocking(inner, False):
             self._inprocess[outlet.base].put(message)
         if outer:

@@ -11,11 +11,13 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from dorad.shm import doorbell
+from dorad.shm import doorbell, stepping
 from dorad.shm.fence import fence
 from dorad.shm.layout import BOX_ASLEEP
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from dorad.node.connection import DaemonConnection
     from dorad.node.runtime.inbox import Inbox
 
@@ -51,6 +53,23 @@ class OperatorScheduler:
         # Check once more: an event that came before it was in `_others` woke no operator.
         elif not (inbox.may_have_event() and self._leave(inbox)):
             inbox.gate.acquire()
+
+    def sleep_stepped(self, inboxes: Sequence[Inbox]) -> None:
+        """Sleep until an inbox may have an event, in the only thread of a node that is stepped."""
+        if any(each.may_have_event() for each in inboxes):
+            return
+        dues = [due for each in inboxes if (due := each.due_ns()) is not None]
+        stepping.sleep_until(self._words, min(dues, default=None))
+        self._words[BOX_ASLEEP] = 1
+        try:
+            fence()
+            # Nobody sends to a node that is not held, and packets are not read while it sleeps: the
+            # daemon takes a node that sleeps, and has read its packets, for one that is done.
+            if not self._connection.has_mail():
+                self._waiter.wait(None)
+        finally:
+            self._words[BOX_ASLEEP] = 0
+        self._connection.read_mail()
 
     def wake(self, inbox: Inbox) -> None:
         """Wake the operator of an inbox, if it waits, because the inbox has a new event."""

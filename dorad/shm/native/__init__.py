@@ -8,13 +8,10 @@ from __future__ import annotations
 import logging
 import os
 from importlib import import_module
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 from dorad.problems import ProblemError
 from dorad.shm import layout, stamp
-
-if TYPE_CHECKING:
-    from types import ModuleType
 
 VARIABLE = "DORAD_NATIVE"
 
@@ -57,12 +54,12 @@ def _load() -> ModuleType:
     try:
         if not _is_current():
             raise _UnusableError(f"{name} is older than its sources; run `make native`")
-        found = import_module(f"{__name__}.{name.partition('.')[0]}")
+        module = import_module(f"{__name__}.{name.partition('.')[0]}")
     except (ImportError, OSError) as error:
         raise _UnusableError(f"{stamp.FOLDER}/{name} cannot be loaded: {error}") from error
-    if wrong := _differences(found.LAYOUT, layout.constants()):
+    if wrong := _differences(module.LAYOUT, layout.constants()):
         raise _UnusableError(f"{name} has another layout: {wrong}")
-    return found
+    return module
 
 
 def _is_current() -> bool:

@@ -1,17 +1,35 @@
 /* Arrays of one buffer without nulls, from and to Arrow; see dorad/shm/arrow.py.
 
-   All other arrays are "not mine" to send, and built by Python on arrival. */
+   Other arrays have parts, see nested.c; those without a form are "not mine" to send, and built by
+   Python on arrival. */
 
 #include "native.h"
+
+/* Take the type of text or bytes whose code is the first one and `at`. */
+static bool add_variable(struct state *state, PyObject *type, Py_ssize_t at)
+{
+    PyObject *id = PyObject_GetAttr(type, state->names.id);
+    long number = id == NULL ? -1 : PyLong_AsLong(id);
+    Py_XDECREF(id);
+    if (number < 0 || number >= MAX_TYPE_ID) {
+        if (!PyErr_Occurred())
+            PyErr_SetString(PyExc_ValueError, "a type id is beyond the table");
+        return false;
+    }
+    put_in_place(&state->variable[at], Py_NewRef(type));
+    state->code_of[number] = (uint8_t)(CODE_STRING + at);
+    return true;
+}
 
 /* Take what Arrow has: the class of arrays, and the types by code with their bits. Called by
    dorad/shm/arrow.py when that is imported. */
 PyObject *use_arrow(PyObject *module, PyObject *arguments)
 {
     struct state *state = PyModule_GetState(module);
-    PyObject *array, *bare, *no_value;
+    PyObject *array, *bare, *no_value, *variable, *read_type;
     int uint8_code;
-    if (!PyArg_ParseTuple(arguments, "OO!iO", &array, &PyDict_Type, &bare, &uint8_code, &no_value))
+    if (!PyArg_ParseTuple(arguments, "OO!iOO!O", &array, &PyDict_Type, &bare, &uint8_code,
+                          &no_value, &PyTuple_Type, &variable, &read_type))
         return NULL;
     Py_ssize_t at = 0;
     PyObject *key, *value;
@@ -33,6 +51,13 @@ PyObject *use_arrow(PyObject *module, PyObject *arguments)
         state->bits[code] = (uint8_t)bits;
         state->code_of[number] = (uint8_t)code;
     }
+    for (at = 0; at < PyTuple_Size(variable) && at < VARIABLE_CODES; at++)
+        if (!add_variable(state, PyTuple_GetItem(variable, at), at))
+            return NULL;
+    put_in_place(&state->read_type, Py_NewRef(read_type));
+    put_in_place(&state->with_metadata, Py_BuildValue("{sO}", "check_metadata", Py_True));
+    if (state->with_metadata == NULL)
+        return NULL;
     state->uint8_code = (uint8_t)uint8_code;
     put_in_place(&state->array, Py_NewRef(array));
     put_in_place(&state->no_value, Py_NewRef(no_value));
@@ -47,6 +72,7 @@ PyObject *use_arrow(PyObject *module, PyObject *arguments)
 static void release_encoded(struct encoded *encoded)
 {
     Py_CLEAR(encoded->shared);
+    dora_written_free(&encoded->written);
     if (encoded->exported.release != NULL)
         encoded->exported.release(&encoded->exported);
 }
@@ -93,7 +119,7 @@ static long id_of(const struct state *state, PyObject *array)
     return number;
 }
 
-static bool export_array(const struct state *state, PyObject *array, struct encoded *encoded)
+bool export_array(const struct state *state, PyObject *array, struct encoded *encoded)
 {
     PyObject *address = PyLong_FromVoidPtr(&encoded->exported);
     PyObject *done = address == NULL ? NULL
@@ -123,35 +149,34 @@ enum outcome encode_array(const struct state *state, const struct sender *sender
     if (!PyObject_TypeCheck(data, (PyTypeObject *)state->array))
         return encode_shared(state, arrays, data, encoded);
     long id = id_of(state, data);
-    if (id < 0 || id >= MAX_TYPE_ID || state->code_of[id] == 0 ||
-        !export_array(state, data, encoded))
+    uint8_t code = id < 0 || id >= MAX_TYPE_ID ? 0 : state->code_of[id];
+    if (id <= 0) /* 0 is that of nulls alone, which are rare. */
         return NOT_MINE;
-    const struct arrow_array *array = &encoded->exported;
-    encoded->code = state->code_of[id];
+    if (code == 0 || code >= MAX_CODE)
+        return encode_parts(state, data, code, encoded);
+    if (!export_array(state, data, encoded))
+        return NOT_MINE;
+    const struct ArrowArray *array = &encoded->exported;
+    encoded->code = code;
     uint64_t bits = state->bits[encoded->code];
     uint64_t offset = (uint64_t)array->offset;
     if (array->n_buffers != 2 || array->dictionary != NULL || array->length < 0 ||
-        array->offset < 0 || array->length > INT64_MAX / 64 || array->offset > INT64_MAX / 64 ||
-        (array->null_count != 0 && array->buffers[0] != NULL) || (bits == 1 && offset % 8 != 0)) {
-        release_encoded(encoded);
+        array->offset < 0 || array->length > INT64_MAX / 64 || array->offset > INT64_MAX / 64)
         return NOT_MINE;
-    }
+    if ((array->null_count != 0 && array->buffers[0] != NULL) || (bits == 1 && offset % 8 != 0))
+        return encode_parts(state, data, code, encoded);
     encoded->length = (uint64_t)array->length;
     encoded->size = (encoded->length * bits + 7) / 8;
     encoded->values = (const char *)array->buffers[1] + offset * bits / 8;
     if (array->buffers[1] == NULL) {
-        if (encoded->size != 0) {
-            release_encoded(encoded);
+        if (encoded->size != 0)
             return NOT_MINE;
-        }
         encoded->values = "";
     } else if (array->offset == 0) {
         /* A view from the start of an array from `node.empty` is sent as that. */
         encoded->shared = shared_at(state, arrays, array->buffers[1]);
-        if (encoded->shared != NULL && encoded->size == 0) {
-            release_encoded(encoded);
+        if (encoded->shared != NULL && encoded->size == 0)
             return NOT_MINE;
-        }
     }
     return DONE;
 }
@@ -161,7 +186,7 @@ enum outcome encode_array(const struct state *state, const struct sender *sender
 /* Return a taken message as Python has it; see `Taken`. */
 static PyObject *as_tuple(const struct taken *taken)
 {
-    const struct entry *entry = &taken->entry;
+    const struct dora_entry *entry = &taken->entry;
     const char *payload = entry->rest + entry->meta_size;
     PyObject *copied = taken->borrow != NULL
                            ? Py_NewRef(Py_None)
@@ -184,7 +209,7 @@ struct arrived {
 };
 
 /* Called by any thread, with the interpreter lock or without. */
-static void release_arrived(struct arrow_array *array)
+static void release_arrived(struct ArrowArray *array)
 {
     struct arrived *arrived = array->private_data;
     /* Not initialized: some arrays outlive the interpreter. */
@@ -197,9 +222,9 @@ static void release_arrived(struct arrow_array *array)
     array->release = NULL;
 }
 
-static bool export_taken(const struct taken *taken, struct arrow_array *array)
+static bool export_taken(const struct taken *taken, struct ArrowArray *array)
 {
-    const struct entry *entry = &taken->entry;
+    const struct dora_entry *entry = &taken->entry;
     size_t size = taken->borrow == NULL ? (size_t)entry->size : 0;
     struct arrived *arrived = malloc(sizeof *arrived + size);
     if (arrived == NULL) {
@@ -210,7 +235,7 @@ static bool export_taken(const struct taken *taken, struct arrow_array *array)
     arrived->borrow = Py_XNewRef(taken->borrow);
     arrived->buffers[0] = NULL;
     arrived->buffers[1] = taken->borrow == NULL ? arrived->copy : taken->address;
-    *array = (struct arrow_array){.length = (int64_t)entry->length,
+    *array = (struct ArrowArray){.length = (int64_t)entry->length,
                                   .n_buffers = 2,
                                   .buffers = arrived->buffers,
                                   .release = release_arrived,
@@ -218,29 +243,35 @@ static bool export_taken(const struct taken *taken, struct arrow_array *array)
     return true;
 }
 
+/* Import an array, which Arrow takes over. */
+PyObject *import_array(const struct state *state, struct ArrowArray *exported, PyObject *kind)
+{
+    PyObject *address = PyLong_FromVoidPtr(exported), *array = NULL;
+    if (address != NULL)
+        array = PyObject_CallFunctionObjArgs(state->import_array, address, kind, NULL);
+    Py_XDECREF(address);
+    if (exported->release != NULL) /* Arrow has not taken it over. */
+        exported->release(exported);
+    return array;
+}
+
 /* Build the array of a message; see `load_decoder`. */
 PyObject *build_array(const struct state *state, const struct ring_input *input,
                       struct taken *taken)
 {
-    const struct entry *entry = &taken->entry;
+    const struct dora_entry *entry = &taken->entry;
     PyObject *kind = entry->code < MAX_CODE ? state->bare[entry->code] : NULL;
     if (kind == NULL || entry->nulls || entry->length > entry->size * 8 ||
         (entry->length * state->bits[entry->code] + 7) / 8 != entry->size) {
+        PyObject *array = state->read_type == NULL ? NULL : build_parts(state, taken);
+        if (array != NULL || PyErr_Occurred())
+            return array;
         PyObject *whole = as_tuple(taken);
-        PyObject *array = whole == NULL || input->build == NULL
-                              ? NULL
-                              : PyObject_CallFunctionObjArgs(input->build, whole, NULL);
+        if (whole != NULL && input->build != NULL)
+            array = PyObject_CallFunctionObjArgs(input->build, whole, NULL);
         Py_XDECREF(whole);
         return array;
     }
-    struct arrow_array exported;
-    if (!export_taken(taken, &exported))
-        return NULL;
-    PyObject *address = PyLong_FromVoidPtr(&exported), *array = NULL;
-    if (address != NULL)
-        array = PyObject_CallFunctionObjArgs(state->import_array, address, kind, NULL);
-    Py_XDECREF(address);
-    if (exported.release != NULL) /* Arrow has not taken it over. */
-        exported.release(&exported);
-    return array;
+    struct ArrowArray exported;
+    return export_taken(taken, &exported) ? import_array(state, &exported, kind) : NULL;
 }

@@ -5,7 +5,7 @@
 struct borrow {
     PyObject_HEAD
     Py_buffer memory; /* of the mailbox: holds it while the slot is set */
-    word *slot;
+    dora_word *slot;
     PyObject *number; /* of the slot, to give back to `free` */
     PyObject *free;
     PyObject *mapping;
@@ -29,7 +29,7 @@ static PyObject *borrow_of(PyTypeObject *type, PyObject *memory, size_t count, P
         Py_DECREF(self);
         return NULL;
     }
-    self->slot = (word *)self->memory.buf + at;
+    self->slot = (dora_word *)self->memory.buf + at;
     self->number = Py_NewRef(number);
     self->free = Py_NewRef(free);
     self->mapping = Py_NewRef(mapping);
@@ -39,7 +39,7 @@ static PyObject *borrow_of(PyTypeObject *type, PyObject *memory, size_t count, P
 PyObject *new_borrow(const struct state *state, struct words *words, PyObject *slot, PyObject *free,
                      PyObject *mapping)
 {
-    return borrow_of(state->types[BORROW], words->held.obj, words->count, slot, free, mapping);
+    return borrow_of(state->types[BORROW], words->held.obj, words->span.count, slot, free, mapping);
 }
 
 static PyObject *borrow_new(PyTypeObject *type, PyObject *arguments, PyObject *keywords)
@@ -55,8 +55,8 @@ static PyObject *borrow_new(PyTypeObject *type, PyObject *arguments, PyObject *k
     if (hold_words(&words, view, true) < 0)
         return NULL;
     PyObject *self = NULL;
-    if (words.at != NULL)
-        self = borrow_of(type, words.held.obj, words.count, slot, free, mapping);
+    if (words.span.at != NULL)
+        self = borrow_of(type, words.held.obj, words.span.count, slot, free, mapping);
     else
         PyErr_SetString(PyExc_TypeError, "the words must be a memoryview");
     release_words(&words);
@@ -67,8 +67,7 @@ static void borrow_dealloc(PyObject *object)
 {
     struct borrow *self = (struct borrow *)object;
     if (self->free != NULL) {
-        /* Release: the last reads of the sample come before. Pairs with the load in is_done_with. */
-        atomic_store_explicit(self->slot, 0, memory_order_release);
+        dora_ring_give_back(self->slot);
         /* An error here (no memory) only loses a slot; the caller must not see it. */
         if (PyList_Append(self->free, self->number) < 0)
             PyErr_WriteUnraisable(self->free);

@@ -76,7 +76,8 @@ PyObject *step_take(METHOD_ARGUMENTS)
     Py_XDECREF(value);
     if (event == NULL)
         return unreadable(state, input, PyExc_Exception);
-    if (clock_saw(state, (struct clock *)input->clock, taken.entry.stamp) < 0)
+    if (clock_saw(state, ((struct inlet *)input->inlet)->words.span,
+                  (struct clock *)input->clock, taken.entry.stamp) < 0)
         Py_CLEAR(event);
     return event;
 }

@@ -27,6 +27,8 @@ static const struct {
     [POLL] = {"NodeInputs.poll", INPUTS, "poll"},
     [WAIT] = {"NodeInputs.wait", INPUTS, "wait"},
     [NEXT] = {"Receiver.next", RECEIVER, "next"},
+    [SLEEP] = {"LoopSleep.sleep", LOOP_SLEEP, "sleep"},
+    [TAKE_DIRECT] = {"DirectIn.take", DIRECT_IN, "take"},
 };
 
 /* Take the Python method of a step; return the native one, which calls it for other cases. */
@@ -131,6 +133,10 @@ static int execute(PyObject *module)
 #undef NAME
     if (PyModule_AddStringConstant(module, "FINGERPRINT", DORAD_FINGERPRINT) < 0)
         return -1;
+    if ((state->known = calloc(1, sizeof *state->known)) == NULL) {
+        PyErr_NoMemory();
+        return -1;
+    }
     if (add_states(module, state) < 0)
         return -1;
     return add_layout(module);
@@ -157,11 +163,25 @@ static int clear(PyObject *module)
 static void release(void *module)
 {
     clear(module);
+    struct state *state = PyModule_GetState(module);
+    if (state->known != NULL)
+        forget_types(state->known);
+    state->known = NULL;
 }
 
 static PyMethodDef methods[] = {
     {"step", step, METH_O, "Return the native step of a Python method, which it falls back to."},
-    {"pack_small", pack_small, METH_VARARGS, "Append small messages to a chunk; see dorad.record.small."},
+    {"pack_small", pack_small, METH_VARARGS, "Append small messages to a chunk; see dorad.record.mcap.chunk."},
+    {"hop_received", hop_received, METH_VARARGS, "Record a message taken; see dorad.shm.hops."},
+    {"hop_done", hop_done, METH_VARARGS, "Record the end of its handling."},
+    {"hop_sent", hop_sent, METH_VARARGS, "Record a message sent."},
+    {"hop_context", hop_context, METH_VARARGS, "Record the trace context of a message sent."},
+    {"hop_dropped", hop_dropped, METH_VARARGS, "Record messages dropped."},
+    {"hop_resume", hop_resume, METH_VARARGS, "Go on with a message that was taken before."},
+    {"hop_read", hop_read, METH_VARARGS, "Read the records of a mailbox."},
+    {"hop_taken", hop_taken, METH_VARARGS, "Return what this thread took last."},
+    {"allow_steps", allow_steps, METH_O, "Set whether the daemon steps this process."},
+    {"use_tasks", use_tasks, METH_O, "Take the function that finds the message of a task."},
     {"use_arrow", use_arrow, METH_VARARGS, "Take the classes and functions of Arrow."},
     {"use_numpy", use_numpy, METH_VARARGS, "Take the class of numpy's arrays, and the dtypes."},
     {"use_metadata", use_metadata, METH_VARARGS, "Take the functions that metadata need."},

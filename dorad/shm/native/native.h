@@ -1,25 +1,21 @@
 /* What the parts of the extension share: the objects that Python and C both see, and their words.
 
    Python owns the semantics. A native step does what the Python method of the same name does, in the
-   same order, for the common case. For any other case it returns to that method before it has
+   same order, for the common case; what of that needs no Python lies in dorad/shm/core. For any other case it returns to that method before it has
    changed anything ("not mine"). The state types here are the bases of the Python classes, so both
    work on the same fields. All of it runs with the interpreter lock held, except for the waiting in
    wait.c. */
 
 #pragma once
 
-#define _GNU_SOURCE /* ppoll */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <structmember.h>
 
-#include "layout_constants.h"
+#include "../core/arrays.h"
 #include "states.h"
 
 /* -- the module's state ------------------------------------------------------------------------ */
@@ -37,33 +33,47 @@ enum step {
     POLL,
     WAIT,
     NEXT,
+    SLEEP,
+    TAKE_DIRECT,
     STEPS,
 };
 
 /* Strings that are used all the time. */
 #define NAMES(X)                                                                                   \
     X(acquire) X(release) X(sent) X(setflags) X(wake_tasks)                                                      \
-    X(saw) X(urgent) X(endings) X(take) X(wait) X(blocked) X(found) X(read_mail)                   \
+    X(saw) X(urgent) X(endings) X(take) X(wait) X(read_mail)                   \
     X(kind) X(dora) X(type) X(INPUT) X(id) X(value) X(metadata) X(timestamp) X(timed_out)          \
-    X(_unreadable) X(_flush_deferred) X(_trim) X(_look_ahead) X(_export_to_c)
+    X(payload) X(to_bytes) X(wake) X(fail)                                                         \
+    X(_unreadable) X(_flush_deferred) X(_trim) X(_look_ahead) X(_export_to_c) X(equals)
 
 #define MAX_CODE 32     /* above all type codes of arrays of one buffer */
 #define MAX_TYPE_ID 64  /* above all ids of their Arrow types */
+#define VARIABLE_CODES (CODE_LARGE_BINARY - CODE_STRING + 1)
+#define KNOWN_TYPES 16 /* that were sent last, and that arrived last */
+
+/* Described types, the newest first; see nested.c. */
+struct known_types {
+    PyObject *kinds_sent[KNOWN_TYPES], *kinds_arrived[KNOWN_TYPES];
+    struct dora_type *sent[KNOWN_TYPES], *arrived[KNOWN_TYPES];
+};
 
 struct state {
     /* Objects, up to `bits`. */
     PyTypeObject *types[KINDS];
     PyObject *fallbacks[STEPS];
     PyObject *utc, *datetime, *decode_metadata;
+    PyObject *enter_task; /* NULL before a task receives */
     /* Of Arrow and numpy, NULL before they are imported. */
-    PyObject *array, *import_array, *no_value, *ndarray, *kinds;
+    PyObject *array, *import_array, *no_value, *ndarray, *kinds, *read_type, *with_metadata;
     PyObject *bare[MAX_CODE]; /* the Arrow type of a code, or NULL */
+    PyObject *variable[VARIABLE_CODES];
 #define NAME(name) PyObject *name;
     struct { NAMES(NAME) } names;
 #undef NAME
     uint8_t bits[MAX_CODE];       /* of one item of a code */
     uint8_t code_of[MAX_TYPE_ID]; /* the code of an Arrow type's id, or 0 */
     uint8_t uint8_code;
+    struct known_types *known;
 };
 
 /* Put a new reference in the place of an old one. */
@@ -131,7 +141,8 @@ typedef PyObject *method(METHOD_ARGUMENTS);
     (PyCFunction)(void (*)(void))(function), METH_METHOD | METH_FASTCALL | METH_KEYWORDS
 
 method step_send, step_empty, step_take, step_take_tick, step_take_entry, step_take_copies,
-    step_take_sample, step_push, step_poll, step_wait, step_next;
+    step_take_sample, step_push, step_poll, step_wait, step_next, step_loop_sleep,
+    step_take_direct;
 
 /* Call the Python method that does the whole step. */
 PyObject *fall_back(const struct state *state, enum step step, PyObject *object,
@@ -159,28 +170,17 @@ bool freeze(const struct state *state, const struct shared_array *shared);
 
 /* -- ring.c ------------------------------------------------------------------------------------ */
 
-/* An entry, copied out of shared memory once. */
-struct entry {
-    uint64_t stamp, length, nulls, size, offset, meta_offset;
-    uint32_t segment, meta_segment, meta_size;
-    uint8_t code, spare;
-    uint16_t flags;
-    char rest[INLINE]; /* metadata, then payload */
-};
-_Static_assert(sizeof(struct entry) == ENTRY_SIZE, "an entry is as layout.py says");
-
 /* A message as its receiver has it: `borrow` if its payload lies in a sample, else in the entry. */
 struct taken {
-    struct entry entry;
+    struct dora_entry entry;
     PyObject *borrow;
     const char *address; /* of the borrowed payload */
 };
 
 enum outcome take(const struct state *state, struct inlet *inlet, struct taken *taken);
+/* Return what `Inlet.take` does; it takes over the borrow. */
+PyObject *object_of(struct taken *taken);
 bool is_usable(const struct outlet *outlet);
-bool is_full(const struct outlet *outlet);
-void push(struct outlet *outlet, const void *entry, size_t length, uint64_t size, uint64_t stamp);
-bool is_done_with(const struct outlet *outlet, uint64_t index, uint64_t key);
 int ring_bell(int descriptor);
 
 /* -- event.c, timer.c -------------------------------------------------------------------------- */
@@ -192,6 +192,25 @@ bool next_tick(const struct state *state, const struct inputs *inputs, int64_t *
 
 PyObject *pack_small(PyObject *module, PyObject *arguments);
 
+/* -- wait.c ------------------------------------------------------------------------------------ */
+
+/* Return what `dora_sleep` has found; with -1 and its errno, -1 with an exception, or what a signal
+   that came meanwhile allows. */
+int check_sleep(int found, int code);
+
+/* -- hops.c ------------------------------------------------------------------------------------ */
+
+PyObject *hop_received(PyObject *module, PyObject *arguments);
+PyObject *hop_done(PyObject *module, PyObject *arguments);
+PyObject *hop_sent(PyObject *module, PyObject *arguments);
+PyObject *hop_context(PyObject *module, PyObject *arguments);
+PyObject *hop_dropped(PyObject *module, PyObject *arguments);
+PyObject *hop_resume(PyObject *module, PyObject *arguments);
+PyObject *hop_taken(PyObject *module, PyObject *arguments);
+PyObject *hop_read(PyObject *module, PyObject *arguments);
+PyObject *use_tasks(PyObject *module, PyObject *enter);
+PyObject *allow_steps(PyObject *module, PyObject *allowed);
+
 /* -- pool.c, arrow.c, metadata.c, clock.c ------------------------------------------------------- */
 
 enum outcome take_sample(const struct state *state, PyObject *pool, uint64_t size,
@@ -199,35 +218,61 @@ enum outcome take_sample(const struct state *state, PyObject *pool, uint64_t siz
 int sample_sent(const struct state *state, struct pool *pool, struct sample *sample,
                 PyObject *marks);
 
-/* An array of one buffer, ready to be placed. */
+/* An array, ready to be placed: `size` bytes at `values`, or the parts of `written`. */
 struct encoded {
     uint8_t code;
-    uint64_t length, size;
+    uint64_t length, nulls, size;
     const char *values;
     struct shared_array *shared; /* that the values lie in, or NULL */
     void (*release)(struct encoded *);
-    struct arrow_array {
-        int64_t length, null_count, offset, n_buffers, n_children;
-        const void **buffers;
-        struct arrow_array **children, *dictionary;
-        void (*release)(struct arrow_array *);
-        void *private_data;
-    } exported;
+    struct ArrowArray exported;
+    struct dora_written written;
 };
+
+/* A message to push, with all that it needs, found before anything is changed. */
+struct message {
+    struct encoded encoded;
+    char metadata[INLINE];
+    size_t metadata_size;
+    PyObject *outlets;
+    uint64_t stamp;
+    uint16_t flags;
+};
+
+/* Return whether each end takes a message at once, in the ordinary way. */
+bool all_take(const struct state *state, PyObject *outlets);
+/* Push a message that came from elsewhere to ends that all take it, and wake its receivers; see
+   `Pool.push`. Its payload is in `sample`, or, if that is None, at its address. */
+enum outcome push_message(const struct state *state, PyObject *pool, PyObject *sample,
+                          const struct message *message);
+
+static inline void place(const struct encoded *encoded, char *into)
+{
+    if (encoded->written.parts != NULL)
+        dora_written_place(&encoded->written, into);
+    else
+        memcpy(into, encoded->values, encoded->size);
+}
 
 PyObject *use_arrow(PyObject *module, PyObject *arguments);
 enum outcome encode_array(const struct state *state, const struct sender *sender, PyObject *data,
                           struct encoded *encoded);
 PyObject *build_array(const struct state *state, const struct ring_input *input,
                       struct taken *taken);
+bool export_array(const struct state *state, PyObject *array, struct encoded *encoded);
+PyObject *import_array(const struct state *state, struct ArrowArray *exported, PyObject *kind);
+
+/* -- nested.c ---------------------------------------------------------------------------------- */
+
+void forget_types(struct known_types *known);
+enum outcome encode_parts(const struct state *state, PyObject *data, uint8_t code,
+                          struct encoded *encoded);
+PyObject *build_parts(const struct state *state, const struct taken *taken);
 
 /* Encode plain metadata into `room` bytes; -1 if it is not plain or too long. */
 int encode_metadata(PyObject *metadata, char *into, size_t room);
 /* Decode metadata: plain ones here, others by Python. */
 PyObject *decode_metadata(const struct state *state, const char *data, size_t size);
 
-int64_t realtime_ns(void);
-int64_t monotonic_ns(void);
-uint64_t clock_now(struct clock *clock);
 PyObject *datetime_of(const struct state *state, uint64_t stamp);
-int clock_saw(const struct state *state, struct clock *clock, uint64_t stamp);
+int clock_saw(const struct state *state, struct dora_words box, struct clock *clock, uint64_t stamp);

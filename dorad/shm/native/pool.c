@@ -22,7 +22,8 @@ static int is_reachable(const struct state *state, const struct sample *sample)
         }
         if (!is(state, end, OUTLET) || !is_usable((struct outlet *)end))
             return -1;
-        if (!is_done_with((struct outlet *)end, index, sample->key))
+        struct outlet *outlet = (struct outlet *)end;
+        if (!dora_ring_is_done_with(outlet->words.span, &outlet->ring, index, sample->key))
             return 1;
     }
     return 0;
@@ -37,8 +38,8 @@ static struct mapping *mapping_of(const struct state *state, const struct sample
     if (!is(state, (PyObject *)mapping, MAPPING))
         return NULL;
     const struct words *words = &mapping->words;
-    uint64_t length = words->count * WORD, size = UINT64_C(1) << sample->order;
-    bool lies_there = words->at != NULL && !words->held.readonly && size <= length &&
+    uint64_t length = words->span.count * WORD, size = UINT64_C(1) << sample->order;
+    bool lies_there = words->span.at != NULL && !words->held.readonly && size <= length &&
                       sample->offset <= length - size;
     return lies_there ? mapping : NULL;
 }
@@ -94,8 +95,7 @@ static enum outcome collect_returned(const struct state *state, struct pool *poo
 static bool is_scarce(const struct state *state, PyObject *free, PyObject *flying)
 {
     Py_ssize_t count = PyList_Size(flying);
-    Py_ssize_t few = count / 8 > MIN_FREE ? count / 8 : MIN_FREE;
-    if (count <= 0 || PyList_Size(free) > few)
+    if (!dora_pool_is_low((size_t)PyList_Size(free), (size_t)count))
         return false;
     PyObject *oldest = PyList_GetItem(flying, 0);
     return is(state, oldest, SAMPLE) && is_reachable(state, (struct sample *)oldest) != 0;
@@ -149,9 +149,7 @@ enum outcome take_sample(const struct state *state, PyObject *object, uint64_t s
         PyErr_Clear();
         return NOT_MINE;
     }
-    int order = SMALLEST;
-    while (order < 62 && UINT64_C(1) << order < size)
-        order++;
+    int order = dora_pool_order(size);
     PyObject *free = list_of(pool->free, order), *flying = list_of(pool->flying, order), *list;
     Py_ssize_t place;
     if (free == NULL || flying == NULL ||

@@ -1,4 +1,4 @@
-/* The records of small messages in a chunk of a recording: `pack_small` of dorad/record/small.py.
+/* The records of small messages in a chunk of a recording: `pack_small` of dorad/record/mcap/chunk.py.
 
    Numbers in a recording are little-endian. */
 

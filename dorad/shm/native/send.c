@@ -1,44 +1,33 @@
-/* `Sender.send` of dorad/node/sender.py, for arrays of one buffer with plain metadata, and
+/* `Sender.send` of dorad/node/sender.py, for arrays with a form and plain metadata, and
    `Pool.push` of dorad/shm/pool.py, for metadata that fit into an entry. */
 
 #include "native.h"
-
-/* All that a message needs, found before anything is changed. */
-struct message {
-    struct encoded encoded;
-    char metadata[INLINE];
-    size_t metadata_size;
-    PyObject *outlets;
-    uint64_t stamp, nulls;
-    uint16_t flags;
-};
 
 static PyObject *outlet_at(PyObject *outlets, Py_ssize_t at)
 {
     return PyTuple_GetItem(outlets, at);
 }
 
-/* Return whether each end takes the message at once, in the ordinary way. */
-static bool all_take(const struct state *state, PyObject *outlets)
+bool all_take(const struct state *state, PyObject *outlets)
 {
     if (outlets == NULL || !PyTuple_Check(outlets) || PyTuple_Size(outlets) == 0)
         return false;
     for (Py_ssize_t at = 0; at < PyTuple_Size(outlets); at++) {
         struct outlet *outlet = (struct outlet *)outlet_at(outlets, at);
         if (!is(state, (PyObject *)outlet, OUTLET) || !is_usable(outlet) ||
-            !is(state, outlet->peer, PEER) || ((struct peer *)outlet->peer)->words.count < BOX_WORDS ||
-            (outlet->blocking && is_full(outlet)))
+            !is(state, outlet->peer, PEER) || ((struct peer *)outlet->peer)->words.span.count < BOX_WORDS ||
+            (outlet->ring.blocking && dora_ring_is_full(outlet->words.span, &outlet->ring)))
             return false;
     }
     return true;
 }
 
-static size_t begin_entry(const struct message *message, struct entry *entry)
+static size_t begin_entry(const struct message *message, struct dora_entry *entry)
 {
     const struct encoded *encoded = &message->encoded;
     entry->stamp = message->stamp;
     entry->length = encoded->length;
-    entry->nulls = message->nulls;
+    entry->nulls = encoded->nulls;
     entry->size = encoded->size;
     entry->offset = entry->meta_offset = 0;
     entry->segment = entry->meta_segment = 0;
@@ -47,27 +36,31 @@ static size_t begin_entry(const struct message *message, struct entry *entry)
     entry->spare = 0;
     entry->flags = message->flags;
     memcpy(entry->rest, message->metadata, message->metadata_size);
-    return offsetof(struct entry, rest) + message->metadata_size;
+    return offsetof(struct dora_entry, rest) + message->metadata_size;
 }
 
-static void push_to_all(const struct message *message, const struct entry *entry, size_t length)
+static void push_to_all(const struct message *message, const struct dora_entry *entry, size_t length)
 {
-    for (Py_ssize_t at = 0; at < PyTuple_Size(message->outlets); at++)
-        push((struct outlet *)outlet_at(message->outlets, at), entry, length, entry->size,
-             message->stamp);
+    for (Py_ssize_t at = 0; at < PyTuple_Size(message->outlets); at++) {
+        struct outlet *outlet = (struct outlet *)outlet_at(message->outlets, at);
+        dora_ring_push(outlet->words.span, &outlet->ring, entry, length, entry->size,
+                       message->stamp);
+    }
 }
 
 static void push_inline(const struct message *message)
 {
-    struct entry entry;
+    struct dora_entry entry;
     size_t length = begin_entry(message, &entry);
-    memcpy((char *)&entry + length, message->encoded.values, message->encoded.size);
+    if (message->encoded.written.parts != NULL)
+        memset((char *)&entry + length, 0, message->encoded.size); /* between its parts */
+    place(&message->encoded, (char *)&entry + length);
     push_to_all(message, &entry, length + message->encoded.size);
 }
 
 static void push_place(const struct message *message, const struct sample *sample)
 {
-    struct entry entry;
+    struct dora_entry entry;
     size_t length = begin_entry(message, &entry);
     entry.offset = sample->offset;
     entry.segment = (uint32_t)(sample->key >> KEY_SEGMENT);
@@ -84,7 +77,7 @@ static enum outcome find_sample(const struct state *state, const struct sender *
         struct mapping *mapping;
         enum outcome outcome = take_sample(state, sender->pool, encoded->size, sample, &mapping);
         if (outcome == DONE)
-            *address = (char *)mapping->words.at + (*sample)->offset;
+            *address = (char *)mapping->words.span.at + (*sample)->offset;
         return outcome;
     }
     if (!is(state, encoded->shared->sample, SAMPLE) || !is(state, sender->pool, POOL))
@@ -99,7 +92,7 @@ static PyObject *marks_of(PyObject *outlets)
     PyObject *marks = PyList_New(PyTuple_Size(outlets));
     for (Py_ssize_t at = 0; marks != NULL && at < PyTuple_Size(outlets); at++) {
         PyObject *outlet = outlet_at(outlets, at);
-        PyObject *index = PyLong_FromUnsignedLongLong(((struct outlet *)outlet)->head);
+        PyObject *index = PyLong_FromUnsignedLongLong(((struct outlet *)outlet)->ring.head);
         PyObject *mark = index == NULL ? NULL : PyTuple_Pack(2, outlet, index);
         Py_XDECREF(index);
         if (mark == NULL || PyList_SetItem(marks, at, mark) < 0)
@@ -119,9 +112,9 @@ static enum outcome push_sample(const struct state *state, const struct sender *
     char *address;
     enum outcome outcome = find_sample(state, sender, encoded, &sample, &address);
     if (outcome == DONE) {
-        message->stamp = clock_now((struct clock *)sender->clock);
+        message->stamp = dora_clock_now(sender->words.span, &((struct clock *)sender->clock)->last);
         if (address != NULL)
-            memcpy(address, encoded->values, encoded->size);
+            place(encoded, address);
         push_place(message, sample);
         if (sample_sent(state, (struct pool *)sender->pool, sample, marks) < 0)
             outcome = FAILED;
@@ -133,14 +126,11 @@ static enum outcome push_sample(const struct state *state, const struct sender *
 
 static enum outcome wake_all(PyObject *outlets)
 {
-    /* We stored HEAD and look at ASLEEP; pairs with the fence of a receiver that falls asleep, which
-       stores ASLEEP and looks at HEAD. Also: HEAD before the slots that is_done_with looks at, and
-       before the next entry. */
-    atomic_thread_fence(memory_order_seq_cst);
+    dora_ring_pushed();
     enum outcome outcome = DONE;
     for (Py_ssize_t at = 0; at < PyTuple_Size(outlets); at++) {
         struct peer *peer = (struct peer *)((struct outlet *)outlet_at(outlets, at))->peer;
-        if (read_word(&peer->words, BOX_ASLEEP, memory_order_relaxed) && ring_bell(peer->bell) < 0)
+        if (dora_is_asleep(peer->words.span) && ring_bell(peer->bell) < 0)
             outcome = FAILED;
     }
     return outcome;
@@ -151,7 +141,8 @@ static enum outcome send(const struct state *state, struct sender *sender, PyObj
                          PyObject *data, struct message *message)
 {
     const struct connection *connection = (struct connection *)sender->connection;
-    if (sender->words.count < BOX_WORDS || has_mail(&sender->words, connection->mail))
+    if (sender->words.span.count < BOX_WORDS ||
+        dora_has_mail(sender->words.span, connection->mail))
         return NOT_MINE;
     PyObject *outlets = connection->outlets != NULL && PyDict_Check(connection->outlets)
                             ? PyDict_GetItem(connection->outlets, output)
@@ -165,12 +156,18 @@ static enum outcome send(const struct state *state, struct sender *sender, PyObj
         return outcome;
     const struct encoded *encoded = &message->encoded;
     if (encoded->shared == NULL && encoded->size + message->metadata_size <= INLINE) {
-        message->stamp = clock_now((struct clock *)sender->clock);
+        message->stamp = dora_clock_now(sender->words.span, &((struct clock *)sender->clock)->last);
         push_inline(message);
     } else
         outcome = push_sample(state, sender, message);
     if (outcome != NOT_MINE && wake_all(outlets) == FAILED)
         outcome = FAILED;
+    if (outcome == DONE) {
+        uint64_t key = ((struct outlet *)outlet_at(outlets, 0))->output;
+        dora_hop_sent(sender->words.span, key, message->stamp, message->stamp, encoded->size);
+        dora_hop_context(sender->words.span, key, message->stamp, message->metadata,
+                         message->metadata_size);
+    }
     return outcome;
 }
 
@@ -234,7 +231,14 @@ PyObject *step_send(METHOD_ARGUMENTS)
         return NULL;
     if (outcome == NOT_MINE)
         return fall_back(state, SEND, object, arguments, count, keywords);
-    outcome = send(state, sender, arguments[0], arguments[1], &message);
+    if (state->enter_task != NULL) {
+        PyObject *entered =
+            PyObject_CallFunctionObjArgs(state->enter_task, sender->words.view, NULL);
+        Py_XDECREF(entered);
+        outcome = entered == NULL ? FAILED : DONE;
+    }
+    if (outcome == DONE)
+        outcome = send(state, sender, arguments[0], arguments[1], &message);
     if (outcome == DONE && !finish(state, sender, &message))
         outcome = FAILED;
     if (message.encoded.release != NULL)
@@ -270,7 +274,7 @@ static bool read_given(PyObject *const *arguments, struct message *message)
     message->metadata_size = (size_t)metadata_size;
     message->outlets = arguments[0];
     message->stamp = stamp;
-    message->nulls = nulls;
+    encoded->nulls = nulls;
     encoded->length = length;
     encoded->size = size;
     encoded->values = PyBytes_AsString(arguments[3]);
@@ -291,7 +295,7 @@ static enum outcome push_in_sample(const struct state *state, PyObject *pool, Py
     if (given == Py_None) {
         outcome = take_sample(state, pool, encoded->size, &sample, &mapping);
         if (outcome == DONE)
-            memcpy((char *)mapping->words.at + sample->offset, encoded->values, encoded->size);
+            memcpy((char *)mapping->words.span.at + sample->offset, encoded->values, encoded->size);
     } else if (is(state, given, SAMPLE) && encoded->size <= UINT64_C(1) << sample->order)
         Py_INCREF(given);
     else
@@ -303,6 +307,19 @@ static enum outcome push_in_sample(const struct state *state, PyObject *pool, Py
         Py_DECREF(sample);
     }
     Py_DECREF(marks);
+    return outcome;
+}
+
+enum outcome push_message(const struct state *state, PyObject *pool, PyObject *sample,
+                          const struct message *message)
+{
+    enum outcome outcome = DONE;
+    if (sample == Py_None && message->encoded.size <= INLINE - message->metadata_size)
+        push_inline(message);
+    else
+        outcome = push_in_sample(state, pool, sample, message);
+    if (outcome != NOT_MINE && wake_all(message->outlets) == FAILED)
+        outcome = FAILED;
     return outcome;
 }
 
@@ -318,14 +335,10 @@ PyObject *step_push(METHOD_ARGUMENTS)
     PyObject *sample = arguments[4];
     if (sample == Py_None && (uint64_t)PyBytes_Size(arguments[3]) != encoded->size)
         return fall_back(state, PUSH, object, arguments, count, keywords);
-    enum outcome outcome = DONE;
-    if (sample == Py_None && encoded->size <= INLINE - message.metadata_size)
-        push_inline(&message);
-    else
-        outcome = push_in_sample(state, object, sample, &message);
+    enum outcome outcome = push_message(state, object, sample, &message);
     if (outcome == NOT_MINE)
         return fall_back(state, PUSH, object, arguments, count, keywords);
-    if (wake_all(message.outlets) == FAILED || outcome == FAILED)
+    if (outcome == FAILED)
         return NULL;
     Py_RETURN_NONE;
 }

@@ -230,7 +230,7 @@ static enum outcome empty(const struct state *state, struct sender *sender, PyOb
         give_back(state, pool, sample);
     } else {
         sample->held = 1;
-        wanted->address = (uintptr_t)((char *)mapping->words.at + sample->offset);
+        wanted->address = (uintptr_t)((char *)mapping->words.span.at + sample->offset);
         shared = new_shared_array(state->types[SHARED_ARRAY], array, (PyObject *)sample, wanted,
                                   arrays->known, pool->returned);
     }

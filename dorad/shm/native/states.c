@@ -24,6 +24,11 @@ LIFE(ring_input, id, build, (void)0)
 LIFE(timer_input, id, id, WORDS_OF(timer_input))
 LIFE(inputs, connection, spin, WORDS_OF(inputs))
 LIFE(receiver, inputs, tasks, (void)0)
+LIFE(incoming, arrived, numbering, (void)0)
+LIFE(in, channel, output, (void)0)
+LIFE(direct_in, sleep, queue, (void)0)
+LIFE(direct_out, inlet, error, (void)0)
+LIFE(loop_sleep, working, prepared, WORDS_OF(loop_sleep))
 
 static void spin_dealloc(PyObject *self)
 {
@@ -72,21 +77,22 @@ static PyMemberDef outlet_members[] = {
     OBJECT(outlet, lane, "lane"),
     OBJECT(outlet, memory, "_memory"),
     OBJECT(outlet, hazards, "_hazards"),
-    BOOL(outlet, blocking, "blocking"),
-    BOOL(outlet, closed, "closed"),
+    BOOL(outlet, ring.blocking, "blocking"),
+    BOOL(outlet, ring.closed, "closed"),
     BOOL(outlet, plain, "plain"),
-    COUNT(outlet, base, "base"),
-    COUNT(outlet, queue_size, "queue_size"),
-    COUNT(outlet, head, "head"),
-    COUNT(outlet, entries, "_entries"),
-    COUNT(outlet, mask, "_mask"),
-    COUNT(outlet, bytes, "_bytes"),
+    COUNT(outlet, ring.base, "base"),
+    COUNT(outlet, ring.queue_size, "queue_size"),
+    COUNT(outlet, ring.head, "head"),
+    COUNT(outlet, ring.entries, "_entries"),
+    COUNT(outlet, ring.mask, "_mask"),
+    COUNT(outlet, ring.bytes, "_bytes"),
     COUNT(outlet, head_at, "_head_at"),
     COUNT(outlet, tail_at, "_tail_at"),
     COUNT(outlet, bytes_at, "_bytes_at"),
     COUNT(outlet, last_at, "_last_at"),
     COUNT(outlet, waiting_at, "_waiting_at"),
     COUNT(outlet, state_at, "_state_at"),
+    COUNT(outlet, output, "output"),
     END,
 };
 static PyGetSetDef outlet_getset[] = {WORDS(outlet, "_words"), NO_MORE};
@@ -99,16 +105,16 @@ static PyMemberDef inlet_members[] = {
     OBJECT(inlet, foreign, "_foreign"),
     OBJECT(inlet, latency_words, "_latency_words"),
     BOOL(inlet, plain, "plain"),
-    COUNT(inlet, base, "base"),
-    COUNT(inlet, queue_size, "queue_size"),
-    COUNT(inlet, tail, "tail"),
-    COUNT(inlet, lane_tail, "lane_tail"),
-    COUNT(inlet, entries, "_entries"),
-    COUNT(inlet, mask, "_mask"),
-    COUNT(inlet, received, "_received"),
-    COUNT(inlet, unreadable, "_unreadable"),
-    COUNT(inlet, latency_sum, "_latency_sum"),
-    COUNT(inlet, latency_diff, "_latency_diff"),
+    COUNT(inlet, ring.base, "base"),
+    COUNT(inlet, ring.queue_size, "queue_size"),
+    COUNT(inlet, ring.tail, "tail"),
+    COUNT(inlet, ring.lane_tail, "lane_tail"),
+    COUNT(inlet, ring.entries, "_entries"),
+    COUNT(inlet, ring.mask, "_mask"),
+    COUNT(inlet, ring.received, "_received"),
+    COUNT(inlet, ring.unreadable, "_unreadable"),
+    COUNT(inlet, ring.latency_sum, "_latency_sum"),
+    COUNT(inlet, ring.latency_diff, "_latency_diff"),
     COUNT(inlet, head_at, "head_at"),
     COUNT(inlet, lane_head_at, "lane_head_at"),
     COUNT(inlet, tail_at, "_tail_at"),
@@ -119,8 +125,8 @@ static PyMemberDef inlet_members[] = {
 };
 static PyGetSetDef inlet_getset[] = {
     WORDS(inlet, "_words"),
-    OPTIONAL(inlet, limit, "limit"),
-    OPTIONAL(inlet, latency, "_latency"),
+    OPTIONAL(inlet, ring.limit, "limit"),
+    OPTIONAL(inlet, ring.latency, "_latency"),
     NO_MORE,
 };
 
@@ -164,10 +170,10 @@ static PyMemberDef clock_members[] = {
 };
 
 static PyMemberDef spin_members[] = {
-    SIGNED(spin, budget_ns, "budget_ns"),
-    SIGNED(spin, limit_ns, "_limit_ns"),
-    SIGNED(spin, cooldown, "_cooldown"),
-    SIGNED(spin, penalty, "_penalty"),
+    SIGNED(spin, own.budget_ns, "budget_ns"),
+    SIGNED(spin, own.limit_ns, "_limit_ns"),
+    SIGNED(spin, own.cooldown, "_cooldown"),
+    SIGNED(spin, own.penalty, "_penalty"),
     END,
 };
 
@@ -273,6 +279,72 @@ static PyMemberDef receiver_members[] = {
 METHODS(receiver,
         {"next", METHOD(step_next), "Block for the next event; see Receiver.next."});
 
+static PyMemberDef incoming_members[] = {
+    OBJECT(incoming, arrived, "arrived"),
+    OBJECT(incoming, assembly, "_assembly"),
+    OBJECT(incoming, prefix, "_prefix"),
+    OBJECT(incoming, numbering, "_numbering"),
+    COUNT(incoming, next, "_next"),
+    COUNT(incoming, received, "received"),
+    COUNT(incoming, bytes, "_bytes"),
+    COUNT(incoming, bytes_handled, "_bytes_handled"),
+    COUNT(incoming, max_size, "max_size"),
+    COUNT(incoming, acked_next, "_acked_next"),
+    COUNT(incoming, acked_bytes, "_acked_bytes"),
+    COUNT(incoming, ack_messages, "_ack_messages"),
+    COUNT(incoming, ack_bytes, "_ack_bytes"),
+    END,
+};
+
+static PyMemberDef in_members[] = {
+    OBJECT(in, channel, "channel"),
+    OBJECT(in, origin, "origin"),
+    OBJECT(in, output, "output"),
+    COUNT(in, latency_ns, "latency_ns"),
+    COUNT(in, latencies, "latencies"),
+    END,
+};
+
+static PyMemberDef direct_in_members[] = {
+    OBJECT(direct_in, sleep, "_sleep"),
+    OBJECT(direct_in, ins, "_ins"),
+    OBJECT(direct_in, outlets, "_outlets"),
+    OBJECT(direct_in, pool, "_pool"),
+    OBJECT(direct_in, reached, "_reached"),
+    OBJECT(direct_in, machine, "_machine"),
+    OBJECT(direct_in, queue, "_queue"),
+    END,
+};
+METHODS(direct_in,
+        {"take", METHOD(step_take_direct), "Deliver a sample of Zenoh; see DirectIn.take."});
+
+static PyMemberDef direct_out_members[] = {
+    OBJECT(direct_out, inlet, "_inlet"),
+    OBJECT(direct_out, put, "_put"),
+    OBJECT(direct_out, opening, "_opening"),
+    OBJECT(direct_out, frame, "frame"),
+    OBJECT(direct_out, unsent, "unsent"),
+    OBJECT(direct_out, error, "error"),
+    COUNT(direct_out, sequence, "_sequence"),
+    COUNT(direct_out, room, "_room"),
+    SIGNED(direct_out, offset, "_offset"),
+    SIGNED(direct_out, lowest, "_lowest"),
+    END,
+};
+
+static PyMemberDef loop_sleep_members[] = {
+    OBJECT(loop_sleep, working, "working"),
+    OBJECT(loop_sleep, prepared, "prepared"),
+    INT(loop_sleep, bell, "_bell"),
+    INT(loop_sleep, epoll, "_epoll"),
+    BOOL(loop_sleep, had_data, "had_data"),
+    BOOL(loop_sleep, wakes_soon, "wakes_soon"),
+    END,
+};
+static PyGetSetDef loop_sleep_getset[] = {WORDS(loop_sleep, "_words"), NO_MORE};
+METHODS(loop_sleep,
+        {"sleep", METHOD(step_loop_sleep), "Sleep, then send what came; see LoopSleep.sleep."});
+
 /* -- the types --------------------------------------------------------------------------------- */
 
 static PyMethodDef no_methods[] = {{NULL, NULL, 0, NULL}};
@@ -318,6 +390,11 @@ static PyType_Spec specs[KINDS] = {
         TYPE(timer_input, "TimerInputState", timer_input_getset, timer_input_methods),
     [INPUTS] = TYPE(inputs, "NodeInputsState", inputs_getset, inputs_methods),
     [RECEIVER] = TYPE(receiver, "ReceiverState", no_getset, receiver_methods),
+    [INCOMING] = TYPE(incoming, "IncomingState", no_getset, no_methods),
+    [IN] = TYPE(in, "InState", no_getset, no_methods),
+    [DIRECT_IN] = TYPE(direct_in, "DirectInState", no_getset, direct_in_methods),
+    [DIRECT_OUT] = TYPE(direct_out, "DirectOutState", no_getset, no_methods),
+    [LOOP_SLEEP] = TYPE(loop_sleep, "LoopSleepState", loop_sleep_getset, loop_sleep_methods),
 };
 
 int add_states(PyObject *module, struct state *state)

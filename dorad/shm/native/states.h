@@ -26,9 +26,9 @@ struct outlet {
     PyObject_HEAD
     struct words words;
     PyObject *peer, *lane, *memory, *hazards;
-    char blocking, closed, plain;
-    unsigned long long base, queue_size, head, entries, mask, bytes;
-    unsigned long long head_at, tail_at, bytes_at, last_at, waiting_at, state_at;
+    char plain;
+    struct dora_outlet ring;
+    unsigned long long head_at, tail_at, bytes_at, last_at, waiting_at, state_at, output;
 };
 
 struct inlet {
@@ -36,9 +36,7 @@ struct inlet {
     struct words words;
     PyObject *memory, *segments, *space_bell, *free, *foreign, *latency_words;
     char plain;
-    struct optional limit, latency;
-    unsigned long long base, queue_size, tail, lane_tail, entries, mask;
-    unsigned long long received, unreadable, latency_sum, latency_diff;
+    struct dora_inlet ring;
     unsigned long long head_at, lane_head_at, tail_at, received_at, unreadable_at, waiting_at;
 };
 
@@ -65,12 +63,12 @@ struct pool {
 struct clock {
     PyObject_HEAD
     PyObject *on_refused;
-    long long last;
+    int64_t last;
 };
 
 struct spin {
     PyObject_HEAD
-    long long budget_ns, limit_ns, cooldown, penalty;
+    struct dora_spin own;
 };
 
 struct connection {
@@ -78,7 +76,7 @@ struct connection {
     PyObject *outlets;
     int bell;
     char lost;
-    struct optional mail;
+    struct dora_optional mail;
     long long packets_handled;
 };
 
@@ -115,7 +113,7 @@ struct timer_input {
     struct words words;
     PyObject *id;
     char stopped;
-    struct optional late_ns;
+    struct dora_optional late_ns;
     long long due_ns, interval_ns, deadline_ns;
     unsigned long long ring, queue_size, tail, received;
     unsigned long long latency_sum_ns, latency_diff_ns, late_max_ns, missed;
@@ -127,7 +125,7 @@ struct inputs {
     PyObject *connection, *daemon_events, *order, *rings, *choosy, *timers, *spin;
     char ended, stopped, has_removed;
     int epoll;
-    struct optional mail;
+    struct dora_optional mail;
     long long packets;
 };
 
@@ -135,6 +133,41 @@ struct receiver {
     PyObject_HEAD
     PyObject *inputs, *turn, *poll, *tasks;
     unsigned long long holder;
+};
+
+/* Of links; see dorad/link/direct.py. */
+
+struct incoming {
+    PyObject_HEAD
+    PyObject *arrived, *assembly, *prefix, *numbering;
+    unsigned long long next, received, bytes, bytes_handled, max_size;
+    unsigned long long acked_next, acked_bytes, ack_messages, ack_bytes;
+};
+
+struct in {
+    PyObject_HEAD
+    PyObject *channel, *origin, *output;
+    unsigned long long latency_ns, latencies;
+};
+
+struct direct_in {
+    PyObject_HEAD
+    PyObject *sleep, *ins, *outlets, *pool, *reached, *machine, *queue;
+};
+
+struct direct_out {
+    PyObject_HEAD
+    PyObject *inlet, *put, *opening, *frame, *unsent, *error;
+    unsigned long long sequence, room;
+    long long offset, lowest;
+};
+
+struct loop_sleep {
+    PyObject_HEAD
+    struct words words;
+    PyObject *working, *prepared;
+    int bell, epoll;
+    char had_data, wakes_soon;
 };
 
 enum kind {
@@ -154,6 +187,11 @@ enum kind {
     TIMER_INPUT,
     INPUTS,
     RECEIVER,
+    INCOMING,
+    IN,
+    DIRECT_IN,
+    DIRECT_OUT,
+    LOOP_SLEEP,
     BORROW,
     SHARED_ARRAY,
     KINDS,

@@ -5,16 +5,17 @@
 static void store(struct timer_input *timer, size_t word, uint64_t value)
 {
     /* Release: a reader of the counters loads RECEIVED, TAIL and HEAD in this order, with acquire. */
-    write_word(&timer->words, timer->ring + word, value, memory_order_release);
+    dora_store(timer->words.span, timer->ring + word, value, memory_order_release);
 }
 
 /* Count a tick that is taken `late` ns after it was due, after `skipped` that never were. */
 static void count_delay(struct timer_input *timer, uint64_t late, uint64_t skipped)
 {
-    const struct optional before = timer->late_ns;
-    timer->late_ns = (struct optional){true, late};
+    const struct dora_optional before = timer->late_ns;
+    timer->late_ns = (struct dora_optional){true, late};
     if (!before.given)
         return;
+    dora_count_latency(timer->words.span, timer->ring, late);
     timer->latency_sum_ns += late;
     store(timer, RING_LATENCY_SUM, timer->latency_sum_ns);
     timer->latency_diff_ns += late > before.value ? late - before.value : before.value - late;
@@ -48,11 +49,19 @@ static int64_t take_tick(struct timer_input *timer, int64_t now)
     return now - due;
 }
 
+/* The time when a tick was due, which dates it. */
+static uint64_t stamp_of(const struct timer_input *timer, int64_t late)
+{
+    const int64_t now = dora_realtime_ns();
+    dora_hop_received(timer->words.span, timer->ring, (uint64_t)(now - late), (uint64_t)now, 0);
+    return (uint64_t)(now - late);
+}
+
 static PyObject *tick_of(const struct state *state, const struct timer_input *timer, int64_t late)
 {
     PyObject *event = NULL;
     PyObject *metadata = PyDict_New();
-    PyObject *time = datetime_of(state, (uint64_t)(realtime_ns() - late));
+    PyObject *time = datetime_of(state, stamp_of(timer, late));
     if (metadata != NULL && time != NULL &&
         PyDict_SetItem(metadata, state->names.timestamp, time) == 0)
         event = event_of(state, timer->id, state->no_value, metadata);
@@ -68,10 +77,10 @@ PyObject *step_take_tick(METHOD_ARGUMENTS)
     struct timer_input *timer = (struct timer_input *)object;
     /* Python makes ticks without Arrow, if the node does not use it. */
     if (count != 0 || keywords != NULL || state->no_value == NULL || timer->id == NULL ||
-        timer->words.count < RING_WORDS || timer->ring > timer->words.count - RING_WORDS ||
+        timer->words.span.count < RING_WORDS || timer->ring > timer->words.span.count - RING_WORDS ||
         timer->interval_ns <= 0 || timer->due_ns < 0 || timer->queue_size == 0)
         return fall_back(state, TAKE_TICK, object, arguments, count, keywords);
-    const int64_t now = monotonic_ns();
+    const int64_t now = dora_monotonic_ns();
     if (now < timer->due_ns || timer->stopped)
         Py_RETURN_NONE;
     return tick_of(state, timer, take_tick(timer, now));

@@ -4,10 +4,10 @@
 
 void release_words(struct words *words)
 {
-    if (words->at != NULL)
+    if (words->span.at != NULL)
         PyBuffer_Release(&words->held);
-    words->at = NULL;
-    words->count = 0;
+    words->span.at = NULL;
+    words->span.count = 0;
     Py_CLEAR(words->view);
 }
 
@@ -26,14 +26,14 @@ int hold_words(struct words *words, PyObject *view, bool writable)
     if (!failed) {
         failed = PyObject_GetBuffer(memory, &words->held, writable ? PyBUF_WRITABLE : PyBUF_SIMPLE);
         if (!failed && (seen.buf != words->held.buf || seen.len > words->held.len ||
-                        (uintptr_t)seen.buf % sizeof(word) != 0)) {
+                        (uintptr_t)seen.buf % sizeof(dora_word) != 0)) {
             PyErr_SetString(PyExc_ValueError, "the words do not begin where the memory does");
             PyBuffer_Release(&words->held);
             failed = -1;
         }
         if (!failed) {
-            words->at = words->held.buf;
-            words->count = (size_t)seen.len / sizeof(word);
+            words->span.at = words->held.buf;
+            words->span.count = (size_t)seen.len / sizeof(dora_word);
         }
         PyBuffer_Release(&seen);
     }
@@ -65,13 +65,13 @@ int set_readable_words(PyObject *self, PyObject *view, void *offset)
 
 PyObject *get_optional(PyObject *self, void *offset)
 {
-    struct optional *found = (struct optional *)((char *)self + (uintptr_t)offset);
+    struct dora_optional *found = (struct dora_optional *)((char *)self + (uintptr_t)offset);
     return found->given ? PyLong_FromUnsignedLongLong(found->value) : Py_NewRef(Py_None);
 }
 
 int set_optional(PyObject *self, PyObject *value, void *offset)
 {
-    struct optional *into = (struct optional *)((char *)self + (uintptr_t)offset);
+    struct dora_optional *into = (struct dora_optional *)((char *)self + (uintptr_t)offset);
     if (value == NULL || value == Py_None) {
         into->given = false;
         return 0;
@@ -79,13 +79,13 @@ int set_optional(PyObject *self, PyObject *value, void *offset)
     unsigned long long number = PyLong_AsUnsignedLongLong(value);
     if (number == (unsigned long long)-1 && PyErr_Occurred())
         return -1;
-    *into = (struct optional){true, number};
+    *into = (struct dora_optional){true, number};
     return 0;
 }
 
 PyObject *get_mail(PyObject *self, void *offset)
 {
-    struct optional *found = (struct optional *)((char *)self + (uintptr_t)offset);
+    struct dora_optional *found = (struct dora_optional *)((char *)self + (uintptr_t)offset);
     return found->given ? PyLong_FromUnsignedLongLong(found->value) : PyLong_FromLong(-1);
 }
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dorad.control import messages as m
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
+from dorad.control.messages.method import P, R
+from dorad.control.target import Targets
 from dorad.jitter import between
 from dorafleet.console.model.fleet import FleetStore, FleetView
 from dorafleet.console.model.targets import on_robot
 from dorafleet.coordinator.messages import ALERTS_RECEIVERS, AlertReceivers
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
-
-    from dorad.control.messages.method import P, R
-    from dorad.control.target import Targets
 
 PROBE_S = 1.0
 """Time between two questions whether the server still answers."""

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from typing import Any, Generic, TypeVar
 
+from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
-
-    from dorad.control.asyncclient import AsyncClient
-    from dorafleet.console.link.server import Server
+from dorad.control.messages.method import CallMethod, P, R
+from dorafleet.console.link.server import Server
 
 T = TypeVar("T")
 
@@ -41,8 +38,15 @@ async def polled(
             yield await ask()
             await asyncio.sleep(every)
 
-    async with aclosing(answers()) as found:
-        yield found
+    async with aclosing(answers()) as polls:
+        yield polls
+
+
+def polling(
+    server: Server, method: CallMethod[P, R], params: P, every: float, take: Callable[[R], Any]
+) -> Feed[R]:
+    """Return a feed of the answers of a method, which is called again `every` seconds."""
+    return Feed(server, lambda client: polled(lambda: client.call(method, params), every), take)
 
 
 class Feed(Generic[T]):

@@ -1,7 +1,5 @@
 """The socket of a robot's dorad, forwarded over SSH to a socket in a folder of our own."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import shutil

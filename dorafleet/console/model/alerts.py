@@ -1,13 +1,11 @@
 """Alerts in the order in which they need an operator."""
 
-from __future__ import annotations
+from collections.abc import Iterable
 
-from typing import TYPE_CHECKING
+from dorad.control.messages import Alert, Finding
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dorad.control.messages import Alert, Finding
+AWAY = ("unreachable", "never-connected")
+"""Causes of findings about robots without contact."""
 
 
 def by_need(alerts: Iterable[Alert]) -> list[Alert]:
@@ -29,4 +27,4 @@ def where(alert: Alert) -> str:
 
 def state_of(problem: Alert | Finding) -> str:
     """Return the state of robots that have this problem."""
-    return "unreach" if problem.cause == "unreachable" else problem.severity
+    return "unreach" if problem.cause in AWAY else problem.severity

@@ -1,25 +1,19 @@
 """Every action as data: keys, palette, help, dialogs and copied commands are made from this."""
 
-from __future__ import annotations
-
 import shlex
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Any, Literal
 
 from dorad.control import messages as m
+from dorad.control.messages.method import NeededRole
 from dorad.control.paramtext import json_text
-from dorafleet.rollout.messages import ROLLOUT_ACTS, ROLLOUT_START, RolloutAct
+from dorad.phrases import first_of
+from dorafleet.console.model.targets import UNDO_INSTANCE, Target
+from dorafleet.rollout.messages import ROLLOUT_ACTS, ROLLOUT_START, RolloutAct, RolloutNew
+from dorafleet.rollout.operate import Act
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from dorad.control.messages.method import NeededRole
-    from dorafleet.console.model.targets import Target
-    from dorafleet.rollout.messages import RolloutNew
-    from dorafleet.rollout.operate import Act
-
-Kind = Literal["node", "dataflow", "param", "alert", "rollout", "plan"]
+Kind = Literal["node", "dataflow", "box", "param", "alert", "rollout", "instance", "plan"]
 
 RANKS: tuple[NeededRole, ...] = ("viewer", "operator", "admin")
 
@@ -30,6 +24,9 @@ NODE_FAILED = "node-failed"
 
 START_DATAFLOW = "start-dataflow"
 """The action for a dataflow that has ended."""
+
+MAX_BOXES = 5
+"""Black boxes that a result names."""
 
 ID_SIZE, SHORT_ID = 64, 12
 """Characters of the id of a release, and of its beginning in commands."""
@@ -53,7 +50,7 @@ class Action:
     wide: bool = False
     """Whether it lets all robots of a rollout switch, so that the number of those must be typed."""
     asks: str = ""
-    """What must be typed first; empty for nothing. Only values of parameters are."""
+    """What must be typed first, a value or a note; empty for nothing."""
     remark: Callable[[Any], str] = lambda _: ""
     """Returns what its result says beyond that it is done."""
 
@@ -88,6 +85,22 @@ def _known(target: Target) -> m.Param:
 def _planned(target: Target) -> RolloutNew:
     assert target.plan is not None
     return target.plan
+
+
+def _mark(target: Target) -> m.IncidentMark:
+    return m.IncidentMark(dataflow=target.dataflow or None, note=target.note)
+
+
+def _mark_argv(target: Target) -> Sequence[str]:
+    note = ("--note", target.note) if target.note else ()
+    return ("dora", "record", "mark", "-d", target.dataflow, *note)
+
+
+def _marked(result: m.IncidentMarked) -> str:
+    """Return where incidents were made, and where not."""
+    named = {**result.made, **{robot: f"FAILED: {why}" for robot, why in result.failed.items()}}
+    texts = [f"{robot}: {text}" if robot else text for robot, text in named.items()]
+    return first_of(texts, MAX_BOXES)
 
 
 def _undelivered(result: m.Param) -> str:
@@ -158,6 +171,18 @@ ACTIONS: tuple[Action, ...] = (
         _flow,
         lambda t: ("dora", "restart", t.dataflow),
         "It starts as it was at its end: its file is not read again.",
+    ),
+    Action(
+        "i",
+        "mark-incident",
+        "Mark an incident: keep what was recorded",
+        "box",
+        m.INCIDENT_MARK,
+        _mark,
+        _mark_argv,
+        "The black box keeps the last 60 s and the next 20 s, on each robot of the dataflow.",
+        asks="a note, which may be empty",
+        remark=_marked,
     ),
     Action(
         "v",
@@ -241,6 +266,17 @@ ACTIONS: tuple[Action, ...] = (
         "Robots that have the release, or may have it, switch back to what they had.",
         wide=True,
     ),
+    Action(
+        "I",
+        UNDO_INSTANCE,
+        "Undo the rollout on this instance only",
+        "instance",
+        ROLLOUT_ACTS["undo"],
+        lambda t: RolloutAct(rollout=t.rollout, instances=[t.instance]),
+        lambda t: ("dorafleet", "rollout", "undo", t.dataflow),
+        "It switches back to what it had, when it is free. The rollout goes on with the others.",
+        wide=True,
+    ),
 )
 
 
@@ -284,16 +320,21 @@ def _fits(action: Action, target: Target) -> bool:
             ended = target.ended and action.name == "stop-node"
             return bool(target.node) and target.param is None and not ended
         case "dataflow":
-            if target.param is not None or target.plan is not None or target.released:
+            if target.param is not None or target.plan or target.released or target.rollout:
                 return False
             over = target.ended and not target.node
             known = bool(target.dataflow or target.choices)
             return known and over == (action.name == START_DATAFLOW)
+        case "box":
+            # Recorders of releases do it, too.
+            over = target.ended and not target.node
+            own = not (target.param or target.plan or target.rollout or over)
+            return own and bool(target.dataflow or target.choices)
         case "param":
             return target.param is not None
         case "plan":
             return target.plan is not None
-        case "alert" | "rollout":
+        case "alert" | "rollout" | "instance":
             return action.name in target.acts
 
 

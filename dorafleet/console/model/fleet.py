@@ -1,15 +1,10 @@
 """The robots as the server last described them: a store that hands out snapshots."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.control.messages import FleetRow, FleetRows
+from dorad.control.messages import FleetRow, FleetRows
 
 STATES = ("fail", "warn", "unreach", "update", "busy", "ok")
 """The worst first."""
@@ -26,8 +21,8 @@ class FleetView:
     @property
     def counts(self) -> Mapping[str, int]:
         """The number of robots in each state, the worst first, without states that none has."""
-        found: Counter[str] = Counter(row.state for row in self.rows.values())
-        return {state: found[state] for state in STATES if found[state]}
+        counter: Counter[str] = Counter(row.state for row in self.rows.values())
+        return {state: counter[state] for state in STATES if counter[state]}
 
     @property
     def labels(self) -> set[str]:

@@ -1,17 +1,11 @@
 """Orders of rows, and an order that rests while the operator moves the cursor."""
 
-from __future__ import annotations
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from typing import TYPE_CHECKING
-
+from dorad.control.messages import FleetRow
 from dorad.natural import natural
 from dorafleet.console.model.fleet import STATES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from dorad.control.messages import FleetRow
 
 REST_S = 3.0
 """Seconds for which rows keep their places after the cursor was moved."""

@@ -4,8 +4,6 @@ A frame ends with a question that terminals answer once they have read that far.
 pile up in a slow line, where they would be old when they are shown.
 """
 
-from __future__ import annotations
-
 FASTEST_S = 0.1
 """Minimum time between two frames."""
 FIRST_ANSWER_S = 2.0
@@ -53,4 +51,35 @@ class Pace:
         if not self._open:
             return False
         self._open -= 1
+        return True
+
+
+MAX_PASTED = 256
+"""Keys that are taken at once."""
+KEYS_S = 100.0
+"""Keys a second that are taken for ever; a key that is held down repeats up to 60 times."""
+
+
+PAUSE_S = 0.25
+"""Seconds without a key that end a paste."""
+
+
+class TypingPace:
+    """Leaves out what comes faster than anybody types: a paste from a terminal without brackets."""
+
+    def __init__(self) -> None:
+        self._room, self._at = float(MAX_PASTED), 0.0
+        self.left_out = 0
+        """Keys that were left out since the last one that was taken."""
+
+    def takes(self, now: float) -> bool:
+        """Return True if the next key is taken; `now` is in seconds, never falling."""
+        pause, self._at = now - self._at, now
+        room = min(float(MAX_PASTED), self._room + pause * KEYS_S)
+        # After a key was left out, so is all that follows it: half of a paste means nothing.
+        if room < 1.0 or (self.left_out and pause < PAUSE_S):
+            self._room = room
+            self.left_out += 1
+            return False
+        self._room, self.left_out = room - 1.0, 0
         return True

@@ -1,22 +1,17 @@
 """New values of parameters, checked before they are sent."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
+from dorad.control.messages import Param
 from dorad.control.paramtext import json_text
 from dorad.dataflow.errors import TextError
 from dorad.dataflow.params import check
 from dorad.dataflow.settings import ParamSpec, ParamType
 from dorad.phrases import shorten
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dorad.control.messages import Param
-    from dorafleet.console.model.targets import Target
+from dorafleet.console.model.targets import Target
 
 MAX_SHOWN = 40
 """Characters of a value in a question about it."""
@@ -29,7 +24,7 @@ def with_value(targets: Sequence[Target], text: str) -> list[Target] | str:
         value = msgspec.json.decode(text.encode())
     except (ValueError, RecursionError, msgspec.DecodeError) as error:
         return f"this is not JSON: {error}; text needs its own quotes"
-    found = []
+    changed = []
     for target in targets:
         param = target.param
         assert param is not None
@@ -41,8 +36,8 @@ def with_value(targets: Sequence[Target], text: str) -> list[Target] | str:
         before, after = (shorten(json_text(each), MAX_SHOWN) for each in (param.value, wanted))
         title = f"{target.title}: {before} -> {after}"
         given = msgspec.structs.replace(param, value=wanted)
-        found.append(target._replace(param=given, title=title))
-    return found
+        changed.append(target._replace(param=given, title=title))
+    return changed
 
 
 def _declared(param: Param) -> ParamSpec | None:

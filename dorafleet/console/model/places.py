@@ -1,18 +1,12 @@
 """The screens that `:` can go to, and what a line after it means."""
 
-from __future__ import annotations
-
 import shlex
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
+from dorad.control.messages import FleetRow
 from dorad.phrases import first_of
-from dorafleet.console.model.targets import dataflows_of, on_robot
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dorad.control.messages import FleetRow
-    from dorafleet.console.model.targets import Target
+from dorafleet.console.model.targets import Target, dataflows_of, on_robot
 
 
 class Place(NamedTuple):
@@ -29,9 +23,10 @@ PLACES: tuple[Place, ...] = (
     Place("robot", "One robot", "ROBOT"),
     Place("graph", "A dataflow as a graph", "DATAFLOW [NODE]"),
     Place("top", "Nodes and edges", "[ROBOT]"),
-    Place("logs", "Log lines", "[DATAFLOW [NODE]]"),
+    Place("logs", "Log lines", "[DATAFLOW [NODE...]]"),
     Place("topics", "Topics of a dataflow", "DATAFLOW"),
     Place("topic", "One topic", "DATAFLOW NODE/OUTPUT"),
+    Place("edge", "Ten minutes of an edge", "DATAFLOW NODE/OUTPUT NODE/INPUT"),
     Place("params", "Parameters of nodes", "DATAFLOW NODE"),
     Place("dataflows", "Dataflows that run, and that have ended", ""),
     Place("alerts", "What needs attention", ""),
@@ -40,15 +35,18 @@ PLACES: tuple[Place, ...] = (
     Place("releases", "Releases that the coordinator has", ""),
     Place("plan", "What a rollout would do", "RELEASE [ROBOT|LABEL=V]"),
     Place("audit", "Who has changed what", ""),
-    Place("trace", "Message traces, which no server offers yet", ""),
+    Place("trace", "The slowest messages, and where their time went", "[DATAFLOW [NODE...]]"),
     Place("help", "Keys and words", ""),
 )
 
 
+MAX_NODES = 6
+"""Nodes whose logs are shown side by side."""
+
 MAX_NAMED = 20
 """Dataflows that a message names."""
 
-ABOUT_DATAFLOWS = ("graph", "logs", "topics", "topic", "params")
+ABOUT_DATAFLOWS = ("graph", "logs", "topics", "topic", "params", "edge", "trace")
 """Screens whose first word is a dataflow, or a robot."""
 
 
@@ -57,12 +55,12 @@ def place_of(text: str) -> tuple[str, list[str]] | str:
     from dorad.dataflow.nearest import did_you_mean
 
     try:
-        found = shlex.split(text)
+        split = shlex.split(text)
     except ValueError:
         return "a quotation mark is missing"
-    if not found:
+    if not split:
         return "name a screen: " + " ".join(place.name for place in PLACES)
-    name, *rest = found
+    name, *rest = split
     names = [place.name for place in PLACES]
     matching = [each for each in names if each.startswith(name)]
     if name in names:
@@ -71,6 +69,24 @@ def place_of(text: str) -> tuple[str, list[str]] | str:
         hint = did_you_mean(name, names) or "there are: " + " ".join(names)
         return f"there is no screen `{name}`; {hint}"
     return matching[0], rest
+
+
+def completions(before: str, rows: Mapping[str, FleetRow], themes: Sequence[str] = ()) -> list[str]:
+    """Return the words that may follow a text after `:`: screens, robots, dataflows, `themes`."""
+    name, *others = before.split() or [""]
+    if not name:
+        return [*(place.name for place in PLACES), "theme", "quit"]
+    if name == "theme":
+        return [] if others else list(themes)
+    robots, flows = (
+        sorted(rows),
+        sorted({flow for row in rows.values() for flow in dataflows_of(row)}),
+    )
+    if name in ABOUT_DATAFLOWS and not others:
+        return flows + robots
+    if (name in ("robot", "top") and not others) or (name == "plan" and others):
+        return robots
+    return []
 
 
 def with_dataflow(name: str, words: Sequence[str], rows: Mapping[str, FleetRow]) -> list[str] | str:
@@ -97,14 +113,18 @@ def with_dataflow(name: str, words: Sequence[str], rows: Mapping[str, FleetRow])
 def words_about(place: str, targets: Sequence[Target]) -> list[str]:
     """Return the words after a screen's name that lead to the first of these targets.
 
-    Parameters are shown of all of them.
+    Parameters are shown of all of them, and the logs of the first few.
     """
     first = targets[0]
     match place:
         case "logs":
-            return [word for word in (first.dataflow, first.node) if first.dataflow and word]
+            same = [each for each in targets if each.dataflow == first.dataflow]
+            names = list(dict.fromkeys(each.node for each in same if each.node))
+            return [first.dataflow, *names[:MAX_NODES]] if first.dataflow else []
         case "graph":
             return [first.dataflow, first.node]
+        case "trace":
+            return [word for word in (first.dataflow, first.node) if word]
         case "params":
             nodes = [each for each in targets if each.dataflow and each.node]
             return [word for each in nodes for word in (each.dataflow, each.node)]

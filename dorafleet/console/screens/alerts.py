@@ -1,31 +1,24 @@
 """Screen Alerts: all alerts, with their details, and the last ones that are over."""
 
-from __future__ import annotations
-
 import logging
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+
+from textual.widget import Widget
 
 from dorad.control.errors import ControlError
-from dorad.control.messages import ALERTS_PAST, PastAlertsRead
+from dorad.control.messages import ALERTS_PAST, Alert, PastAlert, PastAlertsRead
 from dorad.terminal import local_time
 from dorafleet.console.model.alerts import by_need, new_count, where
-from dorafleet.console.model.targets import Target
+from dorafleet.console.model.targets import Target, filter_of_alert
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.fleet import alert_target
 from dorafleet.console.view import alertrows, words
 from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.rows import Span
 from dorafleet.console.view.words import clean
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from textual.widget import Widget
-
-    from dorad.control.messages import Alert, PastAlert
-    from dorafleet.console.view.rows import Span
 
 MAX_NAMED = 20
 """Robots of an alert that are named."""
@@ -42,6 +35,7 @@ class AlertsScreen(ConsoleScreen):
     FILTER_KEYS = alertrows.KEYS
     ROWS_OF = "alerts.watch"
     AUTO_FOCUS = "Grid"
+    OPENS = MARKS = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,15 +43,6 @@ class AlertsScreen(ConsoleScreen):
         self._past: list[PastAlert] = []
         self._past_beside: frozenset[str] | None = None
         """The open alerts when those that are over were read."""
-
-    @classmethod
-    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
-        """Return the screen."""
-        return "`alerts` takes no words" if words else cls()
-
-    def again(self) -> ConsoleScreen:
-        """Return a new screen that shows the same."""
-        return AlertsScreen()
 
     def body(self) -> Iterable[Widget]:
         """Return the table, and what is known of the chosen one."""
@@ -79,15 +64,15 @@ class AlertsScreen(ConsoleScreen):
 
     def paint(self, now: float) -> None:
         """Show the alerts."""
-        found = [
+        alerts = [
             each
             for each in by_need(self.server.alerts)
             if not self.filter or self.filter.matches(alertrows.cells(each, now))
         ]
-        self._alerts = {each.id: each for each in found}
+        self._alerts = {each.id: each for each in alerts}
         grid = self.query_one(Grid)
         stale = self.stale
-        grid.widen(where=words.longest(map(where, found)))
+        grid.widen(where=words.longest(map(where, alerts)))
         grid.show(
             list(self._alerts),
             lambda id_: alertrows.row(self._alerts[id_], now),
@@ -103,11 +88,11 @@ class AlertsScreen(ConsoleScreen):
 
     async def _read_past(self) -> None:
         try:
-            found = await self.server.call(ALERTS_PAST, PastAlertsRead(limit=MAX_OVER))
+            past = await self.server.call(ALERTS_PAST, PastAlertsRead(limit=MAX_OVER))
         except ControlError as error:
             _log.debug("no alerts that are over: %s", error)
         else:
-            self._past = found.alerts
+            self._past = past.alerts
             self.bring()
 
     def _quiet(self, *, stale: bool) -> str:
@@ -127,12 +112,17 @@ class AlertsScreen(ConsoleScreen):
             named += f" and {alert.count - MAX_NAMED} more"
         columns = max(self.size.width - 10, 20)
         first, *others = textwrap.wrap(named, columns) or [""]
+        next_ = textwrap.wrap(clean(alert.hint), columns)
         return [
             [],
             *([(f" {line}", "title")] for line in textwrap.wrap(clean(alert.text), columns)),
             [(" since ", "dim"), (since, ""), ("   cause ", "dim"), (clean(alert.cause), "")],
             [(" robots ", "dim"), (first, "")],
             *([("        ", ""), (line, "")] for line in others),
+            *(
+                [(" next " if at == 0 else "      ", "dim"), (line, "")]
+                for at, line in enumerate(next_)
+            ),
         ]
 
     def target(self) -> Target:
@@ -143,21 +133,13 @@ class AlertsScreen(ConsoleScreen):
     def targets(self) -> list[Target]:
         """Return the chosen alerts."""
         chosen = self.query_one(Grid).chosen
-        found = [self._alerts[id_] for id_ in chosen if id_ in self._alerts]
-        return [alert_target(alert, self.server) for alert in found]
+        alerts = [self._alerts[id_] for id_ in chosen if id_ in self._alerts]
+        return [alert_target(alert, self.server) for alert in alerts]
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints these alerts."""
         argv = ["dorafleet", "alerts"]
         return [*argv, "--filter", self.filter.text] if self.filter else argv
-
-    def can_open(self) -> bool:
-        """Return True if there is an alert."""
-        return any(self.target())
-
-    def can_mark(self) -> bool:
-        """Return True: alerts can be marked."""
-        return True
 
     def open_chosen(self) -> None:
         """Open the robot, or the list of robots."""
@@ -167,4 +149,4 @@ class AlertsScreen(ConsoleScreen):
         if alert.count == 1 and alert.robots:
             self.console.open_about("robot", alert.robots)
         else:
-            self.console.open_fleet(alert.robots)
+            self.console.open_about("fleet", [filter_of_alert(alert)])

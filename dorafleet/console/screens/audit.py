@@ -1,29 +1,23 @@
 """Screen Audit: who has changed what, the newest first."""
 
-from __future__ import annotations
-
 import textwrap
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from textual.widget import Widget
+
+from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
 from dorafleet.console.link.streams import Feed, polled
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import auditrows, words
 from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.rows import Span
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
 from dorafleet.coordinator.audit import Head
-from dorafleet.coordinator.messages import AUDIT_READ, AuditPage, AuditRead
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from textual.widget import Widget
-
-    from dorad.control.asyncclient import AsyncClient
-    from dorafleet.console.view.rows import Span
-    from dorafleet.coordinator.messages import AuditRecord
+from dorafleet.coordinator.messages import AUDIT_READ, AuditPage, AuditRead, AuditRecord
 
 EVERY_S = 2.0
 """Seconds between two questions for new records."""
@@ -41,6 +35,7 @@ class AuditScreen(ConsoleScreen):
     ORDERS = ("people", "all")
     """Without and with what rollouts do by themselves: their screen has that, too."""
     AUTO_FOCUS = "Grid"
+    ABOUT_WORDS = "; / filters it"
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,15 +43,6 @@ class AuditScreen(ConsoleScreen):
         self._shown: dict[str, AuditRecord] = {}
         self._known = False
         """Whether the server has answered."""
-
-    @classmethod
-    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
-        """Return the screen."""
-        return "`audit` takes no words; / filters it" if words else cls()
-
-    def again(self) -> ConsoleScreen:
-        """Return a new screen that shows the same."""
-        return AuditScreen()
 
     def body(self) -> Iterable[Widget]:
         """Return the table, and the change under the cursor in full."""
@@ -93,15 +79,15 @@ class AuditScreen(ConsoleScreen):
         self.query_one("#facts", Canvas).show(self._facts(grid.cursor))
 
     def _facts(self, id_: str | None) -> list[list[Span]]:
-        found = self._shown.get(id_ or "")
-        if found is None:
+        record = self._shown.get(id_ or "")
+        if record is None:
             return []
-        text = words.clean(auditrows.change(found.record))
+        text = words.clean(auditrows.change(record.record))
         lines = textwrap.wrap(text, max(self.size.width - 2, 20))[:MAX_LINES]
-        client = words.clean(str(found.record.get("client", "-")))
+        client = words.clean(str(record.record.get("client", "-")))
         return [
             [],
-            [(f" {found.sequence}", "title"), (f"  with {client}", "dim")],
+            [(f" {record.sequence}", "title"), (f"  with {client}", "dim")],
             *([(f" {line}", "")] for line in lines),
         ]
 
@@ -116,8 +102,8 @@ class AuditScreen(ConsoleScreen):
         page, last = await _page(client, after, MAX_RECORDS)
         return page.records, last < after
 
-    def _take(self, found: tuple[list[AuditRecord], bool]) -> None:
-        new, restored = found
+    def _take(self, page: tuple[list[AuditRecord], bool]) -> None:
+        new, restored = page
         self._known = True
         if restored:
             self._records.clear()  # from a backup: the next answer has what it has

@@ -1,23 +1,18 @@
 """The lines above and below a screen: server, path, message, and the keys that work now."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING
 
+from textual.widget import Widget
+
+from dorafleet.console.screens.content import ScreenContent
 from dorafleet.console.view import bars
 from dorafleet.console.widgets.lines import Canvas
-
-if TYPE_CHECKING:
-    from textual.widget import Widget
-
-    from dorafleet.console.screens.base import ConsoleScreen
 
 
 class Bars:
     """The bars of one screen."""
 
-    def __init__(self, screen: ConsoleScreen) -> None:
+    def __init__(self, screen: ScreenContent) -> None:
         self._screen = screen
         self.message: tuple[str, str] | None = None
         """The text of the operator's last message, and its style."""
@@ -67,7 +62,7 @@ class Bars:
             self._canvas("#keys").show([[]])
             return
         if self._focused is not None:
-            self._focused.focus()
+            screen.set_focus(self._focused)
             self._focused = None
         self._paint_above(now, clock)
         self._paint_below()
@@ -107,7 +102,10 @@ class Bars:
         link, columns = screen.server.link, screen.size.width
         message = self.message
         if message is None and (error := screen.feeds.error):
-            message = (error, "warn")
+            # The error itself lists all methods that there are.
+            lacks = screen.feeds.problem in ("unknown-method", "unsupported")
+            does_not = f"{link.server or 'the server'} does not offer what this screen shows"
+            message = (does_not if lacks else error, "warn")
         if message is None and link.error and not link.connected:
             message = (link.error, "stale")
         text, style = message or ("", "")

@@ -1,24 +1,18 @@
 """Screen Dataflows: those that the server and robots run, and those that can begin again."""
 
-from __future__ import annotations
+from collections.abc import Sequence
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
-from dorad.control.messages import DATAFLOW_LIST, DataflowList, Nothing
-from dorafleet.console.link.streams import Feed, polled
+from dorad.control.messages import DATAFLOW_LIST, DataflowInfo, DataflowList, Nothing
+from dorafleet.console.link.streams import Feed, polling
 from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import flowrows, words
 from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.flowrows import RobotFlow
+from dorafleet.console.view.rows import Row
 from dorafleet.console.widgets.grid import Grid
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from textual.widget import Widget
-
-    from dorad.control.messages import DataflowInfo
-    from dorafleet.console.view.flowrows import RobotFlow
+from dorafleet.coordinator.deploymentmessages import DEPLOYMENT_LIST, DeploymentList
 
 EVERY_S = 2.0
 
@@ -28,77 +22,88 @@ class DataflowsScreen(ConsoleScreen):
 
     NAME = "dataflows"
     FILTER_KEYS = flowrows.KEYS
+    COLUMNS = flowrows.COLUMNS
     AUTO_FOCUS = "Grid"
+    OPENS = MARKS = True
 
     def __init__(self) -> None:
         super().__init__()
         self._found: DataflowList | None = None
+        self._released: dict[str, str] | None = None
+        """The releases of deployments, by name; None unless the server has them."""
         self._count = 0
         self._shown: dict[str, DataflowInfo] = {}
         self._of_robots: dict[str, RobotFlow] = {}
 
-    @classmethod
-    def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
-        """Return the screen."""
-        return "`dataflows` takes no words" if words else cls()
-
-    def again(self) -> ConsoleScreen:
-        """Return a new screen that shows the same."""
-        return DataflowsScreen()
-
-    def body(self) -> Iterable[Widget]:
-        """Return the table."""
-        yield Grid(flowrows.COLUMNS, ascii_only=self.ascii_only)
-
     def streams(self) -> list[Feed[Any]]:
         """Ask for the list again and again."""
         return [
-            Feed(
-                self.server,
-                lambda c: polled(lambda: c.call(DATAFLOW_LIST, Nothing()), EVERY_S),
-                self._take,
-            )
+            polling(self.server, DATAFLOW_LIST, Nothing(), EVERY_S, self._take),
+            polling(self.server, DEPLOYMENT_LIST, Nothing(), EVERY_S, self._take_deployments),
         ]
 
-    def _take(self, found: DataflowList) -> None:
-        self._found = found
+    def _take(self, listed: DataflowList) -> None:
+        self._found = listed
         self.bring()
+
+    def _take_deployments(self, listed: DeploymentList) -> None:
+        self._released = flowrows.released(listed.deployments)
+        self.bring()
+
+    @property
+    def _started(self) -> str:
+        """Where the dataflows of the server come from; empty unless it has deployments."""
+        return "" if self._released is None else "inline, unsigned"
+
+    def _of_robot(self, flow: RobotFlow) -> str:
+        """Where a dataflow of robots comes from; what they run without an order is local."""
+        return "" if self._released is None else self._released.get(flow.name, "local")
 
     def crumbs(self) -> Crumbs:
         """Return the title, with the number of rows shown."""
-        found = self._found
+        listed = self._found
         count = len(self._shown) + len(self._of_robots)
-        amount = "" if found is None else f"{count} of {self._count}"
-        note = "" if found is None else words.no_answer(found.missing)
+        amount = "" if listed is None else f"{count} of {self._count}"
+        note = "" if listed is None else words.no_answer(listed.missing)
         return Crumbs("Dataflows", amount=amount, note=note)
 
     def paint(self, now: float) -> None:
         """Show the last list: what runs, on the server and on robots, then what has ended last."""
-        found = [] if self._found is None else self._found.dataflows
+        dataflows = [] if self._found is None else self._found.dataflows
         rows = self.server.fleet.rows.values() if self._found is not None else ()
-        robots = flowrows.on_robots(rows, found)
-        self._count = len(found) + len(robots)
-        matching = [x for x in found if self.filter.matches(flowrows.cells(x, now))]
+        robots = flowrows.on_robots(rows, dataflows)
+        self._count = len(dataflows) + len(robots)
+        matching = [
+            each
+            for each in dataflows
+            if self.filter.matches(flowrows.cells(each, now, self._started))
+        ]
         self._shown = {each.uuid: each for each in flowrows.arranged(matching)}
         self._of_robots = {
-            each.id: each for each in robots if self.filter.matches(flowrows.robot_cells(each))
+            each.id: each
+            for each in robots
+            if self.filter.matches(flowrows.robot_cells(each, self._of_robot(each)))
         }
         shown, own = self._shown, self._of_robots
         ids = sorted([*shown, *own], key=lambda id_: id_ in shown and not shown[id_].active)
         grid = self.query_one(Grid)
-        placed = bool(robots) or any(each.machines for each in found)
-        grid.leave_out(*(() if placed else ("robots",)))
-        names = [*map(flowrows.name, found), *(each.name for each in robots)]
+        placed = bool(robots) or any(each.machines for each in dataflows)
+        absent = {"robots": not placed, "source": self._released is None}
+        grid.leave_out(*(key for key, is_absent in absent.items() if is_absent))
+        names = [*map(flowrows.name, dataflows), *(each.name for each in robots)]
         grid.widen(dataflow=words.longest(names))
         empty = self.empty_text("dataflow", known=self._found is not None)
         grid.show(
             ids,
-            lambda id_: (
-                flowrows.robot_row(own[id_]) if id_ in own else flowrows.row(shown[id_], now)
-            ),
+            lambda id_: self._row(id_, now),
             dim=self.outdated,
             empty=empty,
         )
+
+    def _row(self, id_: str, now: float) -> Row:
+        if (own := self._of_robots.get(id_)) is not None:
+            return flowrows.robot_row(own, self._of_robot(own))
+        return flowrows.row(self._shown[id_], now, self._started)
 
     def target(self) -> Target:
         """Return the dataflow under the cursor."""
@@ -128,14 +133,6 @@ class DataflowsScreen(ConsoleScreen):
     def argv(self) -> Sequence[str]:
         """Return the command that prints the same."""
         return ("dora", "list")
-
-    def can_open(self) -> bool:
-        """Return True if there is a dataflow."""
-        return self.query_one(Grid).cursor is not None
-
-    def can_mark(self) -> bool:
-        """Return True: dataflows can be marked."""
-        return True
 
     def open_chosen(self) -> None:
         """Open the graph; of a dataflow that has ended, its log; of several robots, those."""

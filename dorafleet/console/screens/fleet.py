@@ -1,38 +1,28 @@
 """Screen Fleet: open alerts, then all robots, the worst first."""
 
-from __future__ import annotations
-
-import re
-import shlex
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
 from textual.containers import Horizontal
+from textual.widget import Widget
 
+from dorad.control.filters import parse
+from dorad.control.messages import ROBOT_HISTORY, Alert, RobotCurves
+from dorafleet.console.link.curves import RobotCurveReader
+from dorafleet.console.link.server import Server
 from dorafleet.console.model.alerts import by_need, where
 from dorafleet.console.model.commands import NODE_FAILED
-from dorafleet.console.model.filter import parse
 from dorafleet.console.model.order import FLEET_ORDERS
-from dorafleet.console.model.targets import Target, dataflows_of
+from dorafleet.console.model.targets import Target, dataflows_of, filter_of_alert
 from dorafleet.console.screens.base import ConsoleScreen
-from dorafleet.console.view import alertrows, inspector, tables, words
+from dorafleet.console.view import alertrows, curves, robotlines, tables, words
 from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.rows import Row
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from textual.widget import Widget
-
-    from dorad.control.messages import Alert
-    from dorafleet.console.link.server import Server
-    from dorafleet.console.view.rows import Row
-
 QUIET_STATES = ("ok", "busy", "update")
 """States of robots that need no operator."""
-MAX_LISTED = 30
-"""Robots that a filter names."""
 
 
 class FleetScreen(ConsoleScreen):
@@ -42,6 +32,7 @@ class FleetScreen(ConsoleScreen):
     ORDERS = tuple(FLEET_ORDERS)
     FILTER_KEYS = tables.FLEET_KEYS
     AUTO_FOCUS = "#robots"
+    MARKS = True
 
     def __init__(self, filter_text: str = "") -> None:
         super().__init__()
@@ -50,6 +41,7 @@ class FleetScreen(ConsoleScreen):
         self._alerts: dict[str, Alert] = {}
         self._sorted: tuple[object, list[str]] = (None, [])
         self._varied: frozenset[str] = frozenset()
+        self._curves = RobotCurveReader(lambda work: self.console.in_background(work), self.bring)
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
@@ -61,16 +53,14 @@ class FleetScreen(ConsoleScreen):
             return str(error)
         return cls(text)
 
-    def again(self) -> ConsoleScreen:
-        """Return a new screen that shows the same."""
-        return FleetScreen()
-
     def body(self) -> Iterable[Widget]:
-        """Return the alerts, the robots, and the inspector."""
+        """Return the alerts, the robots, the inspector, and ten minutes of the chosen robot."""
         yield Grid(alertrows.COLUMNS, ascii_only=self.ascii_only, id="needs")
         with Horizontal(id="split"):
-            yield Grid(tables.FLEET, ascii_only=self.ascii_only, id="robots")
+            columns = (*tables.FLEET, *tables.FLEET_CURVES)
+            yield Grid(columns, ascii_only=self.ascii_only, id="robots")
             yield Canvas(id="inspector")
+        yield Canvas(id="curves", classes="auto")
 
     def on_screen_resume(self) -> None:
         """Apply the filter that the screen was opened with."""
@@ -102,17 +92,43 @@ class FleetScreen(ConsoleScreen):
         grid = self.query_one("#robots", Grid)
         grid.widen(robot=words.longest(fleet.rows))
         released = any(row.release for row in fleet.rows.values())
-        grid.leave_out(*(() if released else ("release",)))
+        no_curves = ROBOT_HISTORY.name in self.server.missing
+        grid.leave_out(*(() if released else ("release",)), *(tables.CURVES if no_curves else ()))
         grid.show(
             self._sorted[1],
-            lambda id_: tables.fleet_row(fleet.rows[id_], now, stale=stale, varied=self._varied),
+            lambda id_: tables.fleet_row(
+                fleet.rows[id_],
+                now,
+                stale=stale,
+                varied=self._varied,
+                curves=self._curves_of(id_),
+                ascii_only=self.ascii_only,
+            ),
             dim=stale,
             empty=self.empty_text("robot", known=fleet.version > 0),
         )
+        row = fleet.rows.get(grid.cursor or "")
+        self._paint_curves(grid)
         if self.has_class("-wide"):
-            row = fleet.rows.get(grid.cursor or "")
-            lines = [] if row is None else inspector.robot_lines(row, now, stale=stale)
+            lines = [] if row is None else robotlines.inspector_lines(row, now, stale=stale)
             self.query_one("#inspector", Canvas).show(lines)
+
+    def _paint_curves(self, grid: Grid) -> None:
+        """Show the last ten minutes of the robot under the cursor; read those that are shown."""
+        id_ = grid.cursor or ""
+        wanted = {id_, *(grid.on_screen if grid.shows(*tables.CURVES) else ())}
+        if not self.stale:
+            self._curves.want(self.server, wanted & self.server.fleet.rows.keys())
+        own = self._curves_of(id_)
+        figures = [] if own is None else curves.of_robot(own)
+        line = curves.line(id_, figures, self.size.width, ascii_only=self.ascii_only)
+        self.query_one("#curves", Canvas).show([line] if line else [])
+
+    def _curves_of(self, robot: str) -> RobotCurves | None:
+        """Return the last ten minutes of a robot, unless they are over or unknown."""
+        row = self.server.fleet.rows.get(robot)
+        known = row is not None and row.known and not self.stale
+        return self._curves.of(robot) if known else None
 
     def _arranged(self, now: float) -> list[str]:
         rows = [
@@ -182,8 +198,8 @@ class FleetScreen(ConsoleScreen):
         """Return the marked rows, or the one under the cursor."""
         if self._on_alerts:
             chosen = self.query_one("#needs", Grid).chosen
-            found = [self._alerts[id_] for id_ in chosen if id_ in self._alerts]
-            return [alert_target(alert, self.server) for alert in found]
+            alerts = [self._alerts[id_] for id_ in chosen if id_ in self._alerts]
+            return [alert_target(alert, self.server) for alert in alerts]
         chosen = self.query_one("#robots", Grid).chosen
         targets = [self._robot_target(id_) for id_ in chosen]
         return [each for each in targets if each.dataflow or each.choices or each.alert]
@@ -197,18 +213,13 @@ class FleetScreen(ConsoleScreen):
         """Return True if there is a row."""
         return any(self.target())
 
-    def can_mark(self) -> bool:
-        """Return True: rows can be marked."""
-        return True
-
     def open_chosen(self) -> None:
         """Open the robot, or the robots of an alert."""
         target = self.target()
         alert = self._alerts.get(target.alert)
         if alert is not None and alert.count > 1:
-            names = "|".join(re.escape(robot) for robot in alert.robots[:MAX_LISTED])
-            self.set_filter(parse(shlex.quote(f"robot~^({names})$")))
-            self.query_one("#robots", Grid).focus()
+            self.set_filter(parse(filter_of_alert(alert)))
+            self.take_focus()
         elif target.robot:
             self.console.open_about("robot", [target.robot])
 
@@ -242,5 +253,4 @@ def alert_target(alert: Alert, server: Server) -> Target:
 
 
 def _title(alert: Alert) -> str:
-    robot = alert.robots[0] if alert.count == 1 and alert.robots else f"{alert.count} robots"
-    return f"{robot}: {alert.text}"
+    return f"{where(alert)}: {alert.text}"

@@ -1,49 +1,62 @@
 """Screen Help: keys, screens, actions and the grammar of filters."""
 
-from __future__ import annotations
-
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
+from textual.widget import Widget
+
+from dorad.control.filters import Filter
 from dorafleet.console.model.commands import ACTIONS
 from dorafleet.console.model.places import PLACES
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view.bars import Crumbs
-from dorafleet.console.view.glyphs import STATES
+from dorafleet.console.view.glyphs import STATES, Glyphs
+from dorafleet.console.view.rows import Span
 from dorafleet.console.widgets.lines import Canvas
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from textual.widget import Widget
-
-    from dorafleet.console.view.glyphs import Glyphs
-    from dorafleet.console.view.rows import Span
-
 KEYS = (
-    ("arrows j k  PgUp PgDn  Home End G", "move; ctrl+b and ctrl+f are pages, too"),
-    ("left right", "scroll a drawing or a log to the side"),
-    ("enter", "open what is under the cursor"),
+    (
+        "arrows j k  PgUp PgDn  Home End G",
+        "move; ctrl+b and ctrl+f are pages, ctrl+u and ctrl+d half pages",
+    ),
+    ("left right", "scroll a log to the side; on Graph: go along edges to other nodes"),
+    ("enter", "open what is under the cursor; on Logs show a line in full, with its fields"),
     ("esc", "remove marks, then the filter, then go back"),
     ("tab shift+tab", "go to the next table, to the one before"),
-    ("/", "filter this screen"),
-    (": or ctrl+p", "go to another screen"),
+    ("/", "filter this screen, and this page, too; on Logs: find a text"),
+    ("n N", "on Logs: the next line with the text, the one before, also in older lines"),
+    ("&", "on Logs: filter"),
+    (
+        "c",
+        "on Logs: copy the marked lines, or the one under the cursor, if the terminal allows that",
+    ),
+    ("s", "on Logs: show several nodes side by side"),
+    (":at 10:42", "on Logs: go to a time; also 11-30 10:42:05, and 10m for ten minutes ago"),
+    (": or ctrl+p", "go to another screen; tab completes, up brings back what was typed; q quits"),
+    (":theme light", "another theme: dark, light, safe, ansi or mono"),
     ("l  g  t  e", "logs, graph, top, topics of what is under the cursor"),
     ("P", "parameters of the node under the cursor, or of the marked nodes"),
+    ("T", "the slowest messages through what is under the cursor, and where their time went"),
     ("v", "on Topic: another view"),
     ("space", "mark a row"),
     ("a", "actions: the only key that can change anything, after a dialog"),
     ("y", "show the command that shows the same, and copy it if the terminal allows that"),
     ("|", "give what is shown to a program, such as less"),
     ("o", "next order"),
-    ("n c m r d L", "on Top and Robot: by name, cpu, memory, rate, drops, latency"),
+    (
+        "w n c m r d L",
+        "on Top and Robot: the worst first, by name, cpu, memory, rate, drops, latency",
+    ),
     ("p", "pause, resume"),
     ("-", "open the screen again that was shown before this one"),
     ("?", "this page"),
     ("ctrl+l", "paint everything again, after another program has written to the terminal"),
     ("ctrl+z", "stop the console; the shell's fg resumes it"),
     ("q or ctrl+c", "quit; everything keeps running"),
-    ("mouse", "a click chooses a row, another opens it; shift selects text"),
+    (
+        "mouse",
+        "a click chooses a row, another opens it; also on headings and keys; shift selects text",
+    ),
 )
 FILTERS = (
     ("word  !word", "rows with, without this text"),
@@ -59,16 +72,13 @@ class HelpScreen(ConsoleScreen):
 
     NAME = "help"
     AUTO_FOCUS = "#content"
+    FILTER_KEYS = ("key", "does")
 
     @classmethod
     def about(cls, words: Sequence[str]) -> ConsoleScreen | str:
         """Return the screen."""
         del words
         return cls()
-
-    def again(self) -> ConsoleScreen:
-        """Return a new screen that shows the same."""
-        return HelpScreen()
 
     def body(self) -> Iterable[Widget]:
         """Return the page."""
@@ -83,7 +93,14 @@ class HelpScreen(ConsoleScreen):
     def paint(self, now: float) -> None:
         """Show the page."""
         del now
-        self.query_one("#content", Canvas).show(page(self.size.width, self.glyphs()))
+        lines = page(self.size.width, self.glyphs(), self.filter)
+        if not lines:
+            lines = [[(f" {self.empty_text('line', known=True)}", "dim")]]
+        self.query_one("#content", Canvas).show(lines)
+
+    def on_filter(self) -> None:
+        """Show what matches from its first line on."""
+        self.query_one("#content", Canvas).move_to_end(first=True)
 
     def argv(self) -> Sequence[str]:
         """Return the command that explains the console."""
@@ -94,13 +111,24 @@ LEFT = 37
 """Columns for what is explained."""
 
 
-def page(columns: int, signs: Glyphs) -> list[list[Span]]:
-    """Return the lines of the page, with the characters that the terminal shows."""
+def page(columns: int, signs: Glyphs, wanted: Filter | None = None) -> list[list[Span]]:
+    """Return the lines of the page, with the characters that the terminal shows.
+
+    With a filter only what matches is there, under the titles of its parts.
+    """
     lines: list[list[Span]] = []
 
+    def matching(rows: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        return [
+            row for row in rows if not wanted or wanted.matches({"key": row[0], "does": row[1]})
+        ]
+
     def part(title: str, rows: Iterable[tuple[str, str]]) -> None:
+        shown = matching(rows)
+        if not shown:
+            return
         lines.append([(f" {title}", "title")])
-        for left, right in rows:
+        for left, right in shown:
             first, *more = textwrap.wrap(right, max(columns - LEFT - 1, 20)) or [""]
             lines.append([(f"   {left}".ljust(LEFT), "key"), (first, "")])
             lines.extend([(" " * LEFT, ""), (each, "")] for each in more)
@@ -116,7 +144,6 @@ def page(columns: int, signs: Glyphs) -> list[list[Span]]:
         (f"{signs.cursor}  {signs.mark} at the left", "the cursor; a marked row"),
     )
     part("Marks", marks)
-    lines.append([(" States", "title")])
     words = {
         "fail": "something has failed",
         "warn": "something is wrong, but it works",
@@ -126,6 +153,8 @@ def page(columns: int, signs: Glyphs) -> list[list[Span]]:
         "busy": "must not be disturbed",
         "ok": "well",
     }
-    for state, (letter, word) in STATES.items():
-        lines.append([(f"   {letter} {word:<32}", state), (words[state], "")])
+    states = {f"{letter} {word}": state for state, (letter, word) in STATES.items()}
+    if shown := matching((title, words[state]) for title, state in states.items()):
+        lines.append([(" States", "title")])
+        lines += [[(f"   {left:<34}", states[left]), (right, "")] for left, right in shown]
     return lines

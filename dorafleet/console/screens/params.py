@@ -1,12 +1,12 @@
 """Screen Params: the parameters of nodes, of one or of several robots."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
+from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
-from dorad.control.messages import PARAM_LIST, NodeRef
+from dorad.control.messages import PARAM_LIST, NodeRef, Param
 from dorad.natural import natural
 from dorad.phrases import first_of
 from dorafleet.console.link.streams import Feed, polled
@@ -14,16 +14,8 @@ from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import paramrows, words
 from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.rows import Row
 from dorafleet.console.widgets.grid import Grid
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from textual.widget import Widget
-
-    from dorad.control.asyncclient import AsyncClient
-    from dorad.control.messages import Param
-    from dorafleet.console.view.rows import Row
 
 EVERY_S = 3.0
 AT_ONCE = 8
@@ -48,7 +40,9 @@ class ParamsScreen(ConsoleScreen):
 
     NAME = "params"
     FILTER_KEYS = paramrows.KEYS
+    COLUMNS = paramrows.COLUMNS
     AUTO_FOCUS = "Grid"
+    MARKS = True
 
     def __init__(self, nodes: Sequence[Of]) -> None:
         super().__init__()
@@ -77,10 +71,6 @@ class ParamsScreen(ConsoleScreen):
         """The nodes."""
         return tuple(map(str, self.refs))
 
-    def body(self) -> Iterable[Widget]:
-        """Return the table."""
-        yield Grid(paramrows.COLUMNS, ascii_only=self.ascii_only)
-
     def streams(self) -> list[Feed[Any]]:
         """Ask each node again and again."""
         return [Feed(self.server, lambda c: polled(lambda: self._ask(c), EVERY_S), self._take)]
@@ -101,15 +91,17 @@ class ParamsScreen(ConsoleScreen):
                 except ControlError as error:
                     return error
 
-        found = dict(zip(self.refs, await asyncio.gather(*map(one, self.refs)), strict=True))
-        errors = [each for each in found.values() if isinstance(each, ControlError)]
-        if len(errors) == len(found):
+        answers = dict(zip(self.refs, await asyncio.gather(*map(one, self.refs)), strict=True))
+        errors = [each for each in answers.values() if isinstance(each, ControlError)]
+        if len(errors) == len(answers):
             raise errors[0]
-        return found
+        return answers
 
-    def _take(self, found: Mapping[Of, list[Param] | ControlError]) -> None:
-        self._found = {o: each for o, each in found.items() if not isinstance(each, ControlError)}
-        self._errors = {o: str(each) for o, each in found.items() if isinstance(each, ControlError)}
+    def _take(self, answers: Mapping[Of, list[Param] | ControlError]) -> None:
+        self._found = {o: each for o, each in answers.items() if not isinstance(each, ControlError)}
+        self._errors = {
+            o: str(each) for o, each in answers.items() if isinstance(each, ControlError)
+        }
         self.bring()
 
     def crumbs(self) -> Crumbs:
@@ -157,18 +149,14 @@ class ParamsScreen(ConsoleScreen):
         return [self._target(id_) for id_ in self.query_one(Grid).chosen if id_ in self._shown]
 
     def _target(self, id_: str | None) -> Target:
-        found = self._shown.get(id_ or "")
-        if found is None:
+        shown = self._shown.get(id_ or "")
+        if shown is None:
             return Target()
-        node, param = found
+        node, param = shown
         return Target(node.dataflow, node.node, title=f"{node} {param.key}", param=param)
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints those of the node under the cursor."""
-        found = self._shown.get(self.query_one(Grid).cursor or "")
-        node = self.refs[0] if found is None else found[0]
+        shown = self._shown.get(self.query_one(Grid).cursor or "")
+        node = self.refs[0] if shown is None else shown[0]
         return ("dora", "param", "list", node.node, "-d", node.dataflow)
-
-    def can_mark(self) -> bool:
-        """Return True: parameters can be marked."""
-        return True

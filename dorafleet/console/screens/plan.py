@@ -1,27 +1,21 @@
 """Screen Plan: what a rollout would do, robot by robot; its action starts it."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
+from textual.widget import Widget
 
-from dorafleet.console.link.streams import Feed, polled
+from dorafleet.console.link.streams import Feed, polling
 from dorafleet.console.model.commands import selecting
 from dorafleet.console.model.targets import Target
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.view import planlines, words
 from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.rows import Row
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
 from dorafleet.rollout.messages import ROLLOUT_PLAN, RolloutNew, RolloutPlan
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from textual.widget import Widget
-
-    from dorafleet.console.view.rows import Row
 
 EVERY_S = 5.0
 
@@ -32,6 +26,7 @@ class PlanScreen(ConsoleScreen):
     NAME = "plan"
     FILTER_KEYS = planlines.KEYS
     AUTO_FOCUS = "Grid"
+    OPENS = True
 
     def __init__(self, request: RolloutNew) -> None:
         super().__init__()
@@ -66,13 +61,7 @@ class PlanScreen(ConsoleScreen):
 
     def streams(self) -> list[Feed[Any]]:
         """Ask for the plan again and again: what robots have changes it."""
-        return [
-            Feed(
-                self.server,
-                lambda c: polled(lambda: c.call(ROLLOUT_PLAN, self._request), EVERY_S),
-                self._take,
-            )
-        ]
+        return [polling(self.server, ROLLOUT_PLAN, self._request, EVERY_S, self._take)]
 
     def _take(self, plan: RolloutPlan) -> None:
         self._plan = plan
@@ -135,10 +124,6 @@ class PlanScreen(ConsoleScreen):
     def argv(self) -> Sequence[str]:
         """Return the command that prints the same."""
         return ("dorafleet", "plan", *selecting(self._request))
-
-    def can_open(self) -> bool:
-        """Return True if there is a robot."""
-        return self.query_one(Grid).cursor is not None
 
     def open_chosen(self) -> None:
         """Open the robot."""

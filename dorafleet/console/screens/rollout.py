@@ -1,36 +1,31 @@
 """Screen Rollout: the waves of a rollout and its robots, those with trouble first."""
 
-from __future__ import annotations
-
 import logging
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
+from textual.widget import Widget
+
+from dorad.control.asyncclient import AsyncClient, AsyncStream
 from dorad.control.errors import ControlError
 from dorafleet.console.link.streams import Feed
-from dorafleet.console.model.targets import Target, switched_by
+from dorafleet.console.model.targets import Target, on_rollout
 from dorafleet.console.screens.base import ConsoleScreen
 from dorafleet.console.screens.rollouts import RolloutsScreen
 from dorafleet.console.view import rolloutlines, words
 from dorafleet.console.view.bars import Crumbs
+from dorafleet.console.view.rows import Span
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas
 from dorafleet.rollout.messages import (
     ROLLOUT_STATUS,
     ROLLOUT_WATCH,
     RolloutRef,
+    RolloutRobot,
+    RolloutSummary,
     RolloutUpdate,
     RolloutWatch,
 )
-from dorafleet.rollout.operate import possible_acts
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from textual.widget import Widget
-
-    from dorad.control.asyncclient import AsyncClient, AsyncStream
-    from dorafleet.console.view.rows import Span
-    from dorafleet.rollout.messages import RolloutRobot, RolloutSummary
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +36,7 @@ class RolloutScreen(ConsoleScreen):
     NAME = "rollout"
     FILTER_KEYS = rolloutlines.KEYS
     AUTO_FOCUS = "Grid"
+    OPENS = True
 
     def __init__(self, number: int | None) -> None:
         super().__init__()
@@ -117,7 +113,11 @@ class RolloutScreen(ConsoleScreen):
         path = "Rollouts" if shown is None else f"Rollouts > {shown.rollout}"
         if shown is None:
             return Crumbs(path, amount="none" if self._answered else "")
-        return Crumbs(path, amount=f"{len(self.query_one(Grid).ids)} of {shown.size} robots")
+        amount = f"{len(self.query_one(Grid).ids)} of {shown.size} robots"
+        instances = {each.instance for each in self._robots.get(shown.rollout, {}).values()} - {""}
+        if instances:
+            amount += f" in {words.counted(len(instances), 'instance')}"
+        return Crumbs(path, amount=amount)
 
     def paint(self, now: float) -> None:
         """Show the rollout and its robots."""
@@ -136,7 +136,9 @@ class RolloutScreen(ConsoleScreen):
             if self.filter.matches(rolloutlines.cells(each, now))
         ]
         grid = self.query_one(Grid)
-        grid.widen(robot=words.longest(robots))
+        instances = [each.instance for each in robots.values() if each.instance]
+        grid.widen(robot=words.longest(robots), instance=words.longest(instances))
+        grid.leave_out(*(() if instances else ("instance",)))
         empty = self.empty_text("robot", known=shown is not None) if shown is not None else ""
         grid.show(
             ids, lambda id_: rolloutlines.row(robots[id_], now), dim=self.outdated, empty=empty
@@ -147,9 +149,8 @@ class RolloutScreen(ConsoleScreen):
     def _nothing(self) -> list[list[Span]]:
         if self._answered:
             return [[(" no rollout yet; `:releases` leads to the plan of one", "dim")]]
-        if self.feeds.problem in ("unknown-method", "unsupported"):
-            server = self.server.link.server or "the server"
-            return [[(f" {server} offers no rollouts: they need a coordinator", "warn")]]
+        if lacking := self.lacking("offers no rollouts"):
+            return [[(f" {lacking}", "warn")]]
         return [[(f" {self.empty_text('rollout', known=False)}", "dim")]]
 
     def target(self) -> Target:
@@ -161,14 +162,12 @@ class RolloutScreen(ConsoleScreen):
         return Target(named, "", robot, title=f"{robot}: {shown.dataflow}")
 
     def targets(self) -> list[Target]:
-        """Return the rollout: actions are done to all of it, not to the robot under the cursor."""
+        """Return the rollout; all actions but one are done to it, not to what is at the cursor."""
         shown = self._shown
         if shown is None:
             return []
-        acts = possible_acts(shown.phase, paused=shown.paused)
-        title = f"rollout {shown.rollout} of {shown.name}, {words.counted(shown.size, 'robot')}"
-        switches = switched_by(rolloutlines.by_wave(self._robots.get(shown.rollout, {}).values()))
-        return [Target(title=title, rollout=shown.rollout, acts=acts, switches=switches)]
+        robots = rolloutlines.by_wave(self._robots.get(shown.rollout, {}).values())
+        return [on_rollout(shown, robots, self.query_one(Grid).cursor)]
 
     def argv(self) -> Sequence[str]:
         """Return the command that prints the same."""
@@ -182,11 +181,7 @@ class RolloutScreen(ConsoleScreen):
         if self.filter or not self._rollouts or isinstance(below, RolloutsScreen):
             super().action_back()
         else:
-            self.console.trail.replace(RolloutsScreen())
-
-    def can_open(self) -> bool:
-        """Return True if there is a robot."""
-        return self.query_one(Grid).cursor is not None
+            self.console.replace_screen(RolloutsScreen())
 
     def open_chosen(self) -> None:
         """Open the robot."""

@@ -17,10 +17,9 @@ from dorafleet.console.view.rows import Cell, Column, Row
 from dorafleet.console.widgets.grid import Grid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import pyarrow as pa
-    from textual.widget import Widget
 
     from dorad.control.asyncclient import AsyncClient, AsyncStream
     from dorad.control.filters import Value
@@ -53,7 +52,9 @@ class TopicsScreen(ConsoleScreen):
     NAME = "topics"
     ORDERS = ("file", "rate", "bandwidth")
     FILTER_KEYS = ("topic", "rate", "bandwidth", "type", "to")
+    COLUMNS = COLUMNS
     AUTO_FOCUS = "Grid"
+    OPENS = True
 
     def __init__(self, dataflow: str) -> None:
         super().__init__()
@@ -80,10 +81,6 @@ class TopicsScreen(ConsoleScreen):
         """The dataflow."""
         return (self.dataflow,)
 
-    def body(self) -> Iterable[Widget]:
-        """Return the table."""
-        yield Grid(COLUMNS, ascii_only=self.ascii_only)
-
     def streams(self) -> list[Feed[Any]]:
         """Measure all outputs, and receive messages until the types are known."""
         return [
@@ -109,12 +106,12 @@ class TopicsScreen(ConsoleScreen):
 
     async def _list(self) -> None:
         try:
-            found = await self.server.call(TOPIC_LIST, Ref(dataflow=self.dataflow))
+            listed = await self.server.call(TOPIC_LIST, Ref(dataflow=self.dataflow))
         except ControlError as error:
             _log.debug("no list of the outputs of %s: %s", self.dataflow, error)
         else:
             self._listed = True
-            self._topics = {f"{each.node}/{each.output}": each for each in found.topics}
+            self._topics = {f"{each.node}/{each.output}": each for each in listed.topics}
         finally:
             self._listing = False
         self.bring()
@@ -161,8 +158,8 @@ class TopicsScreen(ConsoleScreen):
     def _amount(self, id_: str) -> float:
         """Return the rate or bandwidth that topics are ordered by."""
         rate = self._rates.get(id_)
-        found = None if rate is None else rate.hz if self.order == "rate" else rate.bandwidth
-        return found or 0.0
+        amount = None if rate is None else rate.hz if self.order == "rate" else rate.bandwidth
+        return amount or 0.0
 
     def _row(self, id_: str, info: TopicInfo) -> Row:
         rate = self._rates.get(id_)
@@ -189,10 +186,6 @@ class TopicsScreen(ConsoleScreen):
     def argv(self) -> Sequence[str]:
         """Return the command that measures the same."""
         return ("dora", "topic", "hz", "-d", self.dataflow)
-
-    def can_open(self) -> bool:
-        """Return True if there is an output."""
-        return self.query_one(Grid).cursor is not None
 
     def open_chosen(self) -> None:
         """Open the output."""

@@ -1,22 +1,15 @@
 """Which keys work now: for the last line of a screen, and for Textual."""
 
-from __future__ import annotations
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from typing import TYPE_CHECKING, NamedTuple
-
-from textual.binding import Binding
+from textual.binding import Binding, BindingType
 from textual.events import Key
 
+from dorafleet.console.model.targets import Target
+from dorafleet.console.screens.content import ScreenContent
 from dorafleet.console.widgets.grid import Grid
 from dorafleet.console.widgets.lines import Canvas, LogView
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from textual.binding import BindingType
-
-    from dorafleet.console.model.targets import Target
-    from dorafleet.console.screens.base import ConsoleScreen
 
 SCREEN_KEYS = (
     ("escape", "back", "back"),
@@ -27,6 +20,8 @@ SCREEN_KEYS = (
     ("right", "across(8)", ""),
     ("pageup,ctrl+b", "page(-1)", ""),
     ("pagedown,ctrl+f", "page(1)", ""),
+    ("ctrl+u", "page(-0.5)", ""),
+    ("ctrl+d", "page(0.5)", ""),
     ("home", "ends(True)", ""),
     ("end,G", "ends(False)", ""),
     ("space", "mark", "mark"),
@@ -37,6 +32,7 @@ SCREEN_KEYS = (
     ("t", "go('top')", "top"),
     ("e", "go('topics')", "topics"),
     ("P", "go('params')", "params"),
+    ("T", "go('trace')", "traces"),
     ("a", "actions", "actions"),
     ("y", "copy", "copy command"),
     ("colon,ctrl+p", "palette", "go"),
@@ -56,7 +52,12 @@ ROW_KEYS = frozenset(
     for key in keys.split(",")
 )
 
-TYPING: Mapping[str, str] = {"filter": "keep the filter", "go": "go", "pipe": "run"}
+TYPING: Mapping[str, str] = {
+    "filter": "keep the filter",
+    "find": "keep the place",
+    "go": "go",
+    "pipe": "run",
+}
 """What enter does to what is typed."""
 
 
@@ -82,6 +83,7 @@ KEYS = (
     ScreenKey("e", "topics", "go", "topics"),
     ScreenKey("tab", "next table", "focus_next"),
     ScreenKey("P", "params", "go", "params"),
+    ScreenKey("T", "traces", "go", "trace"),
     ScreenKey("space", "mark", "mark"),
     ScreenKey("o", "order", "order"),
     ScreenKey("p", "pause", "pause"),
@@ -93,6 +95,23 @@ KEYS = (
 )
 
 
+NAMES: Mapping[str, str] = {
+    "esc": "escape",
+    "/": "slash",
+    "|": "vertical_line",
+    ":": "colon",
+    "?": "question_mark",
+    "&": "ampersand",
+}
+"""What Textual calls keys that the last line shows otherwise."""
+
+
+def key_shown_as(text: str) -> Key:
+    """Return the key that the last line shows as this; of several, the last one."""
+    name = text.split()[-1]
+    return Key(NAMES.get(name, name), name if len(name) == 1 else None)
+
+
 def in_order(*keys: tuple[str, str, str]) -> list[BindingType]:
     """Return keys that do their work in the order in which they are typed.
 
@@ -102,17 +121,7 @@ def in_order(*keys: tuple[str, str, str]) -> list[BindingType]:
     return [Binding(key, action, label, priority=True) for key, action, label in keys]
 
 
-def apart(key: Key) -> Sequence[Key]:
-    """Return the two keys that a slow line has delivered as one: `esc` and what was typed next.
-
-    No key of the console is typed with alt.
-    """
-    if key.key.startswith("alt+") and key.character:
-        return Key("escape", "\x1b"), Key(key.character, key.character)
-    return (key,)
-
-
-def lacks_rows(screen: ConsoleScreen) -> bool:
+def lacks_rows(screen: ScreenContent) -> bool:
     """Return True if the table with the cursor is empty because nothing has come yet."""
     grid = screen.scroller
     if not isinstance(grid, Grid) or grid.ids:
@@ -125,14 +134,18 @@ def lacks_rows(screen: ConsoleScreen) -> bool:
     return screen.ROWS_OF not in screen.server.answered | screen.server.missing
 
 
-def working_keys(screen: ConsoleScreen) -> list[tuple[str, str]]:
+def working_keys(screen: ScreenContent) -> list[tuple[str, str]]:
     """Return the keys that do something now, with what they do."""
     if screen.typing:
         return [("enter", TYPING[screen.prompt.kind]), ("ctrl+u", "clear"), ("esc", "cancel")]
-    return [(each.key, each.label) for each in KEYS if works(screen, each.action, each.place)]
+    working = [each for each in KEYS if works(screen, each.action, each.place)]
+    edge = screen.edge() is not None
+    return [
+        (each.key, "curves" if edge and each.place == "top" else each.label) for each in working
+    ]
 
 
-def works(screen: ConsoleScreen, action: str, place: str = "") -> bool:
+def works(screen: ScreenContent, action: str, place: str = "") -> bool:
     """Return True if an action of a screen does something now."""
     match action:
         case "enter":
@@ -143,13 +156,13 @@ def works(screen: ConsoleScreen, action: str, place: str = "") -> bool:
         case "filter":
             return bool(screen.FILTER_KEYS)
         case "actions":
-            return bool(screen.console.acting.possible(screen.targets()))
+            return bool(screen.console.possible(screen.targets()))
         case "go":
             return _leads_to(screen, place, screen.target())
         case "focus_next":
             return any(grid.ids and not grid.has_focus for grid in screen.query(Grid))
         case "mark":
-            return screen.can_mark() and any(screen.target())
+            return screen.MARKS and (any(screen.target()) or screen.can_open())
         case "across":
             return _is_wide(screen)
         case "order":
@@ -162,8 +175,10 @@ def works(screen: ConsoleScreen, action: str, place: str = "") -> bool:
             return True
 
 
-def _leads_to(screen: ConsoleScreen, place: str, target: Target) -> bool:
+def _leads_to(screen: ScreenContent, place: str, target: Target) -> bool:
     """Return True if a screen about the target can be opened."""
+    if place == "top" and screen.edge() is not None:
+        return True
     if place == screen.NAME:
         return False
     if place == "top":
@@ -175,7 +190,7 @@ def _leads_to(screen: ConsoleScreen, place: str, target: Target) -> bool:
     return named or (place == "logs" and bool(target.robot) and screen.server.is_daemon)
 
 
-def _is_wide(screen: ConsoleScreen) -> bool:
+def _is_wide(screen: ScreenContent) -> bool:
     """Return True if a drawing or a line of a log is wider than the screen."""
     drawings = screen.query("#content").results(Canvas)
     return any(each.virtual_size.width > each.size.width for each in drawings) or any(

@@ -29,16 +29,12 @@ COLUMNS = (
     Column("do", "DO", 17, drop=2),
 )
 PAST_COLUMNS = (
-    Column("state", "", 1),
-    Column("where", "WHERE", 9, grow=1, most=24),
-    Column("text", "WHAT", 36, grow=8),
+    *COLUMNS[:3],
     Column("since", "FROM", 14),
     Column("until", "UNTIL", 14),
-    Column("ack", "STATE", 8, drop=1),
+    COLUMNS[4],
 )
-OF_COORDINATOR = ("unreachable", "daemon-away", "robot-warning")
-"""Causes that only a coordinator finds, with a fix that `dorafleet doctor` knows."""
-OF_RUNNING = ("output-slow", "input-drops", "log-flood")
+OF_RUNNING = ("output-slow", "input-drops", "log-flood", "link-loses")
 """Causes of nodes that run: a restart begins to learn what is usual again, and hides them."""
 MAX_ACK = 12
 """Columns for who has acknowledged an alert that is over."""
@@ -99,7 +95,7 @@ def _advice(alert: Alert) -> str:
         return "l logs  a restart"
     if alert.dataflow:
         return "l logs  a actions"
-    return "dorafleet doctor" if alert.cause in OF_COORDINATOR else "enter look"
+    return ":alerts says how" if alert.hint else "enter look"
 
 
 def cells(alert: Alert, now: float) -> dict[str, Value]:
@@ -153,12 +149,12 @@ def heading(
 
     `undelivered` is why people are not told of them.
     """
-    found = list(alerts)
+    listed = list(alerts)
     if undelivered:
-        text = f"NEEDS YOU  {new_count(found)} new  {undelivered}"
+        text = f"NEEDS YOU  {new_count(listed)} new  {undelivered}"
         return rule_line(shorten(text, max(columns - 6, 10)), columns, glyphs.rule, "fail")
-    if not found:
+    if not listed:
         return rule_line(f"NEEDS YOU  {quiet}", columns, glyphs.rule, "dim")
-    new = new_count(found)
-    text = f"NEEDS YOU  {new} new" + (f" of {len(found)}" if new != len(found) else "")
+    new = new_count(listed)
+    text = f"NEEDS YOU  {new} new" + (f" of {len(listed)}" if new != len(listed) else "")
     return rule_line(text, columns, glyphs.rule, "title")

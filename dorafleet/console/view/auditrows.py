@@ -32,9 +32,9 @@ _DIGEST = re.compile(r"\b([0-9a-f]{12})[0-9a-f]{52}\b")
 """The id of a release, of which lists show the beginning."""
 
 
-def time_of(found: AuditRecord) -> float:
+def time_of(entry: AuditRecord) -> float:
     """Return when a change was made, in seconds since 1970; 0 if the record does not say it."""
-    seconds = found.record.get("time")
+    seconds = entry.record.get("time")
     if isinstance(seconds, int | float) and 0 <= seconds < LAST_MOMENT:
         return float(seconds)
     return 0.0
@@ -68,9 +68,9 @@ def change(record: dict[str, Any]) -> str:
     return ": ".join(filter(None, (what, texts, _values(record))))
 
 
-def is_by_person(found: AuditRecord) -> bool:
+def is_by_person(entry: AuditRecord) -> bool:
     """Return True if an operator or a program has made a change, and no rollout by itself."""
-    return bool(found.record.get("peer")) or found.record.get("user") is not None
+    return bool(entry.record.get("peer")) or entry.record.get("user") is not None
 
 
 def _values(record: dict[str, Any]) -> str:
@@ -105,23 +105,23 @@ def _is_void(value: object) -> bool:
     return value is None or value is False or (isinstance(value, str | list | dict) and not value)
 
 
-def row(found: AuditRecord) -> Row:
+def row(entry: AuditRecord) -> Row:
     """Return the row of a change."""
     cells = (
-        Cell(words.moment(time_of(found))),
-        Cell(who(found.record), "name"),
-        Cell(change(found.record)),
+        Cell(words.moment(time_of(entry))),
+        Cell(who(entry.record), "name"),
+        Cell(change(entry.record)),
     )
-    return Row(str(found.sequence), cells)
+    return Row(str(entry.sequence), cells)
 
 
-def cells(found: AuditRecord, now: float) -> dict[str, Value]:
+def cells(entry: AuditRecord, now: float) -> dict[str, Value]:
     """Return the cells by which changes are filtered."""
     return {
-        "number": found.sequence,
-        "time": words.moment(time_of(found)),
-        "since": max(0.0, now - time_of(found)),
-        "who": who(found.record),
-        "client": str(found.record.get("client", "")),
-        "change": change(found.record),
+        "number": entry.sequence,
+        "time": words.moment(time_of(entry)),
+        "since": max(0.0, now - time_of(entry)),
+        "who": who(entry.record),
+        "client": str(entry.record.get("client", "")),
+        "change": change(entry.record),
     }

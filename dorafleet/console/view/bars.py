@@ -1,20 +1,14 @@
 """The lines above and below each screen."""
 
-from __future__ import annotations
-
 import textwrap
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 from dorafleet.console.view import words
 from dorafleet.console.view.glyphs import STATES
-from dorafleet.console.view.rows import plain
+from dorafleet.console.view.rows import Span, plain
 from dorafleet.console.view.words import clean, fit, width
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from dorafleet.console.view.rows import Span
 
 MIN_SIZE = (60, 15)
 """Below this many columns and lines, one line says so."""
@@ -75,7 +69,6 @@ def top_line(
     *,
     stale: bool,
     limits: str = "",
-    unit: str = "robot",
 ) -> list[Span]:
     """Return the first line: the server, freshness, round trip, states, and the time of day.
 
@@ -86,7 +79,7 @@ def top_line(
         spans += [("  ", ""), (limits, "warn")]
     if trip and not stale:
         spans += [("  ", ""), (trip, "dim")]
-    spans.append((f"  {total} {unit}{'' if total == 1 else 's'}", ""))
+    spans.append((f"  {words.counted(total, 'robot')}", ""))
     if counts and stale:
         # Nothing is said to be well that may have changed.
         spans.append((": not known now", "stale"))
@@ -119,14 +112,33 @@ def crumb_line(crumbs: Crumbs, columns: int, *, ascii_only: bool = False) -> lis
 
 def message_lines(text: str, style: str, columns: int) -> list[list[Span]]:
     """Return a message, such as a long command, on as many lines as it needs, six at most."""
-    found = textwrap.wrap(
+    wrapped = textwrap.wrap(
         clean(text), max(columns - 2, 10), max_lines=MAX_MESSAGE_LINES, placeholder=" …"
     )
-    return [[(" " + line, style)] for line in found] or [[]]
+    return [[(" " + line, style)] for line in wrapped] or [[]]
 
 
 def key_line(keys: Iterable[tuple[str, str]], columns: int) -> list[Span]:
     """Return the keys that work now, as many as fit; there is always room for the last one."""
+    spans: list[Span] = [(" ", "")]
+    for key, label in _fitting(keys, columns):
+        spans += [(key, "key"), (f" {label}  ", "dim")]
+    return spans
+
+
+def key_at(keys: Iterable[tuple[str, str]], columns: int, x: int) -> str | None:
+    """Return the key that `key_line` shows at `x`; None between two of them."""
+    left = 1
+    for key, label in _fitting(keys, columns):
+        right = left + width(key) + 1 + width(label)
+        if left <= x < right:
+            return key
+        left = right + 2
+    return None
+
+
+def _fitting(keys: Iterable[tuple[str, str]], columns: int) -> list[tuple[str, str]]:
+    """Return the keys for which there is room."""
     wanted = list(keys)
     sizes = [width(key) + 1 + width(label) + 2 for key, label in wanted]
     left = columns - 1
@@ -140,10 +152,7 @@ def key_line(keys: Iterable[tuple[str, str]], columns: int) -> list[Span]:
             left -= wide
             shown.append(each)
         shown.append(wanted[-1])
-    spans: list[Span] = [(" ", "")]
-    for key, label in shown:
-        spans += [(key, "key"), (f" {label}  ", "dim")]
-    return spans
+    return shown
 
 
 def rule_line(text: str, columns: int, rule: str, style: str = "title") -> list[Span]:

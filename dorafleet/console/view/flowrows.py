@@ -1,23 +1,20 @@
 """Dataflows as rows: those that run, then those that have ended."""
 
-from __future__ import annotations
+from collections.abc import Iterable
+from typing import NamedTuple
 
-from typing import TYPE_CHECKING, NamedTuple
-
+from dorad.control.filters import Value
+from dorad.control.messages import DataflowInfo, FleetRow
 from dorad.natural import natural
 from dorad.phrases import first_of
 from dorafleet.console.model.targets import dataflows_of
 from dorafleet.console.view import words
 from dorafleet.console.view.rows import Cell, Column, Row
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dorad.control.filters import Value
-    from dorad.control.messages import DataflowInfo, FleetRow
+from dorafleet.coordinator.deploymentmessages import DeploymentInfo
 
 COLUMNS = (
     Column("dataflow", "DATAFLOW", 12, grow=2, most=24),
+    Column("source", "SOURCE", 16, grow=1, most=32, drop=1),
     Column("status", "STATUS", 12),
     Column("nodes", "NODES", 5, right=True),
     Column("cpu", "CPU%", 6, right=True, drop=2),
@@ -59,12 +56,12 @@ def on_robots(rows: Iterable[FleetRow], listed: Iterable[DataflowInfo]) -> list[
     for info in listed:
         if info.active:
             known.update((name(info), machine) for machine in info.machines or ("",))
-    found: dict[str, list[str]] = {}
+    robots: dict[str, list[str]] = {}
     for row in rows:
         for each in dataflows_of(row) if row.known else ():
             if known.isdisjoint(((each, row.robot), (each, ""))):
-                found.setdefault(each, []).append(row.robot)
-    return [RobotFlow(each, tuple(sorted(found[each], key=natural))) for each in sorted(found)]
+                robots.setdefault(each, []).append(row.robot)
+    return [RobotFlow(each, tuple(sorted(robots[each], key=natural))) for each in sorted(robots)]
 
 
 def name(info: DataflowInfo) -> str:
@@ -77,17 +74,23 @@ def title(info: DataflowInfo) -> str:
     return f"{info.name} ({info.uuid[:8]})" if info.name else info.uuid
 
 
-def arranged(found: Iterable[DataflowInfo]) -> list[DataflowInfo]:
+def arranged(dataflows: Iterable[DataflowInfo]) -> list[DataflowInfo]:
     """Return dataflows in an order: what runs by name, then what has ended, the last one first."""
     return sorted(
-        found, key=lambda each: (not each.active, -(each.ended_at or 0.0), natural(name(each)))
+        dataflows, key=lambda each: (not each.active, -(each.ended_at or 0.0), natural(name(each)))
     )
 
 
-def cells(info: DataflowInfo, now: float) -> dict[str, Value]:
+def released(listed: Iterable[DeploymentInfo]) -> dict[str, str]:
+    """Return the release of each deployment that has one, by name."""
+    return {each.name: f"release {each.label}" for each in listed if each.source == "release"}
+
+
+def cells(info: DataflowInfo, now: float, source: str = "") -> dict[str, Value]:
     """Return the cells by which dataflows are filtered."""
     return {
         "dataflow": info.name or "",
+        "source": source,
         "status": info.status,
         "nodes": info.nodes,
         "cpu": info.cpu,
@@ -98,13 +101,14 @@ def cells(info: DataflowInfo, now: float) -> dict[str, Value]:
     }
 
 
-def row(info: DataflowInfo, now: float) -> Row:
+def row(info: DataflowInfo, now: float, source: str = "") -> Row:
     """Return the row of a dataflow. Its time is since its start, or since its end."""
     running = info.active
     return Row(
         info.uuid,
         (
             Cell(name(info), "name"),
+            Cell(source),
             Cell(info.status, _STYLES.get(info.status, "")),
             Cell(str(info.nodes) if running else "-"),
             Cell(f"{info.cpu:.1f}" if running else "-"),
@@ -117,14 +121,20 @@ def row(info: DataflowInfo, now: float) -> Row:
     )
 
 
-def robot_cells(flow: RobotFlow) -> dict[str, Value]:
+def robot_cells(flow: RobotFlow, source: str = "") -> dict[str, Value]:
     """Return the cells by which a dataflow of robots is filtered."""
-    return {"dataflow": flow.name, "status": "running", "robots": flow.robots}
+    return {
+        "dataflow": flow.name,
+        "source": source,
+        "status": "running",
+        "robots": flow.robots,
+    }
 
 
-def robot_row(flow: RobotFlow) -> Row:
+def robot_row(flow: RobotFlow, source: str = "") -> Row:
     """Return the row of a dataflow of robots: its figures are on their screens."""
     none = Cell("-", "dim")
     robots = Cell(first_of(flow.robots, MAX_MACHINES))
-    cells = (Cell(flow.name, "name"), Cell("running", "ok"), none, none, none, none, robots, none)
+    figures = (none, none, none, none, robots, none)
+    cells = (Cell(flow.name, "name"), Cell(source), Cell("running", "ok"), *figures)
     return Row(flow.id, cells)

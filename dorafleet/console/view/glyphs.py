@@ -1,12 +1,7 @@
 """Characters for states and lines, with plain ASCII ones beside them."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 STATES: Mapping[str, tuple[str, str]] = {
     "fail": ("x", "FAIL"),

@@ -1,17 +1,13 @@
 """Where the boxes and lines of a graph are, in characters. From left to right."""
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from dorad.dataflow.layers import Link, ordered, ranks, without_cycles
 from dorafleet.console.view.words import width
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 LABEL = 12
 """Columns for the label of an arrow."""
@@ -55,8 +51,13 @@ class _Segment(NamedTuple):
 
 
 @lru_cache(64)
-def layout(nodes: tuple[str, ...], arrows: tuple[tuple[str, str], ...]) -> Layout:
-    """Return the places of nodes and arrows. Depends on nothing else, so it is kept."""
+def layout(
+    nodes: tuple[str, ...], arrows: tuple[tuple[str, str], ...], max_name: int = MAX_NAME
+) -> Layout:
+    """Return the places of nodes and arrows. Depends on nothing else, so it is kept.
+
+    A box has room for `max_name` columns of its name.
+    """
     links = [Link(*ends) for ends in arrows]
     forward, backward = without_cycles(nodes, links)
     downward = forward | {Link(link.target, link.source) for link in backward}
@@ -75,7 +76,7 @@ def layout(nodes: tuple[str, ...], arrows: tuple[tuple[str, str], ...]) -> Layou
         for key in column
     }
     y = _rows(columns, segments, tall, real)
-    boxes, gaps, wide = _columns(columns, segments, tall, y, real, ins, outs)
+    boxes, gaps, wide = _columns(columns, segments, tall, y, real, ins, outs, max_name)
     routes: list[Route | None] = [None] * len(arrows)
     for at, chain in chains.items():
         routes[at] = _route(chain, gaps, links[at] in backward)
@@ -153,13 +154,14 @@ def _columns(
     real: set[str],
     ins: Mapping[str, list[_Segment]],
     outs: Mapping[str, list[_Segment]],
+    max_name: int,
 ) -> tuple[dict[str, Box], dict[_Segment, tuple[int, int, int, int, int]], int]:
     """Return boxes, and for each segment: left x, left y, lane x, right x, right y."""
     boxes: dict[str, Box] = {}
     gaps: dict[_Segment, tuple[int, int, int, int, int]] = {}
     x = 0
     for number, column in enumerate(columns):
-        wide = max((_wide(key) for key in column if key in real), default=1)
+        wide = max((_wide(key, max_name) for key in column if key in real), default=1)
         for key in column:
             boxes[key] = Box(x, y[key], wide, tall[key])
         right = x + wide
@@ -177,8 +179,8 @@ def _columns(
     return boxes, gaps, x
 
 
-def _wide(key: str) -> int:
-    return min(width(key), MAX_NAME) + 5
+def _wide(key: str, max_name: int) -> int:
+    return min(width(key), max_name) + 5
 
 
 def _port(

@@ -1,15 +1,9 @@
 """Parameters of nodes as rows."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from dorad.control.filters import Value
+from dorad.control.messages import Param
 from dorad.control.paramtext import allowed_text, json_text
 from dorafleet.console.view.rows import Cell, Column, Row
-
-if TYPE_CHECKING:
-    from dorad.control.filters import Value
-    from dorad.control.messages import Param
 
 COLUMNS = (
     Column("parameter", "PARAMETER", 16, grow=1, most=32),

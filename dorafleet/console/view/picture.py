@@ -2,73 +2,57 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from dorad.control.pictures import resized
+from dorafleet.console.model.detail import LEVELS
+from dorafleet.console.view.rows import merged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import numpy as np
 
+    from dorad.control.pictures import Picture
     from dorafleet.console.view.rows import Span
 
 SHADES = " .:-=+*#%@"
 """From dark to bright, without colours."""
-LEVELS = 8
-"""Steps of each colour: fewer give longer runs, and fewer bytes."""
-
-
-def size_for(width: int, height: int, columns: int, rows: int) -> tuple[int, int]:
-    """Return the size in pixels of a picture that fits into columns and rows, not enlarged."""
-    scale = min(1.0, columns / width, rows * 2 / height)
-    return max(1, int(width * scale)), max(1, int(height * scale))
+FULL = LEVELS[0]
+"""Steps of each colour."""
 
 
 def picture(
-    pixels: bytes | memoryview | Sequence[int],
-    width: int,
-    height: int,
+    shown: Picture,
     columns: int,
     rows: int,
     *,
+    levels: int = FULL,
     colour: bool = True,
     ascii_only: bool = False,
 ) -> list[list[Span]]:
-    """Return the lines of an image with three bytes a pixel. Raises ValueError if bytes lack."""
-    if width <= 0 or height <= 0 or len(pixels) < width * height * 3:
-        raise ValueError(f"an image of {width}x{height} pixels with {len(pixels)} bytes")
-    across, down = size_for(width, height, columns, rows)
-    xs = [x * width // across * 3 for x in range(across)]
+    """Return the lines of a picture that fits, not enlarged, with `levels` of each colour."""
+    import numpy as np
 
-    def row_of(y: int) -> list[tuple[int, int, int]]:
-        start = min(y, down - 1) * height // down * width * 3
-        return [(pixels[start + x], pixels[start + x + 1], pixels[start + x + 2]) for x in xs]
-
-    lines: list[list[Span]] = []
-    for y in range(0, down, 2):
-        upper, lower = row_of(y), row_of(y + 1)
-        if colour and not ascii_only:
-            lines.append(_blocks(upper, lower))
-        else:
-            lines.append([("".join(map(_shade, upper, lower)), "")])
-    return lines
-
-
-def _blocks(
-    upper: Sequence[tuple[int, int, int]], lower: Sequence[tuple[int, int, int]]
-) -> list[Span]:
-    spans: list[Span] = []
-    for above, below in zip(upper, lower, strict=True):
-        style = f"{_hex(above)} on {_hex(below)}"
-        if spans and spans[-1][1] == style:
-            spans[-1] = (spans[-1][0] + "▀", style)
-        else:
-            spans.append(("▀", style))
-    return spans
+    pixels = np.frombuffer(shown.pixels, np.uint8).reshape(shown.height, shown.width, 3)
+    pixels = resized(pixels, (columns, rows * 2))
+    if len(pixels) % 2:
+        pixels = np.concatenate([pixels, pixels[-1:]])
+    if not colour or ascii_only:
+        light = pixels.reshape(len(pixels) // 2, 2, -1, 3).mean(axis=(1, 3))
+        shades = (light * (len(SHADES) - 1) / 255).astype(int)
+        return [[("".join(SHADES[each] for each in row), "")] for row in shades]
+    if levels < FULL:
+        pixels = (pixels // (FULL // levels) * (255 // (levels - 1))).astype(np.uint8)
+    upper, lower = _colours(pixels[::2]), _colours(pixels[1::2])
+    return [
+        merged(("▀", f"#{above:06x} on #{below:06x}") for above, below in zip(*pair, strict=True))
+        for pair in zip(upper, lower, strict=True)
+    ]
 
 
-def _hex(pixel: tuple[int, int, int]) -> str:
-    step = 256 // LEVELS
-    return "#" + "".join(f"{min(255, value // step * 255 // (LEVELS - 1)):02x}" for value in pixel)
+def _colours(pixels: np.ndarray[Any, Any]) -> list[list[int]]:
+    """Return each pixel as one number, red in the upper bits."""
+    import numpy as np
 
-
-def _shade(above: tuple[int, int, int], below: tuple[int, int, int]) -> str:
-    light = sum(above) + sum(below)
-    return SHADES[light * (len(SHADES) - 1) // (255 * 6)]
+    wide = pixels.astype(np.uint32)
+    numbers: list[list[int]] = (wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2]).tolist()
+    return numbers

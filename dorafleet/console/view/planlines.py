@@ -1,22 +1,15 @@
 """The plan of a rollout: what changes in a few lines, and its robots as rows."""
 
-from __future__ import annotations
-
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
+from dorad.control.filters import Value
 from dorad.natural import natural
 from dorafleet.console.view import words
-from dorafleet.console.view.rows import Cell, Column, Row
+from dorafleet.console.view.rows import Cell, Column, Row, Span
 from dorafleet.console.view.words import clean
+from dorafleet.rollout.messages import PlannedRobot, RolloutPlan
 from dorafleet.rollout.plantext import change_lines, plan_row
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dorad.control.filters import Value
-    from dorafleet.console.view.rows import Span
-    from dorafleet.rollout.messages import PlannedRobot, RolloutPlan
 
 COLUMNS = (
     Column("robot", "ROBOT", 10, grow=1, most=24),
@@ -54,7 +47,7 @@ def lines(plan: RolloutPlan, now: float, columns: int, rows: int) -> list[list[S
     """
     info = plan.release
     limits = f"at most {plan.parallel} at a time, {plan.tolerated} may fail, none of the canaries"
-    found: list[list[Span]] = [
+    above: list[list[Span]] = [
         [
             (f" {clean(info.name)}@{info.sequence}  ", "title"),
             (
@@ -66,7 +59,7 @@ def lines(plan: RolloutPlan, now: float, columns: int, rows: int) -> list[list[S
     ]
     if plan.supersedes:
         numbers = ", ".join(map(str, plan.supersedes))
-        found.append([(f" it would supersede rollout {numbers}", "warn")])
+        above.append([(f" it would supersede rollout {numbers}", "warn")])
     changes = [
         part
         for place, each in enumerate(plan.changes)
@@ -74,11 +67,11 @@ def lines(plan: RolloutPlan, now: float, columns: int, rows: int) -> list[list[S
         for part in textwrap.wrap(clean(line), max(columns - 2, 20), subsequent_indent="    ")
     ]
     limit = min(MAX_CHANGES, rows // 4)
-    found += [[(f" {each}", "dim")] for each in changes[:limit]]
+    above += [[(f" {each}", "dim")] for each in changes[:limit]]
     if len(changes) > limit:
         more = words.counted(len(changes) - limit, "line")
-        found.append([(f"   and {more} more; `y` copies the command that prints all", "dim")])
-    return [*found, []]
+        above.append([(f"   and {more} more; `y` copies the command that prints all", "dim")])
+    return [*above, []]
 
 
 def cells(plan: RolloutPlan, robot: PlannedRobot) -> dict[str, Value]:

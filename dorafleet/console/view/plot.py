@@ -1,15 +1,9 @@
 """Curves over time in braille: each character has two columns of four dots."""
 
-from __future__ import annotations
+from collections.abc import Iterator, Mapping, Sequence
 
-from typing import TYPE_CHECKING
-
+from dorafleet.console.view.rows import Span, merged
 from dorafleet.console.view.words import fit
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dorafleet.console.view.rows import Span
 
 _DOTS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 """The bit of each dot, by column and row."""
@@ -71,7 +65,7 @@ def plot(
     lines = [
         [
             (_label(row, down, low, high), "dim"),
-            *_spans(_chars(row, bits[row], numbers, ascii_only), owner[row]),
+            *merged(_styled(_chars(row, bits[row], numbers, ascii_only), owner[row])),
         ]
         for row in range(down)
     ]
@@ -93,7 +87,7 @@ def _pixels(
     tall: int,
 ) -> list[tuple[int, int]]:
     """Return the dots of a curve, with the gaps between successive points filled."""
-    found: list[tuple[int, int]] = []
+    pixels: list[tuple[int, int]] = []
     before: tuple[int, int] | None = None
     for at, value in points:
         x = int((1 - (end - at) / seconds) * (wide - 1))
@@ -102,10 +96,10 @@ def _pixels(
             continue
         y = int((high - value) / (high - low) * (tall - 1) + 0.5)
         if before is not None:
-            found += _line(before, (x, y))
-        found.append((x, y))
+            pixels += _line(before, (x, y))
+        pixels.append((x, y))
         before = (x, y)
-    return found
+    return pixels
 
 
 def _line(a: tuple[int, int], b: tuple[int, int]) -> list[tuple[int, int]]:
@@ -135,15 +129,9 @@ def _chars(
     return chars
 
 
-def _spans(chars: Sequence[str], owner: Sequence[int]) -> list[Span]:
-    spans: list[Span] = []
+def _styled(chars: Sequence[str], owner: Sequence[int]) -> Iterator[Span]:
     for char, number in zip(chars, owner, strict=True):
-        style = STYLES[number % 4] if char != " " else ""
-        if spans and spans[-1][1] == style:
-            spans[-1] = (spans[-1][0] + char, style)
-        else:
-            spans.append((char, style))
-    return spans
+        yield char, STYLES[number % 4] if char != " " else ""
 
 
 def _ascii(bit: int) -> str:

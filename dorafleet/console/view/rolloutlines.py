@@ -1,25 +1,19 @@
 """A rollout in a few lines: its waves and counts; and its robots as rows."""
 
-from __future__ import annotations
-
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
+from dorad.control.filters import Value
 from dorad.natural import natural
+from dorafleet.console.model.targets import unit_of
 from dorafleet.console.view import words
-from dorafleet.console.view.rows import Cell, Column, Row
+from dorafleet.console.view.rows import Cell, Column, Row, Span
 from dorafleet.console.view.words import clean, width
-from dorafleet.rollout.plantext import robot_name
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from dorad.control.filters import Value
-    from dorafleet.console.view.rows import Span
-    from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, Wave
+from dorafleet.rollout.messages import RolloutRobot, RolloutSummary, Wave
 
 COLUMNS = (
     Column("state", "STATE", 12),
+    Column("instance", "INSTANCE", 8, grow=1, most=24),
     Column("robot", "ROBOT", 10, grow=1, most=24),
     Column("wave", "WAVE", 6, right=True),
     Column("why", "WHY", 24, grow=6),
@@ -47,7 +41,7 @@ _STYLES = {
 }
 _ORDER = (
     *("failed", "stuck", "refused", "lost", "reverting", "reverted", "switching", "probation"),
-    *("staging", "staged", "busy", "pending", "waiting", "back", "left", "confirmed"),
+    *("staging", "staged", "busy", "pending", "waiting", "back", "left", "removed", "confirmed"),
 )
 
 
@@ -61,9 +55,23 @@ _GATES = {
 
 
 def worst_first(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
-    """Return robots: failed ones, then those that are being changed, then the others."""
+    """Return robots: failed ones, then those that are being changed, then the others.
+
+    The machines of an instance stay together.
+    """
+    known = list(robots)
+    ranks: dict[str, int] = {}
+    for each in known:
+        rank = _ORDER.index(each.state)
+        ranks[unit_of(each)] = min(rank, ranks.get(unit_of(each), rank))
     return sorted(
-        robots, key=lambda each: (_ORDER.index(each.state), each.batch, natural(each.robot))
+        known,
+        key=lambda each: (
+            ranks[unit_of(each)],
+            each.batch,
+            natural(unit_of(each)),
+            natural(each.robot),
+        ),
     )
 
 
@@ -73,47 +81,48 @@ def by_wave(robots: Iterable[RolloutRobot]) -> list[RolloutRobot]:
 
 
 def lines(
-    found: RolloutSummary, now: float, columns: int, others: Iterable[RolloutSummary] = ()
+    summary: RolloutSummary, now: float, columns: int, others: Iterable[RolloutSummary] = ()
 ) -> list[list[Span]]:
     """Return the state of a rollout, its waves, and how many robots are in which state."""
-    state = clean(found.state or found.phase)
-    style = "warn" if found.paused or "revert" in state or "fail" in state else "title"
+    state = clean(summary.state or summary.phase)
+    style = "warn" if summary.paused or "revert" in state or "fail" in state else "title"
     first: list[Span] = [
-        (f" {found.rollout}  {clean(found.name)}  ", "title"),
+        (f" {summary.rollout}  {clean(summary.name)}  ", "title"),
+        (f"{clean(summary.scope)}  " if summary.scope != "each" else "", ""),
         (state.upper(), style),
-        (f"  {words.age(now - found.since)}", "dim"),
-        (f"   by {clean(found.by)}, {words.age(now - found.created)} ago", "dim"),
+        (f"  {words.age(now - summary.since)}", "dim"),
+        (f"   by {clean(summary.by)}, {words.age(now - summary.created)} ago", "dim"),
     ]
     waves: list[Span] = []
-    for wave in found.waves:
-        end = ">" if wave is not found.waves[-1] else ""
+    for wave in summary.waves:
+        end = ">" if wave is not summary.waves[-1] else ""
         waves.append((f"[{_wave(wave)}]{end}", _wave_style(wave)))
     more: list[list[Span]] = []
-    if found.reason:
-        more += _wrapped(found.reason, columns, "warn")
-    if found.waiting:
-        waiting = found.waiting.items()
+    if summary.reason:
+        more += _wrapped(summary.reason, columns, "warn")
+    if summary.waiting:
+        waiting = summary.waiting.items()
         text = ", ".join(f"{count} for {clean(_GATES.get(gate, gate))}" for gate, count in waiting)
         more.append([(f" waiting: {text}", "dim")])
     return [
         first,
         *_flowing(waves, columns),
-        *counts(found, columns),
+        *counts(summary, columns),
         *more,
         *_others(others),
         [],
     ]
 
 
-def counts(found: RolloutSummary, columns: int) -> list[list[Span]]:
+def counts(summary: RolloutSummary, columns: int) -> list[list[Span]]:
     """Return how many robots of a rollout are in which state."""
     spans: list[Span] = []
     for name in _ORDER[::-1]:
-        if found.counts.get(name):
-            spans.append((f"{name} {found.counts[name]}  ", _STYLES.get(name, "")))
-    if found.unreachable:
-        spans.append((f"unreachable {found.unreachable}  ", "unreach"))
-    spans.append((f"(= {found.size})", "dim"))
+        if summary.counts.get(name):
+            spans.append((f"{name} {summary.counts[name]}  ", _STYLES.get(name, "")))
+    if summary.unreachable:
+        spans.append((f"unreachable {summary.unreachable}  ", "unreach"))
+    spans.append((f"(= {summary.size})", "dim"))
     return _flowing(spans, columns)
 
 
@@ -145,15 +154,15 @@ def _wrapped(text: str, columns: int, style: str) -> list[list[Span]]:
 
 def _flowing(spans: Iterable[Span], columns: int) -> list[list[Span]]:
     """Return spans on as many lines as they need, `MAX_FLOWING` at most."""
-    found: list[list[Span]] = []
+    flowing: list[list[Span]] = []
     left = 0
     for text, style in spans:
         if width(text.rstrip()) > left:
-            found.append([(" ", "")])
+            flowing.append([(" ", "")])
             left = columns - 1
-        found[-1].append((text, style))
+        flowing[-1].append((text, style))
         left -= width(text)
-    return found[:MAX_FLOWING]
+    return flowing[:MAX_FLOWING]
 
 
 def _wave(wave: Wave) -> str:
@@ -174,7 +183,8 @@ def cells(robot: RolloutRobot, now: float) -> dict[str, Value]:
     """Return the cells by which robots of a rollout are filtered."""
     return {
         "state": robot.state,
-        "robot": robot_name(robot.robot, robot.instance),
+        "instance": robot.instance,
+        "robot": robot.robot,
         "wave": robot.batch,
         "why": why(robot),
         "since": max(0.0, now - robot.since) if robot.since else None,
@@ -196,7 +206,8 @@ def row(robot: RolloutRobot, now: float) -> Row:
         robot.robot,
         (
             Cell(robot.state, _STYLES.get(robot.state, "")),
-            Cell(robot_name(robot.robot, robot.instance), "name"),
+            Cell(robot.instance or "-"),
+            Cell(robot.robot, "name"),
             Cell("canary" if robot.batch == 0 else str(robot.batch)),
             Cell(why(robot) or "-"),
             Cell(words.age(now - robot.since if robot.since else None)),

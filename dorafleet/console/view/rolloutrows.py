@@ -1,22 +1,15 @@
 """Rollouts as rows, and the one under the cursor in a few lines."""
 
-from __future__ import annotations
-
 import textwrap
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from dorad.control.filters import Value
 from dorad.terminal import local_time
 from dorafleet.console.view import rolloutlines, words
-from dorafleet.console.view.rows import Cell, Column, Row
+from dorafleet.console.view.rows import Cell, Column, Row, Span
 from dorafleet.console.view.words import clean
+from dorafleet.rollout.messages import RolloutSummary
 from dorafleet.rollout.model import FAILURES
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from dorad.control.filters import Value
-    from dorafleet.console.view.rows import Span
-    from dorafleet.rollout.messages import RolloutSummary
 
 COLUMNS = (
     Column("number", "NO", 4, right=True),
@@ -44,59 +37,59 @@ _STYLES = {
 }
 
 
-def state(found: RolloutSummary) -> str:
+def state(summary: RolloutSummary) -> str:
     """Return the phase of a rollout, or that it is paused."""
-    return "paused" if found.paused else found.phase
+    return "paused" if summary.paused else summary.phase
 
 
-def cells(found: RolloutSummary, now: float) -> dict[str, Value]:
+def cells(summary: RolloutSummary, now: float) -> dict[str, Value]:
     """Return the cells by which rollouts are filtered."""
     return {
-        "number": found.rollout,
-        "state": state(found),
-        "dataflow": found.dataflow,
-        "release": found.name,
-        "robots": found.size,
-        "started": _started(found),
-        "since": max(0.0, now - found.created),
-        "by": found.by,
-        "why": found.reason,
+        "number": summary.rollout,
+        "state": state(summary),
+        "dataflow": summary.dataflow,
+        "release": summary.name,
+        "robots": summary.size,
+        "started": _started(summary),
+        "since": max(0.0, now - summary.created),
+        "by": summary.by,
+        "why": summary.reason,
     }
 
 
-def row(found: RolloutSummary) -> Row:
+def row(summary: RolloutSummary) -> Row:
     """Return the row of a rollout: of its robots, how many have the release."""
-    failed = any(found.counts.get(each) for each in FAILURES)
+    failed = any(summary.counts.get(each) for each in FAILURES)
     return Row(
-        str(found.rollout),
+        str(summary.rollout),
         (
-            Cell(str(found.rollout)),
-            Cell(state(found), "warn" if found.paused else _STYLES.get(found.phase, "")),
-            Cell(found.name, "name"),
-            Cell(f"{found.counts.get('confirmed', 0)}/{found.size}", "warn" if failed else ""),
-            Cell(_started(found)),
-            Cell(found.by),
-            Cell(found.reason or "-"),
+            Cell(str(summary.rollout)),
+            Cell(state(summary), "warn" if summary.paused else _STYLES.get(summary.phase, "")),
+            Cell(summary.name, "name"),
+            Cell(f"{summary.counts.get('confirmed', 0)}/{summary.size}", "warn" if failed else ""),
+            Cell(_started(summary)),
+            Cell(summary.by),
+            Cell(summary.reason or "-"),
         ),
     )
 
 
-def lines(found: RolloutSummary, now: float, columns: int) -> list[list[Span]]:
+def lines(summary: RolloutSummary, now: float, columns: int) -> list[list[Span]]:
     """Return a rollout in full: how many robots are in which state, and why it is in its own."""
     head: list[Span] = [
-        (f" {found.rollout}  {clean(found.name)}  ", "title"),
-        (f"{state(found)} {words.age(now - found.since)}", ""),
-        (f"  by {clean(found.by)}, {words.age(now - found.created)} ago", "dim"),
+        (f" {summary.rollout}  {clean(summary.name)}  ", "title"),
+        (f"{state(summary)} {words.age(now - summary.since)}", ""),
+        (f"  by {clean(summary.by)}, {words.age(now - summary.created)} ago", "dim"),
     ]
-    reason = textwrap.wrap(clean(found.reason), max(columns - 2, 20))[:MAX_LINES]
-    counts = rolloutlines.counts(found, columns)
+    reason = textwrap.wrap(clean(summary.reason), max(columns - 2, 20))[:MAX_LINES]
+    counts = rolloutlines.counts(summary, columns)
     return [[], head, *counts, *([(f" {line}", "")] for line in reason)]
 
 
-def newest_first(found: Sequence[RolloutSummary]) -> list[RolloutSummary]:
+def newest_first(summaries: Sequence[RolloutSummary]) -> list[RolloutSummary]:
     """Return rollouts, the newest first."""
-    return sorted(found, key=lambda each: -each.rollout)
+    return sorted(summaries, key=lambda each: -each.rollout)
 
 
-def _started(found: RolloutSummary) -> str:
-    return local_time(found.created, "%m-%d %H:%M")
+def _started(summary: RolloutSummary) -> str:
+    return local_time(summary.created, "%m-%d %H:%M")

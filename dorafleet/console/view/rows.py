@@ -1,15 +1,13 @@
 """Tables as lines of spans: which columns fit, how wide they are, and what is in them."""
 
-from __future__ import annotations
-
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from dorafleet.console.view.words import clean, crop, fit, width
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
 
 Span: TypeAlias = "tuple[str, str]"
 """A text and the name of its style."""
@@ -39,6 +37,8 @@ class Column:
     """The column with the highest number is left out first; 0 is never left out."""
     most: int = 0
     """Width up to which it is as wide as its longest text needs; 0 for a name that may be cut."""
+    spare: int = 0
+    """It is shown only if so many columns are left over beside all others, for longer texts."""
 
 
 class Cell(NamedTuple):
@@ -87,6 +87,9 @@ def fitted(
 
     while needed() > space and any(columns[at].drop for at in kept):
         kept.remove(max(kept, key=lambda at: (columns[at].drop, at)))
+    for at in sorted(kept, key=lambda at: -columns[at].drop):
+        if columns[at].spare and columns[at].spare > space - needed():
+            kept.remove(at)
     for at in kept:
         # Not even without all those columns: names are cut as usual.
         usual[at] -= min(max(0, needed() - space), usual[at] - columns[at].wide)
@@ -96,13 +99,13 @@ def fitted(
         usual[text] = max(MIN_TEXT, usual[text] - (needed() - space))
     left = max(0, space - needed())
     shares = sum(columns[at].grow for at in kept)
-    found: list[Fitted] = []
+    columns_shown: list[Fitted] = []
     for at in kept:
         extra = left * columns[at].grow // shares if shares else 0
         # Figures stay near the name that they belong to.
         extra = min(extra, GROWTH * columns[at].wide)
-        found.append(Fitted(at, columns[at], usual[at] + extra))
-    return found
+        columns_shown.append(Fitted(at, columns[at], usual[at] + extra))
+    return columns_shown
 
 
 def head(shown: Sequence[Fitted]) -> list[Span]:
@@ -112,6 +115,16 @@ def head(shown: Sequence[Fitted]) -> list[Span]:
         title = fit(each.column.title, each.wide, right=each.column.right)
         spans.append((title + " " * GAP, "head"))
     return spans
+
+
+def column_at(shown: Sequence[Fitted], x: int) -> str | None:
+    """Return the key of the column whose title is at `x`; None beside all of them."""
+    left = PREFIX
+    for each in shown:
+        if left <= x < left + each.wide:
+            return each.column.key
+        left += each.wide + GAP
+    return None
 
 
 def line(
@@ -168,6 +181,14 @@ def cut(spans: Sequence[Span], columns: int) -> list[Span]:
         kept.append((text, style))
         columns -= wide
     return kept
+
+
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """Return spans with neighbours of one style made into one."""
+    return [
+        ("".join(text for text, _ in several), style)
+        for style, several in groupby(spans, key=itemgetter(1))
+    ]
 
 
 def plain(spans: Sequence[Span]) -> str:

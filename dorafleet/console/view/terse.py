@@ -1,13 +1,9 @@
 """The same picture in fewer bytes: only cells that differ, and only what changes in a style."""
 
-from __future__ import annotations
-
 import re
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, TypeAlias
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from typing import TypeAlias
 
 Cell: TypeAlias = "tuple[str, str]"
 """A character of one column, and its style as the terminal is told it."""
@@ -47,26 +43,26 @@ class ShownCells:
     def new(self, frame: str) -> str:
         """Return a frame that shows the same, without what the terminal shows already."""
         begin, *rest = _TO.split(frame)
-        found, style = [begin], ""
+        parts, style = [begin], ""
         for to_line, to_column, text in zip(*[iter(rest)] * 3, strict=True):
             line, column = int(to_line), int(to_column)
             text = text.rstrip("\r\n")
             if not text:
-                if found != [""] or self._cursor != (line, column):
-                    found.append(f"\x1b[{line};{column}H")
+                if parts != [""] or self._cursor != (line, column):
+                    parts.append(f"\x1b[{line};{column}H")
                 self._cursor = (line, column)
             elif (cells := _cells(text)) is not None:
                 for at, run in self._differing(line, column - 1, cells):
-                    found.append(f"\x1b[{line};{at + 1}H")
-                    style = _write(found, run, style)
+                    parts.append(f"\x1b[{line};{at + 1}H")
+                    style = _write(parts, run, style)
             elif self._texts.get(line) != (column, text):
                 self._cells.pop(line, None)
                 self._texts[line] = column, text
                 ends, style = ("\x1b[0m" if style else ""), ""
-                found.append(f"{ends}\x1b[{line};{column}H{_shorter(text)}")
+                parts.append(f"{ends}\x1b[{line};{column}H{_shorter(text)}")
         if style:
-            found.append("\x1b[0m")
-        return "".join(found)
+            parts.append("\x1b[0m")
+        return "".join(parts)
 
     def _differing(
         self, line: int, start: int, cells: tuple[Cell, ...]
@@ -109,13 +105,13 @@ def _cells(text: str) -> tuple[Cell, ...] | None:
     return tuple(cells)
 
 
-def _write(found: list[str], cells: tuple[Cell, ...], style: str) -> str:
+def _write(parts: list[str], cells: tuple[Cell, ...], style: str) -> str:
     """Add cells to what is written, after `style`; return the style of the last one."""
     for char, wanted in cells:
         if wanted != style:
-            found.append(_change(style, wanted))
+            parts.append(_change(style, wanted))
             style = wanted
-        found.append(char)
+        parts.append(char)
     return style
 
 

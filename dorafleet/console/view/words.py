@@ -1,17 +1,12 @@
 """Short texts for cells: ages, rates, sizes; and their width on a terminal."""
 
-from __future__ import annotations
-
 import math
 import unicodedata
+from collections.abc import Collection, Iterable
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from dorad.natural import natural
 from dorad.terminal import local_time, visible
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
 
 ELLIPSIS = "…"
 MAX_TEXT = 4000

@@ -1,9 +1,8 @@
 """A dialog in which a value is typed; that changes nothing yet."""
 
-from __future__ import annotations
+from collections.abc import Callable
 
-from typing import TYPE_CHECKING
-
+from textual.app import ComposeResult
 from textual.containers import Vertical
 from textual.widgets import Input, Label
 from textual.widgets.input import Selection
@@ -11,11 +10,6 @@ from textual.widgets.input import Selection
 from dorad.phrases import shorten
 from dorafleet.console.view.words import clean
 from dorafleet.console.widgets.confirm import BOX_CSS, DIALOG_CSS, INPUT_CSS, MAX_NAME, Dialog
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from textual.app import ComposeResult
 
 
 class Ask(Dialog[bool]):

@@ -1,29 +1,22 @@
 """Dialogs: choose an action, and confirm it. The cursor starts on Cancel."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, ClassVar, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, TypeVar
 
-from textual.binding import Binding
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.events import Click, Key, Resize
 from textual.message import Message
 from textual.screen import ModalScreen
 from textual.widgets import Button, Input, Label
 
 from dorad.phrases import first_of, shorten
+from dorafleet.console.model.commands import Action
+from dorafleet.console.model.targets import Target
 from dorafleet.console.view.bars import fits
 from dorafleet.console.view.words import clean, counted
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from textual.app import ComposeResult
-    from textual.binding import BindingType
-    from textual.events import Click, Key, Resize
-
-    from dorafleet.console.model.commands import Action
-    from dorafleet.console.model.targets import Target
 
 T = TypeVar("T")
 
@@ -105,7 +98,10 @@ class Dialog(ModalScreen[T]):
 class Option(Label):
     """A line to choose by a click."""
 
-    DEFAULT_CSS = "Option:hover { text-style: reverse; }"
+    DEFAULT_CSS = """
+    Option:hover { text-style: reverse; }
+    Option:disabled { color: $foreground 60%; }
+    """
 
     class Chosen(Message):
         """The line was clicked."""
@@ -115,13 +111,18 @@ class Option(Label):
             self.key = key
 
     def __init__(self, key: str, text: str) -> None:
-        super().__init__(f"  {key}   {shorten(clean(text), MAX_NAME)}", markup=False)
-        self._key = key
+        super().__init__(markup=False)
+        self.key = key
+        self.say(text)
+
+    def say(self, text: str) -> None:
+        """Show this text after the key."""
+        self.update(f"  {self.key}   {shorten(clean(text), MAX_NAME)}")
 
     def on_click(self, event: Click) -> None:
         """Choose this one."""
         event.stop()
-        self.post_message(self.Chosen(self._key))
+        self.post_message(self.Chosen(self.key))
 
 
 class Choose(Dialog[str]):
@@ -141,7 +142,8 @@ class Choose(Dialog[str]):
         """`options` are texts by their keys."""
         super().__init__()
         self._question = question
-        self._options = options
+        self._options = dict(options)
+        self._refused: set[str] = set()
 
     def compose(self) -> ComposeResult:
         """Show the options with their keys."""
@@ -149,13 +151,24 @@ class Choose(Dialog[str]):
             yield Label(shorten(clean(self._question), MAX_NAME), markup=False)
             yield Label("")
             for key, text in self._options.items():
-                yield Option(key, text)
+                option = Option(key, text)
+                option.disabled = key in self._refused
+                yield option
             yield Label("")
             yield Label("esc cancels", markup=False)
 
+    def refuse(self, key: str, why: str) -> None:
+        """Show why an option cannot be chosen, from now on."""
+        self._options[key] = why
+        self._refused.add(key)
+        for option in self.query(Option):
+            if option.key == key:
+                option.say(why)
+                option.disabled = True
+
     def take(self, key: Key) -> bool:
         """Choose by key."""
-        if key.character is None or key.character not in self._options:
+        if key.character is None or key.character not in self._options.keys() - self._refused:
             return False
         self.end(key.character)
         return True
@@ -186,15 +199,25 @@ class Confirm(Dialog[bool]):
     BINDINGS: ClassVar[list[BindingType]] = [("left,right", "app.focus_next", "Other button")]
 
     def __init__(
-        self, action: Action, targets: Sequence[Target], command: str, *, readable_after: float
+        self,
+        action: Action,
+        targets: Sequence[Target],
+        command: str,
+        plan: str,
+        *,
+        readable_after: float,
     ) -> None:
-        """`readable_after` are the seconds after which an operator may have read the question."""
+        """`plan` is what it would change; empty if `action` and `targets` say all.
+
+        `readable_after` are the seconds after which an operator may have read the question.
+        """
         super().__init__()
         self._readable_after = readable_after
         self._readable_at = float("inf")
         self._action = action
         self._targets = targets
         self._command = command
+        self._plan = plan
         self._robots = [robot for each in targets for robot in each.switches.get(action.name, ())]
         number = len(self._robots) if action.wide else len(targets)
         self._number = str(number) if number > 1 else ""
@@ -214,6 +237,8 @@ class Confirm(Dialog[bool]):
             if self._action.wide:
                 text = f"  {self._switching(listed)}"
                 yield Label(shorten(clean(text), line if low else MAX_NAME), markup=False)
+            if self._plan:
+                yield Label(shorten(clean(self._plan), line if low else MAX_NAME), markup=False)
             if self._action.warns:
                 yield Label(self._action.warns, markup=False)
             each = "   (the same for each)" if len(self._targets) > 1 else ""

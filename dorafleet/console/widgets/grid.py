@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from textual.events import Click
 from textual.geometry import Region, Size
 from textual.message import Message
+from textual.strip import Strip
 
 from dorafleet.console.model.order import RestingOrder
 from dorafleet.console.view.glyphs import glyphs
-from dorafleet.console.view.rows import Row, fitted, head, last_difference, line, plain
-from dorafleet.console.view.words import clean
+from dorafleet.console.view.rows import (
+    Column,
+    Fitted,
+    Row,
+    Span,
+    column_at,
+    fitted,
+    head,
+    last_difference,
+    line,
+    plain,
+)
+from dorafleet.console.view.words import clean, longest
 from dorafleet.console.widgets.lines import Painted
 from dorafleet.console.widgets.paint import strip
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import Any
-
-    from textual.events import Click
-    from textual.strip import Strip
-
-    from dorafleet.console.view.rows import Column, Fitted, Span
 
 
 class Grid(Painted, can_focus=True):
@@ -40,6 +45,13 @@ class Grid(Painted, can_focus=True):
         def control(self) -> Grid:
             """The grid."""
             return self.grid
+
+    class HeadingClicked(Message):
+        """The title of a column was clicked."""
+
+        def __init__(self, column: str) -> None:
+            super().__init__()
+            self.column = column
 
     def __init__(
         self, columns: Sequence[Column], *, ascii_only: bool = False, **options: Any
@@ -72,6 +84,16 @@ class Grid(Painted, can_focus=True):
     def ids(self) -> Sequence[str]:
         """The rows in the order in which they are shown."""
         return self._ids
+
+    @property
+    def on_screen(self) -> Sequence[str]:
+        """The rows that are on the screen."""
+        top = self.scroll_offset.y
+        return self._ids[top : top + max(0, self.size.height - 1)]
+
+    def shows(self, *keys: str) -> bool:
+        """Return True if there is room for one of these columns."""
+        return any(each.column.key in keys for each in self._fitted)
 
     @property
     def chosen(self) -> list[str]:
@@ -118,6 +140,13 @@ class Grid(Painted, can_focus=True):
             return self._ids.index(self.cursor)
         except ValueError:
             return None
+
+    @property
+    def cursor_line(self) -> int | None:
+        """The visible line with the cursor."""
+        place = self._place
+        line = None if place is None else place - self.scroll_offset.y + 1
+        return line if line is not None and 1 <= line < self.size.height else None
 
     def _repaint(self) -> None:
         """Paint the visible cells that differ from what is on the screen."""
@@ -226,6 +255,10 @@ class Grid(Painted, can_focus=True):
         self.keep_visible()
         self._repaint()
 
+    def move_to_end(self, *, first: bool) -> None:
+        """Move the cursor to the first row, or to the last."""
+        self.jump(0 if first else len(self._ids))
+
     def begin_at(self, id_: str | None) -> None:
         """Put the cursor on this row, now or when the first rows are shown."""
         self._wanted = None if self._ids else id_
@@ -237,10 +270,16 @@ class Grid(Painted, can_focus=True):
         self._held = True
 
     def as_text(self) -> list[str]:
-        """Return the titles and all rows as lines, including those that are not visible."""
-        titles = self._heading if self._heading is not None else head(self._fitted)
-        rows = [line(self._row_of(id_), self._fitted, ascii_only=self._ascii) for id_ in self._ids]
-        return [plain(spans).rstrip() for spans in (titles, *rows)]
+        """Return the titles and all rows as lines, all columns as wide as their texts."""
+        rows = [self._row_of(id_) for id_ in self._ids]
+        columns = [
+            Fitted(at, each, longest([each.title, *(row.cells[at].text for row in rows)]))
+            for at, each in enumerate(self._columns)
+            if each.key not in self._left_out
+        ]
+        titles = self._heading if self._heading is not None else head(columns)
+        lines = (line(row, columns, ascii_only=self._ascii) for row in rows)
+        return [plain(spans).rstrip() for spans in (titles, *lines)]
 
     def keep_visible(self) -> None:
         """Scroll so that the cursor is on the screen."""
@@ -264,6 +303,11 @@ class Grid(Painted, can_focus=True):
     def on_click(self, event: Click) -> None:
         """Move the cursor to the row that was clicked; a second click opens it."""
         at = self.scroll_offset.y + event.y - 1
+        if event.y == 0 and self._heading is None:
+            column = column_at(self._fitted, event.x)
+            if column is not None:
+                self._rest = RestingOrder()
+                self.post_message(self.HeadingClicked(column))
         if event.y < 1 or at >= len(self._ids):
             return
         again = self._ids[at] == self.cursor and event.chain > 1

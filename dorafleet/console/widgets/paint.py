@@ -1,25 +1,18 @@
 """From spans to Textual's strips; and the filter that lets only visible text reach the terminal."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING
 
 from rich.segment import Segment
+from rich.style import Style
+from textual.color import Color
 from textual.filter import LineFilter
 from textual.strip import Strip
 
-from dorafleet.console.view.rows import cut
+from dorafleet.console.themes import Palette, is_picture
+from dorafleet.console.view.placeholders import PLACEHOLDER
+from dorafleet.console.view.rows import Span, cut
 from dorafleet.console.view.words import ELLIPSIS, clean, width
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from rich.style import Style
-    from textual.color import Color
-
-    from dorafleet.console.themes import Palette
-    from dorafleet.console.view.rows import Span
 
 
 def strip(
@@ -31,7 +24,11 @@ def strip(
     used = 0
     for text, style in cut(spans, columns):
         used += width(text)
-        _append(segments, text, whole + palette[style] if style else whole)
+        if style.startswith("#"):
+            # A pixel has both colours: adding thousands of styles would take most of the time.
+            segments.append(Segment(text, palette[style]))
+        else:
+            _append(segments, text, whole + palette[style] if style else whole)
     if used < columns:
         _append(segments, " " * (columns - used), whole)
     return Strip(segments, columns)
@@ -67,6 +64,8 @@ class VisibleText(LineFilter):
     def _shown(self, segment: Segment) -> Segment:
         text = segment.text
         if segment.control or (text.isascii() and text.isprintable()):
+            return segment
+        if PLACEHOLDER in text and is_picture(segment.style):
             return segment
         shown = _visible(text).replace(ELLIPSIS, self._more)
         return segment if shown == text else Segment(shown, segment.style)

@@ -1,20 +1,14 @@
 """Nodes and edges, one table above the other: the Top screen, and `dora top`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from textual.app import ComposeResult
 from textual.containers import Vertical
 
+from dorad.control.filters import Filter
+from dorad.control.messages import EdgeStats, NodeInfo, TopPart
 from dorad.control.topparts import EDGE_KEYS, NODE_KEYS, edge_cells, node_cells
+from dorafleet.console.link.curves import MAX_DATAFLOWS, CurveReader
 from dorafleet.console.view import tables, words
 from dorafleet.console.widgets.grid import Grid
-
-if TYPE_CHECKING:
-    from textual.app import ComposeResult
-
-    from dorad.control.messages import EdgeStats, NodeInfo, TopPart
-    from dorafleet.console.model.filter import Filter
 
 KEYS = tuple(dict.fromkeys((*NODE_KEYS, *EDGE_KEYS)))
 """Columns that a filter may name."""
@@ -37,11 +31,18 @@ class TopTables(Vertical):
         yield Grid(tables.EDGES, ascii_only=self._ascii, id="edges")
 
     def show(
-        self, part: TopPart | None, wanted: Filter, *, dim: bool, empty: tuple[str, str]
+        self,
+        part: TopPart | None,
+        wanted: Filter,
+        curves: CurveReader,
+        *,
+        dim: bool,
+        empty: tuple[str, str],
     ) -> None:
         """Show a measurement, without the rows that the filter leaves out.
 
-        `empty` are the texts for a table without nodes, and for one without edges.
+        `curves` has the last ten minutes of what is shown. `empty` are the texts for a table
+        without nodes, and for one without edges.
         """
         if not self.query("#edges"):
             return  # not composed yet
@@ -64,20 +65,33 @@ class TopTables(Vertical):
         machines = {info.machine or "" for info in nodes} | {edge.machine or "" for edge in edges}
         left_out = [] if len(machines) > 1 else ["robot"]
         left_out += [] if len(flows) > 1 else ["dataflow"]
+        # Those of many dataflows are not read: most rows would have none.
+        runs = {(each.machine, each.dataflow) for each in nodes}
+        runs |= {(each.machine, each.dataflow) for each in edges}
+        left_out += tables.CURVES if len(runs) > MAX_DATAFLOWS else ()
         names = (info.node for info in nodes)
         widths = {"node": words.longest(names), "robot": words.longest(machines)}
         grid = self.query_one("#nodes", Grid)
         grid.leave_out(*left_out)
         grid.widen(**widths)
         shown = self._shown_nodes
-        grid.show(list(shown), lambda id_: tables.node_row(shown[id_]), dim=dim, empty=empty[0])
+        grid.show(
+            list(shown),
+            lambda id_: tables.node_row(
+                shown[id_], curves.of_node(shown[id_]), ascii_only=self._ascii
+            ),
+            dim=dim,
+            empty=empty[0],
+        )
         grid = self.query_one("#edges", Grid)
         grid.leave_out(*left_out)
         grid.widen(robot=widths["robot"])
         links = self._shown_edges
         grid.show(
             list(links),
-            lambda id_: tables.edge_row(links[id_]),
+            lambda id_: tables.edge_row(
+                links[id_], curves.of_edge(links[id_]), ascii_only=self._ascii
+            ),
             dim=dim,
             empty=empty[1],
         )
@@ -86,6 +100,17 @@ class TopTables(Vertical):
     def counts(self) -> tuple[int, int]:
         """How many nodes and edges are shown."""
         return len(self._shown_nodes), len(self._shown_edges)
+
+    @property
+    def on_screen(self) -> list[NodeInfo | EdgeStats]:
+        """The nodes and edges that are on the screen with bars."""
+        rows: list[NodeInfo | EdgeStats] = []
+        for grid in self.query(Grid):
+            if grid.shows(*tables.CURVES):
+                ids = grid.on_screen
+                rows += [self._shown_nodes[id_] for id_ in ids if id_ in self._shown_nodes]
+                rows += [self._shown_edges[id_] for id_ in ids if id_ in self._shown_edges]
+        return rows
 
     @property
     def node(self) -> NodeInfo | None:

@@ -3,8 +3,6 @@
 Arguments: number of round trips, then ``free`` or ``pinned`` (both on one core). Prints JSON.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -5,8 +5,6 @@ Arguments: sizes and counts (comma-separated), ``heap`` (the payload is copied i
 (the same with both on one core) or ``polling`` (both sides look all the time). Prints JSON.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -75,10 +75,41 @@ class RawPayload:
             STAMP.pack_into(buffer, 0, time.monotonic_ns())
 
 
-def payload_class(node: Node) -> type[HeapPayload] | type[EmptyPayload] | type[RawPayload]:
-    """Return the class that ``BENCH_SOURCE`` names: a heap array, or one in shared memory."""
-    if os.environ.get("BENCH_SOURCE", "heap") == "heap":
-        return HeapPayload
+class NestedPayload:
+    """What most nodes send, by its size; without a stamp, so for round trips only."""
+
+    form = "nested array"
+
+    def __init__(self, node: Node, size: int) -> None:
+        self._node = node
+        self._array = nested(size)
+
+    def send(self, output: str, metadata: dict[str, Any]) -> None:
+        self._node.send_output(output, self._array, metadata)
+
+
+def nested(size: int) -> pa.Array:
+    """Return a struct of numbers, a text, boxes or a picture of about so many bytes."""
+    if size == 100:
+        return pa.array(["x" * size])
+    if size == 44_000:
+        box = {"x": 1.0, "y": 2.0, "w": 3.0, "h": 4.0, "label": "person", "id": 7}
+        return pa.array([[box] * 1000])
+    if size >= 1 << 20:
+        pixels = pa.array([np.zeros(size, np.uint8)], pa.list_(pa.uint8()))
+        head = {"width": 640, "height": 480, "encoding": "rgb8", "stamp": 1.5}
+        columns = [*(pa.array([value]) for value in head.values()), pixels]
+        return pa.StructArray.from_arrays(columns, [*head, "data"])
+    return pa.array([{f"value{at}": 0.5 for at in range(size // 8)}])
+
+
+def payload_class(
+    node: Node,
+) -> type[HeapPayload] | type[EmptyPayload] | type[RawPayload] | type[NestedPayload]:
+    """Return the class that ``BENCH_SOURCE`` names: heap, nested, or else in shared memory."""
+    source = os.environ.get("BENCH_SOURCE", "heap")
+    if source in ("heap", "nested"):
+        return HeapPayload if source == "heap" else NestedPayload
     return EmptyPayload if hasattr(node, "empty") else RawPayload
 
 

@@ -1,7 +1,5 @@
 """Sends as fast as it can, then asks every receiver whether it has seen the end of the burst."""
 
-from __future__ import annotations
-
 import time
 
 from bench_node import Payload, numbers, payload_class, report, step_seconds, steps

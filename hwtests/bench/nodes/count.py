@@ -1,7 +1,5 @@
 """Counts the messages of a burst between the first and the last, and answers its end marks."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

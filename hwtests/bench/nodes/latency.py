@@ -1,7 +1,5 @@
 """Receives stamped messages and keeps the one-way latency of each by its number."""
 
-from __future__ import annotations
-
 import time
 
 from bench_node import report, stamp_of

@@ -1,7 +1,5 @@
 """Sends a payload, waits for the answer, measures the time between: a back-to-back round trip."""
 
-from __future__ import annotations
-
 import os
 import time
 from typing import Any

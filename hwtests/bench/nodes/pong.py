@@ -1,7 +1,5 @@
 """Answers every message: with 8 bytes, or with what it got (``BENCH_ANSWER=echo``)."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Receives a stream and measures its own processor time from the first counted message on."""
 
-from __future__ import annotations
-
 import time
 
 from bench_node import cpu_seconds, report

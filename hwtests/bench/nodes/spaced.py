@@ -1,7 +1,5 @@
 """Sends messages with a gap between them, for one-way latency on an otherwise idle system."""
 
-from __future__ import annotations
-
 import time
 
 from bench_node import payload_class, report, steps

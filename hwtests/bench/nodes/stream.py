@@ -1,7 +1,5 @@
 """A source on a timer: passes one small message on per tick and measures its own processor time."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np

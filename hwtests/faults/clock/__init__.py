@@ -1,7 +1,5 @@
 """Two ways to step the wall clock: for processes of the testbed, or for the whole machine."""
 
-from __future__ import annotations
-
 import mmap
 import os
 import struct

@@ -1,7 +1,5 @@
 """Fork many processes that leave the session of their parent, some of them twice."""
 
-from __future__ import annotations
-
 import os
 import signal
 

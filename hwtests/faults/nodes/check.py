@@ -4,8 +4,6 @@ A reason is an exit between two messages: of the node that sent them, of the nod
 on, or of this one. It records pauses between messages.
 """
 
-from __future__ import annotations
-
 import os
 import struct
 import time

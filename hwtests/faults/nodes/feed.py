@@ -1,7 +1,5 @@
 """Send numbered messages on every tick."""
 
-from __future__ import annotations
-
 import checked
 from dora import Node
 

@@ -1,7 +1,5 @@
 """Pass on every message."""
 
-from __future__ import annotations
-
 import checked
 from dora import Node
 

@@ -1,7 +1,5 @@
 """Print numbered lines on every tick, and record how many."""
 
-from __future__ import annotations
-
 import os
 import sys
 

@@ -1,7 +1,5 @@
 """Use more of the resource HUNGRY_FOR than the limit allows, and print how far it gets."""
 
-from __future__ import annotations
-
 import os
 import time
 

@@ -4,8 +4,6 @@ The file $TARGET names a process, and a folder, of the other dataflow. $LEFT_OUT
 are not tried, in a list.
 """
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import json

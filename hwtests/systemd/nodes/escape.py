@@ -1,7 +1,5 @@
 """Fork a process that hides: twice forked, in its own session, ignoring SIGTERM."""
 
-from __future__ import annotations
-
 import os
 import signal
 import time

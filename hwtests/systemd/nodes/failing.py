@@ -1,7 +1,5 @@
 """Print a line, log a warning, and fail with two chained tracebacks."""
 
-from __future__ import annotations
-
 import logging
 
 from dora import Node

@@ -1,7 +1,5 @@
 """Prints numbered lines, PRINT_PER_S of them every second, or PRINT_BURST at once."""
 
-from __future__ import annotations
-
 import os
 import sys
 import time

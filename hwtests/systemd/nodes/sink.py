@@ -1,7 +1,5 @@
 """Counts what arrives, what is missing or broken, and how long messages took; a line a second."""
 
-from __future__ import annotations
-
 import json
 import os
 import struct

@@ -4,8 +4,6 @@ Imports for messages take half a second of a processor; without them hundreds of
 fast as a few.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os
@@ -13,10 +11,7 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import ModuleType
+from types import ModuleType
 
 CONFIG = json.loads(os.environ["DORA_NODE_CONFIG"])
 TIMEOUT_S = 60

@@ -1,7 +1,5 @@
 """Sends numbered messages, each with a checksum and the moment it was sent, on every tick."""
 
-from __future__ import annotations
-
 import os
 import struct
 import time

@@ -1,7 +1,5 @@
 """Prints a numbered line on every tick."""
 
-from __future__ import annotations
-
 from dora import Node
 
 number = 0

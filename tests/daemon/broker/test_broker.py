@@ -88,13 +88,11 @@ async def test_an_invalid_hello_closes_its_connection() -> None:
 async def test_an_invalid_request_closes_its_connection() -> None:
     async with stage() as on:
         before = descriptors()
-        with on.client() as other:
-            await other.attach("a")
+        async with on.attached("a") as other:
             other.send_packet("grow", size=4096)
             assert (await other.packet_of("grown"))["segment"] == 1
             for what, data in NO_REQUEST.items():
-                with on.client() as client:
-                    await client.attach("c")
+                async with on.attached("c") as client:
                     client.send(data)
                     output = {packet["t"] for packet in await client.ended()}
                     assert output <= {"edges", "segment", "refused"}, what
@@ -105,10 +103,7 @@ async def test_an_invalid_request_closes_its_connection() -> None:
 
 async def test_the_last_packets_of_a_node_that_leaves_unread_ones_are_handled() -> None:
     async with stage() as on:
-        noted: list[str] = []
-        on.broker.on_note = lambda _node, text: noted.append(text)
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
 
             def unread() -> bool:
                 try:
@@ -120,7 +115,7 @@ async def test_the_last_packets_of_a_node_that_leaves_unread_ones_are_handled() 
             await until(unread)
             client.send_packet("note", text="last words")
         await until(lambda: ("disconnected", "c") in on.events)
-        assert noted == ["last words"]
+        assert on.notes == [("c", "last words")]
         on.broker.released("c")
 
 
@@ -178,6 +173,25 @@ async def test_a_wrong_hello_is_refused_with_the_reason(
             assert why in refusal["error"]
 
 
+@pytest.mark.parametrize(("version", "more"), [(VERSION, {}), (VERSION + 3, {"oldest": VERSION})])
+async def test_a_newer_node_that_speaks_the_daemons_version_is_welcomed_with_it(
+    version: int, more: dict[str, int]
+) -> None:
+    async with stage() as on:
+        with on.client() as client:
+            client.hello("c", version=version, **more)
+            packet = await client.packet()
+            assert (packet["t"], packet["version"]) == ("welcome", VERSION)
+
+
+async def test_versions_without_one_in_common_are_both_named() -> None:
+    async with stage() as on:
+        with on.client() as client:
+            client.hello("c", version=VERSION + 3, oldest=VERSION + 1)
+            (refusal,) = await client.ended()
+            assert f"the node speaks {VERSION + 1} to {VERSION + 3}" in refusal["error"]
+
+
 async def test_a_refused_hello_does_not_affect_the_attached_node() -> None:
     async with stage() as on:
         with on.client() as first, on.client() as second:
@@ -229,8 +243,7 @@ async def test_a_node_that_never_reads_is_disconnected_and_the_others_continue(
 
 async def test_a_node_that_reads_late_gets_everything_in_order() -> None:
     async with stage() as on:
-        with on.client() as slow:
-            await slow.attach("c")
+        async with on.attached("c") as slow:
             count = MAX_BACKLOG // 2 + 300
             for number in range(count):
                 on.broker.params.update("c", "number", number)
@@ -298,8 +311,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
 async def test_close_waits_for_memory_that_is_being_created(gate: threading.Event) -> None:
     before = descriptors()
     async with stage() as on:
-        with on.client() as client:
-            await client.attach("a")
+        async with on.attached("a") as client:
             gate.clear()
             client.send_packet("grow", size=1 << 16)
             client.send_packet("ready")  # answered once the request before it is taken
@@ -315,8 +327,7 @@ async def test_memory_requested_by_a_dead_process_is_not_given_to_the_next_one(
     gate: threading.Event,
 ) -> None:
     async with stage(dataflow(node("a"), node("b", x="a/out"))) as on:
-        with on.client() as first:
-            await first.attach("a")
+        async with on.attached("a") as first:
             first.send_packet("grow", size=1 << 16)
             assert (await first.packet_of("grown"))["segment"] == 1
             gate.clear()
@@ -324,8 +335,7 @@ async def test_memory_requested_by_a_dead_process_is_not_given_to_the_next_one(
             first.send_packet("ready")  # answered once the request before it is taken
             await first.packet_of("start")
             on.broker.released("a")
-        with on.client() as second:
-            await second.attach("a")
+        async with on.attached("a") as second:
             gate.set()
             second.send_packet("grow", size=1 << 17)
             assert (await second.packet_of("grown"))["segment"] == 2
@@ -378,8 +388,7 @@ async def test_conditions_reach_a_node_that_attaches_later() -> None:
     async with stage() as on:
         on.broker.notifications.close_input("c", "x")
         on.broker.notifications.stop("c", "ALL_INPUTS_CLOSED")
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
             assert (await client.packet_of("closed"))["input"] == "x"
             assert (await client.packet_of("stop"))["reason"] == "ALL_INPUTS_CLOSED"
 
@@ -387,8 +396,7 @@ async def test_conditions_reach_a_node_that_attaches_later() -> None:
 async def test_a_node_that_was_disconnected_may_attach_again() -> None:
     async with stage() as on:
         for _ in range(3):
-            with on.client() as client:
-                await client.attach("c")
+            async with on.attached("c") as client:
                 client.send(b"garbage")
                 await client.ended()
         assert on.events.count(("disconnected", "c")) == 3

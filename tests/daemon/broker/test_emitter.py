@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 from msgspec.structs import replace
 
-from dorad.daemon.broker.emitter import TEXT_CODE, encode_text
+from dorad.daemon.broker.broker import TEXT_CODE, encode_text
 from dorad.dataflow.model import Input, LogSource, NodeOutput
 from dorad.dataflow.settings import Logging
 from dorad.shm.arrow import decode

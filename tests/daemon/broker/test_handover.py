@@ -15,6 +15,8 @@ from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until
 
+pytestmark = pytest.mark.long
+
 RELAY = """
 import time
 from dora import Node

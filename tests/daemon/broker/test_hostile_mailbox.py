@@ -1,10 +1,8 @@
 """Hostile words in a mailbox: no method of the daemon raises or loops forever."""
 
-from __future__ import annotations
-
 import random
 from contextlib import closing
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -13,15 +11,12 @@ from msgspec.structs import replace
 from dorad.daemon.broker.mailbox import Mailbox, NoRoomError
 from dorad.daemon.broker.snapshot import MailboxSnapshot
 from dorad.dataflow.model import Input, LogSource, NodeOutput, QueuePolicy, Timer
-from dorad.shm import layout
+from dorad.shm import latencies, layout
 from dorad.shm.counters import counters
 from dorad.shm.layout import ENTRY
 from tests.daemon.clients import Program, stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 INPUTS = (
     Input("x", NodeOutput("a", "out"), 10),
@@ -52,11 +47,17 @@ def use(box: Mailbox, name: str) -> None:
     for ring in list(box.rings):
         msgspec.json.encode(box.counters(ring))
         box.segments_of(box.rings[ring])
+        msgspec.json.encode(latencies.percentiles(box.latencies(ring)))
     msgspec.json.encode(list(box.lateness()))
+    assert len(box.read_hops()) <= layout.HOPS
+    msgspec.json.encode(box.unread_hops)
+    msgspec.json.encode(box.skip_hops())
+    msgspec.json.encode(box.hops)
     msgspec.json.encode(box.vitals(connected=True))
     box.hazards()
     box.clear_hazards()
     box.mail_sent(box.mail + 1)
+    box.step(5, held=True)
     box.attach()
     for ring in ("logs", "last"):
         outlet = box.outlet(ring)

@@ -61,8 +61,7 @@ def read_all(session: DaemonConnection) -> int:
 async def test_packets_of_a_node_stay_bounded() -> None:
     """Only the daemon's packets may come in a file."""
     async with stage() as on:
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
             content = os.memfd_create("content")
             os.write(content, b'{"t":"note","text":"' + b"x" * protocol.MAX_PACKET + b'"}')
             client.send(b'{"t":"note","large":true}', [content])

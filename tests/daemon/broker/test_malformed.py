@@ -126,6 +126,7 @@ def send(client: Client, data: bytes, fds: list[int]) -> None:
         return
 
 
+@pytest.mark.long
 async def test_no_packet_makes_the_daemon_raise_or_block(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -136,8 +137,6 @@ async def test_no_packet_makes_the_daemon_raise_or_block(
     monitor = LoopMonitor()
     task = asyncio.create_task(monitor.run())
     async with stage() as on, pair(on):
-        noted: list[str] = []
-        on.broker.on_note = lambda _node, text: noted.append(text)
         for number in range(ROUNDS):
             with on.client() as client:
                 if number % 4:
@@ -154,7 +153,7 @@ async def test_no_packet_makes_the_daemon_raise_or_block(
                 # What the daemon stores, and what it answers: JSON that is UTF-8.
                 msgspec.json.encode(on.broker.snapshot()).decode()
                 await on.makes_progress()
-        json.dumps(noted, ensure_ascii=False).encode()
+        json.dumps(on.notes, ensure_ascii=False).encode()
         on.broker.notifications.stop("c", "MANUAL")
         task.cancel()
     assert faults == []
@@ -174,8 +173,7 @@ async def test_a_descriptor_that_takes_a_minute_to_close_delays_no_node() -> Non
                 slow.setblocking(False)
                 fill(slow)
                 slow.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
-                with on.client() as client:
-                    await client.attach("c")
+                async with on.attached("c") as client:
                     fields = {"text": "x", "namespace": "n", "key": "k"}
                     data = json.dumps({"t": kind, **fields}).encode()
                     client.send(data, [slow.fileno()])
@@ -201,25 +199,19 @@ def fill(sock: socket.socket) -> None:
 
 async def test_half_a_character_in_a_note_reaches_nothing_that_is_stored() -> None:
     async with stage() as on:
-        noted: list[str] = []
-        on.broker.on_note = lambda _node, text: noted.append(text)
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
             client.send(b'{"t":"note","text":"a\\ud800b"}')
-            await until(lambda: noted)
-        assert noted == ["a?b"]
+            await until(lambda: on.notes)
+        assert on.notes == [("c", "a?b")]
 
 
 async def test_an_invalid_packet_is_reported_to_the_node_and_the_user() -> None:
     async with stage() as on:
-        noted: list[tuple[str, str]] = []
-        on.broker.on_note = lambda node, text: noted.append((node, text))
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
             client.send(b'{"t":"selfdestruct"}')
             assert "selfdestruct" in (await client.packet_of("refused"))["error"]
             assert await client.ended() == []
-        assert noted == [("c", "its connection was ended: the unknown packet 'selfdestruct'")]
+        assert on.notes == [("c", "its connection was ended: the unknown packet 'selfdestruct'")]
 
 
 @pytest.mark.parametrize("kind", ["grow", "busy", "ext_load"])
@@ -227,8 +219,7 @@ async def test_a_request_is_numbered_and_not_named(kind: str) -> None:
     """Answers to a node that reads none of them wait in the daemon, with what they repeat."""
     fields = {"size": 1, "lease": 1, "reason": "x", "namespace": "n", "key": "k"}
     async with stage() as on:
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
             client.send_packet(kind, **fields, ask="x" * 50_000)
             error = (await client.packet_of("refused"))["error"]
             assert error == f"packet {kind!r} has no number 'ask'"
@@ -236,17 +227,14 @@ async def test_a_request_is_numbered_and_not_named(kind: str) -> None:
 
 async def test_only_a_node_that_sends_notes_without_end_is_refused() -> None:
     async with stage() as on, pair(on):
-        noted: list[tuple[str, str]] = []
-        on.broker.on_note = lambda node, text: noted.append((node, text))
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
             for number in range(30_000):
                 send(client, b'{"t":"note","text":"%d"}' % number, [])
                 if number % 50 == 0:
                     await asyncio.sleep(0)
             error = (await client.packet_of("refused"))["error"]
         assert error == f"a node may send {sessions.MAX_NOTES} notes, and no more"
-        assert len(noted) == sessions.MAX_NOTES + 1
+        assert len(on.notes) == sessions.MAX_NOTES + 1
         await on.makes_progress()
 
 
@@ -277,8 +265,7 @@ def is_closed(client: Client) -> bool:
 
 async def test_a_node_that_sends_without_end_is_throttled() -> None:
     async with stage() as on, pair(on):
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
             begun = time.monotonic()
             spent = time.process_time()
             while time.monotonic() < begun + 2:
@@ -294,8 +281,7 @@ async def test_a_value_of_the_extension_table_is_copied_once_however_often_it_is
 ):
     """Unread answers stay in the socket: 200 copies of 64 MB would be 13 GB."""
     async with stage() as on:
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
             value = pack(bytes(32 << 20))
             client.send(b'{"t":"ext_store","namespace":"n","key":"k","ask":1}', [value])
             os.close(value)
@@ -351,12 +337,10 @@ async def test_another_kind_of_socket_cannot_connect(kind: int) -> None:
 async def test_only_the_link_reports_about_links() -> None:
     report = b'{"t":"link","report":{"kind":"event","name":"a/out","machine":"m","event":"closed"}}'
     async with stage(dataflow(node("a"), node(LINK, x="a/out"))) as on:
-        with on.client() as client:
-            await client.attach("a")
+        async with on.attached("a") as client:
             client.send(report)
             assert "unknown packet 'link'" in (await client.packet_of("refused"))["error"]
-        with on.client() as client:
-            await client.attach(LINK)
+        async with on.attached(LINK) as client:
             client.send(report)  # a text is missing
             assert "not a report of a link" in (await client.packet_of("refused"))["error"]
         assert on.reports == []

@@ -1,7 +1,5 @@
 """The configuration that a process of a node gets of its dataflow."""
 
-from __future__ import annotations
-
 from dorad.daemon.broker.nodeconfig import descriptor_for
 
 FILE = {

@@ -9,11 +9,12 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from dorad.daemon.broker.conditions import Conditions
-from dorad.daemon.broker.readings import Vitals
+from dorad.daemon.broker.state import Conditions
+from dorad.daemon.rules.health import Vitals
 from dorad.node.protocol import ProtocolError
 from tests.daemon.broker.test_topology import COUNTER, WRITER, lines
 from tests.daemon.clients import Client, Program, Stage, four_nodes, stage
+from tests.daemon.fakes import FakeChanges
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until
 
@@ -60,8 +61,7 @@ async def kinds(client: Client) -> list[str]:
 
 async def follow(on: Stage) -> list[str]:
     """The packets that a process gets that attaches as `c` now."""
-    with on.client() as client:
-        await client.attach("c")
+    async with on.attached("c") as client:
         output = await kinds(client)
     await until(lambda: not on.broker.stats.vitals("c").connected)
     return output
@@ -69,8 +69,7 @@ async def follow(on: Stage) -> list[str]:
 
 async def test_a_packet_to_a_process_that_has_ended_is_not_lost() -> None:
     async with stage() as on:
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c"):
             on.broker.notifications.close_input("c", "x")
             on.broker.notifications.stop("c", "ALL_INPUTS_CLOSED")
         on.broker.released("c")
@@ -157,8 +156,7 @@ async def test_each_process_has_its_own_configuration(tmp_path: Path) -> None:
 
 async def test_a_parameter_too_large_is_refused_and_harms_no_node() -> None:
     async with stage() as on:
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
             with pytest.raises(ProtocolError):
                 on.broker.params.update("c", "huge", "x" * 70_000)
             assert on.broker.params.update("c", "small", 1)
@@ -185,10 +183,11 @@ async def test_vitals_show_whether_a_node_waits_and_reads(tmp_path: Path) -> Non
             await until(lambda: not on.broker.stats.vitals("b").unread)
 
 
-async def test_every_change_of_the_snapshot_calls_on_change() -> None:
-    async with stage(four_nodes()) as on:
+async def test_every_change_of_the_snapshot_is_a_change() -> None:
+    changes = FakeChanges()
+    async with stage(four_nodes(), changes=changes) as on:
         seen = [msgspec.json.encode(on.broker.snapshot())]
-        on.broker.on_change = lambda: seen.append(msgspec.json.encode(on.broker.snapshot()))
+        changes.on_change = lambda: seen.append(msgspec.json.encode(on.broker.snapshot()))
         for change in (
             lambda: on.broker.notifications.stop("c", "MANUAL"),
             lambda: on.broker.notifications.close_input("c", "x"),

@@ -1,10 +1,9 @@
 """A node that requests shared memory without end gets an error; others are not affected."""
 
-from __future__ import annotations
-
 from collections import Counter
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -13,9 +12,6 @@ from dorad.shm import create
 from tests.daemon.clients import Client, Stage, pair, stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.process import open_descriptors
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 PAGE = 4096
 TIMES = 6000
@@ -34,12 +30,12 @@ async def grow(client: Client, size: int = PAGE) -> dict[str, Any]:
     return packet
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 async def test_6000_requests_are_refused_past_a_limit_and_the_others_continue(on: Stage) -> None:
     before = open_descriptors()
     async with pair(on):
-        with on.client() as client:
-            await client.attach("c")
+        async with on.attached("c") as client:
             answers = [await grow(client) for _ in range(TIMES)]
             kinds = Counter(answer["t"] for answer in answers)
             assert kinds == {"grown": MAX_SEGMENTS, "full": TIMES - MAX_SEGMENTS}
@@ -53,8 +49,7 @@ async def test_6000_requests_are_refused_past_a_limit_and_the_others_continue(on
 
 
 async def test_many_requests_at_once_are_answered_within_the_limit(on: Stage) -> None:
-    with on.client() as client:
-        await client.attach("c")
+    async with on.attached("c") as client:
         for _ in range(100):
             client.send_packet("grow", size=PAGE)
         answers: Counter[str] = Counter()
@@ -65,14 +60,12 @@ async def test_many_requests_at_once_are_answered_within_the_limit(on: Stage) ->
 
 
 async def test_segments_of_an_ended_process_count_while_they_are_needed(on: Stage) -> None:
-    with on.client() as first:
-        await first.attach("a")
+    async with on.attached("a") as first:
         for _ in range(MAX_SEGMENTS):
             await grow(first)
         assert (await grow(first))["t"] == "full"
     on.broker.released("a")
-    with on.client() as second:
-        await second.attach("a")
+    async with on.attached("a") as second:
         assert (await grow(second))["t"] == "grown"
 
 

@@ -1,12 +1,15 @@
 """Nodes and inputs are added to and removed from a running dataflow; others are not affected."""
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
 
 from dorad.dataflow.model import Dataflow, Input, NodeOutput, NodeSpec, QueuePolicy, Timer
-from tests.daemon.clients import Program, Stage, stage
+from dorad.procinfo import is_sigstopped
+from tests.daemon.clients import Client, Program, Stage, stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until
 
@@ -143,3 +146,44 @@ async def test_an_added_input_with_backpressure_makes_its_sender_wait(tmp_path: 
         numbers = [int(line.split()[1]) for line in lines(out, "x")]
         assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
         assert on.broker.stats.counters()[0].dropped == 0
+
+
+async def test_the_removal_of_a_node_touches_no_other_receiver_of_its_inputs() -> None:
+    """Only their sender hears of it: no packet comes, and no word of the mailbox changes."""
+    flow = dataflow(node("a"), node("b", x="a/out"), node("c", x="a/out"))
+    small = COUNTER.replace("1000", "1")  # needs no memory of the daemon, which would tell of it
+    async with stage(flow) as on, Program(on, "a", small) as a:
+        with on.client() as stays, on.client() as leaves:
+            await leaves.attach("c")
+            stays.hello("b")
+            memory, *others = await stays.descriptors_with("welcome")
+            try:
+                await until(lambda: sent_to(on, "b") > 20)
+                os.kill(a.process.pid, signal.SIGSTOP)
+                await until(lambda: is_sigstopped(a.process.pid))
+                while has_packet(stays):
+                    await stays.packet()
+                size = os.fstat(memory).st_size
+                before = os.pread(memory, size, 0)
+                on.broker.detach("c")
+                on.broker.topology.remove_node("c")
+                assert not has_packet(stays)
+                assert os.pread(memory, size, 0) == before
+                count = sent_to(on, "b")
+                os.kill(a.process.pid, signal.SIGCONT)
+                await until(lambda: sent_to(on, "b") > count + 20)
+            finally:
+                for descriptor in (memory, *others):
+                    os.close(descriptor)
+
+
+def sent_to(on: Stage, node_id: str) -> int:
+    return sum(edge.sent for edge in on.broker.stats.counters() if edge.node == node_id)
+
+
+def has_packet(client: Client) -> bool:
+    try:
+        client.peek()
+    except BlockingIOError:
+        return False
+    return True

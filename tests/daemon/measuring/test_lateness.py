@@ -1,11 +1,9 @@
 """How late nodes are with their timers, from what they count."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.daemon.broker.readings import Lateness
-from dorad.daemon.measuring.lateness import TickHistory, Ticks
+from dorad.daemon.measuring.measure import TickHistory, Ticks
 
 MS = 1_000_000
 

@@ -1,23 +1,17 @@
 """Measuring continues after a moment in which nothing could be measured."""
 
-from __future__ import annotations
-
 import asyncio
 import resource
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+
+import pytest
 
 from dorad.daemon.measuring import measure
 from dorad.daemon.measuring.measure import Measure
 from dorad.daemon.measuring.network import NetworkWatch
+from dorad.daemon.record import Record
 from tests.harness.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pytest
-
-    from dorad.daemon.record import Record
 
 
 class NoDataflows:

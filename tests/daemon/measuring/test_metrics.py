@@ -1,26 +1,20 @@
 """Resources of nodes, including short-lived children, disk and connections."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pytest
 
-from dorad.daemon.measuring.metrics import NodeMeter
-from dorad.daemon.measuring.sockdiag import Traffic, tcp_traffic
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dorad.control.messages import NodeMetrics
+from dorad.control.messages import NodeMetrics
+from dorad.daemon.measuring.metrics import NodeMeter, Traffic, tcp_traffic
 
 _NODE = """
 import os, socket, subprocess, sys, time

@@ -1,7 +1,5 @@
 """The network as the daemon reports it, in a network namespace of the test."""
 
-from __future__ import annotations
-
 import asyncio
 import ctypes
 import json
@@ -9,19 +7,17 @@ import os
 import shutil
 import subprocess
 import threading
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 
 from dorad.control.eventbus import EventBus
 from dorad.control.messages import Interface, Network
-from dorad.daemon.measuring.ifrates import Counts, InterfaceMeter, read
+from dorad.daemon.measuring.measure import Counts, InterfaceMeter, read
 from dorad.daemon.measuring.network import NetworkWatch, changes, compose, query
 from tests.harness.daemon import daemon
 from tests.harness.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
 
 DEADLINE_S = 20.0
 _CLONE_NEWNET = 0x40000000

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.control.messages import EdgeStats, NodeInfo, NodeMetrics
+from dorad.control.messages import EdgeStats, Finding, NodeInfo, NodeMetrics
 from dorad.daemon.broker.readings import EdgeCounters
 from dorad.daemon.measuring.measure import taking_part
 from dorad.daemon.measuring.outputs import OutputWatch, Slow, causes
@@ -18,11 +18,6 @@ from dorad.dataflow.model import LINK
 from dorad.dataflow.share import share
 from tests.daemon.flows import dataflow
 from tests.daemon.flows import node as node_spec
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from dorad.control.messages import Finding
 
 EDGES = (
     ("camera/image", "detector/image"),

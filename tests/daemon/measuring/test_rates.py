@@ -1,7 +1,5 @@
 """Rates, latency and jitter follow from two samples of counters."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import msgspec
@@ -21,7 +19,7 @@ def _seen(**counts: Any) -> EdgeCounters:
         "queue_size": 10,
     }
     names = EdgeCounters._fields[5:]
-    return EdgeCounters(**values | dict.fromkeys(names, 0) | counts)
+    return EdgeCounters(**values | dict.fromkeys(names, 0) | {"latencies": ()} | counts)
 
 
 @pytest.mark.parametrize(
@@ -113,7 +111,9 @@ def test_counters_that_a_node_has_overwritten_are_a_report_that_clients_accept()
     history = EdgeHistory()
     largest = (1 << 64) - 1
     for second in range(2):
-        history.add(float(second), [_seen(**dict.fromkeys(EdgeCounters._fields[5:], largest))])
+        counts = dict.fromkeys(EdgeCounters._fields[5:], largest)
+        history.add(float(second), [_seen(**counts | {"latencies": (largest, 0, 3, 0)})])
     sent = msgspec.json.encode(history.stats("u"))
     (edge,) = msgspec.json.decode(sent, type=list[EdgeStats])
     assert edge.received == (1 << 63) - 1
+    assert edge.latencies == [(1 << 63) - 1, 0, 3]

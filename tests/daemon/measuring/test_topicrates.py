@@ -1,27 +1,21 @@
 """`topic hz` from counters: exact intervals where the polls are closer than the messages."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys
 import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.control.messages import TopicRate, TopicRates
+from dorad.daemon.broker.broker import Broker
 from dorad.daemon.measuring.topicrates import TopicMeter, measure, watch
 from dorad.dataflow.model import NodeOutput
 from dorad.shm.counters import Counters
 from tests.daemon.clients import RECEIVER, SENDER, pair, stage
 from tests.daemon.flows import dataflow, node
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-
-    from dorad.daemon.broker.broker import Broker
 
 MS = 1_000_000
 START = 1_700_000_000 * 1000 * MS

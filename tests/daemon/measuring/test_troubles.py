@@ -1,14 +1,21 @@
 """One sentence for each node that is the cause of something, and none for what follows from it."""
 
-from __future__ import annotations
+import pytest
 
 from dorad.daemon.broker.readings import EdgeCounters
-from dorad.daemon.measuring.floods import Flooding
-from dorad.daemon.measuring.growths import Growing
-from dorad.daemon.measuring.losses import Losing
 from dorad.daemon.measuring.outputs import Slow
-from dorad.daemon.measuring.troubles import Sentence, Troubles, TroubleWatch, sentences
+from dorad.daemon.measuring.troubles import (
+    Flooding,
+    Growing,
+    Losing,
+    Missing,
+    Sentence,
+    Troubles,
+    TroubleWatch,
+    sentences,
+)
 from dorad.daemon.rules.loss import CLEAN_S
+from dorad.dataflow.model import LINK
 from dorad.logs.dataflowlog import LineCounts
 
 EDGE = EdgeCounters("planner", "path", "control", "path", 10, 0, 0, 0, 0, 0, 0)
@@ -73,12 +80,51 @@ def test_an_input_that_begins_to_drop_is_found_unless_it_takes_the_newest_only()
     ):
         watch = TroubleWatch({})
         edge = run(CLEAN, EDGE._replace(**changed), 0, watch, 0.0)
-        assert watch.found() == Troubles([], [], [], [])
+        assert watch.now() == Troubles([], [], [], [], [])
         edge = run(30, edge, 8, watch, CLEAN)
-        assert watch.found().losing == expected
+        assert watch.now().losing == expected
         run(1, edge, 8, watch, CLEAN + 30.0)
         watch.add(CLEAN + 32.0, [edge], NODES | {"control": 3}, {}, {})
-        assert watch.found().losing == []
+        assert watch.now().losing == []
+
+
+def test_a_slow_line_to_another_machine_is_the_cause_and_not_the_link() -> None:
+    changed = {"node": LINK, "input": "arm2/planner/path"}
+    link = EDGE._replace(**changed)  # type: ignore[arg-type]
+    watch, nodes = TroubleWatch({}), {"planner": 1, LINK: "link"}
+
+    def lose(seconds: int, drops: int, at: float, edge: EdgeCounters, *down: str) -> EdgeCounters:
+        for second in range(1, seconds + 1):
+            edge = edge._replace(sent=edge.sent + 50, dropped=edge.dropped + drops)
+            watch.add(at + second, [edge], nodes, {}, {}, down)
+        return edge
+
+    link = lose(30, 20, CLEAN, lose(CLEAN, 0, 0.0, link))
+    (only,) = sentences(watch.now(), [], [])
+    assert only == Sentence(
+        "link-loses",
+        "planner",
+        "the link to arm2 drops 20.0/s of 50.0/s of planner/path: the line is slower than what "
+        "is sent",
+        "the link to arm2 loses messages",
+        "planner/path",
+    )
+    # A link that is not up has its own alert.
+    link = lose(1, 20, CLEAN + 30.0, link, "arm2")
+    assert watch.now().losing == []
+
+
+def test_messages_that_get_lost_on_the_way_are_told_by_the_receiving_machine() -> None:
+    watch = TroubleWatch({})
+    edge = EdgeCounters(LINK, "mic/sound", "control", "sound", 10, 0, 0, 0, 0, 0, 0)
+    for second in range(20):
+        edge = edge._replace(sent=edge.sent + 45, lost=edge.lost + 5)
+        watch.add(float(second), [edge], {LINK: "link", "control": 2, "mic": "link"}, {}, {})
+    (missing,) = watch.now().missing
+    assert missing == Missing("mic/sound", pytest.approx(0.1, abs=0.01))
+    (only,) = sentences(Troubles(missing=[missing]), [], [])
+    assert (only.cause, only.node, only.output) == ("link-loses", "", "mic/sound")
+    assert only.text.startswith("10% of mic/sound of another machine is lost on the way")
 
 
 def test_lines_of_nodes_are_counted() -> None:
@@ -86,7 +132,7 @@ def test_lines_of_nodes_are_counted() -> None:
     for second in range(30):
         counts = {"arm": LineCounts(20 * second, 8 * second), "camera": LineCounts(20 * second, 0)}
         watch.add(float(second), [], {}, {}, counts)
-    assert watch.found().flooding == [Flooding("arm", 8.0, "errors")]
+    assert watch.now().flooding == [Flooding("arm", 8.0, "errors")]
 
 
 def test_a_node_that_takes_more_and_more_memory_is_named_until_it_is_another_process() -> None:
@@ -94,10 +140,10 @@ def test_a_node_that_takes_more_and_more_memory_is_named_until_it_is_another_pro
     for second in range(150):
         memory = 64_000_000 + 6_000_000 * max(0, second - 90)
         watch.add_memory(float(second), {"arm": (7, memory), "camera": (8, 64_000_000)})
-    (arm,) = watch.found().growing
+    (arm,) = watch.now().growing
     assert (arm.node, arm.before) == ("arm", 64_000_000)
     (only,) = sentences(Troubles(growing=[arm]), [], [])
     assert only.text == f"arm takes {arm.memory / 1e6:.0f} MB, was 64 MB"
     assert only.brief == "arm takes more memory"
     watch.add_memory(151.0, {"arm": (9, 64_000_000), "camera": (8, 64_000_000)})
-    assert watch.found().growing == []
+    assert watch.now().growing == []

@@ -87,3 +87,11 @@ def test_an_open_barrier_does_not_run_out() -> None:
 def test_a_held_barrier_survives_a_daemon() -> None:
     barrier = Barrier.of(["a", "b"], held=True).connected("b")
     assert Barrier.from_json(barrier.to_json()) == barrier
+
+
+def test_only_a_node_that_the_start_waits_for_changes_it() -> None:
+    barrier = Barrier.of({"a", "b"})
+    assert barrier.connected("dynamic") == barrier
+    assert barrier.connected("a").connected("a") == barrier.connected("a")
+    stopped = barrier.forced_open()
+    assert stopped.connected("a") == stopped

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dorad.daemon.rules.flood import ERRORS, FLOOD_S, LINES, Flood, flood_after
 from dorad.daemon.rules.samples import SAMPLES, rate_of, with_sample
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 SOON = round(FLOOD_S) + SAMPLES + 1
 
@@ -80,3 +77,11 @@ def test_a_rate_is_known_from_two_samples_on() -> None:
     assert (rate_of(two, 1), rate_of(two, 2)) == (5.0, 0.5)
     assert with_sample(two, (9.0, 0, 0)) == (*two, (9.0, 0, 0))
     assert len(with_sample([*two] * SAMPLES, (9.0, 0, 0))) == SAMPLES + 1
+
+
+def test_a_second_sample_of_the_same_moment_begins_anew() -> None:
+    first = flood_after(Flood(), 5.0, 10, 1)
+    for at in (5.0, 4.0):
+        assert flood_after(first, at, 11, 1) == Flood(((at, 11, 1),))
+    assert len(flood_after(first, 5.1, 11, 1).samples) == 2
+    assert flood_after(first, 5.1, 9, 1) == Flood(((5.1, 9, 1),))

@@ -1,7 +1,5 @@
 """The open inputs of a dataflow while it changes: with operators, timers, and other machines."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.daemon.rules.finish import (

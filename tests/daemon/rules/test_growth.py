@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,9 +18,6 @@ from dorad.daemon.rules.growth import (
     Growth,
     growth_after,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MB = 1_000_000
 LEARNT = [64 * MB] * round(FAST_S * (BLOCKS + 1))
@@ -136,3 +134,53 @@ def test_what_grows_has_become_much_more(blocks) -> None:
             level = growth.lows[-1]
             assert level >= FACTOR * min(seen)
             assert level >= min(seen) + MIN_BYTES
+
+
+@pytest.mark.parametrize(("fall", "rises"), [(0.02, True), (0.021, False)])
+def test_memory_that_falls_by_no_more_than_a_bound_still_rises(fall: float, rises: bool) -> None:
+    lows = [1000, 1100, 1200, 1300, 1000]
+    lows[-1] = round(lows[-2] * (1 - fall))
+    assert Growth(FAST_S, lows=tuple(lows)).rises == rises
+
+
+def test_what_is_loaded_after_the_start_is_the_base_up_to_the_last_block() -> None:
+    lows = tuple((64 + 6 * number) * MB for number in range(BLOCKS - 1))
+    before = Growth(FAST_S, began=0.0, low=200 * MB, lows=lows)
+    assert growth_after(before, FAST_S, 300 * MB) == Growth(
+        FAST_S, began=FAST_S, low=300 * MB, lows=(*lows, 200 * MB), base=200 * MB, grown_at=FAST_S
+    )
+    # Then the last block alone counts.
+    known = Growth(FAST_S, began=0.0, low=400 * MB, lows=lows, base=100 * MB)
+    assert growth_after(known, FAST_S, 400 * MB).growing
+    assert not growth_after(known, FAST_S - 0.1, 400 * MB).growing
+    almost = Growth(FAST_S, began=0.0, low=200 * MB - 1, lows=lows, base=100 * MB)
+    assert not growth_after(almost, FAST_S, 0).growing
+
+
+def test_the_base_of_memory_that_does_not_rise_is_the_least_of_the_first_block() -> None:
+    lows = tuple((80 - number) * MB for number in range(BLOCKS - 1))
+    before = Growth(FAST_S, began=0.0, low=70 * MB, lows=lows, base=50 * MB)
+    assert growth_after(before, FAST_S, 0).base == 80 * MB
+    longer = Growth(FAST_S, began=0.0, low=70 * MB, lows=(90 * MB, *lows))
+    assert growth_after(longer, FAST_S, 0).lows == (*lows, 70 * MB)
+
+
+@pytest.mark.parametrize(("percent", "rises"), [(1.0, False), (1.1, True)])
+def test_three_steps_of_more_than_a_percent_are_a_rise(percent: float, rises: bool) -> None:
+    lows = [100_000]
+    for _ in range(3):
+        lows.append(int(lows[-1] * (1 + percent / 100)))
+    assert Growth(FAST_S, lows=tuple(lows)).rises == rises
+    assert not Growth(FAST_S, lows=tuple(lows[:-1])).rises
+    # What grows too much does so with any step.
+    assert Growth(FAST_S, lows=tuple(lows), growing=True).rises
+
+
+@pytest.mark.parametrize(("level", "growing"), [(150 * MB, False), (150 * MB + 1, True)])
+def test_memory_grows_until_half_of_what_was_too_much_is_given_back(
+    level: int, growing: bool
+) -> None:
+    before = Growth(
+        FAST_S, began=0.0, low=level, lows=(level,) * (BLOCKS - 1), base=100 * MB, growing=True
+    )
+    assert growth_after(before, FAST_S, level).growing == growing

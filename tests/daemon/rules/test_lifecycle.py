@@ -364,6 +364,24 @@ def test_a_stop_during_the_start_names_the_nodes_that_it_waited_for() -> None:
     assert [life.was_stopped_early(name) for name in "abc"] == [True, False, True]
 
 
+def test_a_start_waits_for_the_nodes_that_have_not_called_it_until_it_is_over() -> None:
+    life = Lifecycle(chain("a", "b", "c"))
+    assert sorted(life.awaited) == ["a", "b", "c"]
+    life.connected("b")
+    assert sorted(life.awaited) == ["a", "c"]
+    life.connected("a")
+    life.connected("c")
+    assert life.awaited == []
+    stopped = Lifecycle(chain("a", "b"))
+    stopped.stop()
+    assert stopped.awaited == []
+    # A program without inputs and outputs need not call it, unless others wait for that.
+    beside = Lifecycle(dataflow(replace(node("a"), outputs=()), node("b")))
+    assert beside.awaited == ["b"]
+    beside.connected("b")
+    assert beside.awaited == ["a"]
+
+
 def test_a_complete_start_has_no_late_nodes_when_it_is_stopped() -> None:
     life = started(chain("a", "b"))
     life.stop()
@@ -385,3 +403,10 @@ def test_an_aborted_start_is_explained_by_its_cause_alone() -> None:
     life.after_exit(failed("a"))
     assert life.stopping
     assert not any(map(life.was_stopped_early, "bc"))
+
+
+def test_a_node_that_was_removed_meanwhile_feeds_nothing() -> None:
+    life = started(chain("a", "b"))
+    before = life.snapshot()
+    assert life.outputs_done("gone") == []
+    assert life.snapshot() == before

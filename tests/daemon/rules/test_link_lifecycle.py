@@ -1,7 +1,5 @@
 """The life of one machine's share: what comes from and goes to other machines."""
 
-from __future__ import annotations
-
 import json
 
 from dorad.daemon.rules.actions import (
@@ -128,6 +126,15 @@ def test_a_restart_elsewhere_is_reported_once_to_each_consumer() -> None:
     ]
 
 
+def test_of_several_outputs_of_a_node_that_restarts_the_first_notifies_each_consumer() -> None:
+    whole = dataflow(node("a"), node("b", x="a/1", y="a/2"), node("c", z="a/2"))
+    life = started(share(whole, "m", {"a": "n", "b": "m", "c": "m"}))
+    assert life.foreign_restarted("a/1") == [SendNodeRestarted("b", "a")]
+    assert life.foreign_restarted("a/2") == [SendNodeRestarted("c", "a")]
+    # Each source is notified of by itself.
+    assert started(receiving()).foreign_restarted("d/out") == [SendNodeRestarted("c", "d")]
+
+
 def test_a_new_input_from_an_output_that_has_ended_closes_at_once() -> None:
     life = started(receiving())
     life.foreign_closed("a/out")
@@ -203,3 +210,25 @@ def test_the_whole_dataflow_may_be_stopped_while_the_link_ends() -> None:
     life.after_exit(ended("a"))
     assert life.stop() == [StopAll()]
     assert life.after_exit(ended(LINK)) == [Finish()]
+
+
+def test_no_node_is_told_of_anything_that_happens_after_its_stop() -> None:
+    whole = dataflow(
+        node("a"), node("d"), node("e"), node("b", x="a/out", y="e/out"), node("c", z="d/out")
+    )
+    here = share(whole, "m", {"a": "n", "d": "n", "b": "m", "c": "m", "e": "m"})
+    life = started(here)
+    life.after_exit(ended("c"))
+    life.foreign_closed("d/out")
+    assert life.stop() == [StopAll()]
+    assert life.foreign_failed("a/out", "was killed") == []
+    assert life.foreign_closed("a/out") == []
+    assert life.foreign_failed("a/out", "was killed") == [], "after its end as well"
+    assert life.foreign_restarted("a/out") == []
+    assert life.operator_ended("e", "x") == []
+    assert life.after_run("e") == []
+    assert life.outputs_done("e") == []
+    more = dataflow(*whole.nodes, node("f", x="c/out"))
+    placed = {"a": "n", "d": "n", "b": "m", "c": "m", "e": "m", "f": "m"}
+    assert life.changed(share(more, "m", placed)) == []
+    assert life.started_again("c") == []

@@ -1,7 +1,5 @@
 """What the daemon believes of links: only reports about channels that it knows."""
 
-from __future__ import annotations
-
 import json
 
 import msgspec
@@ -87,6 +85,8 @@ def test_counts_continue_with_the_next_process_of_a_link_and_with_the_next_daemo
     next_daemon.restore(json.loads(json.dumps(found.snapshot())))
     next_daemon.update(Status({}, [sent(count=3)], []))
     assert counts(next_daemon) == [(10, 6)]
+    next_daemon.process_attached(101)
+    assert counts(next_daemon) == [(10, 6)], "it is the same link process"
     next_daemon.expect(Link((), (IN,)))
     next_daemon.expect(Link((OUT,), (IN,)))
     next_daemon.update(Status({}, [sent(count=3)], []))
@@ -169,6 +169,7 @@ def test_counts_of_a_link_that_cannot_be_are_still_64_bits() -> None:
 
 def test_what_the_gate_has_closed_is_known_until_it_is_long_ago() -> None:
     found = links()
+    assert found.strangers == ""
     found.update(Status({"beta": UP}, [], [], "connections of strangers that were closed: 7"))
     found.update(Status({}, [sent()], []))
     assert found.strangers == "connections of strangers that were closed: 7"
@@ -192,7 +193,8 @@ def test_channels_show_their_use_of_the_line_with_the_queue_before_it() -> None:
     found.expect(Link((replace(OUT, reliable=True),), (IN,)))
     changed, _ = found.channels("uuid", {})
     assert changed.line is not None
-    assert (changed.line.backpressure, changed.line.waiting) == (True, 0)
+    assert changed.line.backpressure
+    assert (changed.line.waiting, changed.line.dropped) == (0, 0)
 
 
 def test_the_use_of_a_line_is_unknown_until_the_present_link_process_reports_it() -> None:
@@ -218,3 +220,23 @@ def test_a_report_of_an_impossible_use_is_refused(bad: dict[str, int]) -> None:
     plain["outgoing"][0] |= bad
     with pytest.raises(ValueError, match="not a report"):
         reports.decode(plain)
+
+
+def test_a_change_of_the_dataflow_forgets_no_link_that_stays() -> None:
+    found = links()
+    found.update(Status({"beta": UP, "gamma": UP}, [], []))
+    found.expect(Link((OUT,), (IN,)))
+    assert found.missing() == []
+
+
+def test_a_machine_that_comes_back_is_unknown_until_it_is_reported_again() -> None:
+    found = links()
+    found.update(Status({"beta": UP, "gamma": UP, "other": UP}, [sent()], [received()]))
+    found.expect(Link((OUT,), ()))
+    assert (found.missing(), [*found.peers()]) == ([], ["beta"])
+    found.expect(None)
+    assert (found.peers(), found.channels("uuid", {})) == ({}, [])
+    found.update(Status({"beta": UP, "gamma": UP}, [sent()], [received()]))
+    found.expect(Link((OUT,), (IN,)))
+    assert len(found.missing()) == 2
+    assert found.channels("uuid", {}) == []

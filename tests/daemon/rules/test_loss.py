@@ -1,9 +1,9 @@
-"""An input that begins to lose messages is told from one that always does."""
+"""An input that begins to lose messages is found soon, one that does from the start later."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import repeat
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,19 +13,18 @@ from dorad.daemon.rules.loss import (
     LITTLE_S,
     LOSING_S,
     MUCH,
-    USUAL_S,
+    STEADY_S,
     Loss,
     loss_after,
 )
 from dorad.daemon.rules.samples import GAP_S, SAMPLES
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 RATE = 50
 CLEAN = round(CLEAN_S) + 3
 """Samples without drops after which drops are news."""
 SOON = round(LOSING_S) + SAMPLES + 1
+STEADY = round(STEADY_S) + 2
+"""Samples with drops after which an input loses messages that was never without."""
 
 
 def losses(drops: Iterable[int], before: Loss | None = None) -> list[Loss]:
@@ -54,12 +53,21 @@ def test_an_input_that_begins_to_drop_is_losing_after_ten_seconds_until_it_no_lo
     assert found[-1].losing
     assert found[-1].dropped == 8
     assert not any(each.losing for each in found[: round(LOSING_S)])
-    assert after(repeat(2, 60), found[-1]).losing
+    assert all(each.losing for each in losses([2] * 60 + [8] * 3, found[-1]))
     assert not after(repeat(0, SAMPLES), found[-1]).losing
 
 
-def test_an_input_that_always_drops_or_drops_now_and_then_is_not_losing() -> None:
-    assert not any(each.losing for each in losses(repeat(30, 900)))
+def test_an_input_that_drops_from_the_start_is_losing_after_ten_minutes_until_that_ends() -> None:
+    found = losses(repeat(30, STEADY + 600))
+    assert not any(each.losing for each in found[: round(STEADY_S)])
+    assert all(each.losing for each in found[STEADY:])
+    over = losses(repeat(0, SAMPLES), found[-1])[-1]
+    assert not over.losing
+    assert not any(each.losing for each in losses(repeat(30, round(STEADY_S)), over))
+
+
+def test_an_input_that_drops_now_and_then_is_not_losing() -> None:
+    assert not any(each.losing for each in losses(([25] * 500 + [0] * 20) * 3))
     assert not any(each.losing for each in losses(([0] * 300 + [25] * 20) * 4))
     assert not any(each.losing for each in losses([25] * 9, WELL))
 
@@ -87,9 +95,9 @@ def test_an_input_with_a_few_drops_for_long_was_not_without_them() -> None:
     assert not any(each.losing for each in losses([1] * 90 + [10] * 30, WELL))
 
 
-def test_drops_are_usual_after_ten_minutes_and_after_their_end() -> None:
+def test_drops_that_last_stay_an_alert_and_are_no_news_after_their_end() -> None:
     losing = after(repeat(8, SOON), WELL)
-    assert not after(repeat(8, round(USUAL_S)), losing).losing
+    assert after(repeat(8, round(STEADY_S)), losing).losing
     over = after(repeat(0, SAMPLES), losing)
     assert not any(each.losing for each in losses([0] * 300 + [8] * 60, over))
 
@@ -130,14 +138,33 @@ def test_an_input_is_without_drops_up_to_a_minute_of_a_few() -> None:
     assert states == {True, False}
 
 
-def test_an_input_is_clean_and_losing_and_usual_at_the_very_moment() -> None:
+def test_an_input_is_clean_and_losing_at_the_very_moment() -> None:
     clean = next(each for each in losses(repeat(0, 2 * CLEAN)) if each.clean)
     assert clean.clean_since is not None
     assert clean.samples[-1][0] - clean.clean_since == CLEAN_S
-    found = losses(repeat(8, 1000), WELL)
-    first = next(each for each in found if each.losing)
-    assert first.since is not None
-    assert first.samples[-1][0] - first.since == LOSING_S
-    last = [each for each in found if each.losing][-1]
-    assert last.dirty_since is not None
-    assert last.samples[-1][0] - last.dirty_since == USUAL_S - 1
+    for before, seconds in ((WELL, LOSING_S), (None, STEADY_S)):
+        first = next(each for each in losses(repeat(8, 1000), before) if each.losing)
+        assert first.since is not None
+        assert first.samples[-1][0] - first.since == seconds
+
+
+def test_a_sample_counts_up_to_the_longest_gap() -> None:
+    first = Loss(((5.0, 100, 7),), clean_since=1.0)
+    assert loss_after(first, 5.0 + GAP_S, 200, 7).clean_since == 1.0
+    for at in (5.0 + GAP_S + 0.1, 5.0, 4.0):
+        assert loss_after(first, at, 200, 7) == Loss(((at, 200, 7),))
+
+
+def test_an_input_that_gets_nothing_any_more_drops_nothing_either() -> None:
+    loss = after([8, 8, 8], WELL)
+    at, sent, dropped = loss.samples[-1]
+    for second in range(1, SAMPLES + 2):
+        loss = loss_after(loss, at + second, sent, dropped)
+    assert (loss.rate, loss.dirty_since, loss.clean) == (0, None, True)
+
+
+def test_one_of_a_thousand_messages_each_second_is_as_good_as_none() -> None:
+    loss = Loss()
+    for second in range(CLEAN):
+        loss = loss_after(loss, float(second), 1000 * second, second)
+    assert (loss.clean, loss.dirty_since, loss.dropped) == (True, None, 1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from collections.abc import Iterable
 from itertools import accumulate, chain, repeat
-from typing import TYPE_CHECKING
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,12 +20,10 @@ from dorad.daemon.rules.pace import (
     SPREAD,
     Block,
     Pace,
+    Steady,
     pace_after,
 )
 from dorad.daemon.rules.samples import GAP_S, SAMPLES
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MINUTE = round(LEARN_S) + 11
 """Samples after which a first rate is the usual one, in any case."""
@@ -146,7 +144,12 @@ def test_a_new_rate_is_the_usual_one_after_ten_minutes() -> None:
     usual = after([3] * 60, later)
     assert not usual.slow
     assert usual.usual == 3
+    assert not usual.silent
     assert after([1] * SOON, usual).slow
+    # From that very moment, also if it was silent before.
+    settled = paces([3] * LONG, after([0] * SOON, STEADY))
+    first = next(each for each in settled if each.usual == 3)
+    assert (first.slow, first.silent, first.pauses) == (False, False, False)
     resting = after([0] * LONG, STEADY)
     assert not resting.slow
     assert resting.usual is None
@@ -202,7 +205,7 @@ def test_a_limit_may_be_less_than_one_message_a_second() -> None:
 
 def test_a_node_may_take_its_time_to_send_its_first_message() -> None:
     starting = paces([0] * round(LEARN_S), limit=25, at=1e6)
-    assert not any(each.short for each in starting)
+    assert not any(each.short or each.missing for each in starting)
     assert after([0] * SOON, starting[-1], limit=25).short
 
 
@@ -317,3 +320,102 @@ def test_an_output_is_slow_at_the_very_moment() -> None:
     assert slow.samples[-1][0] - slow.below_since == SLOW_S
     exactly = after(repeat(round(SLOW * 10), 100), STEADY)
     assert not exactly.slow
+
+
+def test_an_output_in_bursts_has_no_usual_rate_however_alike_they_are() -> None:
+    bursts = after(chain.from_iterable(repeat([0] * 5 + [20] * 5, MINUTE)))
+    assert bursts.usual is None
+    assert not after([0] * SOON, bursts).slow
+
+
+def test_with_a_limit_nothing_of_an_earlier_silence_counts_later() -> None:
+    """It was silent for a moment; then a limit counts for a while, and then none again."""
+    silent = after([0] * 8, STEADY)
+    assert silent.silent
+    assert not silent.slow
+    limited = after([10] * SAMPLES, silent, limit=5)
+    assert (limited.slow, limited.silent, limited.below_since) == (False, False, None)
+
+
+def test_a_rate_that_is_the_usual_one_from_now_on_is_not_below_itself() -> None:
+    learned = next(each for each in paces(repeat(3, 2000), STEADY) if each.usual == 3)
+    assert (learned.slow, learned.silent, learned.below_since) == (False, False, None)
+
+
+def test_of_an_output_that_pauses_nothing_is_known_of_the_time_before() -> None:
+    """It was below its usual rate, slow and silent, until it went on by itself."""
+    found = paces([10] * SAMPLES, after([0] * SOON, STEADY))
+    first = next(each for each in found if each.usual is None)
+    assert (first.pauses, first.below_since, first.slow, first.silent) == (True, None, False, False)
+
+
+def test_the_rate_is_that_from_the_first_sample_to_the_last() -> None:
+    squares = tuple((float(number), number**2) for number in range(SAMPLES + 1))
+    assert Pace(samples=squares).rate == SAMPLES
+    assert Pace(samples=squares[:-1]).rate is None
+
+
+def test_after_a_gap_only_the_usual_rate_and_what_it_is_now_remain() -> None:
+    before = Pace(
+        samples=((5.0, 10),), began=1.0, block=Block(1.0), usual=10.0, pauses=True, slow=True,
+        below_since=4.0, silent=True, missing=3.0, short=True,
+    )  # fmt: skip
+    assert pace_after(before, 5.1 + GAP_S, 20) == Pace(
+        samples=((5.1 + GAP_S, 20),), began=1.0, usual=10.0, pauses=True, slow=True, silent=True,
+        short=True,
+    )  # fmt: skip
+
+
+def test_an_output_is_short_when_it_lacks_ten_seconds_of_its_limit() -> None:
+    found = paces([1, *repeat(0, 20)], limit=1.0)
+    assert next(each for each in found if each.short).missing == SLOW_S
+
+
+def test_a_moment_of_silence_is_forgotten_when_it_is_over() -> None:
+    silent = after([0] * (SAMPLES + 1), STEADY)
+    assert (silent.silent, silent.slow) == (True, False)
+    back = after([10] * SAMPLES, silent)
+    assert (back.usual, back.silent, back.below_since) == (10.0, False, None)
+
+
+def before_the_block_ends(steady: float, count: int) -> Pace:
+    """Return an output at the end of ten minutes at a rate, after nine seconds at another."""
+    return Pace(
+        samples=((599.0, 0),),
+        block=Block(590.0, 9, 9.0 * count, 9.0 * count**2),
+        steady=Steady(0.0, 590.0, steady),
+        usual=10.0,
+    )
+
+
+def test_a_rate_that_is_a_fifth_off_is_the_same_one() -> None:
+    """That is the spread itself; what is more is another rate."""
+    count = round(10 * (1 + SPREAD))
+    for steady, rate, began, usual in (
+        (10.0, count, 0.0, 10.0),
+        (10.0, count + 1, 590.0, 10.0),
+        (float(count), count, 0.0, 10.0),
+        (float(count + 1), count + 1, 0.0, count + 1),
+    ):
+        found = pace_after(before_the_block_ends(steady, rate), 600.0, rate)
+        assert found.steady is not None
+        assert (found.steady.began, found.usual) == (began, usual)
+
+
+def test_an_output_at_the_lowest_rate_is_not_idle() -> None:
+    assert after(repeat(round(MIN_RATE), MINUTE)).usual == MIN_RATE
+    assert after(repeat(round(MIN_RATE) - 1, MINUTE)).usual is None
+
+
+def test_what_is_sent_beyond_the_limit_makes_up_for_what_is_missing_and_no_more() -> None:
+    silent = tuple((float(second), 0) for second in range(SAMPLES + 1))
+    before = Pace(samples=silent, missing=8.0, short=True)
+    for sent, missing, short in ((15, 3.0, True), (18, 0.0, False), (30, 0.0, False)):
+        now = pace_after(before, SAMPLES + 1.0, sent, 10)
+        assert (now.missing, now.short) == (missing, short)
+
+
+def test_a_slow_output_that_stops_altogether_is_silent() -> None:
+    slow = after([3] * SOON, STEADY)
+    stopped = after([0] * (SAMPLES + 1), slow)
+    assert (slow.silent, stopped.slow, stopped.silent) == (False, True, True)

@@ -9,6 +9,7 @@ from dorad.daemon.rules.exits import ExitContext, Outcome, Result, classify, nev
 from dorad.daemon.rules.report import (
     MAX_LINES_SIZE,
     MAX_NAMES,
+    NO_NODE,
     explained,
     failure_report,
     failure_text,
@@ -74,6 +75,7 @@ def test_as_many_consequences_as_may_be_named_are_all_named() -> None:
     assert headline.endswith(f", n{MAX_NAMES - 1}")
 
 
+@pytest.mark.long
 def test_what_nodes_write_before_they_fail_does_not_make_the_report_huge() -> None:
     """One of 20 MB would fit into no frame: no client could ask, and the robot could not report."""
     written = ("x" * (1 << 20),) * 50
@@ -87,6 +89,17 @@ def test_what_nodes_write_before_they_fail_does_not_make_the_report_huge() -> No
     ]
     assert len(blocks[0].lines) == 20
     assert sum(len(line) for block in blocks for line in block.lines) <= MAX_LINES_SIZE
+
+
+def test_a_report_that_is_just_full_has_the_lines_of_all_failures_and_one_more_has_none() -> None:
+    lines = ("x" * 1000,) * 20
+    full = MAX_LINES_SIZE // 20_000
+    failed = [
+        Result(f"n{number}", Outcome.FAILED, Exit(1, None), "exited with code 1", stderr=lines)
+        for number in range(full + 2)
+    ]
+    found = failure_report(failed)
+    assert [len(each.lines) for each in found] == [20] * full + [0, 0]
 
 
 def ends_of(node: str, does: str, cause: str | None) -> list[Result]:
@@ -161,3 +174,36 @@ def test_a_numpy_that_does_not_fit_has_a_hint() -> None:
     ):
         *_, hint = explained(("Traceback (most recent call last):", line))
         assert "`pip install --force-reinstall numpy pyarrow`" in hint
+
+
+def test_of_nodes_that_have_ended_too_early_only_the_cause_has_a_hint() -> None:
+    first = Result("a", Outcome.OK, Exit(code=0), "exited with code 0", None, ("bye",))
+    other = Result("b", Outcome.OK, Exit(code=0), "exited with code 0", "a", ())
+    third = Result("c", Outcome.OK, Exit(code=0), "exited with code 0", None, ())
+    found = failure_report([third, other, first])
+    assert [(each.headline.partition(" exited")[0], each.lines) for each in found] == [
+        ("node a", ("bye", NO_NODE)),
+        ("node b", ()),
+    ]
+
+
+def test_without_a_cause_nodes_are_named_in_the_order_of_their_ends() -> None:
+    found = failure_report([result("b", Outcome.FAILED), result("a", Outcome.FAILED)])
+    assert [each.headline for each in found] == [
+        "node b exited with code 1",
+        "node a exited with code 1",
+    ]
+
+
+def test_only_a_program_of_the_user_hides_a_module() -> None:
+    lines = (
+        '  File "/usr/lib/python3.11/json/decoder.py", line 1, in <module>',
+        '  File "/usr/lib/python3.11/random.py", line 1, in <module>',
+        '  File "/home/ann/camera.py", line 1, in <module>',
+        '  File "/home/ann/random.py", line 1, in <module>',
+        "ImportError: cannot import name 'x' from partially initialized module 'random'",
+    )
+    hint = "/home/ann/random.py hides the module `random`: give that file another name"
+    assert any(hint in line for line in explained(lines))
+    assert not any("hides the module" in line for line in explained(lines[:3] + lines[4:]))
+    assert not any("hides the module" in line for line in explained(lines[:4]))

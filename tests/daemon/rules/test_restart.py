@@ -109,3 +109,12 @@ def test_without_a_window_the_counter_is_never_reset() -> None:
 
 def test_a_window_that_was_not_begun_begins_now() -> None:
     assert decided(Keys(ALWAYS, window=5), now=7) == Restart(0, RestartHistory(1, 7))
+
+
+@pytest.mark.parametrize(("now", "restarts"), [(110, 3), (110.1, 1)])
+def test_a_window_is_over_when_more_than_its_time_has_passed_since_it_began(
+    now: float, restarts: int
+) -> None:
+    decision = decided(Keys(ALWAYS, window=10), history=RestartHistory(2, 100), now=now)
+    assert isinstance(decision, Restart)
+    assert decision.history == RestartHistory(restarts, 100 if restarts == 3 else now)

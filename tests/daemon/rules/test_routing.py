@@ -1,23 +1,18 @@
 """Routes of a node's lines, besides its log file."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
 
 import pytest
 from msgspec.structs import replace
 
-from dorad.daemon.rules.routing import InputRef, Router, routes_of
+from dorad.daemon.rules.routing import InputRef, Router, Routes, printed_outputs, routes_of
 from dorad.dataflow.load import parse
+from dorad.dataflow.model import Dataflow
 from dorad.dataflow.settings import Logging
 from dorad.logs.nodelog import Batch
 from dorad.logs.record import parse_line
-
-if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow
 
 NOW = 1_000_000.0
 
@@ -136,6 +131,15 @@ def test_without_log_inputs_there_are_no_routes() -> None:
     assert routes_of(flow("nodes: [{id: a, path: a.py}]")) == {}
 
 
+def test_inputs_from_other_nodes_and_timers_get_no_log_lines() -> None:
+    dataflow = flow("""
+        nodes:
+          - {id: a, path: a.py, outputs: [o]}
+          - {id: b, path: b.py, inputs: {x: a/o, t: dora/timer/secs/1}}
+    """)
+    assert routes_of(dataflow) == {}
+
+
 def test_the_router_follows_changes_of_the_dataflow() -> None:
     broker = FakeBroker("logs")
     router = Router("id", broker)
@@ -145,3 +149,33 @@ def test_the_router_follows_changes_of_the_dataflow() -> None:
         router.update(now)
         router.route(batch("talk", text))
     assert broker.sent == [(InputRef("talk", "lines"), "one\n")]
+
+
+def test_a_node_has_routes_if_its_lines_go_anywhere() -> None:
+    dataflow = flow("""
+        nodes:
+          - {id: cam, path: cam.py}
+          - {id: sink, path: sink.py, inputs: {log: dora/logs}}
+    """)
+    inputs = routes_of(dataflow)["cam"].log_inputs
+    assert inputs
+    assert not Routes()
+    for routes in (Routes(raw="out"), Routes(logs="logs"), Routes(log_inputs=inputs)):
+        assert routes
+
+
+def test_printed_outputs_are_those_of_the_node_and_of_its_operators() -> None:
+    dataflow = flow("""
+        nodes:
+          - {id: talk, path: a.py, outputs: [a, b], send_stdout_as: a, send_logs_as: b}
+          - {id: quiet, path: a.py, outputs: [a]}
+          - id: n
+            operators:
+              - {id: x, python: x.py, outputs: [a, b, c], send_stdout_as: a, send_logs_as: b}
+              - {id: y, python: y.py, outputs: [a]}
+    """)
+    assert [printed_outputs(node) for node in dataflow.nodes] == [
+        {"a", "b"},
+        set(),
+        {"x/a", "x/b"},
+    ]

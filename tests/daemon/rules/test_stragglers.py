@@ -28,7 +28,10 @@ def test_an_overdue_node_is_to_be_stopped() -> None:
 
 def test_a_straggler_without_messages_has_its_own_reason() -> None:
     (found,) = stragglers([waits(drained=False)], now=12)
-    assert found.reason == "has neither sent nor received anything for 12 s"
+    assert found.reason == (
+        "has neither sent nor received anything for 12 s: the nodes that are left wait for each "
+        "other (an input with a timer would start one)"
+    )
 
 
 def test_without_grace_a_node_is_overdue_at_once() -> None:

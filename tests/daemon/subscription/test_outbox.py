@@ -1,12 +1,10 @@
 """Messages for a slow reader are bounded in number and bytes; the oldest are dropped."""
 
-from __future__ import annotations
-
 import threading
 
 import pytest
 
-from dorad.daemon.subscription.outbox import Message, Outbox
+from dorad.daemon.subscription.tasks import Message, Outbox
 
 
 def _message(topic: str, number: int, size: int = 1) -> Message:

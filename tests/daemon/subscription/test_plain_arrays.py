@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.daemon.subscription.plainarrays import encode_plain
+from dorad.daemon.subscription.tasks import encode_plain
 from dorad.node.offline.arrowjson import from_json
 from dorad.shm.arrow import decode, encode
 from tests.dataflow.reading import unhurried

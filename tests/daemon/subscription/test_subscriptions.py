@@ -1,16 +1,15 @@
 """Receiving topics and sending on them through the control API, while nodes run."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -18,6 +17,7 @@ import pytest
 
 from dorad.control.arrays import from_ipc
 from dorad.control.errors import ControlError
+from dorad.control.messages import TopicHeader
 from dorad.daemon.subscription import publisher
 from dorad.daemon.subscription import subscriptions as subscriptions_module
 from dorad.daemon.subscription.frames import PREFIX, head
@@ -26,16 +26,11 @@ from dorad.dataflow.model import NodeOutput
 from dorad.launch.confine import CAP_DAC_READ_SEARCH
 from dorad.launch.helper import LocalHelpers
 from dorad.launch.model import Command
+from dorad.launch.spawner import Process
 from dorad.node.connection import DaemonConnection
 from tests.daemon.clients import DEADLINE_S, Stage, pair, stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from dorad.control.messages import TopicHeader
-    from dorad.launch.spawner import Process
 
 OUT = NodeOutput("a", "out")
 _MODULE = "dorad.daemon.subscription.process"

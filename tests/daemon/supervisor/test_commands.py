@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from dorad.daemon.errors import CommandError
+from dorad.control.errors import ControlError
 from dorad.dataflow.model import Dataflow, NodeSpec
 from dorad.launch.model import Exit
-from tests.daemon.fakes import DEADLINE_S, Stage, running
+from tests.daemon.fakes import DEADLINE_S, Stage, connected, running
 from tests.daemon.flows import chain, dataflow, node, restarted
 from tests.harness.waiting import until
 
@@ -35,7 +35,7 @@ async def ends(stage: Stage, name: str, exit_: Exit = FINE) -> None:
 @contextmanager
 def refused(code: str, words: str) -> Iterator[None]:
     """Expect a command to be refused."""
-    with pytest.raises(CommandError, match=words) as caught:
+    with pytest.raises(ControlError, match=words) as caught:
         yield
     assert caught.value.code == code
 
@@ -49,11 +49,9 @@ async def test_a_node_is_asked_to_end_only_once_the_next_daemon_would_know_why(
     command: str,
 ) -> None:
     flow = chain("a", "b")
-    stage = Stage(flow)
-    async with running(stage):
-        stage.connect("a", "b")
-        commands, waiting = stage.supervisor.commands, list[Callable[[], None]]()
-        commands.when_stored = waiting.append
+    async with connected(Stage(flow), "a", "b") as stage:
+        commands = stage.supervisor.commands
+        waiting = stage.changes.waiting = list[Callable[[], None]]()
         after = (replace(flow, nodes=flow.nodes[1:]),) if command == "remove" else ()
         task = asyncio.create_task(getattr(commands, command)("a", *after))
         await until(lambda: waiting)
@@ -68,9 +66,7 @@ async def test_a_node_is_asked_to_end_only_once_the_next_daemon_would_know_why(
 
 
 async def test_a_restart_stops_the_process_and_starts_the_next_regardless_of_the_policy() -> None:
-    stage = Stage(chain("a", "b"))
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(Stage(chain("a", "b")), "a", "b") as stage:
         asked = asyncio.create_task(ends(stage, "a"))
         await within(stage.supervisor.commands.restart("a"))
         await asked
@@ -84,9 +80,7 @@ async def test_a_restart_stops_the_process_and_starts_the_next_regardless_of_the
 
 
 async def test_a_restart_follows_the_stop_ladder() -> None:
-    stage = Stage(chain("a"), ignores=frozenset({signal.SIGTERM}))
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(chain("a"), ignores=frozenset({signal.SIGTERM})), "a") as stage:
         first = stage.processes["a"]
         await within(stage.supervisor.commands.restart("a", grace=0.02))
         assert first.signals == [signal.SIGTERM, signal.SIGKILL]
@@ -95,9 +89,7 @@ async def test_a_restart_follows_the_stop_ladder() -> None:
 
 async def test_a_restart_does_not_count_against_the_limit() -> None:
     keys = restarted("on-failure", max_restarts=1)
-    stage = Stage(dataflow(node("a", options=keys)))
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(dataflow(node("a", options=keys))), "a") as stage:
         for _ in range(3):
             await within(stage.supervisor.commands.restart("a", grace=0))
         stage.processes["a"].end(FAILED)
@@ -106,9 +98,7 @@ async def test_a_restart_does_not_count_against_the_limit() -> None:
 
 
 async def test_a_restart_ends_a_restart_delay() -> None:
-    stage = Stage(dataflow(node("a", options=restarted(delay=60))))
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(dataflow(node("a", options=restarted(delay=60)))), "a") as stage:
         stage.processes["a"].end(FAILED)
         await until(lambda: stage.status("a") == "restarting")
         await within(stage.supervisor.commands.restart("a"))
@@ -117,9 +107,7 @@ async def test_a_restart_ends_a_restart_delay() -> None:
 
 
 async def test_a_drained_node_cannot_be_restarted_manually() -> None:
-    stage = Stage(chain("a", "b"))
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(Stage(chain("a", "b")), "a", "b") as stage:
         stage.processes["a"].end(FINE)
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
         with refused("refused", "node b is not restarted: all its inputs have closed"):
@@ -128,9 +116,7 @@ async def test_a_drained_node_cannot_be_restarted_manually() -> None:
 
 
 async def test_two_commands_on_one_node_do_not_mix() -> None:
-    stage = Stage(chain("a"))
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(chain("a")), "a") as stage:
         first = asyncio.create_task(stage.supervisor.commands.restart("a"))
         await stage.called("stop", "a", "MANUAL")
         with refused("busy", "node a is being restarted already"):
@@ -141,9 +127,7 @@ async def test_two_commands_on_one_node_do_not_mix() -> None:
 
 
 async def test_a_stop_of_the_dataflow_overtakes_a_restart() -> None:
-    stage = Stage(chain("a"))
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(chain("a")), "a") as stage:
         restart = asyncio.create_task(stage.supervisor.commands.restart("a"))
         await stage.called("stop", "a", "MANUAL")
         stage.supervisor.stop()
@@ -265,9 +249,7 @@ async def test_a_node_that_cannot_be_started_is_not_added() -> None:
 
 async def test_a_name_is_not_added_twice() -> None:
     flow = chain("a")
-    stage = Stage(flow)
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(flow), "a") as stage:
         with refused("exists", "the dataflow has a node a already"):
             await stage.supervisor.commands.add(node("a"), flow)
         stage.processes["a"].end(FINE)
@@ -275,9 +257,7 @@ async def test_a_name_is_not_added_twice() -> None:
 
 async def test_an_added_node_whose_sources_have_ended_is_notified() -> None:
     flow = dataflow(node("a"), node("b"))
-    stage = Stage(flow)
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(Stage(flow), "a", "b") as stage:
         stage.processes["a"].end(FINE)
         await stage.called("detach", "a")
         new = node("c", "a")
@@ -304,9 +284,7 @@ async def replaced(stage: Stage, new: NodeSpec) -> asyncio.Task[None]:
 
 
 async def test_a_replacement_is_started_first_and_takes_over_when_the_old_one_has_ended() -> None:
-    stage = Stage(chain("a", "b"))
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(Stage(chain("a", "b")), "a", "b") as stage:
         old = stage.processes["a"]
         task = await replaced(stage, node("a"))
         assert ("stop", "a", "MANUAL") not in stage.broker.calls
@@ -326,9 +304,7 @@ async def test_a_replacement_is_started_first_and_takes_over_when_the_old_one_ha
 async def test_a_node_is_not_replaced_while_the_handover_of_an_earlier_daemon_continues(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stage = Stage(chain("a"))
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(chain("a")), "a") as stage:
 
         def taken(node_id: str, replacement: NodeSpec, dataflow: Dataflow) -> None:
             raise ValueError(f"node {node_id!r} is being replaced already")
@@ -341,9 +317,7 @@ async def test_a_node_is_not_replaced_while_the_handover_of_an_earlier_daemon_co
 
 
 async def test_a_replacement_that_ends_early_leaves_the_old_process_running() -> None:
-    stage = Stage(chain("a"))
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(chain("a")), "a") as stage:
         old = stage.processes["a"]
         task = await replaced(stage, node("a"))
         stage.processes["a"].end(FAILED)
@@ -357,9 +331,7 @@ async def test_a_replacement_that_ends_early_leaves_the_old_process_running() ->
 
 
 async def test_a_replacement_that_takes_too_long_is_killed() -> None:
-    stage = Stage(chain("a"))
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(chain("a")), "a") as stage:
         old = stage.processes["a"]
         task = await replaced(stage, node("a", options={"startup_timeout": 0.05}))
         with refused("refused", r"the new a did not call Node\(\) within 0.05 s"):
@@ -370,9 +342,7 @@ async def test_a_replacement_that_takes_too_long_is_killed() -> None:
 
 
 async def test_a_replacement_takes_over_if_the_old_process_exits_meanwhile() -> None:
-    stage = Stage(chain("a"))
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(chain("a")), "a") as stage:
         old = stage.processes["a"]
         task = await replaced(stage, node("a"))
         old.end(FAILED)
@@ -384,9 +354,7 @@ async def test_a_replacement_takes_over_if_the_old_process_exits_meanwhile() -> 
 
 
 async def test_the_hello_of_a_replacement_may_come_before_its_start_is_known() -> None:
-    stage = Stage(chain("a"))
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(chain("a")), "a") as stage:
         old = stage.processes["a"]
         stage.gate = asyncio.Event()
         task = asyncio.create_task(stage.supervisor.commands.replace("a", stage.dataflow))
@@ -402,9 +370,7 @@ async def test_the_hello_of_a_replacement_may_come_before_its_start_is_known() -
 
 async def test_a_node_that_exits_before_its_replacement_is_started_is_not_replaced() -> None:
     flow = dataflow(node("a", options=restarted(delay=0.01)))
-    stage = Stage(flow)
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(flow), "a") as stage:
         stage.gate = asyncio.Event()
         old = stage.processes["a"]
         task = asyncio.create_task(stage.supervisor.commands.replace("a", flow))
@@ -420,9 +386,7 @@ async def test_a_node_that_exits_before_its_replacement_is_started_is_not_replac
 
 async def test_a_process_of_the_former_node_that_is_being_started_is_ended() -> None:
     flow = dataflow(node("a", options=restarted(delay=0.01)))
-    stage = Stage(flow)
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(flow), "a") as stage:
         stage.gate = asyncio.Event()
         stage.processes["a"].end(FAILED)
         await until(lambda: stage.waiting == ["a"])
@@ -438,9 +402,7 @@ async def test_a_process_of_the_former_node_that_is_being_started_is_ended() -> 
 
 async def test_nothing_is_replaced_before_the_dataflow_has_started() -> None:
     flow = chain("a", "b")
-    stage = Stage(flow)
-    async with running(stage):
-        stage.connect("a")
+    async with connected(Stage(flow), "a") as stage:
         with refused("busy", "the dataflow is still starting"):
             await stage.supervisor.commands.replace("a", flow)
         stage.supervisor.kill("was killed")
@@ -462,9 +424,7 @@ async def test_an_edge_that_is_added_closes_with_its_source() -> None:
 
 
 async def test_removing_an_edge_closes_no_input_and_drains_no_node() -> None:
-    stage = Stage(chain("a", "b"))
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(Stage(chain("a", "b")), "a", "b") as stage:
         stage.supervisor.commands.disconnect("b", "a", dataflow(node("a"), node("b")))
         stage.processes["a"].end(FINE)
         await stage.called("detach", "a")

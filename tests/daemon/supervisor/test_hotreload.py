@@ -3,11 +3,16 @@
 import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
+from dorad.daemon.supervisor.commands import Commands
 from dorad.daemon.supervisor.hotreload import HotReload, Signature, Watched, mistake_in, signature
 from dorad.launch.command import Runner
+from tests.daemon.fakes import FakeBroker, FakeChanges, Stage
+from tests.daemon.flows import dataflow, node
 from tests.harness.daemon import Daemon
 from tests.harness.flows import SINK, SOURCE, logged, seen, write_flow
 from tests.harness.waiting import until
@@ -86,9 +91,10 @@ class Restarts:
         self.may_end = asyncio.Event()
         self.watch = HotReload(
             lambda: {file: (Runner("a", None),)},
-            self._restart,
-            lambda *_: None,
-            lambda *_: None,
+            cast("Commands", SimpleNamespace(restart=self._restart)),
+            FakeBroker().notifications,
+            Stage(dataflow(node("a"))),
+            FakeChanges(),
         )
         self.watch.begin(snapshot)
         self.task = asyncio.create_task(self.watch.watch())
@@ -194,7 +200,7 @@ def test_an_edited_node_is_restarted_and_no_message_is_lost(dorad: Daemon, tmp_p
     assert numbers == list(range(1, len(numbers) + 1))
 
     save(tmp_path / "sink.py", "import os;", "import os; def broken(")
-    text = "does not compile; the node runs on unchanged"
+    text = "cannot run; the node runs on unchanged"
     dorad.until(lambda: text in dorad.dora_ok("logs", "flow"))
     with dorad.client() as client:
         assert {node.node: node.restarts for node in client.nodes()} == {"ops": 0, "sink": 1}

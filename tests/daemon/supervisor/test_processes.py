@@ -9,31 +9,31 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from types import SimpleNamespace
+from typing import cast
 
 import psutil
 import pytest
 
 from dorad.daemon.broker.admission import Admission
+from dorad.daemon.broker.broker import Broker
 from dorad.daemon.nodeprocesses import NodeProcesses
+from dorad.daemon.runmodel import RunServices
 from dorad.daemon.supervisor.processes import Launcher, broken_commands, log_name
 from dorad.dataflow.load import load
 from dorad.launch.command import LaunchContext
 from dorad.launch.holder.client import HolderClient
-from dorad.launch.host import NoStore
+from dorad.launch.host import KeptProcess, NoStore
 from dorad.launch.model import Exit, LaunchError
 from dorad.logs.dataflowlog import DataflowLog
 from tests.cli.running import write
+from tests.daemon.fakes import Stage
 from tests.daemon.reading_daemon import ID
 from tests.harness.waiting import until
 from tests.logs.captured import in_files
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
-
-    from dorad.launch.host import KeptProcess
 
 DEADLINE_S = 60
 
@@ -61,8 +61,15 @@ class Fixture:
         self.node = dataflow.nodes[0]
         self.log = DataflowLog(ID, dataflow)
         self.store = Store()
+        services = RunServices()
+        services.store, services.marker = self.store, marker
         self.launcher = Launcher(
-            ID, holder, self.context, self.log, store=self.store, marker=marker
+            ID,
+            holder,
+            self.context,
+            self.log,
+            services,
+            lambda node, text: self.log.report("warn", node, text),
         )
 
     def written(self) -> list[str]:
@@ -243,8 +250,15 @@ async def test_of_processes_that_are_not_adopted_no_output_is_kept(tmp_path: Pat
     store = Store()
     store.names = [f"{ID}/log/gone/0"]
     pipe = os.pipe()
+    services = RunServices()
+    services.store = store
+    stage = Stage(load(tmp_path / "dataflow.yml"))
     processes = NodeProcesses(
-        cast("Launcher", old), Admission(lambda *_: True), store, lambda _: None, lambda *_: None
+        cast("Launcher", old),
+        Admission(services),
+        cast("Broker", SimpleNamespace(start_finished=print)),
+        services,
+        stage,
     )
     dataflow = load(tmp_path / "dataflow.yml")
     descriptors = {f"{ID}/log/gone/0": pipe}

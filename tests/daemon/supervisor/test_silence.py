@@ -59,6 +59,40 @@ async def test_a_node_that_waits_or_makes_calls_or_has_ended_with_dora_is_not(
     assert watch(Scene(checked()), vitals, 5 * SILENCE_S) == []
 
 
+async def test_a_packet_that_waits_at_the_moment_of_a_check_is_no_silence() -> None:
+    """A busy node reads it in its next call; that of another node's end often comes just then."""
+    scene = Scene(checked())
+    busy = Vitals(asleep=False)
+    scene.broker.nodes["a"] = busy
+    now = 0.0
+    while now <= 5 * SILENCE_S:
+        busy.unread = now % SILENCE_CHECK_S == 0
+        now += scene.watchdogs.check(now) or SILENCE_CHECK_S
+    assert ("ping", "a") in scene.broker.calls
+    assert scene.reports == []
+
+
+async def test_a_check_just_after_a_ping_is_no_silence() -> None:
+    """The end of another node begins one at any moment."""
+    scene = Scene(checked())
+    busy = Vitals(asleep=False)
+    scene.broker.nodes["a"] = busy
+    for now in (0.1, SILENCE_S - 0.01):
+        scene.watchdogs.check(now)
+    assert scene.broker.calls == [("ping", "a")]
+    busy.unread = True
+    scene.watchdogs.check(SILENCE_S + 0.2)
+    assert scene.reports == []
+
+
+async def test_while_nodes_are_stepped_none_is_reported_or_asked_all_wait_for_one() -> None:
+    """The replayer, too: a step of another node may take longer."""
+    scene = Scene(checked())
+    scene.broker.stepper = object()
+    assert watch(scene, HUNG, 5 * SILENCE_S) == []
+    assert scene.broker.calls == []
+
+
 async def test_a_waiting_node_is_never_woken() -> None:
     scene = Scene(checked())
     watch(scene, Vitals(asleep=True), 5 * SILENCE_S)

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -15,9 +16,6 @@ from dorad.link.reports import PeerStatus, Status
 from tests.daemon.fakes import DEADLINE_S, Edge, FakeProcess, Stage, running
 from tests.daemon.flows import chain, dataflow, node
 from tests.harness.waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 
 async def test_all_nodes_are_started_and_the_barrier_opens_with_the_last() -> None:
@@ -144,13 +142,11 @@ async def test_a_stop_sends_the_event_to_all_and_waits() -> None:
 async def test_no_node_gets_a_stop_before_the_next_daemon_would_stop_all() -> None:
     """A daemon that was killed after the first of three left the others running."""
     stage = Stage(chain("a", "b"))
-    waiting: list[Callable[[], None]] = []
     stored: list[bool] = []
     async with running(stage):
         stage.connect("a", "b")
-        stage.supervisor._state.on_change = lambda: stored.append(True)
-        stored.clear()
-        stage.supervisor.commands.when_stored = waiting.append
+        stage.changes.on_change = lambda: stored.append(True)
+        waiting = stage.changes.waiting = list[Callable[[], None]]()
         stage.supervisor.stop()
         assert stored
         assert ("stop", "a", "MANUAL") not in stage.broker.calls
@@ -334,7 +330,7 @@ async def test_a_long_wait_for_a_node_or_a_link_is_reported(
                 None,
                 (
                     "the start still waits for Node() in: b "
-                    "(`startup_timeout` ends a node that hangs before it)"
+                    "(every node must call it; `startup_timeout` ends one that hangs before)"
                 ),
             ),
             ("warn", None, "the start still waits: the link to beta is not up: it is off"),

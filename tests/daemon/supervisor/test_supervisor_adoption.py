@@ -5,18 +5,15 @@ import json
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.daemon.rules.exits import Outcome
+from dorad.dataflow.model import Dataflow
 from dorad.launch.model import Exit
 from tests.daemon.fakes import FakeProcess, Stage, running
 from tests.daemon.flows import chain, dataflow, node, restarted
 from tests.harness.waiting import until
-
-if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow
 
 FINE, FAILED = Exit(code=0), Exit(code=1)
 
@@ -173,8 +170,7 @@ async def test_a_dataflow_whose_last_node_ended_meanwhile_ends() -> None:
 async def test_every_change_of_the_snapshot_is_announced() -> None:
     changes: list[None] = []
     stage = Stage(dataflow(node("a", options=restarted()), node("b", "a")))
-    stage.on_change = lambda: changes.append(None)
-    stage.__post_init__()
+    stage.changes.on_change = lambda: changes.append(None)
     seen = stage.supervisor.snapshot()
     reported = 0
 
@@ -258,8 +254,7 @@ async def test_every_state_that_is_stored_can_be_stopped() -> None:
     def store() -> None:
         stored[json.dumps(before.supervisor.snapshot())] = before.supervisor.dataflow
 
-    before.on_change = lambda: loop.call_soon(store) and None
-    before.__post_init__()
+    before.changes.on_change = lambda: loop.call_soon(store) and None
     commands = before.supervisor.commands
     async with running(before):
         before.connect("a", "b")

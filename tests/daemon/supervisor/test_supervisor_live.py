@@ -137,6 +137,7 @@ def test_a_node_that_hangs_without_a_daemon_is_restarted_by_the_next_one(
     wait_for(own_daemon, "source", "running")
 
 
+@pytest.mark.long
 def test_a_restart_delay_continues_under_the_next_daemon(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.supervisor import noderunner
 from dorad.daemon.supervisor import supervisor as module
 from dorad.launch.model import Exit, RefusedError, SpawnerExitedError
-from tests.daemon.fakes import DEADLINE_S, FakeProcess, Stage, running
+from tests.daemon.fakes import DEADLINE_S, FakeProcess, Stage, connected, running
 from tests.daemon.flows import dataflow, node, restarted
 from tests.harness.waiting import until
 
@@ -35,9 +35,7 @@ async def test_a_failed_node_is_restarted_with_the_next_restart_count() -> None:
 
 
 async def test_consumers_are_notified_of_a_restart_and_their_inputs_stay_open() -> None:
-    stage = pair()
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(pair(), "a", "b") as stage:
         stage.processes["a"].end(FAILED)
         await stage.until_started("a", 2)
         assert stage.broker.calls[1:] == [
@@ -49,9 +47,7 @@ async def test_consumers_are_notified_of_a_restart_and_their_inputs_stay_open() 
 
 
 async def test_consumers_are_notified_of_a_restart_before_the_delay() -> None:
-    stage = pair(delay=60)
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(pair(delay=60), "a", "b") as stage:
         stage.processes["a"].end(FAILED)
         await stage.called("node_restarted", "b", "a")
         assert stage.status("a") == "restarting"
@@ -59,9 +55,7 @@ async def test_consumers_are_notified_of_a_restart_before_the_delay() -> None:
 
 
 async def test_restart_delays_grow() -> None:
-    stage = pair(delay=0.05, max_delay=0.15)
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(pair(delay=0.05, max_delay=0.15), "a", "b") as stage:
         for life in range(1, 5):
             (await stage.until_started("a", life)).end(FAILED)
         await stage.until_started("a", 5)
@@ -75,9 +69,7 @@ async def test_restart_delays_grow() -> None:
 
 
 async def test_a_node_that_exits_at_once_is_restarted_after_a_minimum_delay() -> None:
-    stage = pair()
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(pair(), "a", "b") as stage:
         for life in range(1, 4):
             (await stage.until_started("a", life)).end(FAILED)
         await stage.until_started("a", 4)
@@ -177,9 +169,7 @@ async def test_a_restartable_node_that_drops_its_node_keeps_its_consumers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "DRAIN_S", 0.0)
-    stage = pair("on-failure")
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(pair("on-failure"), "a", "b") as stage:
         stage.supervisor.on_outputs_done("a")
         stage.processes["b"].end(FINE)
         await stage.called("detach", "b")
@@ -188,9 +178,7 @@ async def test_a_restartable_node_that_drops_its_node_keeps_its_consumers(
 
 
 async def test_a_node_that_ends_before_node_and_is_restarted_does_not_abort_the_start() -> None:
-    stage = pair("on-failure")
-    async with running(stage):
-        stage.connect("b")
+    async with connected(pair("on-failure"), "b") as stage:
         stage.processes["a"].end(FAILED)
         await stage.until_started("a", 2)
         stage.connect("a")
@@ -212,9 +200,7 @@ async def test_a_restart_whose_process_cannot_be_started_counts_and_is_retried(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(noderunner, "RETRY_S", 0.01)
-    stage = pair("on-failure")
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(pair("on-failure"), "a", "b") as stage:
         stage.broken = frozenset({"a"})
         stage.processes["a"].end(FAILED)
         await until(lambda: any("could not be started" in text for *_, text in stage.reports))
@@ -307,9 +293,7 @@ async def test_refused_starts_end_at_the_limit_of_the_policy(
 
 
 async def test_node_events_are_published_to_clients() -> None:
-    stage = pair(max_restarts=1)
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(pair(max_restarts=1), "a", "b") as stage:
         for life in (1, 2):
             (await stage.until_started("a", life)).end(FAILED)
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
@@ -340,9 +324,7 @@ async def test_the_status_of_a_node_follows_its_life() -> None:
 
 
 async def test_the_status_of_a_failed_node_has_the_error_that_it_wrote() -> None:
-    stage = pair(delay=60)
-    async with running(stage):
-        stage.connect("a", "b")
+    async with connected(pair(delay=60), "a", "b") as stage:
         process = stage.processes["a"]
         process.stderr = (
             "Traceback (most recent call last):",

@@ -17,7 +17,7 @@ from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.watchdogs import ADOPTION_S, SAMPLE_S, Watchdogs
 from dorad.dataflow.model import NodeSpec
 from dorad.procinfo import is_sigstopped
-from tests.daemon.fakes import DEADLINE_S, Edge, FakeBroker, FakeProcess, Vitals
+from tests.daemon.fakes import DEADLINE_S, Edge, FakeBroker, FakeProcess, Stage, Vitals
 from tests.daemon.flows import dataflow, node
 from tests.harness.waiting import until
 
@@ -30,16 +30,16 @@ class Scene:
     def __init__(self, *nodes: NodeSpec, connected: bool = True) -> None:
         flow = dataflow(*nodes)
         self.broker = FakeBroker()
-        self.reports: list[tuple[str, str | None, str]] = []
-        self.events: list[str] = []
+        stage = Stage(flow)
+        self.reports = stage.reports
+        self.events = stage.events
         self.runs = {each.id: NodeRun(each) for each in nodes}
         self.state = SupervisorState(
             Lifecycle(flow),
             self.broker,
-            lambda *report: self.reports.append(report),
-            lambda what, *_: self.events.append(what),
+            stage,
+            stage.changes,
             self.runs,
-            lambda: None,
             lambda _: None,
         )
         self.sigstopped: set[int] = set()
@@ -221,7 +221,7 @@ async def test_a_silent_input_breaks_and_recovers_with_the_next_message() -> Non
     scene.look(105)
     assert scene.broker.calls[1:] == [("input_recovered", "b", "a")]
     assert scene.runs["b"].status == "running"
-    assert scene.events == ["input-broken", "input-recovered"]
+    assert scene.events == [("input-broken", "b"), ("input-recovered", "b")]
 
 
 async def test_an_input_whose_source_has_ended_does_not_break() -> None:

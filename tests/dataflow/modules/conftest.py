@@ -1,19 +1,13 @@
 """A folder with the files of a dataflow and of its modules."""
 
-from __future__ import annotations
-
+from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.dataflow.errors import DataflowError, Problem
 from dorad.dataflow.load import load
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dorad.dataflow.model import Dataflow, NodeSpec
+from dorad.dataflow.model import Dataflow, NodeSpec
 
 
 class Project:

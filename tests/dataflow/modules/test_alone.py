@@ -1,17 +1,13 @@
 """The file of a module, checked without a dataflow that uses it."""
 
-from __future__ import annotations
-
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.modules.expansion import check_module
 
-if TYPE_CHECKING:
-    from .conftest import Project
+from .conftest import Project
 
 
 def _errors(path: str) -> list[str]:

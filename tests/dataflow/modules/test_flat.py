@@ -1,9 +1,6 @@
 """The nodes of a module in the dataflow that uses it: ids, wiring, and what they inherit."""
 
-from __future__ import annotations
-
 import json
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,8 +9,7 @@ from dorad.dataflow.expand import flat_yaml
 from dorad.dataflow.load import from_descriptor, parse
 from dorad.dataflow.model import LogSource, NodeKind, NodeOutput, QueuePolicy
 
-if TYPE_CHECKING:
-    from .conftest import Project
+from .conftest import Project
 
 FLOW = """\
 nodes:

@@ -1,16 +1,12 @@
 """Errors in modules and their use are reported with file, line and the path of modules."""
 
-from __future__ import annotations
-
 import os
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.dataflow.modules import reader
 
-if TYPE_CHECKING:
-    from .conftest import Project
+from .conftest import Project
 
 FLOW = """\
 nodes:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dorad.dataflow.modules.rewrite import substitute
+from dorad.dataflow.modules.flatten import substitute
 from tests.dataflow.reading import unhurried
 
-if TYPE_CHECKING:
-    from .conftest import Project
+from .conftest import Project
 
 
 @pytest.mark.parametrize(

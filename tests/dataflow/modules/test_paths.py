@@ -1,18 +1,14 @@
 """Programs of a module are looked for beside its file, and nothing leads out of the project."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dorad.dataflow.load import load
 from dorad.dataflow.model import NodeKind
 
-if TYPE_CHECKING:
-    from .conftest import Project
+from .conftest import Project
 
 FLOW = "nodes: [{id: m, module: mods/arm/m.yml}]"
 

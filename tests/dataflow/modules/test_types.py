@@ -1,17 +1,11 @@
 """Ports with types: the nodes behind them get the types, and disagreement is reported."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 
+from dorad.dataflow.model import Dataflow
 from dorad.dataflow.types.check import check_types
 
-if TYPE_CHECKING:
-    from dorad.dataflow.model import Dataflow
-
-    from .conftest import Project
+from .conftest import Project
 
 IMAGE, DEPTH = "std/media/v1/Image", "std/media/v1/DepthImage"
 FLOW = """\

@@ -70,7 +70,10 @@ def test_a_rule_for_unknown_types_is_warned_of() -> None:
             "type_rules[0].from: unknown type `std/core/v1/Flaot64` "
             "(did you mean `std/core/v1/Float64`?)"
         ),
-        "type_rules[0].to: unknown type `my/v1/T`",
+        (
+            "type_rules[0].to: unknown type `my/v1/T` "
+            "(`types/my/v1.yml` beside the dataflow would define it)"
+        ),
     ]
 
 

@@ -1,7 +1,5 @@
 """The generated module: what it builds is of the type, and what it reads is what was built."""
 
-from __future__ import annotations
-
 import ast
 import importlib.util
 import subprocess
@@ -15,8 +13,13 @@ import pytest
 
 from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.load import from_descriptor, parse
-from dorad.dataflow.types.generate.module import module_text
-from dorad.dataflow.types.generate.names import class_names, field_names, function_name, snake
+from dorad.dataflow.types.generate.module import (
+    class_names,
+    field_names,
+    function_name,
+    module_text,
+    snake,
+)
 from dorad.dataflow.types.library import Library
 from dorad.dataflow.types.model import Scalar, Shape, Struct, TypeDef
 from dorad.dataflow.types.user import read_user_types
@@ -116,6 +119,7 @@ def test_a_formatter_finds_nothing_to_change(text: str, width: int) -> None:
     assert (done.returncode, done.stdout) == (0, "")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
 def test_a_strict_type_checker_finds_nothing_wrong(text: str, tmp_path: Path) -> None:
     (tmp_path / "messages.py").write_text(text, encoding="utf-8")

@@ -1,11 +1,9 @@
 """The user's own types: their files, errors in them, and the descriptor."""
 
-from __future__ import annotations
-
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from textwrap import dedent
-from typing import TYPE_CHECKING
 
 import pytest
 
@@ -13,14 +11,18 @@ from dorad.dataflow.errors import DataflowError
 from dorad.dataflow.expand import flat_yaml
 from dorad.dataflow.load import from_descriptor, load, parse
 from dorad.dataflow.types.definitions import plain_definition
-from dorad.dataflow.types.model import Field, ListOf, MetadataKey, Named, Param, Scalar, Struct
+from dorad.dataflow.types.model import (
+    Field,
+    ListOf,
+    MetadataKey,
+    Named,
+    Param,
+    Scalar,
+    Struct,
+    TypeDef,
+)
 from dorad.dataflow.types.runtime import port_types
 from dorad.dataflow.types.user import read_user_types
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from dorad.dataflow.types.model import TypeDef
 
 JOINT = """
     types:

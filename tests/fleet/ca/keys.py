@@ -1,7 +1,5 @@
 """Keys and requests for certificates, as a robot makes them."""
 
-from __future__ import annotations
-
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa

@@ -5,8 +5,6 @@ and its certificates. The first one listens; all others but the last are strange
 read once the last has a peer.
 """
 
-from __future__ import annotations
-
 import base64
 import json
 import sys

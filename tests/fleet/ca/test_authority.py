@@ -1,7 +1,5 @@
 """The authority of a fleet: what it signs, what it refuses, and its files."""
 
-from __future__ import annotations
-
 import signal
 import stat
 import subprocess

@@ -1,7 +1,5 @@
 """Links between robots over Zenoh with certificates of the fleet: who gets one, and when."""
 
-from __future__ import annotations
-
 import json
 import socket
 import subprocess

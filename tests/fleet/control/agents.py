@@ -1,15 +1,14 @@
 """An agent that keeps its shares in memory, with faults on demand, over a real WebSocket."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from dorad import __version__
@@ -21,25 +20,21 @@ from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import (
     AGENT_METHODS,
+    Accepts,
     AgentReport,
+    AgentWatch,
+    Attach,
     Attached,
+    Remember,
     Remembered,
     ShareRef,
     ShareSet,
     ShareState,
 )
 from dorad.control.peer import Peer
-from dorad.control.session import ClientSession
+from dorad.control.session import Call, ClientSession
 
 from .fakereleases import FakeReleases
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from websockets.asyncio.client import ClientConnection
-
-    from dorad.control.messages.agent import AgentWatch, Attach, Remember
-    from dorad.control.session import Call
 
 METHODS = {**m.METHODS, **AGENT_METHODS}
 
@@ -60,7 +55,10 @@ class FakeAgent:
         self.robot = robot
         self.name = robot
         """What it says that it is."""
+        self.arch = "x86_64"
         self.python = "3.13"
+        self.accepts = Accepts()
+        """What it takes, as its dorad.toml would say."""
         self.groups = True
         """Whether it can run a release together with other machines."""
         self.port = port
@@ -202,7 +200,8 @@ class FakeAgent:
             epoch=before.epoch,
             audit=before.audit,
             revocations=self.memory.revocations,
-            arch="x86_64",
+            arms=True,
+            arch=self.arch,
             cores=4,
             memory=8 << 30,
             shares=list(self.shares.values()),
@@ -210,6 +209,7 @@ class FakeAgent:
             python=self.python,
             glibc="2.41",
             machine_id=self.machine_id,
+            accepts=self.accepts,
             groups=self.groups,
         )
 
@@ -236,6 +236,7 @@ class FakeAgent:
                 releases=[self.releases.states[name] for name in releases],
                 daemon=self.daemon,
                 room=self.room,
+                accepts=self.accepts,
             )
 
     async def _set(self, _call: Call, params: ShareSet) -> ShareState:

@@ -1,19 +1,14 @@
 """The part of a fake agent that obeys orders about releases, as a robot with a fate does."""
 
-from __future__ import annotations
-
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import Evidence, Lease, ReleaseOrder, ReleaseState
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from dorad.control.session import Call
+from dorad.control.session import Call
 
 
 class FakeReleases:
@@ -95,7 +90,7 @@ class FakeReleases:
         if order.release is None:
             self._change(
                 order.dataflow, "confirmed", release="", running="", confirmed="", reason="",
-                generation=order.generation, waiting="",
+                generation=order.generation, waiting="", group=None, previous_group=None,
             )  # fmt: skip
             return
         if state is not None and state.phase == "probation":
@@ -107,6 +102,11 @@ class FakeReleases:
                 # In the middle of its switch it turns round.
                 running = order.release
                 self._change(order.dataflow, "reverting", running=running)
+        if not order.enabled or (not running and state is not None and state.confirmed):
+            running = state.confirmed if order.enabled and state is not None else ""
+            self._change(order.dataflow, "confirmed", running=running, generation=order.generation)
+            if not order.enabled or order.release == running:
+                return
         phase = "confirmed" if order.release == running else "pending"
         self._change(
             order.dataflow, phase, release=order.release, generation=order.generation,
@@ -127,13 +127,20 @@ class FakeReleases:
             self._change(order.dataflow, "pending", waiting="files")
             return
         waits = "busy" if order.switch else "switch"
-        self._change(order.dataflow, "staged", waiting=waits)
+        armed = order.arm > 0 and not state.leases
+        self._change(order.dataflow, "staged", waiting=waits, armed=armed)
         if not order.switch or (state.leases and order.busy == "wait"):
             return
         assert order.release is not None
         self.switches.append(order.release)
         self._change(
-            order.dataflow, "switching", running=order.release, waiting="", failed={}, ended={}
+            order.dataflow,
+            "switching",
+            running=order.release,
+            waiting="",
+            failed={},
+            ended={},
+            armed=False,
         )
         fate = self.fate if not self.bad or order.release in self.bad else "confirmed"
         if fate != "switching":

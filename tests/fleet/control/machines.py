@@ -1,8 +1,7 @@
 """A fleet on this machine: a coordinator over TLS, and robots with a real dorad and agent each."""
 
-from __future__ import annotations
-
 import asyncio
+import json
 import os
 import re
 import signal
@@ -10,8 +9,10 @@ import ssl
 import subprocess
 import time
 from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Any
 
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.errors import ControlError
@@ -20,10 +21,6 @@ from dorafleet.coordinator import accessmessages
 from dorafleet.coordinator.accessmessages import ENROL_TOKEN
 from tests.harness.commands import Service, run_command
 from tests.harness.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
 
 DEADLINE_S = 60.0
 
@@ -135,17 +132,20 @@ class Robot:
 class Fleet:
     """The processes of a fleet."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, machines: Sequence[Mapping[str, Any]] = ({"id": "arm1"}, {"id": "arm2"})
+    ) -> None:
+        """`machines` are blocks of a cluster.yml. SSH reaches none of them."""
         folder.mkdir(exist_ok=True)
         self.folder = folder
         self.port = free_port()
         cluster = folder / "cluster.yml"
-        cluster.write_text(
-            f"coordinator: {{addr: 127.0.0.1, port: {self.port}}}\n"
-            "machines:\n"
-            f"  - {{id: arm1, host: 127.0.0.1, zenoh_port: {free_port()}}}\n"
-            f"  - {{id: arm2, host: 127.0.0.1, zenoh_port: {free_port()}}}\n"
-        )
+        blocks = [
+            {**each, "host": "127.0.0.1", "port": free_port(), "zenoh_port": free_port()}
+            for each in machines
+        ]
+        coordinator = {"addr": "127.0.0.1", "port": self.port}
+        cluster.write_text(json.dumps({"coordinator": coordinator, "machines": blocks}))
         (folder / "flow").mkdir()
         (folder / "flow" / "talker.py").write_text(TALKER)
         (folder / "flow" / "listener.py").write_text(LISTENER)
@@ -153,7 +153,7 @@ class Fleet:
             folder / "coordinator.log",
             *("dorafleet", "serve", cluster, "--state", folder / "state", "--tls"),
         )
-        self.robots = {id_: Robot(folder / id_) for id_ in ("arm1", "arm2")}
+        self.robots = {each["id"]: Robot(folder / each["id"]) for each in machines}
 
     @property
     def path(self) -> str:

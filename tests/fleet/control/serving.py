@@ -5,38 +5,37 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request
 
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.control.limits import Limits
+from dorad.control.messages.agent import Revocation
 from dorad.control.peer import Peer
-from dorad.control.server import Call, ControlServer
+from dorad.control.server import Authenticate, Call, ControlServer
 from dorafleet.coordinator.access import AGENT_PATH
 from dorafleet.coordinator.control import FleetControl
+from dorafleet.coordinator.keptincidents import IncidentSettings, KeptIncidents
+from dorafleet.coordinator.keptreleases import Folder
+from dorafleet.coordinator.members import Members
 from dorafleet.coordinator.messages import METHODS
-from dorafleet.coordinator.writing import Writer
-from dorafleet.inventory.model import Machine
+from dorafleet.coordinator.renewal import Sign
+from dorafleet.coordinator.supply import Supply
+from dorafleet.coordinator.writer import Writer
+from dorafleet.inventory.model import Cluster, Machine
 from dorafleet.notify.settings import NotifySettings
+from dorafleet.store.model import Store
 from dorafleet.store.sqlite import SqliteStore
 from tests.harness.waiting import DEADLINE_S, until
 
 from .agents import FakeAgent
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
-    from pathlib import Path
-
-    from websockets.asyncio.server import ServerConnection
-    from websockets.http11 import Request
-
-    from dorad.control.messages.agent import Revocation
-    from dorad.control.server import Authenticate
-    from dorafleet.coordinator.renewing import Sign
-    from dorafleet.coordinator.supplying import Supply
-    from dorafleet.store.model import Store
 
 TALK = {
     "nodes": [
@@ -102,6 +101,11 @@ class Fleet:
         await agent.start()
         await self.until(lambda: known.client not in (None, before))
 
+    async def disconnect(self, agent: FakeAgent) -> None:
+        """Stop an agent, and wait until the leader knows."""
+        await agent.stop()
+        await self.until(lambda: self.control.robots.get(agent.robot).client is None)
+
     async def until(self, holds: Callable[[], object]) -> None:
         """Wait until a condition holds."""
         await until(holds)
@@ -128,6 +132,12 @@ class Fleet:
         assert isinstance(state, m.DataflowState)
         return state
 
+    async def run(self, descriptor: dict[str, Any] = TALK, **options: Any) -> m.Started:
+        """Start a dataflow, and wait until it runs."""
+        started = await self.start(descriptor, **options)
+        await self.wait("running")
+        return started
+
     async def stop_agents(self) -> None:
         for agent in self.agents.values():
             await agent.stop()
@@ -148,9 +158,11 @@ async def leading(
     authenticate: Authenticate | None = None,
     sign: Sign | None = None,
     supply: Supply | None = None,
+    uploads: Folder | None = None,
     port: int = 0,
     notify: NotifySettings = NotifySettings(),  # noqa: B008  # it is frozen
     revocations: Callable[[], Sequence[Revocation]] = tuple,
+    read_file: Callable[[], Cluster] | None = None,
 ) -> AsyncIterator[Fleet]:
     """Lead with the store in a folder, or another one, until the block ends."""
     async with AsyncExitStack() as stack:
@@ -159,9 +171,13 @@ async def leading(
             stack.push_async_callback(store.close)
         term = await stack.enter_async_context(store.lead("test"))
         writer = Writer(store, term)
+        members = Members(store, writer, read_file)
+        await members.load(machines)
         control = FleetControl(
-            *(store, writer, machines, peer, lambda: None, sign, supply, notify),
+            *(store, writer, members, peer, lambda: None, sign, supply, notify),
             revocations=revocations,
+            uploads=uploads,
+            incidents=KeptIncidents(folder / "incidents", IncidentSettings()),
         )
         await control.load()
         sock = socket.create_server(("127.0.0.1", port))

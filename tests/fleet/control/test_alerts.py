@@ -1,7 +1,5 @@
 """Alerts of robots, with who looks after them, over the end of a coordinator."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from contextlib import aclosing
@@ -56,15 +54,14 @@ class Daemon:
 
 async def connect(fleet, name, daemon):
     agent = await fleet.agent(name)
-    await agent.stop()
-    await fleet.until(lambda: fleet.control.robots.get(name).client is None)
+    await fleet.disconnect(agent)
     agent.handlers = {"fleet.watch": daemon.rows}
     await fleet.connect(agent)
     return agent
 
 
 def alerts(fleet):
-    return {each.id: each for each in fleet.control.watching.book.alerts()}
+    return {each.id: each for each in fleet.control.overview.book.alerts()}
 
 
 ID = "arm1:node-failed:pick/gripper"
@@ -86,19 +83,19 @@ async def test_alerts_and_who_looks_after_them_outlive_a_coordinator(tmp_path):
     async with leading(tmp_path) as fleet:
         # Before the robot is back, too.
         assert alerts(fleet)[ID].acked_by == "ann"
-        await fleet.until(lambda: "arm1" in fleet.control.watching.rows)
-        row = fleet.control.watching.rows["arm1"]
+        await fleet.until(lambda: "arm1" in fleet.control.overview.rows)
+        row = fleet.control.overview.rows["arm1"]
         assert (row.state, row.why) == (
             "unreach",
             "not back yet: the coordinator has just started",
         )
         await connect(fleet, "arm1", daemon)
-        await fleet.until(lambda: fleet.control.watching.rows["arm1"].state == "fail")
+        await fleet.until(lambda: fleet.control.overview.rows["arm1"].state == "fail")
         alert = alerts(fleet)[ID]
         assert (alert.acked_by, alert.flapping) == ("ann", 0)
         # By the coordinator's clock, which is nearly that of the robot.
         assert alert.since == pytest.approx(1000.0, abs=5.0)
-        assert fleet.control.watching.rows["arm1"].since == alert.since
+        assert fleet.control.overview.rows["arm1"].since == alert.since
 
 
 class EndingStore:
@@ -127,7 +124,7 @@ async def test_an_acknowledgement_is_stored_and_in_the_audit_or_neither(tmp_path
         await connect(fleet, "arm1", daemon)
         await fleet.until(lambda: ID in alerts(fleet))
         # What is measured is stored before.
-        await fleet.until(lambda: "arm1" in fleet.control.watching._kept.robots)
+        await fleet.until(lambda: "arm1" in fleet.control.overview._kept.robots)
         EndingStore(fleet.store, when)
         if when == "before":
             with pytest.raises(StoreError, match="gone"):
@@ -165,7 +162,7 @@ async def test_an_alert_that_is_over_can_still_be_read_also_from_the_next_coordi
 async def test_a_robot_that_was_well_all_the_time_has_not_changed_with_a_new_coordinator(tmp_path):
     for _ in range(2):
         async with leading(tmp_path) as fleet:
-            rows = fleet.control.watching.rows
+            rows = fleet.control.overview.rows
             await fleet.until(lambda rows=rows: "arm1" in rows)
             await connect(fleet, "arm1", Daemon())
             await fleet.until(lambda rows=rows: rows["arm1"].state == "ok")
@@ -176,11 +173,11 @@ async def test_since_when_a_robot_is_back_outlives_a_coordinator(tmp_path, monke
     monkeypatch.setattr("dorafleet.coordinator.alertstore.PAST_S", 0.0)
     daemon = Daemon()
     async with leading(tmp_path) as fleet:
-        rows = fleet.control.watching.rows
+        rows = fleet.control.overview.rows
         agent = await connect(fleet, "arm1", daemon)
         await fleet.until(lambda: "arm1" in rows and rows["arm1"].state == "ok")
         # It is no longer the start of this coordinator.
-        monkeypatch.setattr("dorafleet.coordinator.watching.COMING_S", 0.0)
+        monkeypatch.setattr("dorafleet.coordinator.overview.COMING_S", 0.0)
         await agent.stop()
         await fleet.until(lambda: rows["arm1"].state == "unreach")
         await fleet.connect(agent)
@@ -192,7 +189,7 @@ async def test_since_when_a_robot_is_back_outlives_a_coordinator(tmp_path, monke
                 await anext(changes)
     monkeypatch.undo()
     async with leading(tmp_path) as fleet:
-        rows = fleet.control.watching.rows
+        rows = fleet.control.overview.rows
         await connect(fleet, "arm1", daemon)
         await fleet.until(lambda: "arm1" in rows and rows["arm1"].state == "ok")
         assert rows["arm1"].since == since
@@ -202,10 +199,10 @@ async def test_a_robot_whose_daemon_is_late_after_a_new_coordinator_has_not_chan
     daemon = Daemon()
     async with leading(tmp_path) as fleet:
         await connect(fleet, "arm1", daemon)
-        await fleet.until(lambda: "arm1" in fleet.control.watching._kept.robots)
+        await fleet.until(lambda: "arm1" in fleet.control.overview._kept.robots)
     daemon.answers.clear()
     async with leading(tmp_path) as fleet:
-        rows = fleet.control.watching.rows
+        rows = fleet.control.overview.rows
         agent = await connect(fleet, "arm1", daemon)
         agent.daemon = "it starts"
         agent.changed.ring()
@@ -221,7 +218,7 @@ async def test_a_busy_robot_is_so_since_its_lease_also_for_a_new_coordinator(tmp
     busy = Software("pick@2", busy="picks box 7", since=700.0)
     monkeypatch.setattr("dorafleet.coordinator.control.software_of", lambda *_: busy)
     async with leading(tmp_path) as fleet:
-        rows = fleet.control.watching.rows
+        rows = fleet.control.overview.rows
         await connect(fleet, "arm1", Daemon())
         await fleet.until(lambda: "arm1" in rows and rows["arm1"].state == "busy")
         assert rows["arm1"].since == pytest.approx(700.0, abs=5.0)
@@ -232,7 +229,7 @@ async def test_a_robot_whose_node_fails_out_of_reach_never_reads_ok_when_it_is_b
     late.answers.clear()
     late.find(CRASH)
     async with leading(tmp_path) as fleet:
-        watching = fleet.control.watching
+        watching = fleet.control.overview
 
         def row():
             watching.mark(fleet.control.robots.get("arm1"))
@@ -260,7 +257,7 @@ async def test_a_robot_that_crashes_by_turns_while_it_is_updated_stays_failed(
     monkeypatch.setattr("dorafleet.coordinator.control.software_of", lambda *_: updating)
     daemon = Daemon()
     async with leading(tmp_path) as fleet:
-        rows = fleet.control.watching.rows
+        rows = fleet.control.overview.rows
         await connect(fleet, "arm1", daemon)
         await fleet.until(lambda: "arm1" in rows and rows["arm1"].state == "update")
         daemon.find(CRASH)
@@ -283,7 +280,7 @@ async def test_an_alert_that_is_over_when_the_robot_is_back_ends(tmp_path, monke
         await connect(fleet, "arm1", daemon)
         await fleet.until(lambda: not alerts(fleet))
         # It is gone from the store, too.
-        await fleet.until(lambda: fleet.control.watching.rows["arm1"].state == "ok")
+        await fleet.until(lambda: fleet.control.overview.rows["arm1"].state == "ok")
         store = fleet.store
 
         async def stored():
@@ -300,19 +297,22 @@ async def test_a_robot_that_does_not_come_back_after_a_restart_is_an_alert(tmp_p
         await connect(fleet, "arm1", Daemon())
         await fleet.until(
             lambda: (
-                "arm1" in fleet.control.watching.rows
-                and fleet.control.watching.rows["arm1"].state == "ok"
+                "arm1" in fleet.control.overview.rows
+                and fleet.control.overview.rows["arm1"].state == "ok"
             )
         )
-        await fleet.until(lambda: "arm1" in fleet.control.watching._kept.robots)
-    monkeypatch.setattr("dorafleet.coordinator.watching.COMING_S", 0.5)
-    monkeypatch.setattr("dorafleet.coordinator.watching.WHOLE_S", 0.2)
+        await fleet.until(lambda: "arm1" in fleet.control.overview._kept.robots)
+    monkeypatch.setattr("dorafleet.coordinator.overview.COMING_S", 0.5)
+    monkeypatch.setattr("dorafleet.coordinator.overview.WHOLE_S", 0.2)
     async with leading(tmp_path) as fleet:
         await fleet.until(lambda: alerts(fleet))
         # Those that have never connected are no alert.
         assert list(alerts(fleet)) == ["arm1:unreachable:robot"]
         (alert,) = alerts(fleet).values()
-        assert alert.text == "no contact: it has not come back since the coordinator was started"
+        assert (
+            alert.text
+            == "it is unreachable: it has not come back since the coordinator was started"
+        )
 
 
 async def test_an_acknowledgement_is_in_the_audit(tmp_path):

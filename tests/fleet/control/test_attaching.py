@@ -1,7 +1,5 @@
 """Robots that connect and never attach keep no other out; the newest connection of each counts."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from contextlib import AsyncExitStack

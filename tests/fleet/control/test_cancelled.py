@@ -1,7 +1,5 @@
 """Clients that go away in the middle of a command: memory, store and audit agree."""
 
-from __future__ import annotations
-
 import asyncio
 
 from dorad.control import messages as m
@@ -69,8 +67,7 @@ async def test_a_parameter_that_a_robot_has_set_is_in_the_audit_also_without_the
             await agent.stop()
             await fleet.until(lambda robot=robot: not fleet.control.robots.get(robot).client)
             await fleet.connect(agent)
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         params = m.ParamSet(dataflow="talk", node="talker", key="rate", value=20)
         call = asyncio.create_task(fleet.call("param.set", params))
         await asked.wait()

@@ -1,7 +1,5 @@
 """Changes of a dataflow that runs over several machines: nodes, edges, labels, lost machines."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.control import messages as m
@@ -175,8 +173,7 @@ async def take_params(fleet, agent):
     async def delete(_call, _params):
         return m.Nothing()
 
-    await agent.stop()
-    await fleet.until(lambda: fleet.control.robots.get(agent.robot).client is None)
+    await fleet.disconnect(agent)
     agent.handlers |= {"param.set": set_, "param.delete": delete}
     await fleet.connect(agent)
 
@@ -184,9 +181,9 @@ async def take_params(fleet, agent):
 async def test_a_machine_that_takes_over_a_node_gets_the_parameters_that_were_set(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("dorafleet.coordinator.reconciler.FAILOVER_S", 0.2)
-    monkeypatch.setattr("dorafleet.coordinator.reconciler.EVERY_S", 0.2)
-    monkeypatch.setattr("dorafleet.coordinator.reconciler.REPLAN_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.runs.FAILOVER_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.runs.EVERY_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.runs.REPLAN_S", 0.1)
 
     async def change(fleet, method, kind=m.ParamSet, **fields):
         await fleet.call(method, kind(dataflow="talk", node="moving", **fields))
@@ -224,9 +221,9 @@ async def test_the_parameters_of_a_removed_node_are_forgotten(tmp_path):
 
 @pytest.mark.parametrize("failover", [True, False])
 async def test_a_node_leaves_a_lost_machine_only_if_asked_to(tmp_path, monkeypatch, failover):
-    monkeypatch.setattr("dorafleet.coordinator.reconciler.FAILOVER_S", 0.2)
-    monkeypatch.setattr("dorafleet.coordinator.reconciler.EVERY_S", 0.2)
-    monkeypatch.setattr("dorafleet.coordinator.reconciler.REPLAN_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.runs.FAILOVER_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.runs.EVERY_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.runs.REPLAN_S", 0.1)
     deploy = {"avoid": {"machines": ["arm1"]}, "failover": failover}
     nodes = [
         {"id": "talker", "path": "talker.py", "outputs": ["out"], "deploy": {"machine": "arm1"}},

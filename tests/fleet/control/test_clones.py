@@ -38,8 +38,9 @@ async def refused(agent):
     """Connect an agent, and wait until the coordinator closes the connection."""
     await agent.start()
     await agent.ended.until(lambda: not agent.connected, DEADLINE_S)
+    await agent.connection.wait_closed()
     assert agent.connection.close_code == 1008
-    assert agent.connection.close_reason == "another machine has the id arm1"
+    assert agent.connection.close_reason == f"another machine has the id {agent.robot}"
 
 
 @pytest.mark.parametrize("machine_id", ["1" * 32, "2" * 32], ids=["same", "another"])
@@ -47,8 +48,7 @@ async def test_a_clone_gets_no_order_and_the_first_keeps_its_connection(tmp_path
     async with leading(tmp_path) as fleet:
         first = await fleet.agent("arm1", **FIRST)
         await fleet.agent("arm2", machine_id="9" * 32)
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         clone = FakeAgent("arm1", fleet.port, **{**CLONE, "machine_id": machine_id})
         for _ in range(3):
             await refused(clone)
@@ -82,15 +82,14 @@ async def test_a_clone_gets_no_order_and_the_first_keeps_its_connection(tmp_path
 
 
 def alerts(fleet):
-    return fleet.control.watching.book.alerts()
+    return fleet.control.overview.book.alerts()
 
 
 @pytest.mark.parametrize("boot_id", ["boot-1", "boot-2"], ids=["containers", "machines"])
 async def test_a_clone_that_comes_while_the_first_is_off_gets_no_place(tmp_path, boot_id):
     async with leading(tmp_path) as fleet:
         first = await fleet.agent("arm1", **FIRST)
-        await first.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        await fleet.disconnect(first)
         clone = FakeAgent("arm1", fleet.port, **{**CLONE, "boot_id": boot_id})
         await refused(clone)
         robot = await shown(fleet)
@@ -116,8 +115,7 @@ async def test_a_clone_with_the_same_machine_id_that_was_refused_once_stays_refu
         copied = {**CLONE, "machine_id": "1" * 32, "boot_id": boot_id}
         clone = FakeAgent("arm1", fleet.port, **copied)
         await refused(clone)
-        await first.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        await fleet.disconnect(first)
         await refused(clone)
         clone.boot_id = "boot-3"
         await refused(clone)
@@ -184,8 +182,7 @@ async def test_a_new_enrolment_gives_the_place_to_the_machine_that_has_it(tmp_pa
         first = await fleet.agent("arm1", **FIRST)
         clone = FakeAgent("arm1", fleet.port, **CLONE)
         await refused(clone)
-        await first.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        await fleet.disconnect(first)
         fleet.control.robots.forget_place("arm1")
         await fleet.connect(clone)
         robot = await shown(fleet)
@@ -214,8 +211,7 @@ FULL_COPY = {**CLONE, "machine_id": FIRST["machine_id"]}
 async def copied_while_off(fleet, **more):
     """Let a copy with the same machine id come while the robot is off; it looks like the robot."""
     first = await fleet.agent("arm1", **FIRST)
-    await first.stop()
-    await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+    await fleet.disconnect(first)
     copy = FakeAgent("arm1", fleet.port, **FULL_COPY | more)
     fleet.agents["copy"] = copy
     await fleet.connect(copy)
@@ -236,8 +232,7 @@ async def test_the_robot_gets_its_place_back_from_a_full_copy_if_it_was_not_rebo
         assert "127.0.0.2 (machine id 111111111111, boot boot-2)" in robot.clone
         assert "127.0.0.1 (machine id 111111111111, boot boot-1) came first" in robot.clone
         # The copy stays refused while the robot is off.
-        await first.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        await fleet.disconnect(first)
         await refused(copy)
         await fleet.connect(first)
 
@@ -276,8 +271,7 @@ async def test_of_a_robot_that_was_rebooted_and_its_full_copy_both_are_shown_and
 async def test_a_full_copy_does_not_get_the_place_back_that_it_once_had(tmp_path):
     async with leading(tmp_path) as fleet:
         first, copy = await copied_while_off(fleet)
-        await copy.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        await fleet.disconnect(copy)
         first.boot_id = "boot-3"
         await fleet.connect(first)
         for _ in range(2):
@@ -313,6 +307,43 @@ async def test_a_robot_that_moves_and_comes_back_in_one_boot_is_no_copy(tmp_path
             assert (await shown(fleet)).clone == ""
 
 
+async def test_a_robot_that_gets_the_address_of_its_refused_copy_is_no_copy(tmp_path):
+    """An address server gives it away once the copy is off."""
+    async with leading(tmp_path) as fleet:
+        first = await fleet.agent("arm1", **FIRST)
+        copy = FakeAgent("arm1", fleet.port, **FULL_COPY)
+        await refused(copy)
+        await fleet.disconnect(first)
+        await refused(copy)
+        moved = FakeAgent("arm1", fleet.port, **FIRST | {"host": copy.host})
+        fleet.agents["moved"] = moved
+        await fleet.connect(moved)
+        # The copy is refused as before: beside the robot, and from another address without it.
+        await refused(copy)
+        assert moved.connected
+        await fleet.disconnect(moved)
+        copy.host = "127.0.0.3"
+        await refused(copy)
+
+
+async def test_a_robot_that_was_rebooted_at_the_address_of_its_copy_is_back_after_another_reboot(
+    tmp_path,
+):
+    """Nothing tells it from the copy: it is refused, in this boot also at its own address."""
+    async with leading(tmp_path) as fleet:
+        first = await fleet.agent("arm1", **FIRST)
+        copy = FakeAgent("arm1", fleet.port, **FULL_COPY)
+        await refused(copy)
+        await fleet.disconnect(first)
+        back = FakeAgent("arm1", fleet.port, **FIRST | {"host": copy.host, "boot_id": "boot-3"})
+        await refused(back)
+        back.host = FIRST["host"]
+        await refused(back)
+        back.boot_id = "boot-4"
+        fleet.agents["back"] = back
+        await fleet.connect(back)
+
+
 HOSTS = st.sampled_from(["10.0.0.1", "10.0.0.2", "10.0.0.3"])
 
 
@@ -341,10 +372,11 @@ def test_no_clone_ever_takes_the_place_of_a_machine_that_answers(moves, same_id)
             former = former_after(former, place, new)
             holder, place, online = who, new, {who}
         elif is_clone(new, place, clones, first_answers=answers):
-            # A robot that came in this boot from the address of a copy was taken for the copy.
+            # A robot that was rebooted at the address of a copy was taken for the copy.
             mistaken = any(each.origin.boot_id == new.boot_id for each in clones)
             clones = with_clone(clones, new, float(number))
             assert holder != who or place.host != new.host or mistaken
+            assert place.boot_id != new.boot_id
         else:
             assert not answers
             former = former_after(former, place, new)

@@ -1,7 +1,5 @@
 """What the next coordinator knows of robots that do not come back: last seen, and how."""
 
-from __future__ import annotations
-
 import time
 
 import msgspec
@@ -43,8 +41,7 @@ async def ran(fleet):
         running="a" * 64,
     )
     agent._on_release("pick")
-    await fleet.start()
-    await fleet.wait("running")
+    await fleet.run()
     robot = fleet.control.robots.get("arm1")
     await fleet.until(lambda: "pick" in robot.releases and robot.shares["talk"].status == "running")
 
@@ -68,7 +65,8 @@ async def test_a_robot_that_is_away_is_shown_as_it_was_by_the_next_coordinator(t
             assert "ago" in row[3]
             assert "talk running" in row[6]
             (check,) = [each for each in checks.check_robots([robot]) if each.name == "arm1"]
-            assert "unreachable, last seen" in check.text
+            assert check.text == f"it is unreachable: {lastseen.NOT_BACK}"
+            assert check.since is not None
             assert "enrol" not in str(check.hint)
             assert (await shown(fleet, "arm3")).state == "never-seen"
 
@@ -87,7 +85,6 @@ async def test_what_was_known_decides_nothing(tmp_path):
 
 
 async def test_states_are_stored_when_they_change_not_with_each_report(tmp_path, monkeypatch):
-    monkeypatch.setattr("dorafleet.coordinator.connections.HEARTBEAT_S", 0.05)
     monkeypatch.setattr("dorafleet.coordinator.lastseen.EVERY_S", 0.02)
     async with leading(tmp_path) as fleet:
         await ran(fleet)
@@ -115,7 +112,7 @@ async def test_states_are_stored_when_they_change_not_with_each_report(tmp_path,
 async def test_a_store_of_the_version_before_has_no_unknown_robots(tmp_path):
     async with leading(tmp_path) as fleet:
         await ran(fleet)
-        await fleet.until(lambda: "arm1" in fleet.control.watching._kept.robots)
+        await fleet.until(lambda: "arm1" in fleet.control.overview._kept.robots)
     gone = [key for key in await keys(tmp_path) if key.startswith(("last-seen", "last-states/"))]
     store = await SqliteStore.open(tmp_path / "coordinator.db")
     assert sorted(gone) == ["last-seen", "last-states/arm1", "last-states/arm2"]
@@ -144,8 +141,7 @@ async def test_a_robot_with_many_dataflows_is_stored_in_part(tmp_path):
     async with leading(tmp_path) as fleet:
         agent = await fleet.agent("arm1")
         await fleet.agent("arm2")
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         share = agent.shares["talk"]
         for number in range(300):
             name = f"more-{number}"
@@ -162,7 +158,7 @@ async def test_the_row_of_a_robot_that_is_away_has_its_last_dataflows(tmp_path, 
     async with leading(tmp_path) as fleet:
         await ran(fleet)
         before = (await shown(fleet)).seen_at
-    monkeypatch.setattr("dorafleet.coordinator.watching.COMING_S", 0.0)
+    monkeypatch.setattr("dorafleet.coordinator.overview.COMING_S", 0.0)
     async with leading(tmp_path) as fleet:
         rows = (await anext(fleet.stream("fleet.watch", m.FleetWatch()))).rows
         row = next(each for each in rows if each.robot == "arm1")

@@ -1,7 +1,5 @@
 """A leader that dies in the middle of a start, a stop or a placement; the next one completes it."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 
@@ -49,8 +47,7 @@ async def test_a_start_that_one_robot_has_received_runs_on_all(tmp_path):
 async def test_a_stop_that_one_robot_has_received_ends_on_all(tmp_path):
     async with leading(tmp_path) as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         await fleet.until(lambda: arm2.shares["talk"].status == "running")
         arm2.deaf = True
         stop = fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
@@ -70,8 +67,7 @@ async def test_a_node_that_waits_for_a_label_is_placed_by_the_next_leader_and_no
     ]
     async with leading(tmp_path) as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
-        await fleet.start({"nodes": nodes})
-        await fleet.wait("running")
+        await fleet.run({"nodes": nodes})
         arm2.deaf = True
         label = RobotLabel(robot="arm2", labels={"zone": "hall"})
         await cancelled(fleet, fleet.call("robot.label", label), lambda: arm2.lost)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -17,12 +17,7 @@ from dorad.control.errors import ControlError
 from dorad.control.logposition import OVERLAP_S, LogPosition
 from tests.harness.waiting import until
 
-from .serving import leading
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from .serving import Fleet
+from .serving import Fleet, leading
 
 
 @pytest.fixture(autouse=True)
@@ -98,12 +93,10 @@ async def following(fleet: Fleet) -> AsyncIterator[tuple[Reader, dict[str, Robot
     robots = {name: Robot() for name in ("arm1", "arm2")}
     for name, robot in robots.items():
         agent = await fleet.agent(name)
-        await agent.stop()
-        await fleet.until(lambda name=name: fleet.control.robots.get(name).client is None)
+        await fleet.disconnect(agent)
         agent.handlers = {"logs.read": robot.read}
         await fleet.connect(agent)
-    await fleet.start()
-    await fleet.wait("running")
+    await fleet.run()
     reader = Reader(fleet)
     try:
         yield reader, robots
@@ -113,8 +106,7 @@ async def following(fleet: Fleet) -> AsyncIterator[tuple[Reader, dict[str, Robot
 
 
 async def lose(fleet: Fleet, name: str) -> None:
-    await fleet.agents[name].stop()
-    await fleet.until(lambda: fleet.control.robots.get(name).client is None)
+    await fleet.disconnect(fleet.agents[name])
 
 
 async def test_lines_that_a_robot_wrote_while_it_was_away_come_once_with_a_word_about_it(

@@ -1,7 +1,5 @@
 """What robots can run, also those that are off, over the end of a coordinator."""
 
-from __future__ import annotations
-
 from dorad.release.manifest import Target
 from dorafleet.release.targets import target_of, without_covered
 
@@ -15,8 +13,7 @@ async def listed(fleet):
 async def test_what_a_robot_can_run_is_known_while_it_is_off_also_to_the_next_coordinator(tmp_path):
     async with leading(tmp_path) as fleet:
         agent = await fleet.agent("arm1")
-        await agent.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        await fleet.disconnect(agent)
         found = await listed(fleet)
         assert (found["arm1"].python, found["arm1"].glibc) == ("3.13", "2.41")
         assert (found["arm2"].arch, found["arm2"].python) == ("", "")
@@ -25,8 +22,7 @@ async def test_what_a_robot_can_run_is_known_while_it_is_off_also_to_the_next_co
         assert (robot.python, robot.glibc) == ("3.13", "2.41")
         assert robot.arch
         agent = await fleet.agent("arm1")
-        await agent.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+        await fleet.disconnect(agent)
         agent.python = "3.14"
         await fleet.connect(agent)
         assert (await listed(fleet))["arm1"].python == "3.14"

@@ -1,7 +1,5 @@
 """Alerts of robots reach a webhook and a mail server, over the end of a coordinator."""
 
-from __future__ import annotations
-
 import logging
 
 import pytest
@@ -16,6 +14,8 @@ from tests.fleet.notify.receivers import HttpServer, MailBox, bad_server, mail_s
 
 from .serving import leading, machine
 from .test_alerts import CRASH, Daemon, connect
+
+pytestmark = pytest.mark.long
 
 SECRET = "xoxb-secret"
 
@@ -54,7 +54,7 @@ async def test_a_crash_is_told_once_and_its_end_too_over_a_restart(tmp_path, mon
         async with leading(tmp_path, notify=webhook(server.port)) as fleet:
             await connect(fleet, "arm1", daemon)
             await fleet.until(lambda: raised(server))
-            await fleet.until(lambda: fleet.control.watching._kept.robots)
+            await fleet.until(lambda: fleet.control.overview._kept.robots)
             queued = fleet.control.notifications
             await fleet.until(lambda: not queued._queue.waiting and not queued._stored_waiting)
             state = (await receivers(fleet))["webhook"]
@@ -62,7 +62,7 @@ async def test_a_crash_is_told_once_and_its_end_too_over_a_restart(tmp_path, mon
             assert state.place == f"http://127.0.0.1:{server.port}"
         async with leading(tmp_path, notify=webhook(server.port)) as fleet:
             await connect(fleet, "arm1", daemon)
-            await fleet.until(lambda: fleet.control.watching.rows["arm1"].state == "fail")
+            await fleet.until(lambda: fleet.control.overview.rows["arm1"].state == "fail")
             monkeypatch.setattr("dorad.control.alertbook.CLEARED_AFTER_S", 0.2)
             monkeypatch.setattr(tracker, "CLEAR_S", 1.0)
             daemon.find()
@@ -111,7 +111,7 @@ async def test_many_robots_that_alert_at_once_are_one_notification(tmp_path, mon
         async with leading(tmp_path, machines, notify=webhook(server.port)) as fleet:
             for each in machines:
                 await connect(fleet, each.id, daemon)
-            book = fleet.control.watching.book
+            book = fleet.control.overview.book
             await fleet.until(lambda: sum(map(len, book.stored().values())) >= 30)
             await fleet.until(lambda: sum(len(b["raised"]) for b in server.bodies))
             told = fleet.control.notifications._tracker
@@ -180,7 +180,7 @@ async def test_without_room_in_the_store_alerts_are_sent_and_it_is_said(tmp_path
             assert (await receivers(fleet))["webhook"].stored is False
             assert caplog.text.count("notifications are not stored") == 1
             fleet.store.commit = commit
-            await fleet.until(lambda: not fleet.control.notifications._failed)
+            await fleet.until(lambda: not fleet.control.notifications._measured.failed)
 
 
 async def test_a_test_goes_to_all_receivers_at_once_and_says_what_failed(tmp_path, caplog):

@@ -1,8 +1,7 @@
 """A dataflow that only one robot knows is named `ROBOT/NAME`, and that robot answers."""
 
-from __future__ import annotations
-
 import asyncio
+from functools import partial
 
 import msgspec
 import pytest
@@ -12,10 +11,9 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
 from dorafleet.cli.robots import as_row, summary_lines
 from dorafleet.coordinator.audit import read_rows
-from dorafleet.coordinator.recorded import MAX_VALUE
+from dorafleet.coordinator.nodeaudit import MAX_VALUE
 
-from .serving import leading
-from .test_routing import daemon, running
+from .test_routing import daemon, talking
 
 RELEASE = ReleaseState(
     dataflow="pick",
@@ -54,8 +52,7 @@ async def with_release(fleet, seen, *robots):
 async def again(fleet, name, handlers):
     """Let a robot connect again, with more handlers."""
     agent = fleet.agents[name]
-    await agent.stop()
-    await fleet.until(lambda: fleet.control.robots.get(name).client is None)
+    await fleet.disconnect(agent)
     agent.handlers |= handlers
     await fleet.connect(agent)
 
@@ -68,8 +65,7 @@ async def first(stream):
 
 
 async def test_the_robot_answers_about_a_dataflow_that_a_release_has_brought(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         await with_release(fleet, seen, "arm1", "arm2")
         part = await first(
             fleet.stream("top.watch", m.TopWatch(dataflow="arm2/pick", machine="arm2"))
@@ -85,8 +81,7 @@ async def test_the_robot_answers_about_a_dataflow_that_a_release_has_brought(tmp
 
 
 async def test_the_lines_of_a_release_come_from_all_its_robots(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         await with_release(fleet, seen, "arm1", "arm2")
         frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="pick"))]
         lines = [line for frame in frames for line in frame.lines]
@@ -96,8 +91,7 @@ async def test_the_lines_of_a_release_come_from_all_its_robots(tmp_path):
 
 
 async def test_incidents_are_those_of_all_robots_and_of_dataflows_by_their_own_names(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
 
         async def listed(_call, params):
             found = [m.BlackBox(dataflow=seen["uuid"], name="talk", folder="/a", incidents=[])]
@@ -115,18 +109,80 @@ async def test_incidents_are_those_of_all_robots_and_of_dataflows_by_their_own_n
         assert [box.dataflow for box in found.boxes] == ["arm1/pick", "arm2/pick"]
         found = await fleet.call("incident.list", m.Ref(dataflow="arm2/pick"))
         assert [box.dataflow for box in found.boxes] == ["arm2/pick"]
-        await fleet.agents["arm2"].stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        await fleet.disconnect(fleet.agents["arm2"])
         found = await fleet.call("incident.list", m.Ref(dataflow="pick"))
         assert [box.dataflow for box in found.boxes] == ["arm1/pick"]
         assert list(found.missing) == ["arm2"]
 
 
+async def test_an_incident_is_made_on_each_robot_that_records_and_is_in_the_audit(tmp_path):
+    async with talking(tmp_path) as (fleet, _):
+        orders = {}
+        says = {}
+
+        async def mark(_call, params, name):
+            orders[name] = params
+            if isinstance(says[name], ControlError):
+                raise says[name]
+            return m.IncidentMarked(made={"": says[name]})
+
+        for name in ("arm1", "arm2"):
+            await again(fleet, name, {"incident.mark": partial(mark, name=name)})
+            fleet.control.robots.get(name).releases = {"pick": RELEASE}
+        order = m.IncidentMark(dataflow="pick", note="missed", source="somebody else")
+        says |= {"arm1": "incident 1", "arm2": ControlError("not-found", "no black box")}
+        marked = await fleet.call("incident.mark", order)
+        assert (marked.made, marked.failed) == ({"arm1": "incident 1"}, {})
+        assert orders["arm1"].dataflow == "pick" and orders["arm1"].note == "missed"
+        assert orders["arm1"].source == "ann", "the client's name, and not what it says"
+        says["arm2"] = ControlError("deadline", "the recorder hangs")
+        marked = await fleet.call("incident.mark", order)
+        assert marked.made == {"arm1": "incident 1"} and "hangs" in marked.failed["arm2"]
+        orders.clear()
+        marked = await fleet.call("incident.mark", m.IncidentMark(dataflow="arm1/pick"))
+        assert [*orders] == ["arm1"] and marked.failed == {}
+        says["arm1"] = ControlError("refused", "the disk is full")
+        with pytest.raises(ControlError, match=r"arm1: the disk is full; arm2: .*hangs"):
+            await fleet.call("incident.mark", order)
+        says |= dict.fromkeys(says, ControlError("not-found", "no black box"))
+        with pytest.raises(ControlError, match="no black box"):
+            await fleet.call("incident.mark", order)
+        with pytest.raises(ControlError, match="name the dataflow"):
+            await fleet.call("incident.mark", m.IncidentMark())
+        rows = [msgspec.json.decode(row.record) async for row in read_rows(fleet.store)]
+        made = [each for each in rows if each.get("action") == "incident.mark"]
+        assert [each.get("note") for each in made] == ["missed", "missed", None, "missed", "missed"]
+        assert {each["peer"] for each in made} == {"ann"}
+
+
+async def test_the_curves_of_a_robot_are_asked_for_once_however_many_consoles_show_them(tmp_path):
+    async with talking(tmp_path) as (fleet, _):
+        asked = []
+
+        async def history(_call, params, name):
+            asked.append(name)
+            points = [1.0] * 1000
+            return m.RobotHistory(
+                robots={"its-host": m.RobotCurves(points, points, points, points)}
+            )
+
+        for name in ("arm1", "arm2"):
+            await again(fleet, name, {"robot.history": partial(history, name=name)})
+        query = m.RobotHistoryQuery(robots=["arm1", "arm1", "arm3", "nobody"])
+        first_answer = await fleet.call("robot.history", query)
+        assert [*first_answer.robots] == ["arm1"], "arm3 has older software, nobody is no robot"
+        assert len(first_answer.robots["arm1"].cpu) == m.ROBOT_POINTS
+        query.robots = ["arm2", "arm1"]
+        assert [*(await fleet.call("robot.history", query)).robots] == ["arm2", "arm1"]
+        assert asked == ["arm1", "arm2"]
+
+
 async def test_what_needs_one_robot_names_those_that_run_the_release(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         await with_release(fleet, seen, "arm1", "arm2")
-        with pytest.raises(ControlError, match="on their own: arm1, arm2") as error:
+        with pytest.raises(
+            ControlError, match="2 instances of `pick` run: arm1/pick, arm2/pick"
+        ) as error:
             await fleet.call("node.list", m.Ref(dataflow="pick"))
         assert error.value.hint == "name one: `arm1/pick`"
         fleet.control.robots.get("arm2").releases = {}
@@ -136,8 +192,7 @@ async def test_what_needs_one_robot_names_those_that_run_the_release(tmp_path):
 
 @pytest.mark.parametrize("name", ["talk", "arm1/talk"])
 async def test_a_dataflow_that_the_coordinator_has_placed_stays_its_own(tmp_path, name):
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
+    async with talking(tmp_path) as (fleet, _):
         found = await fleet.call("node.list", m.Ref(dataflow=name))
         assert [each.machine for each in found.nodes] == ["arm1", "arm2"]
 
@@ -148,8 +203,7 @@ async def test_what_was_started_on_a_robot_is_found_by_its_name_and_named_in_err
         yield m.FleetRows(at=1.0, rows=[row], whole=True)
         await asyncio.Event().wait()
 
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
+    async with talking(tmp_path) as (fleet, _):
         await again(fleet, "arm2", {"fleet.watch": rows})
         await fleet.until(lambda: fleet.control.robots.get("arm2").dataflows)
         frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="survey"))]
@@ -168,16 +222,14 @@ async def test_what_was_started_on_a_robot_is_found_by_its_name_and_named_in_err
 
 
 async def test_the_lines_of_a_placed_dataflow_on_one_robot(tmp_path):
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
+    async with talking(tmp_path) as (fleet, _):
         frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="arm2/talk"))]
         assert {line.machine for frame in frames for line in frame.lines} == {"arm2"}
 
 
 @pytest.mark.parametrize("method", ["dataflow.stop", "dataflow.restart"])
 async def test_a_release_is_not_stopped_behind_the_back_of_rollouts(tmp_path, method):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         await with_release(fleet, seen, "arm1")
         with pytest.raises(ControlError, match="was not started by the coordinator") as error:
             await fleet.call(method, m.Stop(dataflow="arm1/pick"))
@@ -185,8 +237,7 @@ async def test_a_release_is_not_stopped_behind_the_back_of_rollouts(tmp_path, me
 
 
 async def test_a_robot_that_is_unknown_or_away_is_named(tmp_path):
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
+    async with talking(tmp_path) as (fleet, _):
         with pytest.raises(ControlError, match="there is no robot `arm7`"):
             await fleet.call("node.list", m.Ref(dataflow="arm7/pick"))
         with pytest.raises(ControlError, match="robot `arm3` cannot be reached"):
@@ -194,8 +245,7 @@ async def test_a_robot_that_is_unknown_or_away_is_named(tmp_path):
 
 
 async def test_top_of_a_machine_shows_all_that_runs_there(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         handlers = daemon("arm1", ["gripper"], {**seen, "uuid": "another"})
         await again(fleet, "arm1", {"top": handlers["top"]})
         part = await first(fleet.stream("top.watch", m.TopWatch(machine="arm1")))
@@ -204,8 +254,7 @@ async def test_top_of_a_machine_shows_all_that_runs_there(tmp_path):
 
 @pytest.mark.parametrize("dataflow", ["arm1/pick", "talk"])
 async def test_who_restarts_a_node_is_in_the_audit(tmp_path, dataflow):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         await with_release(fleet, seen, "arm1")
         await fleet.call("node.restart", m.NodeStop(node="talker", dataflow=dataflow))
         records = [row.record async for row in read_rows(fleet.store)]
@@ -225,8 +274,7 @@ async def test_who_sets_or_deletes_a_parameter_is_in_the_audit_once(tmp_path, da
     async def delete(_call, _params):
         return m.Nothing()
 
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         await with_release(fleet, seen, "arm1")
         await again(fleet, "arm1", {"param.set": set_, "param.delete": delete, "param.get": get})
         fleet.control.robots.get("arm1").releases = {"pick": RELEASE}
@@ -244,8 +292,7 @@ async def test_who_sets_or_deletes_a_parameter_is_in_the_audit_once(tmp_path, da
 
 
 async def test_what_a_robot_runs_of_its_own_is_listed_as_local(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         await with_release(fleet, seen, "arm1")
         robot = fleet.control.robots.get("arm1")
         robot.dataflows = ("own", "pick", *(share.dataflow for share in robot.known_shares))
@@ -254,3 +301,6 @@ async def test_what_a_robot_runs_of_its_own_is_listed_as_local(tmp_path):
         assert found.local == ["own"]
         assert "own (local)" in as_row(found)[6]
         assert "own (local): 1 machines" in summary_lines([found])
+        deployments = (await fleet.call("deployment.list")).deployments
+        local = [(each.name, each.state) for each in deployments if each.source == "local"]
+        assert local == [("arm1/own", "running")]

@@ -1,7 +1,5 @@
 """One dataflow over two robots with real programs: coordinator, agents, daemons, links, nodes."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import re
@@ -12,11 +10,15 @@ import time
 import pytest
 import pytest_asyncio
 
-from dorad.cli.reporting import report_end
-from dorad.cli.startprogress import wait_for_start
+from dorad.commandline.reports import report_end
+from dorad.commandline.startprogress import wait_for_start
 from dorad.control import messages as m
 from dorad.control.client import Client
+from dorafleet.console.view import auditrows
+from dorafleet.console.widgets.ask import Ask
+from dorafleet.console.widgets.confirm import Choose, Confirm
 from dorafleet.console.widgets.grid import Grid
+from dorafleet.coordinator.messages import AUDIT_READ, AuditRead
 from tests.console.driving import console_at
 from tests.harness.commands import run_command
 
@@ -94,8 +96,7 @@ async def test_data_flows_between_robots_from_the_first_message_to_the_stop(flee
             "talker": "arm1",
             "listener": "arm2",
         }
-        params = m.TopicSubscribe(dataflow="talk", topics=["talker/out"])
-        async with asyncio.timeout(30), client.arrays(params) as messages:
+        async with asyncio.timeout(30), client.echo(["talker/out"], dataflow="talk") as messages:
             first, second = [(await anext(messages))[1][0].as_py() for _ in range(2)]
         assert second == first + 1
         stopped = await client.call(m.DATAFLOW_STOP, m.Stop(dataflow="talk"))
@@ -138,6 +139,78 @@ async def test_the_console_shows_both_robots_and_names_a_killed_node(fleet, tmp_
             done = await asyncio.to_thread(run_command, program, words, env=env, timeout=60)
             printed = [line.split()[1:3] for line in done.stdout.splitlines() if "arm" in line]
             rows = [row.split()[1:3] for row in grid.as_text() if "arm" in row]
+
+
+async def test_what_is_done_in_the_console_is_in_the_audit_under_its_operator(fleet):
+    """An incident, a node, and the dataflow: each after a question, and nothing without it."""
+    box = {"folder": "box", "keep": "60s", "topics": ["talker/out"]}
+    async with fleet.client() as client, console_at(fleet.target, size=(120, 40)) as driven:
+        params = m.Start(descriptor=DESCRIPTOR | {"record": box}, path=fleet.path, name="talk")
+        run = (await client.call(m.DATAFLOW_START, params)).uuid
+        wait = m.Wait(dataflow="talk", until="running", timeout=60)
+        await client.call(m.DATAFLOW_WAIT, wait)
+        await numbers(client, 5)
+        before = (await client.call(AUDIT_READ, AuditRead(limit=1))).head.partition(":")[0]
+        await driven.until("2 robots: OK 2")
+        await driven.type(":dataflows\r")
+        await driven.until("1 of 1")
+        await driven.press("a")
+        await driven.until("Mark an incident")
+        await driven.press("i")
+        await driven.until("which may be empty")
+        await driven.type("missed the dock\r")
+        await driven.until("Do it")
+        await driven.press("escape")
+        await driven.until("nothing was changed")
+        after = (await client.call(AUDIT_READ, AuditRead(limit=1))).head.partition(":")[0]
+        assert after == before
+        await done(driven, "i", "missed the dock\r")
+        text = " ".join((await driven.until("arm1: incident ")).split())
+        (incident,) = (
+            (await client.call(m.INCIDENT_LIST, m.Ref(dataflow="talk"))).boxes[0].incidents
+        )
+        assert incident.id in text
+        assert incident.note == "missed the dock"
+        await done(driven, "R")
+        await driven.until("Restart the dataflow: done")
+        await driven.type(":top\r")
+        await driven.until("talker")
+        while (node := driven.app.screen.target().node) not in ("talker", "listener"):
+            await driven.press("down")
+        await done(driven, "r")
+        await driven.until("Restart the node: done")
+        page = await client.call(AUDIT_READ, AuditRead(after=int(before), limit=100))
+        made = [
+            each.record
+            for each in page.records
+            if each.record["action"] in ("incident.mark", "dataflow.restart", "node.restart")
+        ]
+        assert [each["action"] for each in made] == [
+            "incident.mark", "dataflow.restart", "node.restart",
+        ]  # fmt: skip
+        assert made[0]["note"] == "missed the dock" and made[0]["dataflow"] == run
+        assert made[2]["node"] == node
+        (me,) = {auditrows.who(each) for each in made}
+        assert incident.source == me
+        assert me == "admin", "the name in the certificate"
+        assert {each["client"] for each in made} == {"dorafleet console"}
+        await driven.type(":audit\r")
+        text = await driven.until("node.restart")
+        assert re.search(rf"{me} +incident\.mark {run}: note missed the dock", text), text
+
+
+async def done(driven, key, typed=""):
+    """Do what a key of the actions stands for, and answer its question with yes."""
+    await driven.press("a")
+    await driven.until(lambda: isinstance(driven.app.screen, Choose))
+    await driven.press(key)
+    if typed:
+        await driven.until(lambda: isinstance(driven.app.screen, Ask))
+        await driven.type(typed)
+    await driven.until(lambda: isinstance(driven.app.screen, Confirm))
+    await driven.press("right")
+    await driven.until(lambda: driven.app.screen.query_one("#go").has_focus)
+    await driven.press("enter")
 
 
 async def test_nodes_notice_nothing_of_a_killed_coordinator_nor_of_killed_agents(tmp_path):

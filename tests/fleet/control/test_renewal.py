@@ -1,7 +1,5 @@
 """Certificates of robots are renewed over their connections, and nothing stops for it."""
 
-from __future__ import annotations
-
 import os
 import time
 

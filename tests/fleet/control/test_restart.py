@@ -1,7 +1,5 @@
 """A restart that was begun is finished, even if its client or the coordinator ends meanwhile."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import asynccontextmanager, suppress
 
@@ -10,8 +8,8 @@ import pytest
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorafleet.coordinator.audit import read_rows, verify
-from dorafleet.coordinator.records import Wanted
-from dorafleet.coordinator.starting import Starter
+from dorafleet.coordinator.records import RobotAssignment
+from dorafleet.coordinator.starter import Starter
 
 from .serving import leading
 
@@ -179,7 +177,7 @@ async def test_what_cannot_be_started_again_stays_ended_with_the_reason(tmp_path
         await running(fleet)
         async with restarting(fleet) as call:
             state = fleet.control.fleet
-            order = Wanted(state.next_generation, release="a" * 64)
+            order = RobotAssignment(state.next_generation, release="a" * 64)
             await state.put_orders({("arm3", "talk"): order}, {"action": "test"})
             fleet.agents["arm1"].begins.set()
             with pytest.raises(ControlError, match="not started again: `talk` on `arm3` belongs"):

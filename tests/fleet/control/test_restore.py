@@ -1,7 +1,5 @@
 """Robots that are newer than a restored store are left alone until an operator decides."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 from contextlib import asynccontextmanager
@@ -18,6 +16,8 @@ from dorafleet.store.sqlite import SqliteStore
 
 from .serving import TALK, leading, with_commands
 
+pytestmark = pytest.mark.long
+
 LATER = {"nodes": [{"id": "late", "path": "late.py", "deploy": {"machine": "arm1"}}]}
 
 
@@ -28,8 +28,7 @@ async def restored(tmp_path, *, changed):
     (tmp_path / "new").mkdir()
     async with leading(tmp_path / "old") as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         await fleet.until(lambda: arm1.shares["talk"].status == "running")
         await back_up(fleet.store, tmp_path / "a.backup")
         await changed(fleet)
@@ -72,8 +71,7 @@ async def describing(fleet, agent, name, descriptor):
 
     known = fleet.control.robots.get(agent.robot)
     agent.handlers = {"dataflow.info": describe, "node.list": list_nodes}
-    await agent.stop()
-    await fleet.until(lambda: known.client is None)
+    await fleet.disconnect(agent)
     await fleet.connect(agent)
     await fleet.until(lambda: known.conflicts)
 
@@ -89,8 +87,7 @@ async def start_later(fleet):
     arm1 = fleet.agents["arm1"]
     await fleet.until(lambda: arm1.shares["later"].status == "running")
     # Robots hear of the audit soon after they connect.
-    await arm1.stop()
-    await fleet.until(lambda: fleet.control.robots.get("arm1").client is None)
+    await fleet.disconnect(arm1)
     await fleet.connect(arm1)
     await fleet.until(lambda: arm1.audit == str(fleet.control.fleet.head))
 
@@ -102,7 +99,7 @@ async def stop_talk(fleet):
 async def test_what_was_started_after_the_backup_runs_on_and_pauses_its_robot(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("dorafleet.coordinator.starting.COMING_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.starter.COMING_S", 0.1)
     async with restored(tmp_path, changed=start_later) as (fleet, arm1, _):
         await fleet.until(lambda: fleet.control.robots.get("arm1").conflicts)
         found = await robot(fleet, "arm1")
@@ -154,8 +151,7 @@ async def test_adopt_makes_the_store_say_what_the_robot_has(tmp_path):
 
 async def start_talk_again(fleet):
     await stop_talk(fleet)
-    await fleet.start()
-    await fleet.wait("running")
+    await fleet.run()
     for agent in fleet.agents.values():
         await fleet.until(lambda agent=agent: agent.shares["talk"].status == "running")
 
@@ -257,8 +253,7 @@ async def test_a_robot_that_fails_keeps_no_other_from_its_decision(tmp_path, cap
     async with restored(tmp_path, changed=stop_talk) as (fleet, arm1, arm2):
         one, two = map(fleet.control.robots.get, ("arm1", "arm2"))
         await fleet.until(lambda: one.conflicts and two.conflicts)
-        await arm1.stop()
-        await fleet.until(lambda: one.client is None)
+        await fleet.disconnect(arm1)
         words = ["resume", "arm1", "arm2", "--state", str(tmp_path), "--port", str(fleet.port)]
         code = await asyncio.to_thread(run_command, words)
         out, err = capsys.readouterr()

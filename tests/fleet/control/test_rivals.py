@@ -1,7 +1,5 @@
 """Two coordinators with one etcd: what a former leader does has no effect."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.control import messages as m

@@ -1,9 +1,7 @@
 """Methods of dorad, asked of a coordinator: sent to the machine of a node, or to all and merged."""
 
-from __future__ import annotations
-
 import asyncio
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 
 import pytest
 
@@ -50,6 +48,11 @@ def daemon(robot, nodes, seen):
         rates = m.InterfaceRates(name="eth0", received=1, sent=1, dropped=0)
         return m.Top(at=1, window=2, nodes=[row(n) for n in nodes], edges=[], interfaces=[rates])
 
+    async def history(_call, params):
+        assert params.dataflow == seen["uuid"]
+        curves = m.NodeCurves(seen["uuid"], nodes[0], [1.0, 2.0], [3.0, None])
+        return m.History(at=1, step=5, nodes=[curves], left_out=1)
+
     async def restart(_call, params):
         seen[robot] = params
         return m.Nothing()
@@ -90,6 +93,7 @@ def daemon(robot, nodes, seen):
         "node.list": list_nodes,
         "dataflow.list": list_dataflows,
         "top": top,
+        "top.history": history,
         "node.restart": restart,
         "param.get": get_param,
         "logs.read": read_logs,
@@ -98,28 +102,26 @@ def daemon(robot, nodes, seen):
     }
 
 
-async def running(fleet):
+@asynccontextmanager
+async def talking(folder):
+    """Yield a fleet whose two robots run `talk`, and what their daemons have seen."""
     seen = {"times": {"arm1": [1.0, 4.0], "arm2": [2.0, 3.0]}}
-    for robot, nodes in (("arm1", ["talker"]), ("arm2", ["listener"])):
-        agent = await fleet.agent(robot)
-        await agent.stop()
-        await fleet.until(lambda robot=robot: fleet.control.robots.get(robot).client is None)
-        agent.handlers = daemon(robot, nodes, seen)
-        await fleet.connect(agent)
-    seen["uuid"] = (await fleet.start()).uuid
-    await fleet.wait("running")
-    # The dataflow runs once its barrier is open; the order to open it may still be on its way.
-    for robot in ("arm1", "arm2"):
-        await fleet.until(
-            lambda robot=robot: fleet.control.robots.get(robot).shares["talk"].status == "running"
-        )
-    return seen
+    async with leading(folder) as fleet:
+        for robot, nodes in (("arm1", ["talker"]), ("arm2", ["listener"])):
+            agent = await fleet.agent(robot)
+            await fleet.disconnect(agent)
+            agent.handlers = daemon(robot, nodes, seen)
+            await fleet.connect(agent)
+        seen["uuid"] = (await fleet.run()).uuid
+        # The dataflow runs once its barrier is open; the order to open it may still be on its way.
+        for known in map(fleet.control.robots.get, ("arm1", "arm2")):
+            await fleet.until(lambda known=known: known.shares["talk"].status == "running")
+        yield fleet, seen
 
 
 async def test_lists_name_the_machine_and_who_did_not_answer(tmp_path, monkeypatch):
-    monkeypatch.setattr("dorafleet.coordinator.asking.ANSWER_S", 0.3)
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
+    monkeypatch.setattr("dorafleet.coordinator.robotcalls.ANSWER_S", 0.3)
+    async with talking(tmp_path) as (fleet, _):
         nodes = (await fleet.call("node.list", m.Ref())).nodes
         assert [(each.node, each.machine, each.dataflow_name) for each in nodes] == [
             ("talker", "arm1", "talk"),
@@ -130,13 +132,18 @@ async def test_lists_name_the_machine_and_who_did_not_answer(tmp_path, monkeypat
         assert row.machines == ["arm1", "arm2"]
         top = await fleet.call("top")
         assert [each.machine for each in top.interfaces] == ["arm1", "arm2"]
+        past = await fleet.call("top.history", m.TopHistory(dataflow="talk"))
+        assert [(each.node, each.machine) for each in past.nodes] == [
+            ("talker", "arm1"),
+            ("listener", "arm2"),
+        ]
+        assert (past.step, past.left_out, past.missing) == (5, 2, {})
 
         async def never(_call, _params):
             await asyncio.Event().wait()
 
         arm2 = fleet.agents["arm2"]
-        await arm2.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        await fleet.disconnect(arm2)
         arm2.handlers = {"node.list": never}
         await fleet.connect(arm2)
         listed = await fleet.call("node.list", m.Ref(dataflow="talk"))
@@ -145,8 +152,7 @@ async def test_lists_name_the_machine_and_who_did_not_answer(tmp_path, monkeypat
 
 
 async def test_a_method_about_a_node_goes_to_its_machine(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         await fleet.call("node.restart", m.NodeStop(node="listener", grace=1))
         assert seen["arm2"].dataflow == seen["uuid"]
         assert seen["arm2"].grace == 1
@@ -168,8 +174,7 @@ async def test_what_a_robot_says_of_its_own_processes_names_the_robot(tmp_path):
         arm2 = fleet.agents["arm2"] = FakeAgent("arm2", fleet.port)
         arm2.handlers = {"node.stop": silent}
         await fleet.connect(arm2)
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         with pytest.raises(ControlError) as caught:
             await fleet.call("node.stop", m.NodeStop(node="listener"))
         assert caught.value.message == "robot `arm2`: dorad (process 7) does not answer"
@@ -177,8 +182,7 @@ async def test_what_a_robot_says_of_its_own_processes_names_the_robot(tmp_path):
 
 
 async def test_a_call_about_a_node_of_a_machine_that_is_done_says_how_to_start_it(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         fleet.agents["arm2"].report("talk", "finished")
         await fleet.until(
             lambda: fleet.control.robots.get("arm2").shares["talk"].status == "finished"
@@ -192,8 +196,7 @@ async def test_a_call_about_a_node_of_a_machine_that_is_done_says_how_to_start_i
 
 
 async def test_a_call_about_a_run_that_has_just_been_ordered_waits_for_its_machine(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         arm1 = fleet.agents["arm1"]
         await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
         arm1.begins.clear()
@@ -212,8 +215,7 @@ async def test_a_call_about_a_run_that_has_just_been_ordered_waits_for_its_machi
 
 
 async def test_lines_of_all_machines_come_in_the_order_of_their_times(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="talk"))]
         lines = [line for frame in frames for line in frame.lines]
         assert [(line.timestamp, line.machine) for line in lines] == [
@@ -238,8 +240,7 @@ async def lines_of(fleet, **wanted):
 
 
 async def test_lines_of_one_machine(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         assert await lines_of(fleet, machine="arm2") == [(2.0, "arm2"), (3.0, "arm2")]
         assert "arm1 logs" not in seen
         assert seen["arm2 logs"].machine is None
@@ -257,16 +258,14 @@ async def test_lines_of_one_machine(tmp_path):
     ],
 )
 async def test_lines_that_a_machine_cannot_have_are_refused(tmp_path, wanted, message):
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
+    async with talking(tmp_path) as (fleet, _):
         with pytest.raises(ControlError, match=message):
             await lines_of(fleet, **wanted)
 
 
 async def test_followed_lines_of_a_machine_do_not_wait_for_a_quiet_one(tmp_path, monkeypatch):
     monkeypatch.setattr("dorafleet.coordinator.logorder.FIRST_S", 0.2)
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         seen["times"] = {"arm1": [1.0, 2.0], "arm2": []}
         found = []
         async with asyncio.timeout(DEADLINE_S):
@@ -280,10 +279,8 @@ async def test_followed_lines_of_a_machine_do_not_wait_for_a_quiet_one(tmp_path,
 
 
 async def test_a_machine_that_is_away_is_named_in_the_log(tmp_path):
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
-        await fleet.agents["arm2"].stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+    async with talking(tmp_path) as (fleet, _):
+        await fleet.disconnect(fleet.agents["arm2"])
         frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="talk"))]
         lines = [line for frame in frames for line in frame.lines]
         assert "no lines of robot `arm2`: it is unreachable" in lines[0].message
@@ -295,12 +292,10 @@ async def test_a_machine_whose_lines_cannot_be_read_is_named_in_the_log(tmp_path
         yield m.LogLines(dataflow="talk", lines=[])
         raise ControlError("internal", "it has no more")
 
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
+    async with talking(tmp_path) as (fleet, _):
         fleet.agents["arm2"].handlers["logs.read"] = read_logs
         agent = fleet.agents["arm2"]
-        await agent.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        await fleet.disconnect(agent)
         await fleet.connect(agent)
         frames = [each async for each in fleet.stream("logs.read", m.LogRead(dataflow="talk"))]
         lines = {(line.machine, line.message) for frame in frames for line in frame.lines}
@@ -308,8 +303,7 @@ async def test_a_machine_whose_lines_cannot_be_read_is_named_in_the_log(tmp_path
 
 
 async def test_messages_come_from_the_machine_of_their_output(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         params = m.TopicSubscribe(dataflow="talk", topics=["talker/out"])
         frames = [each async for each in fleet.stream("topic.subscribe", params)]
         assert [(header.stream, header.sequence, bytes(data)) for header, data in frames] == [
@@ -337,8 +331,7 @@ async def test_a_message_or_an_answer_that_is_too_large_does_not_cut_off_its_rob
     async def listed(_call, _params):
         return m.TopicList(dataflow="x" * MAX_REQUEST, topics=[])
 
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
+    async with talking(tmp_path) as (fleet, _):
         agent = fleet.agents["arm1"]
         await agent.stop()
         agent.handlers |= {"topic.subscribe": subscribe, "topic.list": listed}
@@ -352,8 +345,7 @@ async def test_a_message_or_an_answer_that_is_too_large_does_not_cut_off_its_rob
 
 
 async def test_events_are_those_of_machines_with_those_of_the_whole_dataflow(tmp_path):
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
+    async with talking(tmp_path) as (fleet, _):
         found = []
         async with asyncio.timeout(DEADLINE_S):
             stream = fleet.stream("watch", m.Watch(dataflow="talk"))
@@ -373,10 +365,8 @@ async def test_events_are_those_of_machines_with_those_of_the_whole_dataflow(tmp
 
 
 async def test_the_status_is_that_of_the_fleet(tmp_path):
-    async with leading(tmp_path) as fleet:
-        await running(fleet)
-        await fleet.agents["arm2"].stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+    async with talking(tmp_path) as (fleet, _):
+        await fleet.disconnect(fleet.agents["arm2"])
         status = await fleet.call("daemon.status")
         assert (status.dataflows, status.nodes) == (1, 2)
         assert [each for each in status.notices if "`arm2`" in each]
@@ -385,8 +375,7 @@ async def test_the_status_is_that_of_the_fleet(tmp_path):
 
 
 async def test_a_measurement_of_one_dataflow_ends_with_it(tmp_path):
-    async with leading(tmp_path) as fleet:
-        seen = await running(fleet)
+    async with talking(tmp_path) as (fleet, seen):
         stream = fleet.stream("top.watch", m.TopWatch(dataflow="talk", interval=0.2))
         assert (await anext(stream)).top.nodes
         await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))

@@ -1,7 +1,5 @@
 """A dataflow over two robots: one start barrier, one stop, failures by name."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.control import messages as m
@@ -35,8 +33,7 @@ async def test_it_runs_once_all_robots_are_ready(tmp_path):
 async def test_a_stop_ends_it_on_all_robots(tmp_path):
     async with leading(tmp_path) as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         state = await fleet.call("dataflow.stop", m.Stop(dataflow="talk", grace=3))
         assert state.status == "finished"
         assert {result.node for result in state.results} == {"talker", "listener"}
@@ -91,24 +88,26 @@ async def test_a_robot_that_refuses_fails_the_start_at_once(tmp_path):
 
 
 async def test_a_robot_that_cannot_store_its_share_is_shown_with_the_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr("dorafleet.coordinator.reconciler.RETRY_S", 0.05)
+    monkeypatch.setattr("dorafleet.coordinator.delivery.RETRY_S", 0.05)
     async with leading(tmp_path) as fleet:
         await fleet.agent("arm1")
         arm2 = await fleet.agent("arm2")
         robot = fleet.control.robots.get("arm2")
         arm2.refusal = ControlError("unavailable", "shares.db cannot be written: disk full")
         await fleet.start(hold=0.5)
-        await fleet.until(lambda: any("disk full" in each for each in robot.warnings))
+        await fleet.until(
+            lambda: any("disk full" in each for each in robot.answered("failed").values())
+        )
         state = await fleet.wait("ended")
         assert "`arm2` is not ready after 0.5 s: shares.db" in state.failures[0].headline
         await fleet.call("dataflow.clean")
-        await fleet.until(lambda: not robot.warnings)
+        await fleet.until(lambda: not robot.answered("failed"))
         # The same order is sent again, until it can be stored.
         await fleet.start()
-        await fleet.until(lambda: robot.warnings)
+        await fleet.until(lambda: robot.answered("failed"))
         arm2.refusal = None
         assert (await fleet.wait("running")).status == "running"
-        assert robot.warnings == []
+        assert robot.answered("failed") == {}
 
 
 async def test_a_share_that_fails_before_the_barrier_fails_the_start(tmp_path):
@@ -128,8 +127,7 @@ async def test_a_share_that_fails_before_the_barrier_fails_the_start(tmp_path):
 async def test_it_ends_when_it_has_ended_everywhere(tmp_path):
     async with leading(tmp_path) as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         await fleet.until(
             lambda: {each.shares["talk"].status for each in (arm1, arm2)} == {"running"}
         )
@@ -158,7 +156,7 @@ async def test_a_name_is_given_once(tmp_path):
 
 
 async def test_a_robot_that_was_never_seen_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("dorafleet.coordinator.starting.COMING_S", 0.1)
+    monkeypatch.setattr("dorafleet.coordinator.starter.COMING_S", 0.1)
     async with leading(tmp_path) as fleet:
         arm1 = await fleet.agent("arm1")
         with pytest.raises(ControlError, match="`arm2`: it has never connected") as caught:
@@ -187,8 +185,7 @@ async def test_unknown_machines_and_labels_are_refused(tmp_path):
 async def test_a_restart_keeps_the_parameters_that_were_set(tmp_path):
     async with leading(tmp_path) as fleet:
         arm1, arm2 = await fleet.agent("arm1"), await fleet.agent("arm2")
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         arm1.params = {"talker": {"rate": 20}, "listener": {"gain": "not its node"}, "gone": {}}
         arm2.params = {"listener": {"gain": [2.5]}}
         await fleet.call("dataflow.restart", m.Stop(dataflow="talk"))
@@ -205,10 +202,8 @@ async def test_a_restart_that_would_lose_parameters_is_refused_before_anything_s
     async with leading(tmp_path) as fleet:
         arm1 = await fleet.agent("arm1")
         arm2 = await fleet.agent("arm2")
-        await fleet.start()
-        await fleet.wait("running")
-        await arm2.stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        await fleet.run()
+        await fleet.disconnect(arm2)
         with pytest.raises(ControlError, match="parameters of nodes on `arm2` cannot be read"):
             await fleet.call("dataflow.restart", m.Stop(dataflow="talk"))
         assert arm1.shares["talk"].status == "running"
@@ -246,5 +241,5 @@ async def test_an_explanation_is_that_of_the_fleet_now(tmp_path):
         assert [each.name for each in (await fleet.call("dataflow.list")).dataflows] == ["only"]
         with pytest.raises(ControlError, match="either a dataflow or a descriptor"):
             await fleet.call("dataflow.explain", Explain())
-        with pytest.raises(ControlError, match="no dataflow"):
+        with pytest.raises(ControlError, match="no deployment `absent`"):
             await fleet.call("dataflow.explain", Explain(dataflow="absent"))

@@ -1,7 +1,5 @@
 """The places for streams on a robot: so many for a name, and the last ones for admins."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 from contextlib import aclosing
@@ -91,8 +89,7 @@ async def site(tmp_path):
             agent = fleet.agents[robot] = FakeAgent(robot, fleet.port)
             daemons.append(Daemon(agent, "topic.subscribe", "logs.read", "watch"))
             await fleet.connect(agent)
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         streams = Streams(fleet)
         yield streams, daemons[0]
         await streams.close()

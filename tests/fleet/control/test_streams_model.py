@@ -4,8 +4,6 @@ Robots come, go, stall and lie; after each step every stream must show exactly w
 can answer have of their own, and nothing of one that was lost.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import random
@@ -18,7 +16,7 @@ import pytest
 from dorad.control import messages as m
 from dorad.control.peer import Peer
 from dorad.control.session import Call
-from dorafleet.coordinator import asking, logstreams, topicrates, watching
+from dorafleet.coordinator import logstreams, overview, robotcalls, topicrates
 from tests.fleet.control.agents import FakeAgent
 from tests.fleet.control.serving import MACHINES, leading
 from tests.harness.waiting import DEADLINE_S, until
@@ -356,13 +354,13 @@ class World:
 async def test_streams_show_the_union_over_connected_robots_and_nothing_of_a_lost_one(
     tmp_path, monkeypatch, seed
 ):
-    monkeypatch.setattr(asking, "ANSWER_S", 1.0)
+    monkeypatch.setattr(robotcalls, "ANSWER_S", 1.0)
     monkeypatch.setattr(topicrates, "EVERY_S", 0.1)
     monkeypatch.setattr(topicrates, "AGAIN_S", 0.1)
     monkeypatch.setattr(topicrates, "STALE_S", 1.0)
     monkeypatch.setattr(logstreams, "AGAIN_S", 0.1)
-    monkeypatch.setattr(watching, "CHECK_S", 0.05)
-    monkeypatch.setattr(watching, "ROBOT_S", 0.1)
+    monkeypatch.setattr(overview, "CHECK_S", 0.05)
+    monkeypatch.setattr(overview, "ROBOT_S", 0.1)
     chance, numbers = random.Random(seed), count(1)
     async with leading(tmp_path, MACHINES) as fleet:
         robots = {}

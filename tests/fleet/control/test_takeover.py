@@ -1,7 +1,5 @@
 """A store that was restored or copied takes over robot by robot, with an operator's yes."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 
@@ -30,7 +28,7 @@ HUGE = (1 << 62) - 1
 @pytest.fixture(autouse=True)
 def soon(monkeypatch):
     """Let robots learn of newer records at once, instead of within a minute."""
-    monkeypatch.setattr("dorafleet.coordinator.probing.EVERY_S", 0.2)
+    monkeypatch.setattr("dorafleet.coordinator.probe.EVERY_S", 0.2)
     monkeypatch.setattr("dorafleet.coordinator.connections.HEARTBEAT_S", 0.5)
     monkeypatch.setattr("dorafleet.coordinator.connections.SILENT_HEARTBEATS", 120)
 
@@ -83,8 +81,7 @@ async def running(folder):
     async with leading(folder) as fleet:
         agents = [await fleet.agent("arm1"), await fleet.agent("arm2")]
         await back_up(fleet.store, folder / "empty")
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         await fleet.until(lambda: all(a.shares["talk"].status == "running" for a in agents))
         await back_up(fleet.store, folder / "backup")
     return agents
@@ -120,8 +117,7 @@ async def test_two_restores_and_then_an_older_backup_take_over_with_a_yes(tmp_pa
         assert {agent.shares["talk"].status for agent in agents} == {"running"}
         await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
         assert {agent.shares["talk"].status for agent in agents} == {"stopped"}
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
 
 
 async def test_a_yes_is_for_one_robot_that_has_refused(tmp_path):
@@ -184,8 +180,7 @@ async def test_generations_above_those_of_a_copied_store_keep_no_decision_from_w
         for number in range(20):
             await fleet.control.fleet.set_labels("arm3", {"n": str(number)}, {})
         await fleet.call("dataflow.stop", m.Stop(dataflow="talk"))
-        await fleet.start()
-        await fleet.wait("running")
+        await fleet.run()
         await fleet.until(lambda: all(a.shares["talk"].status == "running" for a in agents))
     uuid, high = arm1.shares["talk"].uuid, arm1.shares["talk"].generation
     async with leading(tmp_path / "copy", authenticate=with_commands) as fleet:
@@ -241,8 +236,7 @@ async def test_a_cut_audit_is_reported_until_an_operator_acknowledges(tmp_path):
         ]
         assert known.encode() in record
         assert b"test 1" in record
-        await fleet.agents["arm2"].stop()
-        await fleet.until(lambda: fleet.control.robots.get("arm2").client is None)
+        await fleet.disconnect(fleet.agents["arm2"])
         done = await fleet.call("audit.acknowledge", AuditAcknowledge())
         assert "cannot be reached" in done.failed["arm2"]
     async with leading(folder) as fleet:

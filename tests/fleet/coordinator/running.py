@@ -1,24 +1,20 @@
 """A coordinator in its own process, and a client that knows only JSON and WebSocket."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
 import signal
+import ssl
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from websockets.asyncio.client import connect
 from websockets.protocol import State
 
 from dorad.control.tls import client_context
 from tests.harness.commands import Service, run_command
-
-if TYPE_CHECKING:
-    import ssl
-    from collections.abc import AsyncIterator, Iterator
-    from pathlib import Path
 
 DEADLINE_S = 60.0
 CLUSTER = """\

@@ -1,7 +1,5 @@
 """Who gets in over TLS, what they may do there, and whom a revocation ends: with real sockets."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import ssl
@@ -12,10 +10,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketExce
 
 from dorad.control.errors import ControlError
 from dorad.control.messages.agent import AGENT_METHODS
+from dorad.control.roles import may_call
 from dorad.control.tls import Identity, check_coordinator, client_context, server_context
 from dorafleet.ca.authority import open_authority
 from dorafleet.coordinator.messages import METHODS
-from dorafleet.coordinator.roles import may_call
 from tests.fleet.ca.keys import csr_of, key_pem, new_key
 from tests.fleet.coordinator.running import (
     RefusedError,
@@ -287,7 +285,7 @@ async def test_an_operator_s_certificate_is_not_good_after_its_end(shared, tmp_p
     ("identity", "words"),
     [
         (Identity("robot", "arm9"), "there is no robot `arm9`"),
-        (Identity("coordinator", "main"), "a coordinator cannot be a client of another one"),
+        (Identity("coordinator", "main"), "coordinator `main` may connect at `/copies` only"),
     ],
 )
 async def test_a_certificate_of_another_kind_is_no_robot_s(

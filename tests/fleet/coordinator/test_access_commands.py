@@ -1,7 +1,5 @@
 """`dorafleet operator`, `token`, `access` and `revoke` against a running coordinator with TLS."""
 
-from __future__ import annotations
-
 import json
 import stat
 

@@ -1,22 +1,20 @@
 """Commands with the addresses of several coordinators: the one that leads is used, and named."""
 
-from __future__ import annotations
-
 import ast
 import asyncio
 import socket
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING
 
 import click
 import pytest
 
 import dorafleet.cli
-from dorad.cli.groups import LazyGroup
 from dorad.cli.main import run_command as run_dora
+from dorad.commandline.groups import LazyGroup
 from dorad.control import connecting
 from dorad.control.asyncclient import AsyncClient
 from dorad.control.client import Client
@@ -25,9 +23,6 @@ from dorad.control.target import Tcp
 from dorafleet.cli.main import cli, run_command
 from tests.fleet.coordinator.running import coordinator
 from tests.harness.ports import free_port
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 FIRST, SECOND, LEADER = "127.0.0.3", "127.0.0.2", "127.0.0.1"
 """Hosts of the fleet's coordinators; the last one leads."""
@@ -43,6 +38,8 @@ COMMANDS = {
     "status": ["status"],
     "up": ["up", FILE],
     "labels": ["labels", "arm1", "place=hall"],
+    "robot add": ["robot", "add", "arm9", "10.0.0.9", "--no-enrol"],
+    "robot remove": ["robot", "remove", "arm9"],
     "adopt": ["adopt", "arm1"],
     "resume": ["resume", "arm1"],
     "takeover": ["takeover", "arm1"],
@@ -50,7 +47,11 @@ COMMANDS = {
     "restart": ["restart", FILE, "pick"],
     "uninstall": ["uninstall", FILE, "--only", "arm1"],
     "explain": ["explain", "pick"],
+    "deploy": ["deploy", "pick-1"],
+    "history": ["history"],
     "plan": ["plan", "pick-1"],
+    "release stored": ["release", "stored"],
+    "release upload": ["release", "upload", "pick-1"],
     "rollout start": ["rollout", "start", "pick-1"],
     "rollout status": ["rollout", "status"],
     "rollout follow": ["rollout", "follow"],
@@ -62,6 +63,11 @@ COMMANDS = {
     "rollout history": ["rollout", "history"],
     "drift": ["drift"],
     "audit": ["audit", "verify"],
+    "top": ["top", "--by", "robot"],
+    "incidents list": ["incidents", "list"],
+    "incidents fetch": ["incidents", "fetch", "1", "--output", "{folder}/1.mcap"],
+    "incidents open": ["incidents", "open", "1"],
+    "incidents remove": ["incidents", "remove", "1"],
     "backup": ["backup", "{folder}/fleet.backup"],
     "enrol": ["enrol", FILE, "arm1", "--token"],
     "provision": ["provision", FILE, "arm1"],
@@ -73,6 +79,7 @@ COMMANDS = {
     "authority hand-over": ["authority", "hand-over"],
     "authority status": ["authority", "status"],
     "authority finish": ["authority", "finish"],
+    "authority cancel": ["authority", "cancel"],
     "secret set": ["secret", "set", "api-key", "--for", "arm1", "--file", FILE],
     "secret list": ["secret", "list"],
     "secret remove": ["secret", "remove", "api-key"],
@@ -173,10 +180,15 @@ def test_commands_connect_in_one_place():
             called = node.func if isinstance(node, ast.Call) else None
             if isinstance(called, ast.Name) and called.id in ("Client", "AsyncClient"):
                 places.add(path.name)
-    # down waits until the one that it has ended is gone; completions print nothing.
-    assert places == {"coordinator.py", "down.py", "complete.py", "rolloutfollow.py"}
+    # down waits until the one that it has ended is gone; completions print nothing; what follows
+    # a rollout, uploads or fetches connects again, after it has named the leader.
+    others = {
+        *("down.py", "complete.py", "rolloutfollow.py", "releaseupload.py", "incidentfetch.py"),
+    }
+    assert places == {"coordinator.py", *others}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["dead", "hangs", "closes"])
 def test_every_command_follows_the_leader_and_names_it(
     addresses, monkeypatch, tmp_path, capsys, kind

@@ -1,7 +1,5 @@
 """`dorafleet serve` that sends alerts, and the commands that show what became of them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

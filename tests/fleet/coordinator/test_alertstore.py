@@ -1,16 +1,16 @@
 """What the store keeps of alerts: enough for the next coordinator, not each of their changes."""
 
-from __future__ import annotations
+from collections.abc import Sequence
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
+import pytest
 
 from dorad.control.alertbook import StoredAlert
+from dorad.control.errors import ControlError
 from dorad.control.messages import Finding
 from dorafleet.coordinator import alertstore
 from dorafleet.coordinator.alertstore import AlertStore
-
-if TYPE_CHECKING:
-    import pytest
+from dorafleet.coordinator.writer import MeasuredWriter
 
 
 class Writer:
@@ -19,7 +19,7 @@ class Writer:
     def __init__(self) -> None:
         self.keys: list[str] = []
 
-    async def keep(self, puts: dict[str, bytes]) -> None:
+    async def keep(self, puts: dict[str, bytes], _deletes: Sequence[str] = ()) -> None:
         self.keys += puts
 
     async def commit(self, record: dict[str, Any], *, puts: dict[str, bytes]) -> None:
@@ -50,7 +50,7 @@ async def test_a_robot_whose_alerts_change_all_the_time_does_not_fill_the_store(
 async def test_an_acknowledgement_of_many_robots_has_one_record(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(alertstore, "MAX_ROBOTS", 2)
+    monkeypatch.setattr("dorafleet.coordinator.writer.MAX_KEYS", 2)
     writer: Any = Writer()
     store = AlertStore(writer, writer)
     alerts = {f"r{number}": [alert("same")] for number in range(5)}
@@ -60,3 +60,22 @@ async def test_an_acknowledgement_of_many_robots_has_one_record(
     monkeypatch.setattr(alertstore, "ROBOT_S", 0.0)
     await store.keep(alerts, alerts.keys())
     assert len(writer.keys) == 6
+
+
+async def test_what_cannot_be_stored_is_reported_once_also_if_a_part_of_it_can(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Full:
+        async def keep(self, puts: dict[str, bytes], _deletes: Sequence[str] = ()) -> None:
+            if "large" in puts:
+                raise ControlError("too-large", "the value is too large")
+
+    full: Any = Full()
+    measured = MeasuredWriter(full, "alerts are not stored")
+    for _ in range(3):
+        assert not await measured.put({"small": b""}, {"large": b""})
+    assert [each.getMessage() for each in caplog.records if each.levelname == "WARNING"] == [
+        "alerts are not stored: the value is too large"
+    ]
+    assert await measured.put({"small": b""})
+    assert not measured.failed

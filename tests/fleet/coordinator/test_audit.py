@@ -1,7 +1,5 @@
 """The audit: any change, gap or cut is found, and named by its record."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 

@@ -1,7 +1,5 @@
 """`dorafleet audit`, `backup` and `restore` against a running coordinator."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -46,19 +44,20 @@ def test_audit_shows_every_change_and_verifies_them(running, capsys):
     assert "\x1b" not in out
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert lines[0] == "Number Time Who Client Change"
-    assert len(lines) == 121
-    assert " admin someone" in lines[1]
-    assert lines[120].endswith("desired.set arm1/flow119: pick-1, enabled, generation 1")
+    assert len(lines) == 122
+    assert lines[1].endswith("fleet.import: arm1, arm2")
+    assert " admin someone" in lines[2]
+    assert lines[121].endswith("desired.set arm1/flow119: pick-1, enabled, generation 1")
 
-    code, out, _ = run(capsys, running, "audit", "--after", "118", "--json")
+    code, out, _ = run(capsys, running, "audit", "--after", "119", "--json")
     assert [json.loads(line)["record"]["dataflow"] for line in out.splitlines()] == names[118:]
-    assert len(run(capsys, running, "audit", "--since", "1h")[1].splitlines()) == 121
+    assert len(run(capsys, running, "audit", "--since", "1h")[1].splitlines()) == 122
     assert len(run(capsys, running, "audit", "--since", "0s", "--json")[1].splitlines()) == 0
 
     code, out, _ = run(capsys, running, "audit", "verify")
     assert code == 0
     head = out.split("head: ")[1].strip()
-    assert out == f"ok, 120 records; head: {head}\n"
+    assert out == f"ok, 121 records; head: {head}\n"
     code, out, _ = run(capsys, running, "audit", "verify", "--known", head, "--json")
     assert (code, json.loads(out)) == (0, {"head": head})
 
@@ -113,9 +112,11 @@ def test_a_backup_is_restored_into_a_new_store_with_its_audit(running, tmp_path,
     asyncio.run(change(running, "a", "b"))
     _, out, _ = run(capsys, running, "audit", "verify")
     path = tmp_path / "fleet.backup"
-    assert run(capsys, running, "backup", str(path)) == (0, f"{path}: 7 entries\n", "")
+    assert run(capsys, running, "backup", str(path)) == (0, f"{path}: 12 entries\n", "")
     code, printed, _ = run(capsys, running, "backup", str(path), "--json")
-    assert (code, json.loads(printed)) == (0, {"file": str(path), "entries": 7})
+    uploads = {"folder": str(running.folder / "uploads"), "bytes": 0}
+    expected = {"file": str(path), "entries": 12, "uploads": uploads}
+    assert (code, json.loads(printed)) == (0, expected)
     assert run_command(["restore", str(path), "--state", str(running.folder)]) == 1
     assert "another process uses" in capsys.readouterr().err
     status = asyncio.run(status_of(running))
@@ -125,7 +126,7 @@ def test_a_backup_is_restored_into_a_new_store_with_its_audit(running, tmp_path,
 
     folder = tmp_path / "new"
     assert run_command(["restore", str(path), "--state", str(folder)]) == 0
-    assert capsys.readouterr().out == f"{folder}/coordinator.db: 7 entries restored\n"
+    assert capsys.readouterr().out == f"{folder}/coordinator.db: 12 entries restored\n"
     shutil.copytree(running.folder / "ca", folder / "ca")
     with coordinator(folder) as process:
         head = out.split()[-1]
@@ -169,6 +170,7 @@ def test_a_token_that_cannot_be_read_is_named(running, tmp_path, capsys):
     code, _, err = run(capsys, running, "audit")
     assert code == 1
     assert "absent/token cannot be read" in err
+    assert "another program uses its port" in err
 
 
 def test_a_wrong_token_is_refused_with_the_reason(running, capsys):

@@ -1,14 +1,12 @@
 """The desired state when another coordinator leads: nothing is written."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.control.errors import ControlError
 from dorafleet.coordinator.audit import verify
 from dorafleet.coordinator.desired import DesiredState
 from dorafleet.coordinator.messages import DesiredRef, DesiredSet
-from dorafleet.coordinator.writing import Writer
+from dorafleet.coordinator.writer import Writer
 from dorafleet.store.sqlite import SqliteStore
 
 ACTOR = {"user": 0, "client": "test 1"}

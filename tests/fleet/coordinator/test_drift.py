@@ -1,14 +1,12 @@
 """What `dorafleet drift` names, as functions of what the coordinator knows of a robot."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.control.messages.releases import ReleaseState
 from dorafleet.coordinator.drift import Compared, drift_of
-from dorafleet.coordinator.records import Wanted
+from dorafleet.coordinator.records import RobotAssignment
 
-ORDER = {"pick": Wanted(3, release="a" * 64, switch=True, rollout=7)}
+ORDER = {"pick": RobotAssignment(3, release="a" * 64, switch=True, rollout=7)}
 
 
 def state(phase, **more):
@@ -34,7 +32,7 @@ def test_what_an_unreachable_robot_had_last_counts():
     done = state("confirmed", running="a" * 64)
     (row,) = rows(reachable=False, trouble="silent", orders=ORDER, releases=done)
     assert row.what == "contact"
-    (row,) = rows(reachable=False, trouble="silent", orders=ORDER)
+    _, row = rows(reachable=False, trouble="silent", orders=ORDER)
     assert (row.what, row.known) == ("release", False)
 
 

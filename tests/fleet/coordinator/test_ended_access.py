@@ -1,7 +1,5 @@
 """A connection ends when its token or its certificate does, with the calls and streams on it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import secrets
@@ -16,18 +14,19 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from dorad.control import messages as m
 from dorad.control.peer import Peer
-from dorad.control.server import Call, ControlServer
+from dorad.control.server import Call, ControlServer, HandlerTable
 from dorad.control.tls import GRACE_S, Identity, client_context
 from dorafleet.ca.authority import open_authority
 from dorafleet.coordinator.access import AGENT_PATH, Access
 from dorafleet.coordinator.accessmessages import EnrolRef, EnrolToken, TokenCreate
 from dorafleet.coordinator.authority import Authorities
-from dorafleet.coordinator.enrolling import ENROLMENT_S, Enrolling
+from dorafleet.coordinator.enrolments import ENROLMENT_S, Enrolments
 from dorafleet.coordinator.grants import Grants
 from dorafleet.coordinator.handover import HandOvers
-from dorafleet.coordinator.listening import bind, make_context
+from dorafleet.coordinator.handoverstate import HandOverState
+from dorafleet.coordinator.listener import bind, make_context
 from dorafleet.coordinator.messages import METHODS
-from dorafleet.coordinator.writing import Writer
+from dorafleet.coordinator.writer import Writer
 from dorafleet.store.sqlite import SqliteStore
 from tests.harness.waiting import DEADLINE_S, until
 
@@ -99,7 +98,7 @@ class Site:
             yield connection
 
     async def token_of(self, name, days=1, role="viewer"):
-        made = await self.enrolling.table["token.create"](
+        made = await HandlerTable.of(self.enrolments)["token.create"](
             admin(), TokenCreate(name=name, role=role, days=days)
         )
         return made.token
@@ -124,18 +123,16 @@ async def site(tmp_path):
         grants = Grants(store, writer, site.clock)
         sock = bind(ip_address("127.0.0.1"), 0, 100)
         access = Access(grants, site.token, ["arm1"], sock.admit)
-        hand_overs = HandOvers(
-            *(store, writer, grants, tmp_path / "ca", Authorities(site.authority), ["arm1"]),
-            AsyncMock(),
-        )
-        site.enrolling = Enrolling(
+        state = HandOverState(store, writer, grants, Authorities(site.authority), ["arm1"])
+        hand_overs = HandOvers(state, writer, tmp_path / "ca", AsyncMock())
+        site.enrolments = Enrolments(
             *(grants, access, writer, hand_overs, ["arm1"]),
             tls=True,
             on_enrolled=lambda robot: None,
             on_revoked=forget,
         )
         server = ControlServer(
-            {"fleet.watch": site.watch, **site.enrolling.table},
+            {"fleet.watch": site.watch, **HandlerTable.of(site.enrolments)},
             version="1",
             methods=METHODS,
             accept={AGENT_PATH: site.agent},
@@ -172,6 +169,7 @@ async def refused(site, tls=None, token=None, path="/"):
     return json.loads(caught.value.response.body)["message"]
 
 
+@pytest.mark.long
 async def test_a_connection_and_its_streams_end_with_their_token(site):
     short, long = await site.token_of("short"), await site.token_of("long", days=2)
     async with site.watching(token=short) as one, site.watching(token=long) as other:
@@ -213,7 +211,8 @@ async def test_a_robot_stays_connected_while_its_certificate_can_be_renewed_and_
 
 async def test_a_connection_ends_with_the_token_of_an_enrolment_or_with_the_next_one(site):
     async def make():
-        made = await site.enrolling.table["enrol.token"](admin(), EnrolRef(robot="arm1"))
+        table = HandlerTable.of(site.enrolments)
+        made = await table["enrol.token"](admin(), EnrolRef(robot="arm1"))
         assert isinstance(made, EnrolToken)
         return made.token
 

@@ -22,6 +22,7 @@ from dorafleet.coordinator.gate import (
     Line,
     Pending,
     choose_victim,
+    victims,
 )
 from dorafleet.coordinator.service import MIN_WAITING, waiting_within
 from tests.fleet.coordinator.running import DEADLINE_S, client, connected, coordinator
@@ -68,6 +69,21 @@ def test_a_victim_has_more_handshakes_than_the_newcomer_or_has_waited(pending, h
         assert counts[chosen.host] == max(counts.values())
         allowed = MAX_TURN_S if counts[chosen.host] > counts[host] + 1 else MIN_HANDSHAKE_S
         assert 10 - chosen.since >= allowed
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 10)), max_size=50),
+    st.lists(st.sampled_from("abcd"), max_size=20),
+)
+def test_the_victims_for_many_hosts_are_those_for_each_of_them(pending, hosts):
+    table = {number: Pending(*each) for number, each in enumerate(pending)}
+    left, expected = dict(table), []
+    for host in hosts:
+        victim = choose_victim(left, host, 10) if left else None
+        if victim is not None:
+            expected.append(victim)
+            del left[victim]
+    assert victims(table, hosts, 10) == expected
 
 
 steps = st.lists(

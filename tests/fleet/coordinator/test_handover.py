@@ -1,7 +1,5 @@
 """A fleet is handed over to a new authority: coordinator, agents and commands are processes."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import re
@@ -11,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from dorad.agent.identity import IdentityStore
+from dorad.agent.identitystore import IdentityStore
 from dorad.control.client import Client
 from dorad.control.errors import ControlError
 from dorad.control.messages import Nothing
@@ -115,6 +113,7 @@ def errors(capsys):
     return capsys.readouterr().err
 
 
+@pytest.mark.long
 async def test_a_fleet_is_handed_over_and_every_certificate_of_the_old_authority_is_refused(
     site, capsys
 ):
@@ -169,6 +168,7 @@ async def test_a_fleet_is_handed_over_and_every_certificate_of_the_old_authority
         assert actions.index("authority.hand-over") < actions.index("authority.finish")
 
 
+@pytest.mark.long
 async def test_a_robot_that_was_away_longer_is_named_with_the_way_back(site, capsys):
     with site.coordinator():
         await site.enrol("arm1")
@@ -195,6 +195,47 @@ async def test_a_robot_that_was_away_longer_is_named_with_the_way_back(site, cap
         await site.enrol("arm2", again=True)
         await away.connection("connected")
         assert not (await site.status())["old"]
+
+
+@pytest.mark.long
+async def test_a_hand_over_that_not_all_can_follow_is_cancelled_and_another_one_follows(
+    site, capsys
+):
+    with site.coordinator():
+        await site.enrol("arm1")
+        await site.enrol("arm2")
+        old_ann = site.add_operator("ann", "old.pem")
+        await site.started("arm1")
+        assert site.command("authority", "cancel") == 1
+        assert "there is no hand-over that could be cancelled" in errors(capsys)
+        assert site.command("authority", "hand-over") == 0
+        found = await site.until_status(lambda now: now["waiting"] == ["arm2"])
+        new_ann = site.add_operator("ann", "new.pem")
+        # A kill right after it changes nothing: it is in the store.
+        errors(capsys)
+        assert site.command("authority", "cancel") == 1
+        assert "operator ann: the new file is refused" in errors(capsys)
+        site.running.end(signal.SIGKILL)
+    with site.coordinator():
+        await until(lambda: site.trust("arm1").trusted == [found["fingerprint"]])
+        await site.until_status(lambda now: not now["trusting"])
+        with site.client(old_ann) as ann:
+            ann.call(COORDINATOR_STATUS, Nothing())
+        with pytest.raises(ControlError, match="it ended the connection"):
+            site.client(new_ann)
+        site.command("authority", "status")
+        assert f"the hand-over to {found['next']} was cancelled" in capsys.readouterr().out
+        # One that was away all the time, and the one that came back, follow the next one.
+        await site.started("arm2")
+        assert site.command("authority", "hand-over") == 0
+        again = await site.until_status(lambda now: not now["old"])
+        assert again["next"] != found["next"]
+        assert site.command("authority", "cancel") == 1
+        assert "were given to robots already: arm1" in errors(capsys)
+        site.add_operator("ann", "newer.pem")
+        assert site.command("authority", "finish") == 0
+        for robot in ("arm1", "arm2"):
+            await until(lambda robot=robot: site.trust(robot).trusted == [again["next"]])
 
 
 async def test_without_the_key_of_the_root_nothing_is_handed_over(site, capsys):

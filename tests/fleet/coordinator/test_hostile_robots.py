@@ -1,7 +1,5 @@
 """A robot with a valid certificate sends nonsense: only its own connection ends."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -11,11 +9,11 @@ from contextlib import suppress
 
 import psutil
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.agent.test_hostile import anything
 from tests.fleet.coordinator.running import client, connected, coordinator
-from tests.fleet.coordinator.test_access import ended, enrol
+from tests.fleet.coordinator.test_access import admin, ended, enrol, refusal
 
 ROUND = 240
 """Frames until others are looked at."""
@@ -181,3 +179,58 @@ async def test_an_agent_of_another_protocol_is_refused_with_both_numbers(
     assert found["state"] == "refused"
     assert f"dorad-agent 9 speaks version {protocol} of the control protocol" in found["reason"]
     assert "version 1" in found["reason"]
+
+
+async def obeys_another_term(process, tls, robot, told):
+    """Connect like an agent again and again; obey only who takes over. Ends once it was refused."""
+    while True:
+        async with connected(process, tls, "/agent") as connection:
+            await connection.recv()
+            await connection.send(json.dumps({"welcome": "dorad-agent 1", "protocol": 1}))
+            with suppress(ConnectionClosed):
+                async for frame in connection:
+                    request = json.loads(frame)
+                    if request["method"] == "agent.watch":
+                        await beat(connection, request["id"])
+                    answer = {"id": request["id"]}
+                    if request["method"] == "agent.attach" and not request["params"].get(
+                        "takes_over"
+                    ):
+                        answer["error"] = {"code": "conflict", "message": "term 900 is obeyed"}
+                    elif request["method"] == "agent.attach":
+                        told.append(robot)
+                        answer["result"] = {"robot": robot, "time": time.time(), **ATTACHED}
+                    await connection.send(json.dumps(answer))
+
+
+@pytest.mark.parametrize("revoked_first", [True, False])
+async def test_a_takeover_reaches_no_robot_that_was_revoked_meanwhile(tmp_path, revoked_first):
+    told = []
+    with coordinator(tmp_path / "state", "--tls") as process:
+        tasks = []
+        for name in ("arm1", "arm2"):
+            tls = await enrol(process, tmp_path / name, name)
+            work = obeys_another_term(process, tls, name, told)
+            tasks.append(asyncio.create_task(work, name=name))
+        for name in ("arm1", "arm2"):
+            await until_state(process, name, "refused")
+        async with admin(process) as one:
+            if revoked_first:
+                await one.call("access.revoke", kind="robot", name="arm2")
+                # Its next try is refused before anything is asked.
+                with pytest.raises(InvalidStatus) as caught:
+                    await tasks[1]
+                assert b"was revoked" in caught.value.response.body
+            else:
+                tasks[1].cancel()  # away
+            for name in ("arm1", "arm2"):
+                await one.call("robot.takeover", robot=name)
+            if not revoked_first:
+                await one.call("access.revoke", kind="robot", name="arm2")
+                assert "was revoked" in await refusal(process, tls, "/agent")
+        await until_state(process, "arm1", "connected")
+        assert (await state(process, "arm2"))["state"] != "connected"
+        assert told == ["arm1"]
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)

@@ -1,19 +1,14 @@
 """Lines of several machines in one log."""
 
-from __future__ import annotations
+from collections.abc import AsyncIterator, Callable
 
-from typing import TYPE_CHECKING
+import pytest
 
 from dorad.control import messages as m
 from dorafleet.coordinator import logorder
 from dorafleet.coordinator.logorder import FIRST_S, QUIET_S, LogOrder
 from dorafleet.coordinator.logs import in_order
-from dorafleet.coordinator.probing import skew_of
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    import pytest
+from dorafleet.coordinator.probe import skew_of
 
 
 def line(timestamp: float, node: str, message: str) -> m.LogRecord:

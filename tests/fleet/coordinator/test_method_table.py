@@ -4,21 +4,16 @@
 of what old clients rely on. `make generate` writes it.
 """
 
-from __future__ import annotations
-
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from dorad.control.messages import METHODS as DAEMON_METHODS
+from dorad.control.messages import AnyMethod
 from dorad.control.messages.agent import AGENT_METHODS
 from dorafleet.coordinator.messages import METHODS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from dorad.control.messages import AnyMethod
 
 FILE = Path(__file__).with_name("methods.txt")
 HEADER = ("method", "servers", "role", "answer", "time", "scope", "record", "report", "types")

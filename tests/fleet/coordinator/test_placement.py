@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import asdict, replace
 
 from dorad.dataflow.settings import Amounts
-from dorafleet.coordinator.placement import Candidate, Requirements, Rule, place
+from dorafleet.coordinator.placement import (
+    Candidate,
+    Requirements,
+    Rule,
+    is_allowed,
+    place,
+)
 
 MACHINES = ("m0", "m1", "m2")
 NODES = ("a", "b", "c", "d", "e", "f")
@@ -95,6 +102,7 @@ def occupants(machine_id, placed, decisions, asked):
     return there + new
 
 
+@pytest.mark.long
 @settings(max_examples=100)
 @given(situations())
 def test_no_machine_gets_a_node_that_a_rule_rejects_given_all_that_is_there_in_the_end(situation):
@@ -109,6 +117,7 @@ def test_no_machine_gets_a_node_that_a_rule_rejects_given_all_that_is_there_in_t
                 assert not rejects(node, machine, others), (node, machine)
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(situations())
 def test_a_pending_node_is_rejected_by_every_machine_also_in_the_end(situation):
@@ -123,6 +132,7 @@ def test_a_pending_node_is_rejected_by_every_machine_also_in_the_end(situation):
                 assert rejects(node, machine, there)
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(situations())
 def test_every_machine_has_a_verdict_and_only_the_chosen_one_no_rule(situation):
@@ -137,6 +147,7 @@ def test_every_machine_has_a_verdict_and_only_the_chosen_one_no_rule(situation):
         assert chosen == expected
 
 
+@pytest.mark.long
 @settings(max_examples=40)
 @given(situations())
 def test_the_same_question_has_the_same_answer(situation):
@@ -175,6 +186,7 @@ def test_nodes_without_requirements_spread_evenly_with_the_first_machines_first(
     assert found == [f"m{number % machines}" for number in range(nodes)]
 
 
+@pytest.mark.long
 @settings(max_examples=50)
 @given(situations())
 def test_a_node_goes_where_the_fewest_are_of_what_fits(situation):
@@ -338,3 +350,23 @@ def test_a_machine_that_is_not_the_best_says_by_how_many_nodes():
         (Rule.SPREAD, "it has 3 nodes, 2 more than `m1`"),
         (Rule.SPREAD, "it has 1 node, as many as `m1`, which comes first"),
     ]
+
+
+def test_what_is_needed_is_what_is_there_without_what_others_use():
+    capacity = Amounts(4.0, 4096, 4, ("lidar",))
+    other = Requirements("other", needs=Amounts(1.0, 1024, 1))
+    for name, free, more in (("cpu", 3.0, 3.001), ("memory", 3072, 3073), ("gpu", 3, 4)):
+        for count, fits in ((free, True), (more, False)):
+            node = Requirements("n", needs=Amounts(**{name: count}))
+            machine = Candidate("m", capacity=capacity)
+            ((rule, _),) = verdicts(node, machine, placed=[(other, "m")])
+            assert (rule is None) == fits
+            # With all its resources free.
+            assert is_allowed(node, machine)
+            assert not is_allowed(node, Candidate("m"))
+
+
+def test_a_machine_that_refuses_a_node_itself_says_why():
+    machine = Candidate("m", refused={"n": "its file allows no node `n`"})
+    assert verdicts(Requirements("n"), machine) == [(Rule.ACCEPT, "its file allows no node `n`")]
+    assert verdicts(Requirements("other"), machine) == [(None, "nothing else fits")]

@@ -3,8 +3,6 @@
 A viewer's programs, however many, keep no admin from revoking that viewer.
 """
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket
@@ -69,6 +67,7 @@ async def test_a_viewer_with_all_connections_that_it_gets_keeps_neither_others_n
         await hold(running, stack, EACH, **other)
 
 
+@pytest.mark.long
 async def test_many_viewers_leave_connections_to_operators_and_all_of_these_some_to_admins(running):
     viewers = [await token(running, f"viewer{number}") for number in range(FOR_VIEWERS // EACH + 1)]
     operators = [await token(running, f"op{number}", "operator") for number in range(2)]

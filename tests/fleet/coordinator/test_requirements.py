@@ -1,13 +1,14 @@
 """The requirements of nodes as their `deploy` blocks state them, and the names in them."""
 
-from __future__ import annotations
-
+import msgspec
 import pytest
 
 from dorad.dataflow.settings import Amounts
-from dorafleet.coordinator.placement import Candidate
-from dorafleet.coordinator.requirements import problems_of, requirements_of
+from dorad.release.manifest import NodeContent, Place
+from dorafleet.coordinator.placement import Candidate, Requirements
+from dorafleet.coordinator.requirements import problems_of, requirements_at, requirements_of
 from tests.dataflow.reading import read
+from tests.fleet.rollout.site import manifest
 
 ARM1 = Candidate("arm1", {"zone": "hall", "arm": "left"})
 ARM2 = Candidate("arm2", {"zone": "yard"})
@@ -135,3 +136,25 @@ def test_many_values_of_a_label_are_not_all_listed():
     assert hint == "there is `z0`, `z1`, `z2`, `z3`, `z4`, …"
     ((_, hint),) = problems(text, *fleet[:5])
     assert hint == "there is `z0`, `z1`, `z2`, `z3`, `z4`"
+
+
+def test_a_release_requires_of_machines_what_its_file_does():
+    """Whatever the manifest leaves out, because it is not stated."""
+    dataflow = read(NODES)
+    for each in requirements_of(dataflow):
+        place = Place(
+            machine=each.machine or "",
+            labels=dict(each.labels),
+            cpu=each.needs.cpu,
+            memory=each.needs.memory,
+            gpu=each.needs.gpu,
+            devices=list(each.needs.devices or ()),
+            avoid_machines=sorted(each.avoids_machines),
+            avoid_nodes=sorted(each.avoids_nodes),
+        )
+        content = NodeContent(digest="0" * 64, python=False, place=place)
+        release = msgspec.structs.replace(manifest(1), nodes={each.id: content})
+        assert requirements_at(release.places) == (each,)
+    plain = NodeContent(digest="0" * 64, python=False)
+    anywhere = msgspec.structs.replace(manifest(1), nodes={"a": plain})
+    assert requirements_at(anywhere.places) == (Requirements("a"),)

@@ -1,7 +1,5 @@
 """`dorafleet router` against a running coordinator; `tests/link/test_router.py` uses the result."""
 
-from __future__ import annotations
-
 import json
 
 import pytest

@@ -185,5 +185,5 @@ class Fleet(RuleBasedStateMachine):
             assert sorted(found) == sorted(wanted(self.records, self.of(robot)))
 
 
-TestFleet = Fleet.TestCase
+TestFleet = pytest.mark.long(Fleet.TestCase)
 TestFleet.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)

@@ -1,7 +1,5 @@
 """`dorafleet serve`: what it answers, whom it refuses, and what survives it."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -11,13 +9,19 @@ import socket
 import stat
 from pathlib import Path
 
+import msgspec
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from dorad.control.errors import ControlError
 from dorad.control.token import read_token
 from dorafleet.coordinator.audit import Head
+from dorafleet.coordinator.conversion import BACKUP, NEWEST, RUNS
+from dorafleet.coordinator.rollouts import HEADS
+from dorafleet.coordinator.storechoice import DATABASE
 from dorafleet.coordinator.token import make_token
+from dorafleet.store.model import Transaction
+from dorafleet.store.sqlite import SqliteStore
 from tests.fleet.coordinator.running import (
     DEADLINE_S,
     RefusedError,
@@ -26,6 +30,8 @@ from tests.fleet.coordinator.running import (
     coordinator,
     refused,
 )
+from tests.fleet.store.test_conversion import head as one_head
+from tests.fleet.store.test_conversion import run as one_run
 
 FRAMES = int(os.environ.get("FLEET_FRAMES", "5000"))
 """Random frames before and after authentication; others in each run if their number is given."""
@@ -373,6 +379,30 @@ async def test_what_was_acknowledged_survives_sigkill_and_the_epoch_grows(tmp_pa
                 heads.append((await one.call("audit.read"))["head"])
                 process.end(signal.SIGKILL)
     assert epochs == sorted(set(epochs))
+
+
+async def test_the_store_of_an_earlier_version_is_converted_once_with_a_backup_beside(tmp_path):
+    folder = tmp_path / "state"
+    folder.mkdir(mode=0o700)
+    run, head = one_run("talk", 1, ended=True), one_head("pick", 1)
+    puts = {f"{RUNS}talk": run, f"{HEADS}00000001": head, f"{NEWEST}pick": 1}
+    store = await SqliteStore.open(folder / DATABASE)
+    await store.commit(Transaction(puts={k: msgspec.json.encode(v) for k, v in puts.items()}))
+    await store.close()
+    found = []
+    for _ in range(2):
+        with coordinator(folder) as process:
+            async with client(process) as one:
+                found.append((await one.call("deployment.list"))["deployments"])
+                listed = (await one.call("dataflow.list"))["dataflows"]
+            assert process.end() == 0
+        assert [each["uuid"] for each in listed] == [run.uuid]
+    assert [(each["name"], each["source"]) for each in found[0]] == [
+        ("pick", "release"),
+        ("talk", "inline"),
+    ]
+    assert found[0] == found[1]
+    assert stat.S_IMODE((folder / BACKUP).stat().st_mode) == 0o600
 
 
 async def test_sigterm_ends_it_at_once_also_with_clients(tmp_path):

@@ -1,7 +1,5 @@
 """Several coordinators with one etcd: one leads, and what it acknowledged survives it."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import signal
@@ -69,6 +67,7 @@ def waiting(folder, url, like):
     return process
 
 
+@pytest.mark.long
 def test_the_second_takes_over_from_a_killed_one_with_all_that_was_acknowledged(tmp_path, url):
     names = [f"flow{number}" for number in range(20)]
     with coordinator(tmp_path / "one", "--etcd", url) as one:
@@ -87,6 +86,7 @@ def test_the_second_takes_over_from_a_killed_one_with_all_that_was_acknowledged(
                 other.kill()
 
 
+@pytest.mark.long
 def test_only_the_one_that_leads_sends_alerts(tmp_path, url):
     for name in ("one", "two"):
         (tmp_path / name).mkdir(exist_ok=True)
@@ -119,6 +119,7 @@ def test_commands_beside_one_that_waits_say_who_leads_and_it_ends_at_once(tmp_pa
                 other.kill()
 
 
+@pytest.mark.long
 def test_one_that_was_replaced_while_it_was_stopped_changes_nothing_and_ends(tmp_path, url):
     with coordinator(tmp_path / "one", "--etcd", url) as one:
         with waiting(tmp_path / "two", url, one) as other:
@@ -153,7 +154,7 @@ def test_a_backup_moves_a_fleet_from_a_file_to_etcd(tmp_path, url, capsys):
         assert run_command(["backup", str(path), *port]) == 0
     restore = ["restore", str(path), "--etcd", url, "--state", str(tmp_path / "two")]
     assert run_command(restore) == 0
-    assert f"etcd at {url}: 7 entries restored" in capsys.readouterr().out
+    assert f"etcd at {url}: 12 entries restored" in capsys.readouterr().out
     assert run_command(restore) == 1
     assert "has content already" in capsys.readouterr().err
     said = refused(tmp_path / "two", "--etcd", url)

@@ -13,7 +13,7 @@ from dorad.control.errors import ControlError
 from dorafleet.coordinator.shares import check_reachable, ports_for, share_of, share_set
 from dorafleet.inventory.model import Machine
 
-from .test_reconcile import record
+from .test_verdicts import record
 
 
 def machine(id_, address, port=5456):

@@ -7,10 +7,12 @@ import json
 import socket
 import ssl
 import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult
@@ -21,10 +23,6 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dorad.control.alertbook import StoredAlert
 from dorad.control.messages import Finding
 from dorafleet.notify.notification import Notification
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 NOTIFICATION = Notification(id="1f0c", coordinator="base", at=1_000_000_000.0, text="a test")
 

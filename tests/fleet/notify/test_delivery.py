@@ -1,7 +1,5 @@
 """One notification on its way to a real server, also to one that hangs, drips or lies."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import email
@@ -15,6 +13,7 @@ import pytest
 from dorafleet.notify.delivery import Delivery, DeliveryError
 from dorafleet.notify.notification import Group, Notification
 from dorafleet.notify.settings import Mail, Webhook
+from tests.harness.leaks import descriptors
 from tests.harness.waiting import until
 
 from .receivers import NOTIFICATION, HttpServer, MailBox, bad_server, certificate, mail_server
@@ -68,6 +67,15 @@ async def test_an_answer_that_is_no_success_is_a_failure_with_its_number(status,
         error = await failure(webhook(server.port))
     assert f"it answers {status}" in str(error)
     assert error.refused is refused
+
+
+async def test_a_failure_that_is_kept_holds_no_socket():
+    before = set(descriptors().values())
+    with HttpServer() as server:
+        server.status = 500
+        error = await failure(webhook(server.port))
+    await until(lambda: set(descriptors().values()) <= before)
+    assert error.__traceback__ is not None
 
 
 async def test_a_server_that_is_busy_says_when_to_try_again():

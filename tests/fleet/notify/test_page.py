@@ -1,14 +1,13 @@
 """The page on alerts names every key of the configuration and every field of the JSON."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 
 import pytest
 
+from dorafleet.coordinator.settings import SettingsError, load
 from dorafleet.notify.notification import FORMAT, Group, Notification
-from dorafleet.notify.settings import PORTS, SettingsError, load
+from dorafleet.notify.settings import PORTS
 
 PAGE = (Path(__file__).parents[3] / "docs/alerts.md").read_text(encoding="utf-8")
 
@@ -37,7 +36,7 @@ def test_the_configuration_of_the_page_is_valid(tmp_path):
     for name, content in (("webhook", "https://chat.example/x"), ("mail-password", "secret")):
         (tmp_path / name).write_text(content)
         (tmp_path / name).chmod(0o640)
-    found = load(tmp_path / "dorafleet.toml")
+    found = load(tmp_path / "dorafleet.toml").alerts
     assert found.webhook
     assert found.mail
     assert found.mail.port == PORTS["starttls"]

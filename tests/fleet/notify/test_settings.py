@@ -1,12 +1,11 @@
 """The configuration of notifications, and the files with its secrets."""
 
-from __future__ import annotations
-
 import os
 
 import pytest
 
-from dorafleet.notify.settings import Mail, NotifySettings, SettingsError, Webhook, load
+from dorafleet.coordinator.settings import Settings, SettingsError, load
+from dorafleet.notify.settings import Mail, Webhook
 
 SECRET = "xoxb-secret"
 MAIL = """\
@@ -40,7 +39,7 @@ def problems(file):
 
 
 def test_without_a_file_nothing_is_sent(tmp_path):
-    assert load(tmp_path / "dorafleet.toml") == NotifySettings()
+    assert load(tmp_path / "dorafleet.toml") == Settings()
 
 
 def test_all_keys_are_read_and_secrets_come_from_their_files(write, tmp_path):
@@ -55,7 +54,7 @@ def test_all_keys_are_read_and_secrets_come_from_their_files(write, tmp_path):
         token="t0k\n",
         password=" pa ss\n",
     )
-    found = load(file)
+    found = load(file).alerts
     assert found.severity == "fail"
     url = f"https://chat.example:8443/{SECRET}"
     assert found.webhook == Webhook(url, "t0k", tmp_path / "ca.pem")
@@ -73,7 +72,7 @@ def test_a_secret_that_others_may_read_is_refused_with_the_command_that_mends_it
     assert "others may use the secret in" in problems(open_file)
     assert "chmod 640" in problems(open_file)
     open_file.chmod(0o640)
-    assert load(open_file).webhook
+    assert load(open_file).alerts.webhook
     file = write('[alerts]\nwebhook_file = "hook"\n', hook=f"https://chat.example/{SECRET}")
     (tmp_path / "hook").chmod(0o644)
     assert "others may use the secret in" in problems(file)

@@ -142,6 +142,7 @@ def test_a_robot_with_alerts_without_end_hides_none_of_another_one_and_they_are_
     assert people.tracker.open <= MAX_OF_ROBOT + 1
 
 
+@pytest.mark.long
 def test_a_notification_is_bounded_whatever_robots_say():
     evil = "\u202e\x1b]0;x\x07<!channel> @everyone\n" * 10_000
     people = People()

@@ -5,27 +5,23 @@ run, as the store has them, and ends when the rollout is over. With the scope `e
 are the machines of one instance.
 """
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
 from dorafleet.coordinator.rollouts import HEADS, LOGS
 from dorafleet.rollout.messages import JournalEntry
 from dorafleet.rollout.model import Rollout
+from dorafleet.store.model import Store, Transaction
 from dorafleet.store.sqlite import SqliteStore
 
 from .site import site, strategy
 from .test_cells import LABELS, ONE, TWO
-
-if TYPE_CHECKING:
-    from dorafleet.store.model import Store, Transaction
 
 ROBOTS = 2
 STRATEGY = strategy(canary=1, max_parallel=1, progress_deadline=60.0)

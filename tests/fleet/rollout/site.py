@@ -1,29 +1,24 @@
 """A leader with robots that obey orders about releases, and an operator who rolls out to them."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import zlib
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from dorad.control.messages.releases import HealthRules
 from dorad.release.manifest import File, Manifest, NodeContent, Target, encode, id_of
+from dorafleet.coordinator.supply import Supply
 from dorafleet.inventory.model import Machine
 from dorafleet.rollout import messages as r
 from dorafleet.rollout.strategy import Strategy
+from dorafleet.store.model import Store
+from tests.fleet.control.agents import FakeAgent
 from tests.fleet.control.serving import DEADLINE_S, Fleet, leading
 from tests.release.samples import sign
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
-
-    from dorafleet.coordinator.supplying import Supply
-    from dorafleet.store.model import Store
-    from tests.fleet.control.agents import FakeAgent
 
 
 def manifest(sequence: int, name: str = "pick", arch: str = "x86_64", **nodes: str) -> Manifest:
@@ -132,35 +127,33 @@ class Site:
             raise AssertionError(f"{phases} not reached: {detail.summary} {detail.robots}")
         return await self.status(number)
 
-    async def until_state(self, number: int, **states: str) -> r.RolloutDetail:
-        """Wait until robots are in these states."""
+    async def _until_rows(
+        self, number: int, holds: Callable[[dict[str, r.RolloutRobot]], bool]
+    ) -> r.RolloutDetail:
+        """Wait until a condition holds of the rows of robots, by their ids."""
         async with asyncio.timeout(DEADLINE_S):
             while True:
                 detail = await self.status(number)
-                found = {row.robot: row.state for row in detail.robots}
-                if all(found[robot] == state for robot, state in states.items()):
+                if holds({row.robot: row for row in detail.robots}):
                     return detail
                 await self.control.fleet.bell.wait(0.2)
+
+    async def until_state(self, number: int, **states: str) -> r.RolloutDetail:
+        """Wait until robots are in these states."""
+        return await self._until_rows(
+            number, lambda rows: all(rows[each].state == s for each, s in states.items())
+        )
 
     async def until_waiting(self, number: int, **gates: str) -> r.RolloutDetail:
         """Wait until robots wait for these gates."""
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                detail = await self.status(number)
-                found = {row.robot: row.waiting for row in detail.robots}
-                if all(found[robot] == gate for robot, gate in gates.items()):
-                    return detail
-                await self.control.fleet.bell.wait(0.2)
+        return await self._until_rows(
+            number, lambda rows: all(rows[each].waiting == gate for each, gate in gates.items())
+        )
 
     async def until_reason(self, number: int, robot: str, words: str) -> r.RolloutRobot:
         """Wait until the row of a robot says these words."""
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                rows = (await self.status(number)).robots
-                row = next(each for each in rows if each.robot == robot)
-                if words in row.reason:
-                    return row
-                await self.control.fleet.bell.wait(0.1)
+        detail = await self._until_rows(number, lambda rows: words in rows[robot].reason)
+        return next(row for row in detail.robots if row.robot == robot)
 
     def running(self, dataflow: str = "pick") -> dict[str, str]:
         return {

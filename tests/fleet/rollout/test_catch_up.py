@@ -1,16 +1,16 @@
 """A robot that was off when its rollout settled gets the files, and then the release, by itself."""
 
-from __future__ import annotations
-
 import asyncio
 
 import asyncssh
 import pytest
 
-from dorafleet.coordinator import supplying
+from dorafleet.coordinator.supply import ssh_trouble
+from dorafleet.inventory.model import Machine
 from dorafleet.rollout import messages as r
 from dorafleet.ssh.errors import Code, SshError
 from tests.fleet.sshd import SSHD, Host
+from tests.harness.ports import free_port
 
 from .site import ID1, ID2, site, strategy
 
@@ -24,12 +24,15 @@ class FakeSupply:
         self.errors = []
         """What the next transfers end with."""
         self.sent = []
+        self.connected = []
+        """Whether each went over a connection of the robot."""
 
     def trouble(self, release):
         return self.missing
 
-    async def send(self, release, machine):
+    async def send(self, release, machine, on_progress=None, connect=None):
         self.sent.append((machine.id, release))
+        self.connected.append(connect is not None)
         if self.errors:
             raise self.errors.pop(0)
         self.agents[machine.id].releases.get_files()
@@ -39,7 +42,7 @@ class FakeSupply:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch):
     for name in ("AFTER_S", "EVERY_S", "RETRY_S", "CHECK_S"):
-        monkeypatch.setattr(supplying, name, 0.05)
+        monkeypatch.setattr(f"dorafleet.coordinator.supply.{name}", 0.05)
 
 
 async def settled(one, supply):
@@ -141,8 +144,8 @@ async def test_without_a_supply_the_status_says_so(tmp_path):
 
 @pytest.mark.skipif(SSHD is None, reason="there is no sshd: apt install openssh-server")
 async def test_the_files_go_over_ssh(tmp_path, monkeypatch):
-    from dorafleet.release.build import Options, build
-    from dorafleet.release.signing import choose
+    from dorafleet.release.build import BuildOptions, build
+    from dorafleet.release.signingkey import choose
     from dorafleet.release.store import Store
     from dorafleet.release.supply import Supply
     from tests.release.samples import public
@@ -162,7 +165,7 @@ async def test_the_files_go_over_ssh(tmp_path, monkeypatch):
         store = Store(tmp_path / "store")
         key = await asyncio.to_thread(choose, str(tmp_path / "home/.ssh/id_ed25519"))
         flow_file = flow / "dataflow.yml"
-        bundle = (await asyncio.to_thread(build, flow_file, store, key, Options())).bundle
+        bundle = (await asyncio.to_thread(build, flow_file, store, key, BuildOptions())).bundle
         supply = Supply(store)
         assert supply.trouble(bundle.id) == ""
         assert "there is no release" in supply.trouble(ID1)
@@ -179,3 +182,73 @@ async def test_the_files_go_over_ssh(tmp_path, monkeypatch):
             await supply.send(bundle.id, host.machine())
     finally:
         host.stop()
+
+
+async def test_a_robot_that_ssh_does_not_reach_is_asked_to_connect_and_plan_says_so(tmp_path):
+    supply = FakeSupply()
+    supply.errors = [SshError(Code.UNREACHABLE, "no route")]
+    async with site(tmp_path, 2, connect=False, supply=supply) as one:
+        number = await settled(one, supply)
+        assert (await one.plan("pick@3")).robots[1].files == (
+            "SSH, else a connection that the robot opens"
+        )
+        await one.fleet.connect(one.agents["r2"])
+        await one.until(number, "succeeded")
+        assert supply.connected == [False, True]
+        assert (await one.plan("pick@3")).robots[1].files == "a connection that the robot opens"
+
+
+@pytest.mark.parametrize("code", [Code.LOST, Code.TIMEOUT, Code.HOST_KEY_CHANGED, Code.FAILED])
+async def test_only_a_robot_that_ssh_does_not_reach_is_asked_to_connect(tmp_path, code):
+    supply = FakeSupply()
+    supply.errors = [SshError(code, "so it is")]
+    async with site(tmp_path, 2, connect=False, supply=supply) as one:
+        number = await settled(one, supply)
+        await one.fleet.connect(one.agents["r2"])
+        await one.until(number, "succeeded")
+        assert supply.connected == [False, False]
+
+
+async def test_where_neither_way_is_open_both_reasons_are_shown(tmp_path, monkeypatch):
+    supply = FakeSupply()
+    supply.errors = [SshError(Code.UNREACHABLE, "no route"), SshError(Code.FAILED, "too old")]
+    async with site(tmp_path, 2, connect=False, supply=supply) as one:
+        number = await settled(one, supply)
+        monkeypatch.setattr("dorafleet.coordinator.supply.RETRY_S", 60.0)
+        await one.fleet.connect(one.agents["r2"])
+        row = await one.until_reason(number, "r2", "too old")
+        assert "over SSH: no route; over a connection that the robot opens: too old" in row.reason
+
+
+async def test_beside_a_client_that_sends_a_robot_without_ssh_is_asked_to_connect(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("dorafleet.coordinator.supply.BESIDE_S", 0.05)
+
+    async def trouble(machine):
+        assert machine.id == "r2"
+        return answers.pop(0)
+
+    answers = ["", "it does not answer"]
+    monkeypatch.setattr("dorafleet.coordinator.supply.ssh_trouble", trouble)
+    supply = FakeSupply()
+    async with site(tmp_path, 2, connect=False, supply=supply) as one:
+        number = await settled(one, supply)
+        watch = one.fleet.stream("rollout.watch", r.RolloutWatch(rollout=number, sends=True))
+        await anext(watch)
+        await one.fleet.connect(one.agents["r2"])
+        await one.until(number, "succeeded")
+        assert supply.connected == [True]
+        await watch.aclose()
+
+
+async def test_a_port_of_ssh_is_found_closed_or_open(monkeypatch):
+    monkeypatch.setattr("dorafleet.coordinator.supply.PROBE_S", 5.0)
+    async with await asyncio.start_server(
+        lambda _, writer: writer.close(), "127.0.0.1", 0
+    ) as server:
+        port = server.sockets[0].getsockname()[1]
+        assert await ssh_trouble(Machine("a", "127.0.0.1", port=port)) == ""
+    closed = await ssh_trouble(Machine("a", "127.0.0.1", port=free_port()))
+    assert "Connect call failed" in closed or "refused" in closed
+    assert await ssh_trouble(Machine("a", "no-way.invalid"))

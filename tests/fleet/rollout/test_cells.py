@@ -1,7 +1,5 @@
 """Releases over several machines, with the real protocol: a cell changes as one."""
 
-from __future__ import annotations
-
 from contextlib import asynccontextmanager
 
 import msgspec
@@ -10,11 +8,14 @@ import pytest
 from dorad.control.errors import ControlError
 from dorad.control.messages import Ref
 from dorad.release.manifest import Place, encode, id_of
+from dorafleet.coordinator.deployments import Deployment
 from dorafleet.coordinator.onerobot import plain
 from dorafleet.rollout.strategy import Budget
-from tests.fleet.coordinator.test_reconcile import record as any_record
+from tests.fleet.coordinator.test_verdicts import record as any_record
 
 from .site import RULES, manifest, site, strategy
+
+pytestmark = pytest.mark.long
 
 LABELS = {
     "r1": {"cell": "a", "role": "arm"},
@@ -53,8 +54,60 @@ async def run_first(one):
     await one.until(number, "succeeded", over=True)
 
 
+@asynccontextmanager
+async def running_cells(folder, robots=4, **keys):
+    async with cells(folder, robots, **keys) as one:
+        await run_first(one)
+        yield one
+
+
 def orders(one, robot):
     return one.agents[robot].releases.orders
+
+
+async def test_a_machine_that_loses_its_last_node_leaves_the_cell(tmp_path):
+    moved = cell_release(3, camera=Place(labels={"role": "arm"}))
+    later = cell_release(4, camera=Place(labels={"role": "arm"}))
+    async with cells(tmp_path) as one:
+        await one.register(moved, later)
+        await run_first(one)
+        plan = await one.plan("pick@3")
+        rows = {row.robot: row for row in plan.robots}
+        assert "no node is left on it: it leaves `a`" in rows["r2"].note
+        assert (rows["r2"].instance, rows["r2"].nodes) == ("a", [])
+        with pytest.raises(ControlError, match="`r2` cannot be given up: it can be reached"):
+            await one.plan("pick@3", lost=["r2"])
+        number = await one.start("pick@3")
+        detail = await one.until(number, "succeeded", over=True)
+        reasons = {row.robot: row.reason for row in detail.robots if row.reason}
+        assert reasons == dict.fromkeys(
+            ("r2", "r4"), "it has left its instance: no node is placed on it"
+        )
+        # It ran on while the others got ready, stopped with their switch, forgot it at the commit.
+        last = [(each.release, each.enabled) for each in orders(one, "r2")[-3:]]
+        assert last == [(ID1, True), (ID1, False), (None, False)]
+        assert orders(one, "r2")[-2].resume_after == RULES.confirm_deadline
+        await one.fleet.until(lambda: not one.agents["r2"].releases.states["pick"].running)
+        # The next rollout is for the others alone.
+        plan = await one.plan("pick@4", robots=["r1"])
+        assert [row.robot for row in plan.robots if row.batch is not None] == ["r1"]
+
+
+async def test_a_machine_that_is_away_is_given_up_and_told_when_it_is_back(tmp_path):
+    moved = cell_release(3, camera=Place(labels={"role": "arm"}))
+    async with cells(tmp_path, 2) as one:
+        await one.register(moved)
+        await run_first(one)
+        await one.fleet.disconnect(one.agents["r2"])
+        number = await one.start("pick@3", lost=["r2"])
+        detail = await one.until(number, "succeeded", over=True)
+        row = next(row for row in detail.robots if row.robot == "r2")
+        assert (row.state, row.reason) == (
+            "removed", "it was given up, and leaves its instance when it is back",
+        )  # fmt: skip
+        await one.fleet.connect(one.agents["r2"])
+        await one.fleet.until(lambda: not one.agents["r2"].releases.states["pick"].running)
+        assert orders(one, "r2")[-1].release is None
 
 
 async def test_the_canary_is_a_cell_and_its_machines_are_committed_together(tmp_path):
@@ -66,9 +119,12 @@ async def test_the_canary_is_a_cell_and_its_machines_are_committed_together(tmp_
             "r1": "a", "r2": "a", "r3": "b", "r4": "b",
         }  # fmt: skip
         groups = {robot: orders(one, robot)[-1].group for robot in LABELS}
-    changes = [each for each in steps if "switch" in each or "commit" in each]
+    changes = [
+        each for each in steps if each.startswith(("order arm", "order switch", "order commit"))
+    ]
     assert changes == [
-        "order switch r1 r2", "order commit r1 r2", "order switch r3 r4", "order commit r3 r4",
+        "order arm r1 r2", "order switch r1 r2", "order commit r1 r2",
+        "order arm r3 r4", "order switch r3 r4", "order commit r3 r4",
     ]  # fmt: skip
     assert groups["r1"].share.placement == {"camera": "r2", "grip": "r1"}
     assert groups["r3"].share.placement == {"camera": "r4", "grip": "r3"}
@@ -78,8 +134,7 @@ async def test_the_canary_is_a_cell_and_its_machines_are_committed_together(tmp_
 
 
 async def test_placement_ports_and_run_stay_from_release_to_release(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         before = {robot: orders(one, robot)[-1].group for robot in LABELS}
         number = await one.start("pick@2", scope=CELLS, strategy=strategy(max_parallel=2))
         await one.until(number, "succeeded", over=True)
@@ -89,8 +144,7 @@ async def test_placement_ports_and_run_stay_from_release_to_release(tmp_path):
 
 
 async def test_one_machine_that_refuses_keeps_its_cell_from_switching(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         one.agents["r2"].releases.refusal = "no room on its disk"
         number = await one.start("pick@2", scope=CELLS)
         await one.until(number, "refused", over=True)
@@ -102,8 +156,7 @@ async def test_one_machine_that_refuses_keeps_its_cell_from_switching(tmp_path):
 async def test_one_machine_that_reverts_takes_its_cell_back_and_touches_no_other(
     tmp_path,
 ):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         one.agents["r2"].releases.fate = "switching"
         one.agents["r2"].releases.bad = {ID2}
         number = await one.start("pick@2", scope=CELLS)
@@ -121,8 +174,7 @@ async def test_one_machine_that_reverts_takes_its_cell_back_and_touches_no_other
 
 
 async def test_one_machine_that_fails_after_the_commit_takes_its_cell_back(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         keys = strategy(soak_time=60.0, auto_promote=False)
         number = await one.start("pick@2", scope=CELLS, strategy=keys)
         await one.until(number, "awaiting_promotion")
@@ -134,8 +186,7 @@ async def test_one_machine_that_fails_after_the_commit_takes_its_cell_back(tmp_p
 
 
 async def test_a_cell_that_fails_within_the_threshold_goes_back_whole_and_the_others_stay(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         keys = strategy(soak_time=60.0, canary=0, max_parallel=2, failure_threshold=1)
         number = await one.start("pick@2", scope=CELLS, strategy=keys)
         await one.until(number, "soaking")
@@ -159,8 +210,7 @@ async def test_nothing_is_switched_while_a_machine_of_the_cell_is_off(tmp_path):
 
 
 async def test_a_busy_machine_keeps_the_whole_cell(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         one.agents["r2"].releases.lease()
         number = await one.start("pick@2", scope=CELLS, robots=["r1", "r2"])
         await one.until_waiting(number, r1="busy", r2="busy")
@@ -171,8 +221,7 @@ async def test_a_busy_machine_keeps_the_whole_cell(tmp_path):
 
 
 async def test_an_undo_of_two_cells_brings_all_machines_back(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         number = await one.start("pick@2", scope=CELLS, strategy=strategy(max_parallel=2))
         await one.until(number, "succeeded", over=True)
         await one.act("undo", number)
@@ -206,8 +255,7 @@ async def test_what_cannot_be_is_refused_with_the_reason(tmp_path, keys, words):
 
 
 async def test_a_machine_that_runs_it_with_others_is_not_torn_from_them(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         with pytest.raises(ControlError, match="`r1` runs it together with `r2`"):
             await one.plan("pick@2", robots=["r1"])
 
@@ -245,8 +293,7 @@ async def test_a_manifest_that_does_not_say_where_nodes_run_is_refused(tmp_path)
 
 
 async def test_a_machine_that_was_away_at_the_commit_is_shown_as_split(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         one.agents["r2"].releases.fate = "switching"
         number = await one.start("pick@2", scope=CELLS, strategy=strategy(canary=0, max_parallel=2))
         await one.until_state(number, r1="probation", r2="switching")
@@ -262,8 +309,7 @@ async def test_a_machine_that_was_away_at_the_commit_is_shown_as_split(tmp_path)
 async def test_an_instance_is_found_by_its_name_and_the_release_by_its_own_if_it_is_the_only_one(
     tmp_path,
 ):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         fleet = one.control.fleet
         first, second = fleet.find("a/pick"), fleet.find("b/pick")
         assert (first.robots, second.robots) == (("r1", "r2"), ("r3", "r4"))
@@ -271,13 +317,12 @@ async def test_an_instance_is_found_by_its_name_and_the_release_by_its_own_if_it
         assert fleet.find(first.uuid) == first
         with pytest.raises(ControlError, match="no dataflow is named 'pick'; there are: a/pick"):
             fleet.find("pick")
-        with pytest.raises(ControlError, match="4 robots run `pick` on their own"):
+        with pytest.raises(ControlError, match="2 instances of `pick` run: a/pick, b/pick"):
             await one.fleet.call("dataflow.info", Ref(dataflow="pick"))
 
 
 async def test_a_robot_that_claims_to_be_of_another_cell_changes_nothing_there(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         state = one.agents["r3"].releases.states["pick"]
         other = one.agents["r1"].releases.states["pick"].group
         share = msgspec.structs.replace(
@@ -292,8 +337,7 @@ async def test_a_robot_that_claims_to_be_of_another_cell_changes_nothing_there(t
 
 
 async def test_a_machine_that_has_it_already_does_not_keep_its_cell_from_the_commit(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         group = orders(one, "r1")[-1].group
         number = await one.start("pick@2", scope=CELLS, strategy=strategy(max_parallel=2))
         await one.until(number, "succeeded", over=True)
@@ -308,20 +352,19 @@ async def test_a_machine_that_has_it_already_does_not_keep_its_cell_from_the_com
 
 
 async def test_drift_names_the_command_for_the_whole_cell(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         one.agents["r2"].releases.report("pick", "confirmed", ended={"camera": "was stopped"})
         robot = one.control.robots.get("r2")
         await one.fleet.until(lambda: bool(robot.releases["pick"].ended))
         rows = (await one.fleet.call("drift.list")).rows
     (row,) = [each for each in rows if each.what == "node"]
+    assert (row.robot, row.instance) == ("r2", "a/pick")
     again = "dorafleet rollout start pick@1 --robots r1,r2 --scope each:cell"
     assert row.way_back.startswith(f"{again} starts them again")
 
 
 async def test_a_later_rollout_has_the_scope_with_which_robots_run_it_unless_it_names_one(tmp_path):
-    async with cells(tmp_path) as one:
-        await run_first(one)
+    async with running_cells(tmp_path) as one:
         found = {row.robot: row.instance for row in (await one.plan("pick@2")).robots}
         assert found == {"r1": "a", "r2": "a", "r3": "b", "r4": "b"}
         alone = await one.plan("pick@2", scope="each")
@@ -344,7 +387,7 @@ async def test_a_started_dataflow_comes_before_the_instance_of_a_release_with_it
         fleet = one.control.fleet
         assert fleet.find("pick").name == "a/pick"
         started = any_record(name="pick")
-        fleet._records["pick"] = started
+        fleet.deployments["pick"] = Deployment("pick", "inline", started)
         assert fleet.instance("pick") is None
         assert fleet.find("pick") == started
         assert (await plain(Ref(dataflow="pick"), fleet, one.control._instances)).dataflow == "pick"

@@ -1,7 +1,5 @@
 """`dorafleet plan`, `rollout` and `drift`: what people and scripts see, and the exit codes."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import signal

@@ -1,6 +1,6 @@
 """Single decisions of the state machine, with times that no test waits for."""
 
-from __future__ import annotations
+from typing import get_args
 
 import msgspec
 import pytest
@@ -9,9 +9,16 @@ from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
 from dorafleet.rollout.decide import YIELD_S, decide, goes_back
 from dorafleet.rollout.messages import RolloutRobot
-from dorafleet.rollout.model import Member, Rollout, Seen
-from dorafleet.rollout.operate import is_moving_on, possible_acts, refuse
+from dorafleet.rollout.model import Member, Phase, Rollout, Seen
+from dorafleet.rollout.operate import (
+    is_moving_on,
+    operate,
+    possible_acts,
+    refuse,
+    undo_instances,
+)
 from dorafleet.rollout.phases import BUSY_AGAIN_S, DEFER_S
+from dorafleet.rollout.steps import Enter
 from dorafleet.rollout.strategy import Strategy
 from dorafleet.rollout.summary import summarise
 from dorafleet.rollout.verdicts import MAX_REASON, judge
@@ -398,3 +405,92 @@ def test_a_wave_counts_its_robots_by_what_has_become_of_them():
     assert waves == [(1, 5, 1, 1, 3), (2, 2, 0, 1, 0)]
     assert found.counts == dict.fromkeys(states, 1)
     assert found.soaks_until is None, "it does not soak"
+
+
+@pytest.mark.parametrize(("soak", "phase"), [(0.0, "settled"), (60.0, "soaking")])
+def test_a_rollout_to_canaries_only_soaks_if_it_is_to_soak(soak, phase):
+    one = world(2, canary=2, soak_time=soak)
+    one.settle()
+    entered = [step.phase for step in one.steps if isinstance(step, Enter)]
+    assert entered[:2] == ["canary", phase]
+
+
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize("phase", get_args(Phase))
+def test_exactly_what_is_offered_can_be_done_and_is_a_step_of_the_journal(phase, paused):
+    has_it = Member("r1", 1, before=OLD, order="switch", verdict="confirmed")
+    before = msgspec.structs.replace(
+        world().rollout, phase=phase, paused=paused, question="go on?", over=True, steps=4
+    )
+    expected = {
+        "pause": {"paused": True, "over": True, "question": "go on?", "phase": phase},
+        "resume": {"paused": False, "over": True, "question": "", "phase": phase},
+        "promote": {"phase": "rolling", "reason": "promoted by ann"},
+        "abort": {"phase": "aborted", "reason": "aborted by ann"},
+        "undo": {"phase": "reverting", "reason": "undone by ann", "rejected": True},
+    }
+    for act, fields in expected.items():
+        if act not in possible_acts(phase, paused=paused):
+            with pytest.raises(ControlError, match="rollout 1: "):
+                operate(before, [has_it], act, "ann", 7.0)
+            continue
+        if "reason" in fields:
+            fields = {"since": 7.0, "paused": False, "question": "", "over": False, **fields}
+        after = operate(before, [has_it], act, "ann", 7.0)
+        assert after == msgspec.structs.replace(before, steps=5, **fields)
+
+
+# -- undone on some instances
+
+
+def instances(phase="rolling", **fields):
+    """Return a rollout to two instances of two machines, and its members."""
+    members = [
+        Member(f"{cell}{n}", 0 if cell == "a" else 1, before=OLD, instance=cell,
+               order="switch" if cell != "c" else "", verdict="confirmed" if cell != "c" else "")
+        for cell in "abc" for n in (1, 2)
+    ]  # fmt: skip
+    return msgspec.structs.replace(world().rollout, phase=phase, over=True, **fields), members
+
+
+def test_an_instance_that_is_undone_marks_its_machines_and_opens_the_rollout_again():
+    rollout, members = instances()
+    after, changed = undo_instances(rollout, members, ["b"], "ann")
+    assert (after.over, after.steps) == (False, rollout.steps + 1)
+    by_id = {each.robot: each for each in members}
+    assert changed == {
+        each: msgspec.structs.replace(by_id[each], undone="undone by ann") for each in ("b1", "b2")
+    }
+    assert set(undo_instances(rollout, members, ["b", "a"], "ann")[1]) == {"a1", "a2", "b1", "b2"}
+
+
+@pytest.mark.parametrize(
+    ("phase", "name", "words"),
+    [
+        ("rolling", "x", "rollout 1 has no instance `x`"),
+        ("rolling", "b2", "`b2` is a machine of `b`"),
+        ("rolling", "c", "it has not given the release to `c`"),
+        ("canary", "a", "`a` is a canary: undo all of it"),
+        ("planned", "a", "`a` is a canary: undo all of it"),
+        ("reverting", "b", "it is reverting"),
+        ("reverted", "b", "it is reverted"),
+        ("superseded", "b", "it is superseded"),
+    ],
+)
+def test_an_instance_that_cannot_be_undone_alone_is_refused_with_the_reason(phase, name, words):
+    rollout, members = instances(phase)
+    with pytest.raises(ControlError) as caught:
+        undo_instances(rollout, members, [name], "ann")
+    assert words in str(caught.value)
+
+
+def test_an_instance_is_undone_once():
+    rollout, members = instances()
+    _, changed = undo_instances(rollout, members, ["b"], "ann")
+    after = [changed.get(each.robot, each) for each in members]
+    with pytest.raises(ControlError, match="`b` was undone by ann already"):
+        undo_instances(rollout, after, ["b"], "bob")
+    # Also a canary once others follow, and one that only got ready.
+    assert set(undo_instances(rollout, after, ["a"], "bob")[1]) == {"a1", "a2"}
+    staged = [msgspec.structs.replace(each, order="stage", verdict="") for each in members]
+    assert set(undo_instances(rollout, staged, ["c"], "bob")[1]) == {"c1", "c2"}

@@ -1,7 +1,5 @@
 """Following a rollout sends its release over SSH to robots that wait for files, and to no other."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 
@@ -12,12 +10,12 @@ from dorad.release.errors import ReleaseError
 from dorafleet.cli.rolloutdisplay import Display
 from dorafleet.cli.rolloutsend import Sender
 from dorafleet.inventory.model import Machine
-from dorafleet.release.build import Options, build
-from dorafleet.release.sending import Sent
-from dorafleet.release.signing import choose
+from dorafleet.release.build import BuildOptions, build
+from dorafleet.release.signingkey import choose
 from dorafleet.release.store import Store
+from dorafleet.release.upload import Sent
 from dorafleet.ssh.errors import Code, SshError
-from dorafleet.ssh.fanout import Outcome
+from dorafleet.ssh.fanout import MachineOutcome
 from tests.fleet.control.serving import DEADLINE_S
 from tests.fleet.sites import UNSET
 from tests.fleet.sshd import SSHD, Host
@@ -79,13 +77,14 @@ def cluster(tmp_path, host):
     return file
 
 
+@pytest.mark.long
 @needs_sshd
 async def test_a_robot_that_waits_for_files_gets_them_from_the_command(
     tmp_path, capsys, host, flow, cluster
 ):
     async with command_site(tmp_path, capsys, robots=1) as one:
         key = await asyncio.to_thread(choose, str(tmp_path / "home/.ssh/id_ed25519"))
-        built = await asyncio.to_thread(build, flow, Store(one.store), key, Options())
+        built = await asyncio.to_thread(build, flow, Store(one.store), key, BuildOptions())
         agent = one.agents["r1"]
         agent.releases.has_files = False
         arriving = asyncio.create_task(arrive(host, agent, built.bundle.id))
@@ -105,10 +104,10 @@ async def test_a_robot_that_waits_for_files_gets_them_from_the_command(
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_robot_that_has_all_files_already_is_named_once(capsys, as_json):
     machine, again = Machine("r1", "127.0.0.1"), Sent(0, 0, 0, 0, 0.1)
-    lost = Outcome(machine, error=SshError(Code.LOST, "the connection was lost"))
+    lost = MachineOutcome(machine, error=SshError(Code.LOST, "the connection was lost"))
     display = Display(Sender(None, "", {}, ""), as_json=as_json)
-    sent = Outcome(machine, Sent(2, 9, 9, 0, 0.1))
-    for outcome in (lost, lost, sent, *[Outcome(machine, again)] * 3):
+    sent = MachineOutcome(machine, Sent(2, 9, 9, 0, 0.1))
+    for outcome in (lost, lost, sent, *[MachineOutcome(machine, again)] * 3):
         display.sent(outcome)
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3

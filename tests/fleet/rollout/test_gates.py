@@ -1,7 +1,5 @@
 """Windows, budgets and pauses hold switches of a rollout that a coordinator drives for real."""
 
-from __future__ import annotations
-
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -25,12 +23,13 @@ class Clock:
 
     def __init__(self, one, now):
         self.now = now
+        self._bell = one.control.fleet.bell
         self._driver = one.control.driver
         self._driver.clock = lambda: self.now
 
     def set(self, now):
         self.now = now
-        self._driver.mark()
+        self._bell.ring()
 
 
 async def test_a_window_that_closes_in_the_middle_lets_switches_end_and_begins_no_other(tmp_path):

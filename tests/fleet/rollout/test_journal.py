@@ -1,8 +1,8 @@
 """A coordinator dies at any step of a rollout: the next one continues, each robot switches once."""
 
-from __future__ import annotations
-
 import asyncio
+
+import pytest
 
 from dorad.agent.model import Memory
 from dorafleet.coordinator.audit import verify
@@ -95,6 +95,7 @@ async def check_journal(one: Site):
     await verify(one.fleet.store)
 
 
+@pytest.mark.long
 async def test_a_coordinator_that_dies_at_any_step_is_followed_by_one_that_continues(tmp_path):
     undisturbed = await roll_out(tmp_path / "undisturbed", None, "before")
     assert undisturbed >= 10

@@ -1,7 +1,5 @@
 """SIGKILL ends a coordinator at every step of a rollout; the journal is whole after each."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket
@@ -18,7 +16,7 @@ from tests.fleet.control.agents import FakeAgent
 from .killed import ROBOTS
 from .test_cells import ID1, ID2
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 RUNS_S = 280.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from hypothesis import assume, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -93,6 +94,7 @@ class RolloutMachine(RuleBasedStateMachine):
                 assert robot.connected
                 assert not (before.rollout.strategy.busy == "wait" and robot.leased)
         if step.kind == "switch":
+            assert not any(before.members[id_].undone for id_ in step.robots)
             assert before.rollout.phase in ("canary", "rolling", "soaking", "settled")
             limit = tolerated(before.rollout.strategy, before.rollout.size)
             assert len(failures(before.members.values())) <= limit
@@ -183,6 +185,14 @@ class RolloutMachine(RuleBasedStateMachine):
         if luck == 0:
             self.do(act)
 
+    @rule(number=robots, luck=st.integers(0, 2))
+    def undo_one(self, number, luck):
+        if luck == 0:
+            try:
+                self.world.undo_instance(self.robot(number).id)
+            except ControlError as error:
+                assert error.code == "refused"
+
     def do(self, act):
         try:
             self.world.operate(act)
@@ -250,6 +260,9 @@ class RolloutMachine(RuleBasedStateMachine):
                 assert robot.running == OLD
             # One that fails after its confirmation does not stay with the release.
             assert member.verdict != "failed"
+            # One that was undone has gone back, unless that has failed.
+            if member.undone and phase not in ("superseded",):
+                assert robot.running != NEW
             assert not member.in_flight
             kept = (
                 member.verdict in ("stuck", "lost", "reverted", "failed")
@@ -267,4 +280,4 @@ class RolloutMachine(RuleBasedStateMachine):
 
 
 RolloutMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
-TestRollout = RolloutMachine.TestCase
+TestRollout = pytest.mark.long(RolloutMachine.TestCase)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import count
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, rule
 from msgspec.structs import replace
 
-from tests.agent.releases.simrobot import ALIVE, KINDS, TICK_S
+from tests.agent.assignments.simrobot import ALIVE, KINDS, TICK_S
 
 from .system import SOAK_S, STRATEGY, PureSystem, System
 from .verbs import Verbs, robots
@@ -29,6 +31,9 @@ class RolloutsKeepTheirWord(Verbs):
         self.system = self.make()
         self.connected = {}
         self.failing = {}
+        self.confirmed = {}
+        self.was_soaking = None
+        self.rollout = (0, 0)
         self.system.start(release, retry=False, allow_lower=False)
         self.system.pass_time(600)
 
@@ -39,6 +44,11 @@ class RolloutsKeepTheirWord(Verbs):
     @rule(robot=robots)
     def restart(self, robot):
         self.system.restart(robot)
+
+    @rule(robot=robots)
+    def replace(self, robot):
+        self.system.replace(robot)
+        self.connected.pop(robot, None)
 
     @rule(robot=robots, full=st.booleans())
     def fill_disk(self, robot, full):
@@ -63,9 +73,12 @@ class RolloutsKeepTheirWord(Verbs):
             self.nothing_rejected_comes_back(robot, found)
             self.nodes_that_have_ended_are_drift(id_, robot)
             self.no_failure_is_left_in_a_rollout(id_, robot, found)
+        self.a_soak_lasts_whatever_clocks_show(found)
         if before is not None and before.canary and before.verdicts.get(before.canary) == "failed":
             # Those that were ordered in this very moment are the rollout's before it.
             assert not found.ordered, "the rollout went on after its canary had failed"
+        if before is not None and before.paused and found.paused:
+            assert not found.ordered, "the rollout went on while it was paused"
 
     def contact_comes_before_confirmation(self, robot):
         for event in robot.events:
@@ -81,10 +94,27 @@ class RolloutsKeepTheirWord(Verbs):
         """A robot that has failed in the rollout's time goes back, whatever the threshold is."""
         stays = robot.connected and found.verdicts.get(id_) == "failed"
         stays = stays and robot.phase == "confirmed"
+        # A rollout that is paused, as all are after a restore, gives no order.
+        stays = stays and not found.paused
         self.failing[id_] = self.failing.get(id_, 0) + 1 if stays else 0
         # An undo takes its robots one by one; 40 checks may follow each other without any time.
         if found.phase not in ("reverting", "revert_incomplete"):
             assert self.failing[id_] <= 2 + 40, f"{id_} has failed, and keeps the release"
+
+    def a_soak_lasts_whatever_clocks_show(self, found):
+        since, self.confirmed = self.confirmed, {}
+        # What is confirmed when a rollout is seen first, as after a restore, was so before.
+        new = found.now if self.rollout == found.rollout else 0.0
+        self.rollout = found.rollout
+        for id_, verdict in found.verdicts.items():
+            if verdict == "confirmed":
+                key = (found.rollout, id_)
+                self.confirmed[key] = since.get(key, new)
+        is_over = found.phase in ("settled", "succeeded", "succeeded_partially")
+        if is_over and self.was_soaking == found.rollout and self.confirmed:
+            soaked = found.now - max(self.confirmed.values())
+            assert soaked >= SOAK_S - SLOW_S, f"it has soaked for {soaked} s"
+        self.was_soaking = found.rollout if found.phase == "soaking" else None
 
     def nodes_that_have_ended_are_drift(self, id_, robot):
         """Confirmed means no drift, and what has no drift runs."""
@@ -104,10 +134,13 @@ class RolloutsKeepTheirWord(Verbs):
         for robot in ("r1", "r2", "r3"):
             system.heal(robot)
             system.fill_disk(robot, full=False)
+        if system.observe().paused:
+            system.resume()
         for _ in range(200):
             system.pass_time(4 * TICK_S)
             self.check(None)
         found = system.observe()
+        assert found.phase != "soaking", "it soaks for ever"
         for id_, robot in found.robots.items():
             assert robot.phase not in ("switching", "probation", "reverting"), (id_, robot)
             dead = [node for node in ALIVE if node not in robot.nodes]
@@ -121,9 +154,9 @@ class RolloutsKeepTheirWord(Verbs):
 
 
 RolloutsKeepTheirWord.TestCase.settings = settings(
-    max_examples=60, stateful_step_count=20, deadline=None
+    max_examples=settings().max_examples // 4, stateful_step_count=20, deadline=None
 )
-TestRolloutsKeepTheirWord = RolloutsKeepTheirWord.TestCase
+TestRolloutsKeepTheirWord = pytest.mark.long(RolloutsKeepTheirWord.TestCase)
 
 
 FIRST, LATE = "a" * 64, "d" * 64
@@ -275,3 +308,99 @@ def test_a_cable_that_is_cut_after_the_switch_confirms_nothing():
     system.pass_time(300)
     robot = system.observe().robots["r1"]
     assert (robot.phase, robot.release) == ("reverted", FIRST)
+
+
+DAY_S = 86400.0
+WRONG = {
+    "full disk": lambda robot: setattr(robot, "disk_full", True),
+    "a day on": lambda robot: setattr(robot, "clock_s", DAY_S),
+    "a day back": lambda robot: setattr(robot, "clock_s", -DAY_S),
+}
+"""What goes wrong on a robot."""
+
+
+@pytest.mark.parametrize("seconds", [DAY_S, -DAY_S])
+def test_a_soak_lasts_as_long_although_the_clock_of_the_coordinator_is_set(seconds):
+    system = soaking_on_three()
+    system.set_clock(seconds)
+    system.pass_time(SOAK_S - 6 * TICK_S)
+    assert system.observe().phase == "soaking"
+    system.pass_time(12 * TICK_S)
+    assert system.observe().phase == "succeeded"
+
+
+def second_rollout(release: str, before_step) -> PureSystem:
+    """Roll a second release out; `before_step` is called with the number of each step.
+
+    A step is everything that the robot does after it has looked once at what is there.
+    """
+    system = PureSystem(1)
+    system.start(FIRST, retry=False, allow_lower=False)
+    system.pass_time(600)
+    robot = system.robots["r1"]
+    act, steps = robot._act, count()
+
+    def counted():
+        before_step(next(steps), robot)
+        act()
+
+    robot._act = counted
+    system.start(release, retry=False, allow_lower=False)
+    system.pass_time(600)
+    return system
+
+
+def steps_that_change(release: str) -> list[int]:
+    """Return the steps of an undisturbed rollout before which the robot has changed."""
+    changed, records = [], [None]
+
+    def look(step, robot):
+        if robot.record != records[-1]:
+            changed.append(step)
+            records.append(robot.record)
+
+    second_rollout(release, look)
+    return changed
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("what", WRONG)
+@pytest.mark.parametrize(
+    ("release", "ends"), [("b" * 64, "b" * 64), (LATE, FIRST)], ids=["good", "late"]
+)
+def test_a_full_disk_or_a_clock_that_jumps_at_any_step_changes_no_end(what, release, ends):
+    steps = steps_that_change(release)
+    assert len(steps) > 5
+    usual = second_rollout(release, lambda *_: None).observe()
+    assert usual.robots["r1"].release == ends
+    phases = set()
+    for wrong_at in steps:
+
+        def go_wrong(step, robot, wrong_at=wrong_at):
+            if step == wrong_at:
+                phases.add(robot.record.phase)
+                WRONG[what](robot)
+
+        system = second_rollout(release, go_wrong)
+        meanwhile = system.observe().robots["r1"]
+        assert meanwhile.release in (FIRST, release)
+        assert meanwhile.phase not in ("switching", "probation", "reverting")
+        assert set(meanwhile.nodes) == set(ALIVE)
+        if what == "full disk":
+            system.fill_disk("r1", full=False)
+            system.pass_time(600)
+        found = system.observe()
+        robot, verdict = found.robots["r1"], found.verdicts["r1"]
+        assert set(robot.nodes) == set(ALIVE)
+        if what == "full disk":
+            # It may have taken too long; then the rollout says so, and it has gone back.
+            assert (found.phase, verdict) in (
+                (usual.phase, usual.verdicts["r1"]),
+                ("reverted", "back"),
+            )
+            assert robot.release == (release if verdict == "confirmed" else FIRST)
+        else:
+            assert (found.phase, verdict) == (usual.phase, usual.verdicts["r1"])
+            assert (robot.release, robot.phase) == (ends, usual.robots["r1"].phase)
+    assert phases >= {"pending", "staged", "switching", "probation", "confirmed"}
+    assert ("reverting" in phases) == (ends == FIRST)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import zlib
 from dataclasses import replace
@@ -12,26 +13,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dorad.commandline.durations import Duration
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
+from dorad.control.messages import Share
 from dorad.control.messages.agent import ShareState
-from dorad.control.messages.releases import ReleaseState
+from dorad.control.messages.releases import Group, ReleaseState
+from dorad.dataflow.durations import parse_duration
 from dorad.release.changes import Changes
 from dorad.release.manifest import encode, id_of
+from dorafleet.cli.rolloutstart import start
 from dorafleet.coordinator.drift import Compared, drift_of
-from dorafleet.coordinator.records import Wanted
+from dorafleet.coordinator.records import RobotAssignment
 from dorafleet.rollout import messages as r
 from dorafleet.rollout import windows
-from dorafleet.rollout.plan import HAS_IT, Candidate, _nothing_left, select, with_params
+from dorafleet.rollout.plan import (
+    HAS_IT,
+    NO_NODE,
+    Candidate,
+    _nothing_left,
+    select,
+    with_params,
+)
 from dorafleet.rollout.plantext import plan_row
 from dorafleet.rollout.strategy import (
     MAX_BATCHES,
     Batch,
     Budget,
     Strategy,
-    amount,
-    parallel,
-    tolerated,
 )
 
 from .site import ID1, ID2, TWO, manifest, put, site, strategy
@@ -69,6 +78,13 @@ def test_a_canary_of_any_kind_is_one_that_answers():
     assert [member.robot for member in found.members if member.batch == 0] == ["b"]
 
 
+def test_the_canaries_that_a_label_selects_are_the_first_ones_also_if_they_are_away():
+    both = [Candidate("a", {"role": "x"}, reachable=False), Candidate("b", {"role": "x"})]
+    keys = {"strategy": Strategy(canary_selector={"role": "x"})}
+    assert [each.batch for each in select(new(**keys), both, 1, NODES).members] == [0, 1]
+    assert select(new(**keys), both, 1, NODES).members[0].robot == "a"
+
+
 @pytest.mark.parametrize(
     ("keys", "code", "words"),
     [
@@ -103,6 +119,11 @@ def test_a_canary_of_any_kind_is_one_that_answers():
             "refused",
             "max_unavailable 30% of 2 robots with `zone=hall` is 0",
         ),
+        (
+            {"strategy": Strategy(canary=0, canary_selector={"zone": "hall"})},
+            "refused",
+            "canary_selector: `canary` is 0",
+        ),
         ({"strategy": Strategy(max_parallel=0)}, "bad-request", "max_parallel: 0 robots"),
         ({"strategy": Strategy(canary="lots")}, "bad-request", "canary: `lots` is neither"),
         ({"strategy": Strategy(failure_threshold="101%")}, "bad-request", "failure_threshold"),
@@ -131,6 +152,19 @@ def test_a_lower_sequence_is_refused_unless_it_is_allowed():
         select(new(), fleet, 2, NODES)
     assert "--allow-lower" in str(caught.value)
     assert select(new(allow_lower=True), fleet, 2, NODES).members
+    assert select(new(), fleet, 7, NODES).members, "the same one is not lower"
+
+
+def test_only_the_robots_that_are_named_or_have_the_labels_take_part():
+    for keys, chosen in (
+        ({}, ["r1", "r2", "r3", "r4"]),
+        ({"robots": ["r3", "r1"]}, ["r1", "r3"]),
+        ({"labels": {"zone": "hall"}}, ["r1", "r2"]),
+        ({"robots": ["r2", "r3"], "labels": {"zone": "hall"}}, ["r2"]),
+    ):
+        found = select(new(**keys), FLEET, 2, NODES)
+        assert sorted(each.robot for each in found.members) == chosen
+        assert found.left_out == {}
 
 
 def test_robots_that_have_it_or_failed_with_it_are_left_out():
@@ -142,8 +176,85 @@ def test_robots_that_have_it_or_failed_with_it_are_left_out():
     found = select(new(), fleet, 2, NODES)
     assert [member.robot for member in found.members] == ["r3"]
     assert found.left_out["r1"] == "it has it already"
-    assert "node grip failed" in found.left_out["r2"]
+    assert found.left_out["r2"] == ("it has failed there: node grip failed; `--retry` tries again")
     assert [each.robot for each in select(new(retry=True), fleet, 2, NODES).members] == ["r2", "r3"]
+
+
+def test_of_an_instance_the_machine_that_failed_is_named():
+    group = Group(instance="cell", uuid="u", share=Share(machine="r1", placement={"grip": "r1"}))
+    fleet = [Candidate("r1", {}), Candidate("r2", {}, failed="node grip failed")]
+    groups = {"r1": group, "r2": group}
+    with pytest.raises(ControlError) as caught:
+        select(new(scope="one"), fleet, 2, NODES, groups)
+    assert "it has failed on `r2`: node grip failed" in str(caught.value)
+
+
+def cells(**keys):
+    """Return what is selected of two cells: r1 and r2 are one, r3 and r4 the other."""
+    groups = {
+        robot: Group(instance=cell, uuid="u", share=Share(machine=robot, placement={"grip": robot}))
+        for robot, cell in (("r1", "a"), ("r2", "a"), ("r3", "b"), ("r4", "b"))
+    }
+    fleet = [*keys.pop("fleet", FLEET), Candidate("r5", {})]
+    strategy = Strategy(**{"canary": 0, **keys})
+    return select(new(scope="each:cell", strategy=strategy), fleet, 2, NODES, groups)
+
+
+def test_machines_of_an_instance_are_in_one_batch_which_one_of_them_selects():
+    def order(**keys):
+        return {each.robot: each.batch for each in cells(**keys).members}
+
+    assert order() == {"r1": 1, "r2": 1, "r3": 1, "r4": 1}
+    assert order(canary=1, canary_selector={"role": "canary"}) == {
+        "r1": 0, "r2": 0, "r3": 1, "r4": 1,
+    }  # fmt: skip
+    assert order(batches=[Batch(selector={"zone": "yard"})]) == {"r3": 1, "r4": 1, "r1": 2, "r2": 2}
+    # An instance is one, and one without a machine that does not answer comes first.
+    assert order(canary="50%") == {"r1": 0, "r2": 0, "r3": 1, "r4": 1}
+    assert order(canary="50%", fleet=FLEET[::-1]) == {"r2": 0, "r1": 0, "r4": 1, "r3": 1}
+    assert order(batches=[Batch(limit=1)]) == {"r1": 1, "r2": 1, "r3": 2, "r4": 2}
+    found = cells()
+    assert (found.left_out, found.scope) == ({"r5": NO_NODE}, "each:cell")
+    assert [(each.instance, each.group.share.machine) for each in found.members] == [
+        ("a", "r1"), ("a", "r2"), ("b", "r3"), ("b", "r4"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("most", "fits"), [(1, False), (2, True), ("50%", False), ("100%", True)])
+def test_a_budget_must_have_room_for_the_machines_of_an_instance_at_once(most, fits):
+    budget = Budget(group_by="zone", max_unavailable=most)
+    if fits:
+        assert len(cells(disruption_budget=budget).members) == 4
+        return
+    words = f"max_unavailable {most} is less than the 2 machines of `a` with `zone=hall`"
+    with pytest.raises(ControlError, match=words):
+        cells(disruption_budget=budget)
+
+
+def test_an_instance_that_has_the_release_with_other_machines_has_something_to_do():
+    group = Group(instance="a", uuid="u", share=Share(machine="r1", placement={"grip": "r1"}))
+    other = msgspec.structs.replace(group, share=Share(machine="r1", placement={"grip": "r2"}))
+    has_it = {"is_on_it": True, "before_group": group}
+    fleet = [Candidate("r1", {}, **has_it), Candidate("r2", {}, **has_it)]
+    both = {"r1": group, "r2": group}
+    with pytest.raises(ControlError, match="all 2 robots have it already"):
+        select(new(scope="one"), fleet, 2, NODES, both)
+    found = select(new(scope="one"), fleet, 2, NODES, both | {"r2": other})
+    assert [each.robot for each in found.members] == ["r1", "r2"]
+    # One that has failed with it before is no hindrance once it has it.
+    failed = [fleet[0], replace(fleet[1], failed="grip crashed")]
+    assert select(new(scope="one"), failed, 2, NODES, both | {"r2": other}).members
+
+
+def test_what_the_help_calls_the_default_is_the_default():
+    found, defaults = {}, Strategy()
+    for option in start.params:
+        text = re.search(r"\[(\w+)\]$", getattr(option, "help", None) or "")
+        if isinstance(option.type, Duration) and text:
+            found[option.name] = parse_duration(text[1])
+    assert len(found) == 7
+    known = msgspec.structs.asdict(defaults) | msgspec.structs.asdict(defaults.rules)
+    assert found == {name: known[name] for name in found}
 
 
 def test_nothing_to_do_is_no_failure_but_says_so():
@@ -151,14 +262,6 @@ def test_nothing_to_do_is_no_failure_but_says_so():
     with pytest.raises(ControlError, match="all 2 robots have it already") as caught:
         select(new(), fleet, 2, NODES)
     assert caught.value.code == "exists"
-
-
-def test_amounts_are_numbers_or_percentages_rounded_down():
-    assert [amount(each, 25) for each in (3, "3", "10%", " 10 % ", "0%")] == [3, 3, 2, 2, 0]
-    assert parallel(Strategy(), 5) == 1
-    assert parallel(Strategy(), 1000) == 100
-    assert [tolerated(Strategy(), size) for size in (1, 10, 50)] == [2, 2, 5]
-    assert tolerated(Strategy(failure_threshold=0), 50) == 0
 
 
 def test_a_node_with_another_parameter_is_replaced():
@@ -170,6 +273,10 @@ def test_a_node_with_another_parameter_is_replaced():
     found = with_params(unknown, {"camera/rate": 1, "arm/speed": 2}, {"camera/rate": True})
     assert (found.replaced, found.uncompared) == (["arm", "camera", "grip"], [])
     assert with_params(changes, {"camera/rate": 1}, {"camera/rate": 1}) is changes
+    others = Changes(untouched=["arm", "camera"], uncompared=["grip", "map"])
+    found = with_params(others, {"camera/rate": 1}, {"grip/force": 2})
+    assert found.replaced == ["camera", "grip"]
+    assert (found.untouched, found.uncompared) == (["arm"], ["map"])
 
 
 def test_other_parameters_are_something_to_do_and_those_of_nodes_that_are_gone_go():
@@ -315,15 +422,46 @@ async def test_a_dataflow_that_was_started_by_hand_and_a_release_exclude_each_ot
     flow = {"nodes": [{"id": "a", "path": "a.py", "deploy": {"machine": "r1"}}]}
     async with site(tmp_path, 2) as one:
         await one.fleet.start(flow, name="pick")
-        with pytest.raises(ControlError, match="`pick` was started by hand on `r1`") as caught:
-            await one.start("pick@1")
-        assert "dora stop pick" in str(caught.value)
-        number = await one.start("pick@1", robots=["r2"])
-        await one.until(number, "succeeded")
+        for robots in ([], ["r2"]):  # one name is one deployment, also on other robots
+            with pytest.raises(ControlError, match="`pick` was started by hand on r1") as caught:
+                await one.start("pick@1", robots=robots)
+            assert "dora stop pick" in str(caught.value)
         await one.fleet.call("dataflow.stop", m.Stop(dataflow="pick"))
+        number = await one.start("pick@1", robots=["r2"], strategy=strategy(canary=0))
+        with pytest.raises(ControlError, match=f"rollout {number} is|belongs to the release"):
+            await one.fleet.start(flow, name="pick")
+        await one.until(number, "succeeded")
         await one.fleet.call("dataflow.clean")
         with pytest.raises(ControlError, match="belongs to the release"):
             await one.fleet.start(flow, name="pick")
+
+
+async def test_a_deployment_records_each_change_of_what_should_run(tmp_path):
+    flow = {"nodes": [{"id": "a", "path": "a.py", "deploy": {"machine": "r1"}}]}
+    async with site(tmp_path, 2) as one:
+        await one.fleet.start(flow, name="pick")
+        started = one.control.fleet.deployments["pick"]
+        assert started.source == "inline" and started.run is not None
+        await one.fleet.call("dataflow.stop", m.Stop(dataflow="pick"))
+        number = await one.start("pick@1", labels={}, robots=["r2"], params={"grip/force": 2})
+        released = one.control.fleet.deployments["pick"]
+        assert (released.source, released.rollout) == ("release", number)
+        assert (released.robots, released.params) == (["r2"], {"grip/force": 2})
+        await one.until(number, "succeeded")
+        await one.act("undo", number)
+        await one.fleet.call("dataflow.clean")
+        last = one.control.fleet.deployments["pick"]
+        assert last.run is None
+        assert [(each.number, each.what, each.release) for each in last.history] == [
+            (1, "dataflow.start", ""),
+            (2, "dataflow.stop", ""),
+            (3, "rollout.start", ID1),
+            (4, "rollout.undo", ID1),
+        ]
+        assert last.history[0].run == started.run.uuid
+        known = dict(one.control.fleet.deployments)
+        await one.control.fleet.load()
+        assert one.control.fleet.deployments == known
 
 
 async def test_an_unknown_version_of_a_plan_starts_nothing(tmp_path):
@@ -352,7 +490,10 @@ async def test_drift_names_each_difference_and_the_way_back(tmp_path):
         rows = {row.robot: row for row in found.rows if row.what == "release"}
         assert (rows["r2"].desired, rows["r2"].found) == ("pick@2", "pick@1")
         assert "r3" not in rows
-        assert rows["r1"].found == "pick@1, reverted: node grip failed"
+        assert (
+            rows["r1"].found
+            == "pick@1: dataflow pick went back to what it ran before: node grip failed"
+        )
         assert rows["r1"].way_back.startswith("dorafleet rollout start pick@2 --robots r1 --retry")
 
 
@@ -365,10 +506,13 @@ def confirmed(**fields):
 @pytest.mark.parametrize(("lower", "option"), [(False, ""), (True, " --allow-lower")])
 def test_the_way_back_of_a_dataflow_that_has_ended_starts_the_same_release_again(lower, option):
     state = confirmed(release=ID1, confirmed=ID1, reason="the dataflow has finished")
-    orders = {"pick": Wanted(4, ID1, rollout=3, allow_lower=lower)}
+    orders = {"pick": RobotAssignment(4, ID1, rollout=3, allow_lower=lower)}
     compared = Compared("r1", orders=orders, releases={"pick": state})
     (row,) = drift_of(compared, lambda release: "pick@1" if release == ID1 else "?")
-    assert (row.desired, row.found) == ("pick@1", "nothing: the dataflow has finished")
+    assert (row.desired, row.found) == (
+        "pick@1",
+        "nothing: dataflow pick does not run: the dataflow has finished",
+    )
     assert row.way_back == f"dorafleet rollout start pick@1 --robots r1{option}"
 
 
@@ -377,10 +521,10 @@ def test_drift_names_damaged_files_and_the_command_that_sends_them_again(reachab
     state = confirmed(
         release=ID2, running=ID2, damaged={ID1: "files/grip.py is damaged or missing"}
     )
-    orders = {"pick": Wanted(4, ID2, rollout=3)}
+    orders = {"pick": RobotAssignment(4, ID2, rollout=3)}
     trouble = "" if reachable else "it is off"
     compared = Compared("r1", reachable, trouble, orders=orders, releases={"pick": state})
-    (row,) = drift_of(compared, {ID1: "pick@1", ID2: "pick@2"}.__getitem__)
+    *_, row = drift_of(compared, {ID1: "pick@1", ID2: "pick@2"}.__getitem__)
     assert (row.what, row.desired) == ("files", "pick@1")
     assert row.found == "files/grip.py is damaged or missing"
     if reachable:
@@ -392,7 +536,10 @@ def test_drift_names_damaged_files_and_the_command_that_sends_them_again(reachab
 def test_a_name_that_a_robot_has_made_up_is_one_word_of_the_way_back():
     state = confirmed(release=ID1, running=ID1, damaged={";id #": ""})
     compared = Compared(
-        "r1", orders={"pick": Wanted(4, ID1)}, releases={"pick": state}, stopped=["pick/;reboot #"]
+        "r1",
+        orders={"pick": RobotAssignment(4, ID1)},
+        releases={"pick": state},
+        stopped=["pick/;reboot #"],
     )
     words = [shlex.split(row.way_back) for row in drift_of(compared, lambda id_: id_)]
     assert ["dora", "node", "restart", ";reboot #", "-d", "r1/pick"] in words
@@ -406,17 +553,18 @@ def test_drift_names_nodes_that_have_ended_of_a_confirmed_release(reachable):
         running=ID1, confirmed=ID1, failed={"con": "has failed: it exited with code 1"},
         ended={"idle": "has ended: its inputs closed", "log": "was stopped by a command"},
     )  # fmt: skip
-    order = Wanted(generation=3, release=ID1, rollout=7)
+    order = RobotAssignment(generation=3, release=ID1, rollout=7)
     compared = Compared(
         robot="r1", reachable=reachable, orders={"pick": order}, releases={"pick": state},
         stopped=["pick/log"],
     )  # fmt: skip
     rows = list(drift_of(compared, {ID1: "pick@1"}.__getitem__))
+    rows = [row for row in rows if row.what != "contact"]
     again = "dorafleet rollout start pick@1 --robots r1 --retry starts them again; or "
     back = f"{again}dorafleet rollout undo 7"
     assert [(row.what, row.desired, row.found) for row in rows] == [
-        ("node", "con runs", "con has failed: it exited with code 1"),
-        ("node", "idle runs", "idle has ended: its inputs closed"),
+        ("node", "con runs", "node con has failed: it exited with code 1"),
+        ("node", "idle runs", "node idle has ended: its inputs closed"),
         ("node", "log runs", "log was stopped by a command"),
     ]
     assert rows[0].way_back == (back if reachable else f"once it can be reached: {back}")
@@ -436,7 +584,8 @@ def test_drift_names_dead_nodes_of_a_dataflow_that_was_started():
         dataflow="flow", uuid="u", epoch=1, generation=1, status="running", since=0.0
     )
     compared = Compared(
-        robot="r1", wanted={"flow": Wanted(generation=1, uuid="u")}, shares={"flow": share},
+        robot="r1", shares={"flow": share},
+        wanted={"flow": RobotAssignment(generation=1, uuid="u")},
         findings=[
             finding("node-failed", "con"), finding("node-ended", "idle"),
             finding("input-broken", "x"), finding("node-failed", "y", "other"),
@@ -448,14 +597,17 @@ def test_drift_names_dead_nodes_of_a_dataflow_that_was_started():
 
 
 def test_drift_names_nodes_that_a_command_has_stopped_of_dataflows_that_shall_run():
-    orders = {"pick": Wanted(4, ID1, rollout=3), "old": Wanted(5, ID1, enabled=False)}
+    orders = {
+        "pick": RobotAssignment(4, ID1, rollout=3),
+        "old": RobotAssignment(5, ID1, enabled=False),
+    }
     state = confirmed(release=ID1, running=ID1)
     share = {"dataflow": "map", "uuid": "u", "epoch": 1, "generation": 1}
     compared = Compared(
         "r1",
         orders=orders,
         releases={"pick": state},
-        wanted={"map": Wanted(1, uuid="u")},
+        wanted={"map": RobotAssignment(1, uuid="u")},
         shares={"map": ShareState(**share, status="running", since=0.0)},
         stopped=["pick/grip10", "pick/grip2", "map/slam", "old/arm", "by hand/lab"],
     )

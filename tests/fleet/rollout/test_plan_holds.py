@@ -1,29 +1,24 @@
 """The nodes that a plan names are those that the robot then replaces, and no others."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import asyncssh
 import yaml
 
-from dorad.agent.releases import compose
-from dorad.agent.releases.model import Applied, Revision
-from dorad.agent.releases.trees import TreeLibrary
+from dorad.agent.assignments import compose
+from dorad.agent.assignments.files import TreeLibrary
+from dorad.agent.assignments.model import Applied, Revision
 from dorad.release.changes import changed_nodes
 from dorad.release.machine import this_machine
+from dorad.release.manifest import Manifest
 from dorad.release.signature import ALLOWED, Signers
 from dorad.release.trees import Trees
-from dorafleet.release.build import Options, build
-from dorafleet.release.signing import choose
+from dorafleet.release.build import BuildOptions, build
+from dorafleet.release.signingkey import choose
 from dorafleet.release.store import Store
 from dorafleet.rollout.plan import with_params
 from tests.release.samples import public
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from dorad.release.manifest import Manifest
 
 CAMERA = {"path": "camera.py", "inputs": {"tick": "dora/timer/millis/100"}, "outputs": ["image"]}
 ARM = {"path": "arm.py", "inputs": {"image": "camera/image"}, "deploy": {"labels": {"arm": "1"}}}
@@ -47,7 +42,8 @@ CHANGES: dict[str, tuple[dict[str, Any], set[str]]] = {
     "a policy": ({"arm": {"restart_policy": "always"}}, {"arm"}),
     "a declared parameter": ({"camera": {"params": {"gain": 1}}}, {"camera"}),
     "a parameter of the rollout": ({"params": {"camera/gain": 3}}, {"camera"}),
-    "the folder of all": ({"flow": {"deploy": {"working_dir": "more"}}}, {"camera"}),
+    # The programs that belong to no node then may be used by any.
+    "the folder of all": ({"flow": {"deploy": {"working_dir": "more"}}}, {"arm", "camera"}),
     "labels of all": ({"flow": {"deploy": {"labels": {"zone": "hall"}}}}, {"camera"}),
     "a new node": ({"log": LOG}, {"log"}),
     "a key that no node has": ({"flow": {"safe_to_update": "true"}}, set()),
@@ -85,7 +81,7 @@ class Both:
         for name, content in files.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(content)
-        options = Options(name="flow")
+        options = BuildOptions(name="flow")
         bundle = build(folder / "dataflow.yml", self._store, self._key, options).bundle
         self._trees.put_manifest(bundle.content, bundle.signature)
         for each in self._trees.lacking(bundle.manifest):

@@ -1,7 +1,5 @@
 """What a plan of a rollout says of secrets that robots lack."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 
 from dorad.release.manifest import NodeContent, Place

@@ -1,18 +1,19 @@
 """Rollouts to real agents and daemons: from nothing to a release, to a bad one, and back."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
+import signal
 import time
 import zlib
 
+import psutil
 import pytest
+from msgspec.structs import replace
 
 from dorad.control import messages as m
 from dorad.control.messages.releases import HealthRules
 from dorad.release.machine import this_machine
-from dorad.release.manifest import Manifest, NodeContent, encode
+from dorad.release.manifest import Manifest, NodeContent, encode, id_of
 from dorad.release.signature import ALLOWED, Signers
 from dorad.release.trees import Trees
 from dorafleet.rollout import messages as r
@@ -127,7 +128,7 @@ def receive(agent, release):
 async def roll_out(client, release, **keys):
     put = r.ReleasePut(content=zlib.compress(release.content), signature=release.signature.decode())
     info = await client.call(RELEASE_PUT, put)
-    new = r.RolloutNew(release=info.id, strategy=STRATEGY, **keys)
+    new = r.RolloutNew(release=info.id, **{"strategy": STRATEGY, **keys})
     new.if_version = (await client.call(ROLLOUT_PLAN, new)).version
     return (await client.call(ROLLOUT_START, new)).rollout
 
@@ -192,6 +193,64 @@ async def test_an_undo_brings_nodes_to_life_whose_inputs_had_closed(tmp_path):
         detail = await end_of(client, number, "reverted", "revert_incomplete")
         assert detail.summary.phase == "reverted", detail
         assert await drift_is(client, lambda rows: not rows)
+
+
+@pytest.mark.parametrize(("away", "killed"), [("canary", True), ("other", False)])
+async def test_after_an_undo_in_the_soak_a_robot_that_was_away_follows_whatever_was_killed(
+    tmp_path, away, killed
+):
+    """The coordinator runs on, or is killed and starts again before the robot is back."""
+    releases = [build(number, f"{LISTENER}# {number}\n") for number in (1, 2)]
+    soaks = replace(STRATEGY, soak_time=600.0)
+    async with fleet_of_two(tmp_path) as fleet:
+        for robot in fleet.robots.values():
+            for each in releases:
+                receive(robot.folder / "agent", each)
+        async with fleet.client() as client:
+            first = await roll_out(client, releases[0])
+            await end_of(client, first, "succeeded")
+            number = await roll_out(client, releases[1], strategy=soaks)
+            detail = await end_of(client, number, "soaking")
+            canary = next(row.robot for row in detail.robots if row.batch == 0)
+            (other,) = fleet.robots.keys() - {canary}
+            name = canary if away == "canary" else other
+            (stays,) = fleet.robots.keys() - {name}
+            fleet.robots[name].agent.end(signal.SIGKILL)
+            await client.call(ROLLOUT_UNDO, r.RolloutAct(rollout=number))
+            await reach(client, number, {stays: "back"})
+        if killed:
+            fleet.coordinator.end(signal.SIGKILL)
+            fleet.coordinator.start()
+        fleet.robots[name].agent.start()
+        async with await fleet.again() as client:
+            await reach(client, number, {stays: "back", name: "back"})
+            detail = await end_of(client, number, "reverted")
+            assert await drift_is(client, lambda rows: not rows)
+        assert [listeners_of(each) for each in fleet.robots.values()] == [
+            {id_of(releases[0].content)}
+        ] * 2
+
+
+def listeners_of(robot):
+    """Return the releases whose listener runs on a robot, as the kernel knows it."""
+    folder = str(robot.folder / "agent" / "releases")
+    lines = (each.info["cmdline"] or [] for each in psutil.process_iter(["cmdline"]))
+    paths = (line[-1] for line in lines if line and line[-1].startswith(folder))
+    return {
+        path.removeprefix(folder).split("/")[1] for path in paths if path.endswith("listener.py")
+    }
+
+
+async def reach(client, number, states):
+    """Wait until robots of a rollout are in these states."""
+    deadline = time.monotonic() + 180
+    while True:
+        detail = await client.call(ROLLOUT_STATUS, r.RolloutRef(rollout=number))
+        found = {row.robot: row.state for row in detail.robots}
+        if found | states == found:
+            return
+        assert time.monotonic() < deadline, detail
+        await asyncio.sleep(0.3)
 
 
 async def drift_is(client, wanted):

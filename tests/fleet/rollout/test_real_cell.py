@@ -1,15 +1,18 @@
 """A release over two machines with real daemons, agents and links: it changes as one."""
 
-from __future__ import annotations
-
 import asyncio
+import re
+import shutil
 import signal
 import time
-from typing import TYPE_CHECKING
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import msgspec
 import pytest
+import yaml
 
+from dorad.agent.status import read_status
 from dorad.control import messages as m
 from dorad.control.errors import ControlError
 from dorad.release.manifest import Place, encode, parse
@@ -18,11 +21,9 @@ from tests.fleet.control.machines import TALKER, fleet_of_two
 from tests.release import samples
 
 from .test_real import FLOW, end_of, receive, release_of, roll_out
+from .test_real_own_way import Beyond
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
 FLOW_LOSSLESS = FLOW.replace(
     b"inputs: {in: talker/out}",
@@ -41,13 +42,15 @@ with open({path!r}, "a") as file:
 ENDED = ("succeeded", "reverted", "revert_incomplete", "failed", "refused")
 
 
-def cell_release(sequence: int, path: Path, after: str = "pass") -> samples.Release:
-    """Return a release: its talker runs on arm1, its listener, which differs, on arm2."""
+def cell_release(
+    sequence: int, path: Path, after: str = "pass", listens: str = "arm2"
+) -> samples.Release:
+    """Return a release: its talker runs on arm1, its listener, which differs, on `listens`."""
     listener = COUNTS.format(revision=sequence, path=str(path), after=after).encode()
     programs = {"talker": TALKER.encode(), "listener": listener}
     found = release_of(sequence, FLOW_LOSSLESS, programs)
     manifest = parse(found.content)
-    places = {"talker": Place(machine="arm1"), "listener": Place(machine="arm2")}
+    places = {"talker": Place(machine="arm1"), "listener": Place(machine=listens)}
     nodes = {
         name: msgspec.structs.replace(node, place=places[name], inputs={})
         for name, node in manifest.nodes.items()
@@ -138,6 +141,53 @@ async def test_a_cell_changes_as_one(tmp_path):
         assert [row for row in drift.rows if row.what != "package"] == []
 
 
+async def test_a_machine_that_loses_its_last_node_leaves_the_cell(tmp_path):
+    seen = tmp_path / "seen"
+    first = cell_release(1, seen)
+    broken = cell_release(2, seen, after="raise SystemExit('it is broken')", listens="arm1")
+    alone = cell_release(3, seen, listens="arm1")
+    async with fleet_of_two(tmp_path) as fleet, fleet.client() as client:
+        for robot in fleet.robots.values():
+            for each in (first, broken, alone):
+                receive(robot.folder / "agent", each)
+        detail = await end_of(client, await roll_out(client, first, scope="one"), *ENDED)
+        assert detail.summary.phase == "succeeded", detail
+        await until(lambda: len(received(seen)) > 20)
+
+        # The others go back: it runs its part again.
+        detail = await end_of(client, await roll_out(client, broken, scope="one"), *ENDED)
+        assert detail.summary.phase == "reverted", detail
+        count = len(received(seen))
+        await until(lambda: len(received(seen)) > count + 20)
+        assert received(seen)[-1][0] == 1
+        assert [row for row in await drift(client) if row.what != "package"] == []
+
+        detail = await end_of(client, await roll_out(client, alone, scope="one"), *ENDED)
+        assert detail.summary.phase == "succeeded", detail
+        left = next(row for row in detail.robots if row.robot == "arm2")
+        assert (left.state, left.instance) == ("confirmed", "talk")
+        assert "it has left its instance" in left.reason
+        await until(lambda: received(seen)[-1][0] == 3)
+        # Nothing of it runs there, the agent has forgotten it, and nothing differs.
+        nodes = (await client.call(m.NODE_LIST, m.Ref(dataflow="talk"))).nodes
+        assert {each.machine for each in nodes if each.status == "running"} == {"arm1"}
+        agent = fleet.robots["arm2"].folder / "agent"
+        await until(lambda: read_status(agent).releases == read_status(agent).shares == [])
+        assert [row for row in await drift(client) if row.what != "package"] == []
+
+        # An undo gives it back its part.
+        await client.call(r.ROLLOUT_UNDO, r.RolloutAct(rollout=detail.summary.rollout))
+        detail = await end_of(client, detail.summary.rollout, *ENDED[1:])
+        assert detail.summary.phase == "reverted", detail
+        count = len(received(seen))
+        await until(lambda: len(received(seen)) > count + 20)
+        assert received(seen)[-1][0] == 1
+
+
+async def drift(client):
+    return (await client.call(r.DRIFT_LIST, m.Nothing())).rows
+
+
 async def state_of(client, number: int, robot: str) -> str:
     ref = r.RolloutRef(rollout=number)
     detail = await client.call(r.ROLLOUT_STATUS, ref)
@@ -175,3 +225,58 @@ async def test_a_cell_ends_as_one_whatever_is_killed_meanwhile(tmp_path, when):
     found = received(seen)
     assert found[-1][0] == 2
     assert [number for _, number in found] == list(range(1, len(found) + 1))
+
+
+EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "cell"
+
+
+async def printed(client, pattern: str) -> None:
+    """Wait until the station of the example has printed a line."""
+    end = time.monotonic() + 120
+    while True:
+        async with client.logs("cell1/sorting", nodes=["station"]) as events:
+            lines = [line.message async for each in events for line in each.lines]
+        if any(re.fullmatch(pattern, line) for line in lines):
+            return
+        assert time.monotonic() < end, lines
+        await asyncio.sleep(0.2)
+
+
+async def test_the_example_changes_as_one(tmp_path):
+    """On its three machines, or on none."""
+    flow = shutil.copytree(EXAMPLE, tmp_path / "cell") / "dataflow.yml"
+    gripper = flow.with_name("gripper.py")
+    machines = yaml.safe_load((EXAMPLE / "cluster.yml").read_text())["machines"]
+    async with AsyncExitStack() as stack:
+        fleet = Beyond(tmp_path / "f", machines)  # short: paths of sockets are
+        stack.callback(fleet.end)
+        await fleet.start()
+
+        async def roll_out(old: str, new: str, code: int = 0) -> str:
+            text = gripper.read_text()
+            assert old in text
+            gripper.write_text(text.replace(old, new))
+            await asyncio.to_thread(fleet.release, flow, "sorting")
+            more = ("--scope", "each:cell", "--upload")
+            return await asyncio.to_thread(fleet.roll_out, "sorting", *more, code=code)
+
+        client = await stack.enter_async_context(fleet.client())
+        await roll_out("", "")
+        await printed(client, r"part 1: 10\.0 N per kg, 0 parts are missing")
+        shown = await roll_out("= 10.0", "= 12.0")
+        await printed(client, r"part \d+: 12\.0 N per kg, 0 parts are missing")
+        for machine in ("camera1", "arm1", "station1"):
+            assert f"✓ {machine}: confirmed" in shown
+
+        node = "    node = Node()\n"
+        await roll_out(node, f"{node}    raise RuntimeError('it has no pressure')\n", code=1)
+        detail = await client.call(r.ROLLOUT_STATUS, r.RolloutRef(rollout=None))
+        assert detail.summary.phase == "reverted", detail
+        nodes = (await client.call(m.NODE_LIST, m.Ref(dataflow="cell1/sorting"))).nodes
+        assert {each.node: (each.machine, each.status) for each in nodes
+                if not each.node.startswith("dora.")} == {
+            "camera": ("camera1", "running"),
+            "gripper": ("arm1", "running"),
+            "station": ("station1", "running"),
+        }  # fmt: skip
+        assert [row for row in await drift(client) if row.what != "package"] == []

@@ -1,7 +1,5 @@
 """What cannot be rolled out is refused by the commands, with the reason; nothing is changed."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 
@@ -9,8 +7,8 @@ import asyncssh
 import pytest
 
 from dorad.release.manifest import Target
-from dorafleet.release.build import Options, build
-from dorafleet.release.signing import choose
+from dorafleet.release.build import BuildOptions, build
+from dorafleet.release.signingkey import choose
 from dorafleet.release.store import Store
 from tests.fleet.sites import UNSET
 from tests.fleet.sshd import SSHD, Host
@@ -78,7 +76,7 @@ def release(folder, store, *, text="print('camera')\n", targets=()):
     (flow / "dataflow.yml").write_text(FLOW)
     key = choose(str(folder / "home/.ssh/id_ed25519"))
     return build(
-        flow / "dataflow.yml", Store(store), key, Options(name="flow", targets=list(targets))
+        flow / "dataflow.yml", Store(store), key, BuildOptions(name="flow", targets=list(targets))
     ).bundle
 
 

@@ -1,7 +1,5 @@
 """A coordinator that ends while it registers a release: the next one has all of it, or nothing."""
 
-from __future__ import annotations
-
 import pytest
 
 from dorad.control.errors import ControlError

@@ -1,7 +1,5 @@
 """Rollouts over the real protocol: from start to end, with what goes wrong on the way."""
 
-from __future__ import annotations
-
 import asyncio
 import itertools
 
@@ -244,6 +242,34 @@ def test_the_time_in_a_phase_restarts_only_with_a_later_phase_or_another_order()
     assert look(2000, 3, order="b") == 0
 
 
+@pytest.mark.parametrize("step", [3600.0, -3600.0, 1.8e9, -1.8e9])
+def test_what_lasts_does_so_although_the_clock_is_set(step):
+    steady, wall = [100.0], [2e9]
+    timers = Timers(lambda: steady[0])
+
+    def age(at):
+        return wall[0] - timers.date((1, "r1", "at"), at, wall[0])
+
+    def passes(seconds):
+        steady[0] += seconds
+        wall[0] += seconds
+
+    at = wall[0]
+    assert age(at) == 0.0
+    passes(50.0)
+    assert timers.date((1, "r1", "at"), at, wall[0]) == at
+    wall[0] += step
+    assert age(at) == pytest.approx(50.0)
+    passes(10.0)
+    assert age(at) == pytest.approx(60.0)
+    # What has happened since has the time of the clock as it is now.
+    assert age(wall[0]) == 0.0
+    # A coordinator that is started again knows only both clocks of then: nothing is in the future.
+    timers.forget(1)
+    assert age(at) == max(0.0, wall[0] - at)
+    assert timers.date((1, "r1", "at"), 0.0, wall[0]) == 0.0
+
+
 async def test_a_budget_holds_robots_of_a_group_with_one_that_is_off(tmp_path):
     labels = {"r1": {"cell": "a"}, "r2": {"cell": "a"}, "r3": {"cell": "b"}}
     async with site(tmp_path, 3, labels, connect=False) as one:
@@ -313,7 +339,7 @@ async def test_of_two_operators_with_one_plan_one_wins(tmp_path):
         refused = [each for each in found if isinstance(each, ControlError)]
         assert len(refused) == 1
         assert refused[0].code == "conflict"
-        assert "rollout 1 was started meanwhile by ann" in str(refused[0])
+        assert "`rollout.start 1` came meanwhile, by ann" in str(refused[0])
         assert len(one.control.rollouts.heads) == 1
 
 
@@ -353,11 +379,11 @@ async def test_the_row_of_a_robot_says_what_is_done_to_it(tmp_path):
         number = await one.start("pick@2")
         await one.until_state(number, r1="busy")
         control = one.control
-        found = software_of("r1", control.robots, control.rollouts, control.releases)
+        found = software_of("r1", control.fleet, control.robots, control.rollouts, control.releases)
         assert found[:3] == ("pick@1", "", "picks box 7 (arm)")
         agent.lease(reason=None)
         await one.until_state(number, r1="switching")
-        found = software_of("r1", control.robots, control.rollouts, control.releases)
+        found = software_of("r1", control.fleet, control.robots, control.rollouts, control.releases)
         assert found[:3] == ("pick@2", "rollout 1: switching", "")
         (state,) = control.robots.get("r1").releases.values()
         assert found.since == state.since
@@ -373,12 +399,12 @@ async def test_a_robot_that_got_the_order_and_waits_for_a_lease_is_busy(tmp_path
         (state,) = control.robots.get("r1").releases.values()
         state.phase, state.waiting = "staged", "busy"
         state.leases = [Lease(id="a", reason="picks box 7", owner="arm", since=5.0)]
-        found = software_of("r1", control.robots, control.rollouts, control.releases)
-        assert found[1:] == ("", "rollout 1 waits: picks box 7 (arm)", 5.0)
+        found = software_of("r1", control.fleet, control.robots, control.rollouts, control.releases)
+        assert found[1:4] == ("", "rollout 1 waits: picks box 7 (arm)", 5.0)
 
 
 async def test_an_order_that_a_robot_cannot_store_is_pending_with_the_reason(tmp_path, monkeypatch):
-    monkeypatch.setattr("dorafleet.coordinator.orders.RETRY_S", 0.05)
+    monkeypatch.setattr("dorafleet.coordinator.delivery.RETRY_S", 0.05)
     async with site(tmp_path, 1) as one:
         await one.runs(ID1)
         agent = one.agents["r1"].releases

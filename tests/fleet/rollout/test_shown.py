@@ -49,6 +49,8 @@ def test_a_robot_says_why_with_the_first_check_that_fails_and_each_thing_once():
     assert robot("node cam has crashed", bad).why == "node cam has crashed"
     # Both the check and its text must be in it.
     assert robot("node cam is bad", bad).why == "node cam is bad; node cam: crashed"
+    other = ("node arm", False, "is slow")
+    assert robot("node cam crashed", other, bad).why == "node cam crashed", "one of them is enough"
     assert robot("it crashed", bad).why == "it crashed; node cam: crashed"
     assert not robot().goes_back
 

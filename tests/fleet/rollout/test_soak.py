@@ -1,7 +1,5 @@
 """Robots that are confirmed are watched on; and how fast, and where to, an undo goes."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,7 +9,7 @@ import pytest
 from dorad.control.errors import ControlError
 from dorad.control.messages.releases import ReleaseState
 from dorafleet.coordinator.rolloutdriver import is_available
-from dorafleet.coordinator.rollouts import before_of, rejected_of, wanted_of
+from dorafleet.coordinator.rolloutorders import before_of, rejected_of, wanted_of
 from dorafleet.rollout.decide import decide
 from dorafleet.rollout.operate import Pace, operate
 from dorafleet.rollout.strategy import Budget, parallel

@@ -1,7 +1,5 @@
 """The soak of a rollout and the pace of an undo, as commands with a coordinator see them."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

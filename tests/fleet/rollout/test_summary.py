@@ -1,7 +1,5 @@
 """What is shown of a rollout, its robots and its plan: tables of each rule."""
 
-from __future__ import annotations
-
 import itertools
 
 import msgspec
@@ -11,11 +9,19 @@ from dorad.control.messages.releases import Evidence, HealthRules, Lease, Releas
 from dorad.release.changes import Changes
 from dorafleet.rollout import messages, model
 from dorafleet.rollout.decide import Decision
+from dorafleet.rollout.instances import withdrawn_with
 from dorafleet.rollout.messages import PlannedRobot, ReleaseInfo, RolloutPlan, RolloutRobot
 from dorafleet.rollout.model import FORWARD, Member, Rollout, Seen, View
 from dorafleet.rollout.phases import DEFER_S, NO_WAY_BACK, is_deferred, is_watched, soaks_until
 from dorafleet.rollout.plan import HAS_IT
-from dorafleet.rollout.plantext import batch_name, change_lines, left_out_line, plan_row
+from dorafleet.rollout.plantext import (
+    batch_name,
+    change_lines,
+    file_lines,
+    left_out_line,
+    placement_lines,
+    plan_row,
+)
 from dorafleet.rollout.strategy import Strategy
 from dorafleet.rollout.summary import MAX_LEASES, MAX_REASON, row, summarise
 
@@ -61,6 +67,9 @@ AWAY = {"reachable": False, "trouble": "it is off"}
         ({}, {"order": ""}, {"state": state(reason="why")}, {"reason": "", "state": "waiting"}),
         ({}, {}, {}, {"state": "pending", "reason": "", "waiting": "", "evidence": []}),
         ({}, {}, {"state": state(reason="x" * 999)}, {"reason": "x" * MAX_REASON}),
+        ({}, {"undone": "undone by ann"}, {}, {"reason": "undone by ann"}),
+        ({}, {"undone": "undone by ann"}, {"state": state(reason="why")},
+         {"reason": "undone by ann; why"}),
         ({}, {"order": "recall"}, {"state": state()}, {"state": "left"}),
         ({}, {"order": "recall", "verdict": "lost"}, {}, {"state": "lost"}),
         ({}, {}, {"state": state("confirmed")}, {"state": "pending"}),
@@ -287,7 +296,7 @@ def plan(*robots, changes=(), names=None):
 
 
 def planned(**more):
-    return PlannedRobot("r1", **{"batch": 1, "changes": 0, "before": "b" * 64, **more})
+    return PlannedRobot(**{"robot": "r1", "batch": 1, "changes": 0, "before": "b" * 64, **more})
 
 
 def test_each_kind_of_node_is_counted_in_the_row_of_a_robot():
@@ -320,6 +329,35 @@ def test_robots_that_are_left_out_are_named_unless_they_have_the_release():
     assert left_out_line(plan(changes=[Changes()])) == ""
     assert left_out_line(plan(has, planned(), changes=[Changes()])) == ""
     assert left_out_line(plan(has, off, changes=[Changes()])) == "left out: r1 (off)"
+
+
+def test_nodes_of_instances_and_ways_of_files_are_named_with_their_robots():
+    robots = [
+        planned(robot=f"r{n}", instance="a", nodes=["cam", "arm"] if n < 3 else [],
+                files={1: "ssh", 2: "the robot", 3: "ssh"}.get(n, ""))
+        for n in range(1, 5)
+    ]  # fmt: skip
+    found = plan(*robots, changes=[Changes()], names={"a" * 64: "flow@2"})
+    assert list(placement_lines(found)) == ["a on r1: cam, arm", "a on r2: cam, arm"]
+    assert list(file_lines(found)) == ["files over ssh: r1, r3", "files over the robot: r2"]
+    found.no_files = "it has none"
+    assert list(file_lines(found))[2:] == [
+        "the coordinator lacks files for robots that no command reaches: it has none",
+        "  dorafleet release upload flow@2",
+    ]
+    assert plan_row(found, robots[0])[0] == "r1 (a)"
+
+
+@pytest.mark.parametrize(("index", "valid"), [(-1, False), (0, True), (1, True), (2, False)])
+def test_a_plan_without_the_changes_of_a_robot_is_refused(index, valid):
+    known = msgspec.to_builtins(plan(changes=[Changes(), Changes()]))
+    robots = [planned(changes=None), planned(changes=0), planned(changes=index)]
+    text = msgspec.json.encode(known | {"robots": msgspec.to_builtins(robots)})
+    if valid:
+        assert msgspec.json.decode(text, type=RolloutPlan).robots[2].changes == index
+        return
+    with pytest.raises(msgspec.ValidationError, match="changes that are not in it"):
+        msgspec.json.decode(text, type=RolloutPlan)
 
 
 def test_each_kind_of_change_is_a_line_and_none_is_said():
@@ -373,3 +411,26 @@ def test_what_a_message_leaves_out_is_nothing(module):
     assert len(found) > 10
     given = {key: value for key, value in found.items() if value not in ("", 0, None, [], {})}
     assert given == {key: value for key, value in NOT_EMPTY.items() if key in found}
+
+
+@pytest.mark.parametrize(
+    ("other", "seen", "goes"),
+    [
+        ({"verdict": "confirmed"}, {}, True),
+        # It has not confirmed it, was told already, or runs something else by now.
+        ({"verdict": ""}, {}, False),
+        ({"verdict": "confirmed", "order": "recall"}, {}, False),
+        ({"verdict": "confirmed", "withdrawn": True}, {}, False),
+        ({"verdict": "confirmed"}, {"owned": False}, False),
+        ({"verdict": "confirmed"}, AWAY, False),
+        ({"verdict": "confirmed", "instance": "cell2"}, {}, False),
+    ],
+)
+def test_what_has_confirmed_goes_back_with_a_machine_of_its_instance_that_failed(other, seen, goes):
+    cell = {"instance": "cell1", "committed": True}
+    members = [
+        member(verdict="confirmed", **cell),
+        member(robot="r2", **{**cell, **other}),
+    ]
+    found = {"r1": Seen(reachable=True), "r2": Seen(**{"reachable": True, **seen})}
+    assert withdrawn_with(view(members, found), ["r1"]) == (("r1", "r2") if goes else ("r1",))

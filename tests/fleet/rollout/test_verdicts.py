@@ -1,8 +1,7 @@
 """The verdict about one robot, and the gates of its switch: single decisions."""
 
-from __future__ import annotations
-
 import pytest
+from msgspec.structs import replace
 
 from dorad.control.messages.releases import Evidence, HealthRules, Lease, ReleaseState
 from dorafleet.rollout.gates import down, impossible, is_leased, next_opening, pass_gates
@@ -12,6 +11,7 @@ from dorafleet.rollout.verdicts import (
     MAX_EVIDENCE,
     MAX_REASON,
     MAX_TEXT,
+    goes_forward,
     is_moving,
     is_waiting,
     judge,
@@ -229,6 +229,17 @@ def test_what_a_robot_reports_is_that_of_its_last_order():
     assert not is_moving(Seen())
 
 
+@pytest.mark.parametrize(
+    ("rollout", "release", "forward"),
+    [("1", NEW, True), ("2", NEW, False), ("1", OLD, False), ("", NEW, False)],
+)
+def test_a_robot_goes_forward_with_an_order_of_the_rollout_for_its_release(
+    rollout, release, forward
+):
+    found = replace(state(), rollout=rollout, release=release)
+    assert goes_forward(view().rollout, found) == forward
+
+
 # -- gates
 
 
@@ -335,3 +346,58 @@ def test_a_budget_that_never_lets_a_robot_switch_is_named():
     )
     tenth = Budget(group_by="zone", max_unavailable="10%")
     assert "2 robots without `zone` is 0: `r2`" in impossible(tenth, fleet, ["r2"])
+
+
+def cells(*machines, **more):
+    """Return a view of machines `cell/robot`; those with a `!` have the order to switch."""
+    members = {}
+    for each in machines:
+        cell, robot = each.rstrip("!").split("/")
+        order = "switch" if each.endswith("!") else ""
+        members[robot] = Member(robot, 1, before=OLD, instance=cell, order=order)
+    strategy = more.pop("strategy", Strategy(max_parallel=9))
+    return view(0, members=members, strategy=strategy, **more)
+
+
+def test_machines_of_an_instance_take_one_place_and_one_that_switches_keeps_its_own():
+    two = cells("a/a1!", "a/a2!", "b/b1", "b/b2", "c/c1", strategy=Strategy(max_parallel=2))
+    assert passing(two) == (["a1", "a2", "b1", "b2"], {"c1": "parallel"})
+    one = cells("b/b1", "a/a1!", "a/a2!", strategy=Strategy(max_parallel=1))
+    assert passing(one) == (["a1", "a2"], {"b1": "parallel"})
+    # A percentage counts instances.
+    half = cells("a/a1", "a/a2", "a/a3", "b/b1", strategy=Strategy(max_parallel="50%"))
+    assert passing(half) == (["a1", "a2", "a3"], {"b1": "parallel"})
+
+
+@pytest.mark.parametrize(
+    ("found", "gate"),
+    [
+        (Seen(), "unreachable"),
+        (Seen(reachable=True, state=state(waiting="busy")), "busy"),
+        (Seen(reachable=True), None),
+    ],
+)
+def test_a_machine_that_is_off_or_busy_holds_its_instance_unless_it_was_given_up(found, gate):
+    given = cells("a/a1", "a/a2", "b/b1", seen={"a2": found})
+    expected = (["b1"], dict.fromkeys(["a1", "a2"], gate)) if gate else (["a1", "a2", "b1"], {})
+    assert passing(given) == expected
+    given.members["a2"] = replace(given.members["a2"], lost=True)
+    assert passing(given) == (["a1", "a2", "b1"], {})
+
+
+def test_a_budget_has_room_for_all_machines_of_an_instance_or_for_none():
+    fleet = {each: FleetRobot("hall", True) for each in ("a1", "a2", "b1", "b2", "c1", "d1")}
+    strategy = Strategy(max_parallel=9, disruption_budget=Budget(group_by="z", max_unavailable=3))
+    given = cells("a/a1", "a/a2", "b/b1", "b/b2", "c/c1", "d/d1", fleet=fleet, strategy=strategy)
+    assert passing(given) == (["a1", "a2", "c1"], dict.fromkeys(["b1", "b2", "d1"], "budget"))
+
+
+def test_a_window_is_open_from_its_first_moment_on():
+    windows = ("00:00-00:01", "12:00-12:01")
+    strategies = [Strategy(max_parallel=9, windows=[each]) for each in windows]
+    closed = next(view(strategy=each) for each in strategies
+                  if next_opening(view(strategy=each)) > START)  # fmt: skip
+    opens = next_opening(closed)
+    for now, open_ in ((opens - 1, False), (opens, True), (opens + 59, True), (opens + 60, False)):
+        there = View(closed.rollout, closed.members, closed.seen, now=now)
+        assert bool(passing(there)[0]) == open_

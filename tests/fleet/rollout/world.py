@@ -1,7 +1,5 @@
 """Simulated robots that obey orders about releases, and a rollout that is driven by hand."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import msgspec
@@ -9,7 +7,7 @@ import msgspec
 from dorad.control.messages.releases import Evidence, Lease, ReleaseState
 from dorafleet.rollout.decide import decide, is_over
 from dorafleet.rollout.model import MOVING, FleetRobot, Member, Rollout, Seen, View
-from dorafleet.rollout.operate import operate
+from dorafleet.rollout.operate import operate, undo_instances
 from dorafleet.rollout.steps import Orders, apply
 
 OLD, NEW = "a" * 64, "b" * 64
@@ -197,6 +195,11 @@ class World:
 
     def operate(self, act: str) -> None:
         self.rollout = operate(self.rollout, self.members.values(), act, "ann", self.now)
+
+    def undo_instance(self, instance: str) -> None:
+        members = self.members.values()
+        self.rollout, changed = undo_instances(self.rollout, members, [instance], "ann")
+        self.members |= changed
 
     def settle(self, rounds: int = 400) -> None:
         """Run until nothing happens."""

@@ -1,19 +1,13 @@
 """A store of each engine."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import pytest_asyncio
 
+from dorafleet.store.model import Store
 from tests.fleet.store.engines import ENGINES, EtcdEngine, SqliteEngine, opened
 from tests.fleet.store.etcdserver import Cluster
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
-    from dorafleet.store.model import Store
 
 
 @pytest.fixture(scope="session")

@@ -1,20 +1,14 @@
 """Both engines behind one face, so that the same tests run against both."""
 
-from __future__ import annotations
-
 import uuid
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from dorafleet.store.etcd import EtcdStore
+from dorafleet.store.model import Store
 from dorafleet.store.sqlite import SqliteStore
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-    from pathlib import Path
-
-    from dorafleet.store.model import Store
-    from tests.fleet.store.etcdserver import Cluster
+from tests.fleet.store.etcdserver import Cluster
 
 ENGINES = ("sqlite", "etcd")
 DEADLINE_S = 60.0

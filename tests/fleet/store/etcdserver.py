@@ -1,7 +1,5 @@
 """A real etcd for tests: Debian's package, unpacked into a cache folder, and servers of it."""
 
-from __future__ import annotations
-
 import fcntl
 import os
 import shutil

@@ -1,7 +1,5 @@
 """A backup fills either engine; a damaged one fills none; revisions never fall."""
 
-from __future__ import annotations
-
 import os
 import resource
 import stat

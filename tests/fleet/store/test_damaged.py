@@ -1,34 +1,32 @@
 """Records that a bad disk, another version or a person has damaged: which of them stop a start."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import logging
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from dorafleet.coordinator.control import FleetControl
 from dorafleet.coordinator.grants import Grants
-from dorafleet.coordinator.stored import is_needed
-from dorafleet.coordinator.writing import Writer
+from dorafleet.coordinator.keptincidents import IncidentSettings, KeptIncidents
+from dorafleet.coordinator.members import IMPORTED, Members
+from dorafleet.coordinator.storerecords import is_needed
+from dorafleet.coordinator.writer import Writer
 from dorafleet.store.errors import Code, StoreError
 from dorafleet.store.etcd import EtcdStore
 from dorafleet.store.gateway import Gateway
-from dorafleet.store.model import Term, Transaction
-
-if TYPE_CHECKING:
-    from dorafleet.store.model import Store
-    from tests.fleet.store.etcdserver import Cluster
+from dorafleet.store.model import Store, Term, Transaction
+from tests.fleet.store.etcdserver import Cluster
 
 DAMAGED = (b"", b"{", b"\xff\xfe\x00", b"[" * 10_000, b'{"generation": %d}' % 10**400, b"null")
 """Nothing, half of a record, bytes that are no text, nesting, a number that is none, and nothing
 of a record."""
 
 STOPS = (
-    *("dataflow/pick", "desired/arm1/pick", "labels/arm1", "restored", "release/aa"),
-    *("rollout/00000001", "rollout-newest/pick", "rollout-failed/pick/arm1"),
+    *("deployment/pick", "desired/arm1/pick", "labels/arm1", "restored", "release/aa"),
+    "machine/arm1",
+    *("rollout/00000001", "rollout-failed/pick/arm1"),
     *("access/robot/arm1", "access/token/ci", "access/of-a-newer-version/x"),
 )
 REPORTED_AGAIN = (
@@ -40,8 +38,13 @@ REPORTED_AGAIN = (
 async def load(store: Store) -> None:
     """Read what a coordinator reads before it serves anybody."""
     writer = Writer(store, Term(1, 1, asyncio.Event()))
+    members = Members(store, writer)
+    if not (await store.get(IMPORTED)).entries:
+        await store.commit(Transaction(puts={IMPORTED: b'{"at": 1}'}))
+    await members.load([])
     await Grants(store, writer).load()
-    await FleetControl(store, writer, [], None, lambda: None).load()
+    incidents = KeptIncidents(Path("/nonexistent"), IncidentSettings())
+    await FleetControl(store, writer, members, None, lambda: None, incidents=incidents).load()
 
 
 async def test_a_damaged_record_that_was_decided_stops_the_start_with_its_key(store: Store) -> None:
@@ -84,7 +87,21 @@ ROLLOUT = b"""{"number": %d, "dataflow": "pick", "release": "", "name": "", "siz
 @pytest.mark.parametrize(
     ("key", "value", "why"),
     [
-        ("dataflow/pick", RECORD, "it describes `place`"),
+        (
+            "deployment/pick",
+            b'{"name": "pick", "source": "inline", "run": %s}' % RECORD,
+            "it describes `place`",
+        ),
+        (
+            "machine/arm1",
+            b'{"place": 1, "machine": {"id": "arm2", "host": "h"}}',
+            "it describes `arm2`",
+        ),
+        (
+            "machine/arm1",
+            b'{"place": 1, "machine": {"id": "arm1", "host": "a b"}}',
+            "machine `arm1`: ",
+        ),
         ("rollout/00000007", ROLLOUT % (8, b"1"), "it describes rollout 8"),
         ("rollout/00000007", ROLLOUT % (7, b"many"), "max_parallel: `many` is neither"),
     ],

@@ -1,10 +1,8 @@
 """The etcd engine with three members of which some die: nothing acknowledged is lost."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,8 +13,7 @@ from dorafleet.store.model import Transaction
 from tests.fleet.store.etcdserver import Cluster
 from tests.harness.waiting import until
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+pytestmark = pytest.mark.long
 
 DEADLINE_S = 50.0
 LEASE_S = 2.0

@@ -1,7 +1,5 @@
 """The client of etcd's gateway against members that are down, slow, or talk nonsense."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import random

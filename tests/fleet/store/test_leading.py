@@ -1,7 +1,5 @@
 """One leads, with an epoch that grows; a former leader can write nothing more."""
 
-from __future__ import annotations
-
 import asyncio
 
 import pytest

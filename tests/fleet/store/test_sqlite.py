@@ -1,7 +1,5 @@
 """The SQLite engine: its file, its death, its disk."""
 
-from __future__ import annotations
-
 import asyncio
 import random
 import resource
@@ -20,6 +18,7 @@ KILLS = 15
 DEADLINE_S = 60.0
 
 
+@pytest.mark.long
 def test_nothing_acknowledged_is_lost_to_sigkill_and_nothing_is_there_by_half(tmp_path):
     path = tmp_path / "store.db"
     chance = random.Random(5)

@@ -1,7 +1,5 @@
 """What every engine does: snapshots, transactions, watches, compaction."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import aclosing
 

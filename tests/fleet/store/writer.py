@@ -3,8 +3,6 @@
 Usage: python -m tests.fleet.store.writer FILE
 """
 
-from __future__ import annotations
-
 import asyncio
 import sys
 from pathlib import Path

@@ -1,11 +1,8 @@
 """Calls between nodes of a running dataflow."""
 
-from __future__ import annotations
+from typing import Any
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from tests.harness.dataflow import Flow
+from tests.harness.dataflow import Flow
 
 HEAD = """
 import asyncio, os, threading, time

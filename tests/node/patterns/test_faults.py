@@ -1,15 +1,9 @@
 """A server that is killed at random: every call and goal ends in a reply or an error."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 
+from tests.harness.dataflow import Flow
 from tests.node.patterns.test_calls import HEAD
-
-if TYPE_CHECKING:
-    from tests.harness.dataflow import Flow
 
 CLIENT = """
 import random

@@ -1,13 +1,7 @@
 """Goals between nodes of a running dataflow."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
+from tests.harness.dataflow import Flow
 from tests.node.patterns.test_calls import HEAD
-
-if TYPE_CHECKING:
-    from tests.harness.dataflow import Flow
 
 COUNT = """
 @node.serve_goals("goal", "result", feedback="feedback", cancel="cancel", concurrent=4)

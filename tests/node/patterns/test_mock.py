@@ -1,18 +1,13 @@
 """The helpers in unit tests, with a `MockNode`."""
 
-from __future__ import annotations
-
 import asyncio
-from typing import TYPE_CHECKING
 
 import pytest
 
+from dorad.node.events import Event
 from dorad.node.offline.testing import MockNode
 from dorad.node.patterns.errors import NoAnswerError, RemoteError
-
-if TYPE_CHECKING:
-    from dorad.node.events import Event
-    from dorad.node.patterns.goalserver import ServedGoal
+from dorad.node.patterns.goalserver import ServedGoal
 
 
 def test_a_call_returns_the_prepared_answers_in_order() -> None:

@@ -1,15 +1,9 @@
 """Queues of running nodes keep messages of calls and goals, with keys set by hand."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import pytest
 
+from tests.harness.dataflow import Flow
 from tests.node.patterns.test_calls import HEAD
-
-if TYPE_CHECKING:
-    from tests.harness.dataflow import Flow
 
 SINK = """
 while not os.path.exists("sent"):

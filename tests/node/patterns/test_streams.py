@@ -1,14 +1,10 @@
 """Stream sessions: numbering, flush, and the reader."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dorad.node.patterns.streams import MAX_SESSIONS, StreamReader, StreamSender
+from tests.harness.dataflow import Flow
 from tests.node.patterns.test_calls import HEAD
-
-if TYPE_CHECKING:
-    from tests.harness.dataflow import Flow
 
 Sent = list[tuple[Any, dict[str, Any]]]
 

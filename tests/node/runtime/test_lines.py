@@ -3,7 +3,7 @@
 import io
 import threading
 
-from dorad.node.runtime.lines import WholeLines
+from dorad.node.runtime.main import WholeLines
 
 
 def test_lines_of_two_threads_do_not_mix() -> None:

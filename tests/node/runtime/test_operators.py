@@ -582,6 +582,7 @@ WORKS = """
 """
 
 
+@pytest.mark.long
 def test_an_operator_that_loops_beside_others_is_named(tmp_path: Path) -> None:
     head = "    from pathlib import Path\n    stopped = Path('stop').exists\n"
     operators = [

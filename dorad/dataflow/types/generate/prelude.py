@@ -4,7 +4,7 @@ Lines have at most 88 characters and long calls a trailing comma, so that format
 unchanged. The generated module uses all imports.
 """
 
-# ruff: noqa: F401, TC003
+# ruff: noqa: F401
 # -- cut here --
 from __future__ import annotations
 

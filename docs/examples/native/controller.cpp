@@ -1,0 +1,12 @@
+#include "controller.hpp"
+
+#include <iostream>
+
+int main()
+try {
+    dora::Node node;
+    Controller(node).run();
+} catch (const dora::Error &error) {
+    std::cerr << error.what() << std::endl;
+    return 1;
+}

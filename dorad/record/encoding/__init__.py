@@ -1,0 +1,1 @@
+"""How a message of dora lies in a recording: as protobuf that viewers show, and exact."""

@@ -1,0 +1,1 @@
+"""MCAP files: their records, writing, reading, repairing."""

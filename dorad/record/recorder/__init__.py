@@ -1,0 +1,1 @@
+"""The recorder: a node that writes what it receives into a recording."""

@@ -1,0 +1,1 @@
+"""The replay: a node that sends recorded messages to the nodes of a dataflow."""

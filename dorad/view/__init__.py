@@ -1,0 +1,1 @@
+"""Live view: what a running dataflow sends, in viewers that people know."""

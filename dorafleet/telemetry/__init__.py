@@ -1,0 +1,1 @@
+"""Metrics of a fleet over OpenTelemetry: a process beside its coordinator."""

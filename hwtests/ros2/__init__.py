@@ -1,0 +1,1 @@
+"""The bridge to ROS 2, measured beside rclpy."""

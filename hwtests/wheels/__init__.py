@@ -1,0 +1,1 @@
+"""The wheels of `make wheels`, installed as users do (make check-wheels)."""
