@@ -19,13 +19,14 @@ AGENT_FRAMES ?= 100000
 FLEET_FRAMES ?= 100000
 LITMUS_ROUNDS ?= 1000000
 MUTANTS ?= 200
+SANITIZE_TESTS ?= tests/shm tests/node tests/libdora
 # Robots wait for each other and for deadlines half of their time.
 HWTEST_WORKERS ?= 2
 HWTESTS := hwtests/robots hwtests/systemd hwtests/realtime
 
-.PHONY: help native native-node demo demo-fleet robots test test-long test-examples test-pure sanitize lint bytecode generate browser hub ros2 bench bench-rt bench-link bench-fleet bench-newcomer bench-console soak-console \
+.PHONY: help native native-node demo demo-fleet robots gate nightly steady test test-long test-examples test-pure test-unsteady sanitize lint bytecode generate browser hub ros2 ros2-part bench bench-rt bench-link bench-fleet bench-newcomer bench-console soak-console \
     bench-observe bench-record bench-rollout bench-ros2 check-record check-stepping torture explore mutants fuzz fuzz-agent fuzz-fleet litmus faults model \
-    wheels check-wheels docs deb apt-repo arm64 hwtest hwtest-long vmtest clean
+    wheels check-wheels docs deb apt-repo arm64 hwtest hwtest-long hwtest-alone robot vmtest clean
 
 help: ## List the targets
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -49,25 +50,38 @@ demo-fleet: $(VENV)/.fleet native ## Run one dataflow over three robots on this 
 robots: $(VENV)/.fleet native ## Boot robots as containers, and open a shell in their network (on Debian 13, as root or with sudo; ROBOTS=5)
 	$(if $(filter-out 0,$(shell id -u)),sudo) $(BIN)/python -B -m hwtests.robots $(ROBOTS)
 
+gate: ## Run what a change must pass, with a second look at tests that failed (25 minutes; as root, on Debian 13; SUITES='test pure')
+	@$(PYTHON) -m hwtests.suites gate $(SUITES)
+
+nightly: ## Run what takes longer, is random, or needs a quiet machine (3 hours; as root, on Debian 13; RESUME=1 goes on with the last one)
+	@$(PYTHON) -m hwtests.suites nightly $(if $(RESUME),--resume) $(SUITES)
+
+steady: $(VENV)/.dev native ## Run the tests that differ from a commit ten times, on a busy machine with a slow disk (BASE=COMMIT, ALL=1 for all tests)
+	$(BIN)/python -m hwtests.suites.steady $(if $(ALL),--all) $(if $(BASE),--base $(BASE)) $(PYTEST_ARGS)
+
 # Prints the ten slowest steps. PYTEST_ARGS='--durations 0' prints all: setup, call and teardown of each test.
 # Its tests wait more than others.
 test: WORKERS := $(shell expr $$(nproc) \* 3)
 test: $(VENV)/.dev native ## Check style, types and dependencies, and run every test but those of test-long, test-examples, browser, hub and ros2
 	@$(MAKE) --no-print-directory -j2 lint bytecode
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10 -m 'not long and not examples' tests $(WITHOUT_PEERS) $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 10 -m 'not long and not examples and not unsteady' tests $(WITHOUT_PEERS) $(PYTEST_ARGS)
 
 test-long: $(VENV)/.dev native ## Run the tests of five seconds and more: whole fleets, several daemons, real releases, builds, long attacks, models
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 40 -m long $$(grep -rl 'mark\.long' tests --include 'test_*.py') $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal --durations 40 -m 'long and not unsteady' $$(grep -rl 'mark\.long' tests --include 'test_*.py') $(PYTEST_ARGS)
 
 test-examples: $(VENV)/.dev native ## Run every example and the commands of every page
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m examples tests/examples tests/docs $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'examples and not unsteady' tests/examples tests/docs $(PYTEST_ARGS)
 
 test-pure: export DORAD_NATIVE := 0
 test-pure: $(VENV)/.dev ## Run the tests of the data plane and of nodes in pure Python
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal tests/shm tests/node $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m 'not unsteady' tests/shm tests/node $(PYTEST_ARGS)
+
+# Code 5: none is marked.
+test-unsteady: $(VENV)/.dev native ## Run the tests that are marked unsteady: they fail now and then, and each says why
+	$(BIN)/pytest -n0 -m unsteady -rA tests $(WITHOUT_PEERS) $(PYTEST_ARGS) || [ $$? = 5 ]
 
 sanitize: $(VENV)/.dev ## Run the same tests under AddressSanitizer and UndefinedBehaviorSanitizer
-	packaging/sanitize.sh $(PYTEST_ARGS)
+	packaging/sanitize.sh $(SANITIZE_TESTS) $(PYTEST_ARGS)
 
 lint: $(VENV)/.dev ## Check style, types and dependency order
 	$(BIN)/ruff check
@@ -86,15 +100,18 @@ generate: $(VENV)/.dev ## Generate what derives from other files: the pages of t
 
 browser: $(VENV)/.dev native docs ## Run the tests of pages, also of the documentation, in Chromium, which must be installed (a minute)
 	@command -v chromium >/dev/null || { echo "chromium is missing; install it: sudo apt-get install chromium" >&2; exit 1; }
-	$(BIN)/pytest -n2 tests/browser $(PYTEST_ARGS)
+	$(BIN)/pytest -n2 -m 'not unsteady' tests/browser $(PYTEST_ARGS)
 
 hub: $(VENV)/.dev native ## Run third-party nodes from PyPI, unmodified
 	$(BIN)/python -m tests.hub.environment
-	$(BIN)/pytest tests/hub $(PYTEST_ARGS)
+	$(BIN)/pytest -m 'not unsteady' tests/hub $(PYTEST_ARGS)
 
 ros2: $(VENV)/.dev native ## Run the bridge to ROS 2 beside real nodes of ROS 2 from PyPI (x86-64)
 	$(BIN)/python -m tests.ros2_peers.environment
-	$(BIN)/pytest -n 2 --dist worksteal tests/ros2_peers $(PYTEST_ARGS)
+	$(BIN)/pytest -n 2 --dist worksteal $(if $(ROS2_TESTS),$(ROS2_TESTS),tests/ros2_peers) $(PYTEST_ARGS)
+
+ros2-part: ROS2_TESTS := -m 'not unsteady' $(addprefix tests/ros2_peers/,test_topics.py test_services.py test_classes.py test_class_calls.py test_codecs.py)
+ros2-part: ros2 ## Run a part of it, of two minutes
 
 bench: $(VENV)/.dev native ## Measure beside dora 1.1.0 and iceoryx2 (about 15 minutes)
 	$(BIN)/python -m hwtests.bench
@@ -196,7 +213,12 @@ arm64: ## Build the packages for arm64 and try them under emulation (as root, on
 
 hwtest: $(VENV)/.dev native ## Try the package and real time on systemd robots (as root, on Debian 13)
 	$(BIN)/pytest -n $(HWTEST_WORKERS) --dist loadfile --timeout 600 -rsP -m 'not alone' $(HWTESTS) $(PYTEST_ARGS)
-	$(BIN)/pytest -n0 --timeout 600 -rsP -m alone hwtests/realtime $(PYTEST_ARGS) || [ $$? = 5 ]  # none is selected
+
+hwtest-alone: $(VENV)/.dev native ## Measure whether nodes wake up in time with real time; nothing else may run
+	$(BIN)/pytest -n0 --timeout 600 -rsP -m alone hwtests/realtime $(PYTEST_ARGS)
+
+robot: $(VENV)/.dev native ## On one robot, install the package, run a dataflow, upgrade and remove it (as root, on Debian 13)
+	$(BIN)/pytest -n $(HWTEST_WORKERS) --timeout 600 -rs -m robot hwtests/systemd $(PYTEST_ARGS)
 
 hwtest-long: export HWTEST_LONG := 1
 hwtest-long: HWTEST_WORKERS := 1

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Run the tests of the data plane and of nodes with the C part and libdora_node under AddressSanitizer and
-# UndefinedBehaviorSanitizer: packaging/sanitize.sh [ARGUMENT OF PYTEST...]
+# UndefinedBehaviorSanitizer: packaging/sanitize.sh ARGUMENT-OF-PYTEST...
 #
 # It runs in build/sanitize, in a copy of the sources: that extension cannot be loaded
 # without the sanitizer's library, so it must not be in the working tree.
@@ -30,9 +30,8 @@ export UBSAN_OPTIONS="print_stacktrace=1:abort_on_error=1"
 LD_PRELOAD=$("$compiler" -print-file-name=libasan.so)
 export LD_PRELOAD
 "$python" -c 'from dorad.shm import native; print(native.describe(), native.__file__)'
-[ $# -gt 0 ] || set -- tests/shm tests/node tests/libdora
 status=0
-"$python" -m pytest -n 2 --dist worksteal --timeout 600 -p no:cacheprovider "$@" || status=$?
+"$python" -m pytest -n 2 --dist worksteal --timeout 600 "$@" || status=$?
 
 # A test that expects a process to die does not notice its report. (Undefined behaviour is reported
 # on stderr, even with `log_path`, and aborts the process.)

@@ -48,6 +48,7 @@ def main_pid(robot: Robot) -> str:
     return robot.exec("systemctl", "show", "-P", "MainPID", UNIT).strip()
 
 
+@pytest.mark.robot
 def test_installing_enables_and_starts_nothing(plain: Robot, deb: Path) -> None:
     plain.push(deb, "/root/dorad.deb")
     plain.exec(*INSTALL, "/root/dorad.deb", timeout=300)
@@ -67,6 +68,7 @@ def test_installing_enables_and_starts_nothing(plain: Robot, deb: Path) -> None:
     assert int(size) < 290 * 1024
 
 
+@pytest.mark.robot
 def test_purging_leaves_nothing(plain: Robot, deb: Path) -> None:
     plain.push(deb, "/root/dorad.deb")
     before = set(plain.sh(EVERYWHERE, timeout=120).splitlines())
@@ -177,6 +179,7 @@ def test_completions_and_manual_pages_are_installed(deb: Path) -> None:
         assert f"./usr/share/{path}\n" in listed.stdout
 
 
+@pytest.mark.robot
 def test_the_daemon_itself_is_ready_in_its_sandbox_and_open_to_its_group(robot: Robot) -> None:
     robot.exec("systemctl", "enable", "--now", UNIT)
     assert robot.exec("systemctl", "is-active", UNIT).strip() == "active"

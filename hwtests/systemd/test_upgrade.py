@@ -73,6 +73,7 @@ def test_nothing_is_lost_while_the_daemon_is_away(
     check_no_loss(loaded, f"{rounds} x {disturb.__name__}", lambda: disturb(loaded), rounds)
 
 
+@pytest.mark.robot
 def test_nothing_is_lost_by_an_upgrade(loaded: Robot, newer_deb: Path) -> None:
     loaded.push(newer_deb, "/root/newer.deb")
     check_no_loss(
