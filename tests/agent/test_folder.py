@@ -8,6 +8,14 @@ import sys
 
 import pytest
 
+from dorad.agent import folder as agent_folder
+from tests.harness.process import readable_by_others
+
+pytestmark = pytest.mark.skipif(
+    os.geteuid() != 0 or not readable_by_others(agent_folder.__file__),
+    reason="needs root, and a tree that every user may read",
+)
+
 WRITE = """
 import sys
 from pathlib import Path
@@ -35,7 +43,6 @@ def write_as_root(folder, group):
     return done, state / "pending/key.pem", gid
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_root_writes_as_the_owner_of_the_folder(folder):
     done, key, gid = write_as_root(folder, "no-such-group")
     assert done.returncode == 0, done.stderr
@@ -44,14 +51,12 @@ def test_root_writes_as_the_owner_of_the_folder(folder):
     assert stat.S_IMODE(found.st_mode) == 0o600
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_only_the_group_of_dorad_may_read_the_key(folder):
     done, key, _ = write_as_root(folder, "daemon")
     assert done.returncode == 0, done.stderr
     assert stat.S_IMODE(key.stat().st_mode) == 0o640
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_link_in_the_folder_does_not_lead_root_astray(folder):
     done, key, _ = write_as_root(folder, "daemon")
     assert done.returncode == 0, done.stderr

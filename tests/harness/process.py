@@ -24,6 +24,12 @@ def open_descriptors() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
 
+def readable_by_others(path: Path | str) -> bool:
+    """Return True if a user without any rights can read a file; needs root."""
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    return subprocess.run([*user, "test", "-r", path], check=False).returncode == 0
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended."""

@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from dorad.launch import enter
 from dorad.launch.enter import wrap_command
 from dorad.realtime.schedule import SCHED_DEADLINE, Schedule
+from tests.harness.process import readable_by_others
 from tests.realtime.test_processes import skip_unless_permitted
 
 DEADLINE = Schedule(SCHED_DEADLINE, 0, 0, 1_000_000, 5_000_000, 10_000_000)
@@ -59,8 +61,9 @@ def test_the_command_does_not_keep_the_capability() -> None:
     says = "import os; print(os.sched_getscheduler(0), open('/proc/self/status').read())"
     # The interpreter of these tests may be where another user cannot read.
     argv = [*user, *wrap_command(DEADLINE, ("/usr/bin/python3", "-S", "-c", says))]
-    if os.geteuid() != 0 or subprocess.run([*user, sys.executable, "-V"], check=False).returncode:
-        pytest.skip("needs root, and an interpreter that every user may run")
+    can = subprocess.run([*user, sys.executable, "-V"], check=False).returncode == 0
+    if os.geteuid() != 0 or not can or not readable_by_others(enter.__file__):
+        pytest.skip("needs root, and an interpreter and a tree that every user may read")
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=True).stdout
     assert done.split()[0] == str(SCHED_DEADLINE | os.SCHED_RESET_ON_FORK)
     assert "CapEff:\t0000000000000000" in done

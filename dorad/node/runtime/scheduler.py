@@ -1,8 +1,9 @@
 """Waiting operators of one process: one of them, the leader, waits at the doorbell for all.
 
 The first operator without events leads. It sleeps at the node's doorbell, socket and timers, and
-wakes the others when events come for them. When it gets an event itself, it handles that at once,
-and another waiting operator leads. While all operators work, senders need not ring the doorbell.
+wakes the others when events come for them. When it gets an event itself, it makes another waiting
+operator the leader, and handles its event. While all operators work, senders need not ring the
+doorbell.
 """
 
 from __future__ import annotations
@@ -48,11 +49,11 @@ class OperatorScheduler:
                 due = inbox.due_ns()
                 if due is not None and (self._due_ns is None or due < self._due_ns):
                     doorbell.ring(self._connection.bell)
-        if leads:
-            self._lead(inbox)
         # Check once more: an event that came before it was in `_others` woke no operator.
-        elif not (inbox.may_have_event() and self._leave(inbox)):
+        if not (leads or (inbox.may_have_event() and self._leave(inbox))):
             inbox.gate.acquire()
+        if self._leader is inbox:
+            self._lead(inbox)
 
     def sleep_stepped(self, inboxes: Sequence[Inbox]) -> None:
         """Sleep until an inbox may have an event, in the only thread of a node that is stepped."""
@@ -95,10 +96,11 @@ class OperatorScheduler:
                 self._sleep(inbox)
                 self._wake_others()
         finally:
+            # Whoever wakes up leads already: it cannot end first, and leave the others without.
             with self._mutex:
-                self._leader = None
-                if self._others:
-                    self._others.pop(0).gate.release()
+                self._leader = self._others.pop(0) if self._others else None
+                if self._leader is not None:
+                    self._leader.gate.release()
 
     def _wake_others(self) -> None:
         with self._mutex:
