@@ -6,6 +6,10 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
+import pytest
+
+from tests.harness.waiting import until, wait_until
+
 ROOT = Path(__file__).parents[1]
 CONFTEST = """
 from tests.conftest import *
@@ -129,3 +133,21 @@ def test_the_reasons_of_skipped_tests_are_counted(tmp_path: Path) -> None:
     )
     assert "skipped 3: there is no tmux\n" in printed
     assert "skipped 1: there is no camera\n" in printed
+
+
+async def test_a_wait_ends_with_what_it_waited_for() -> None:
+    numbers = iter(range(9))
+    assert wait_until(lambda: next(numbers), lambda number: number == 3) == 3
+    assert await until(lambda: next(numbers)) == 4
+
+    async def look() -> int:
+        return next(numbers)
+
+    assert await until(look, lambda number: number > 5) == 6
+
+
+async def test_a_wait_in_vain_says_what_it_saw_last() -> None:
+    with pytest.raises(AssertionError, match="no link came up; seen last: 'connecting'"):
+        wait_until(lambda: "connecting", "up".__eq__, why="no link came up", deadline_s=0)
+    with pytest.raises(AssertionError, match=r"did not hold in time; seen last: \[\]"):
+        await until(list, deadline_s=0)
