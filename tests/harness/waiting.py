@@ -1,4 +1,4 @@
-"""Wait for a condition that no event announces: `until` in an event loop, `wait_until` elsewhere."""
+"""Wait for a condition that no event announces: `until` in an event loop, else `wait_until`."""
 
 import asyncio
 import inspect
