@@ -11,6 +11,7 @@ from dorad.ownlog import VisibleFormatter
 from tests.cli.running import dora, write
 from tests.harness.daemon import daemon
 from tests.harness.flows import counting, seen
+from tests.harness.waiting import wait_until
 
 ONE_NODE = "nodes: [{id: one, path: one.py}]"
 SCRIPT = "from dora import Node; Node()"
@@ -66,7 +67,7 @@ def test_the_daemons_configuration_switches_it_on_and_off(tmp_path: Path) -> Non
         dorad.end()
         dorad.start("--config", str(config))
         dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
-        dorad.until(lambda: seen(tmp_path))
+        wait_until(lambda: seen(tmp_path))
         dorad.kill()
         dorad.start("--config", str(config))
         for text in (
@@ -78,7 +79,7 @@ def test_the_daemons_configuration_switches_it_on_and_off(tmp_path: Path) -> Non
             assert text in dorad.log, text
         config.write_text('[daemon]\nlog_level = "info"\n')
         dorad.process.send_signal(signal.SIGHUP)
-        dorad.until(lambda: "the configuration was reloaded" in dorad.log)
+        wait_until(lambda: "the configuration was reloaded" in dorad.log)
         lines = dorad.log.count("DEBUG")
         dorad.dora_ok("stop", "flow")
         assert dorad.log.count("DEBUG") == lines

@@ -37,6 +37,7 @@ from dorad.trace.store import MAX_RATE, TraceStore
 from tests.harness.commands import command_server
 from tests.harness.daemon import daemon
 from tests.harness.flows import write_flow
+from tests.harness.waiting import wait_until
 from tests.telemetry.collector import http_collector
 
 ROUNDS = 15
@@ -258,7 +259,7 @@ def live_rows(seconds: float = 10.0) -> list[Row]:
         assert dorad.process is not None
         process = psutil.Process(dorad.process.pid)
         with dorad.client() as client:
-            dorad.until(lambda: client.traces("flow").counts.records > 5000)
+            wait_until(lambda: client.traces("flow").counts.records > 5000)
             before, first = client.traces("flow").counts, process.cpu_times()
             begun = time.monotonic()
             time.sleep(seconds)

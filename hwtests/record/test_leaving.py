@@ -21,6 +21,7 @@ from dorad.record.recorder.leftovers import BEGIN
 from tests.harness.commands import Forked, command_server
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import write_flow
+from tests.harness.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,7 +63,7 @@ def record(dorad: Daemon, path: Path, *options: str) -> Forked:
             [nothing.fileno()] * 3,
             env=dorad.env,
         )
-    dorad.until(lambda: path.exists() and path.stat().st_size > 50_000, DEADLINE_S)
+    wait_until(lambda: path.exists() and path.stat().st_size > 50_000, deadline_s=DEADLINE_S)
     assert process.poll() is None
     return process
 

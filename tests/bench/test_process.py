@@ -6,7 +6,7 @@ import pytest
 
 from dorad.procinfo import is_alive
 from hwtests.bench.process import MeasurementError, environment, run
-from tests.harness.daemon import Daemon
+from tests.harness.waiting import wait_until
 
 
 def test_a_program_that_misses_its_deadline_ends_with_its_children(tmp_path):
@@ -21,7 +21,7 @@ def test_a_program_that_misses_its_deadline_ends_with_its_children(tmp_path):
     with pytest.raises(MeasurementError, match="not done after 3 s"):
         run([sys.executable, "-c", script], environment(tmp_path), tmp_path, 3.0)
     child = int(pid_file.read_text())
-    Daemon.until(lambda: not is_alive(child), why="the child outlived its parent")
+    wait_until(lambda: not is_alive(child), why="the child outlived its parent")
 
 
 def test_the_processor_time_of_all_processes_counts(tmp_path):

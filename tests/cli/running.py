@@ -16,9 +16,9 @@ from pathlib import Path
 
 from tests.harness.dataflow import clean_environment
 from tests.harness.process import marked
+from tests.harness.waiting import DEADLINE_S, wait_until
 
 MARKER = "DORAD_TEST_RUN"
-DEADLINE_S = 60.0
 
 
 def write(folder: Path, yaml: str, **scripts: str) -> None:
@@ -54,14 +54,13 @@ class Running:
         """The names of the existing sockets."""
         return [path.name for path in self.runtime.glob("dora/*.sock")]
 
-    def until(self, holds: Callable[[], object], deadline: float = DEADLINE_S) -> None:
+    def until(self, holds: Callable[[], object], deadline_s: float = DEADLINE_S) -> None:
         """Wait until a condition holds."""
-        end = time.monotonic() + deadline
-        while not holds():
-            assert time.monotonic() < end, (
-                f"the condition did not hold; stdout:\n{self.out}\nstderr:\n{self.err}"
-            )
-            time.sleep(0.01)
+        wait_until(
+            holds,
+            why=lambda: f"it did not come to that; stdout:\n{self.out}\nstderr:\n{self.err}",
+            deadline_s=deadline_s,
+        )
 
     def until_prints(self, text: str) -> None:
         """Wait until `text` is on stdout or stderr."""

@@ -12,6 +12,7 @@ import pytest
 
 from tests.cli.dora import DORA, dora
 from tests.harness.commands import fails, succeeds
+from tests.harness.waiting import wait_until
 
 DEADLINE_S = 20.0
 
@@ -142,10 +143,7 @@ def test_commands_end_with_the_build_however_it_ends(tmp_path, sig):
     os.kill(process.pid, sig)
     process.wait(timeout=DEADLINE_S)
     process.stdout.close()
-    deadline = time.monotonic() + DEADLINE_S
-    while psutil.pid_exists(sleeper):
-        assert time.monotonic() < deadline, "a build command outlived the build"
-        time.sleep(0.01)
+    wait_until(lambda: not psutil.pid_exists(sleeper), why="a build command outlived the build")
 
 
 @pytest.mark.parametrize("options", [[], ["--parallel"]])

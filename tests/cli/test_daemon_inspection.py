@@ -15,6 +15,7 @@ from dorad.control.messages import NodeInfo
 from tests.cli.test_completion_daemon import COMPLETE
 from tests.harness.daemon import Daemon
 from tests.harness.flows import logged, seen, until_more_seen, write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 
@@ -73,7 +74,7 @@ def flow(dorad: Daemon, tmp_path: Path) -> Path:
     ]
     file = write_flow(tmp_path, nodes, source=SOURCE, sink=SINK)
     dorad.dora_ok("start", file, "--name", "demo", "--detach")
-    dorad.until(lambda: seen(tmp_path))
+    wait_until(lambda: seen(tmp_path))
     return tmp_path
 
 
@@ -93,7 +94,7 @@ def test_what_happened_before_is_known_when_somebody_looks(dorad: Daemon, flow: 
         edges = shown["history"]["edges"]
         return edges[0] if edges and edges[0]["rate"][-1] else {}
 
-    dorad.until(history)
+    wait_until(history)
     edge = history()
     assert (edge["source"], edge["target"]) == ("source/number", "sink/number")
     assert edge["rate"][-1] == near(HZ)
@@ -191,7 +192,7 @@ def test_a_killed_echo_leaves_nothing_and_disturbs_no_node(dorad: Daemon, flow: 
             echo.kill()
         until_more_seen(flow, 5)
     # The node closes the last ones a little later.
-    dorad.until(lambda: doorbells(pid) <= before + 2)
+    wait_until(lambda: doorbells(pid) <= before + 2)
     numbers = seen(flow)
     assert numbers == list(range(len(numbers)))
 
@@ -233,7 +234,7 @@ def test_a_published_message_reaches_the_subscribers(dorad: Daemon, flow: Path) 
     words = ("[-1, -2]", "--metadata", '{"from": "a test"}', "--count", "3")
     dorad.dora_ok("topic", "pub", "source/number", *words)
     output = "published [-1, -2] a test"
-    dorad.until(lambda: logged(flow, "sink").count(output) == 3)
+    wait_until(lambda: logged(flow, "sink").count(output) == 3)
 
 
 def test_top_once_has_the_figures_of_nodes_and_edges(dorad: Daemon, flow: Path) -> None:
@@ -243,7 +244,7 @@ def test_top_once_has_the_figures_of_nodes_and_edges(dorad: Daemon, flow: Path) 
         found.update({row["node_id"]: row for row in json.loads(dorad.dora_ok("top", "--once"))})
         return any(edge["rate_hz"] > 0 for edge in found["sink"]["inputs"])
 
-    dorad.until(settled)
+    wait_until(settled)
     assert found["sink"]["dataflow_name"] == "demo"
     (edge,) = found["sink"]["inputs"]
     assert (edge["id"], edge["source"], edge["queue_size"]) == ("number", "source/number", 100)

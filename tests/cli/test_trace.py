@@ -11,6 +11,7 @@ from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
 from tests.cli import running
 from tests.cli.dora import DORA, dora
 from tests.harness.commands import fails, succeeds
+from tests.harness.waiting import wait_until
 
 FLOW = """
     nodes:
@@ -85,7 +86,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Running]:
         grip=GRIPS,
     )
     with running.dora(folder, "dataflow.yml") as started:
-        started.until(lambda: rows(started, "list", "--slow", "--min-duration", "0.4"))
+        wait_until(lambda: rows(started, "list", "--slow", "--min-duration", "0.4"))
         yield started
 
 
@@ -132,7 +133,7 @@ def test_the_slow_node_is_found_without_set_up(flow: running.Running) -> None:
 
 def test_the_latest_traces_are_there_within_a_second_and_whole(flow: running.Running) -> None:
     known = {str(row["trace_id"]) for row in rows(flow, "list", "-n", "1000")}
-    flow.until(
+    wait_until(
         lambda: any(
             row["path"] == PATH and row["trace_id"] not in known and row["complete"]
             for row in rows(flow, "list")
@@ -142,11 +143,11 @@ def test_the_latest_traces_are_there_within_a_second_and_whole(flow: running.Run
 
 def test_messages_between_operators_of_one_process_are_followed(flow: running.Running) -> None:
     path = "camera/tick → camera → arm → arm"
-    flow.until(lambda: path in {row["path"] for row in rows(flow, "paths", "--through", "arm")})
+    wait_until(lambda: path in {row["path"] for row in rows(flow, "paths", "--through", "arm")})
 
 
 def test_dropped_messages_are_in_their_traces(flow: running.Running) -> None:
-    flow.until(lambda: rows(flow, "list", "--failed"))
+    wait_until(lambda: rows(flow, "list", "--failed"))
     row = rows(flow, "list", "--failed", "-n", "1")[0]
     assert row["dropped"] == 1
     shown = trace(flow, "view", str(row["trace_id"])).stdout

@@ -10,7 +10,6 @@ import struct
 import sys
 import tempfile
 import termios
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ import psutil
 import pytest
 
 from dorad.control import messages as m
+from tests.harness.waiting import until
 
 from .fakefleet import FakeFleet, serving
 
@@ -60,10 +60,10 @@ class Line:
                 os.write(self.ours, ANSWER)
 
     async def until(self, holds: bytes | Callable[[], bool], after: int = 0) -> None:
-        deadline = time.monotonic() + DEADLINE_S
-        while not (holds() if callable(holds) else holds in self.seen[after:]):
-            assert time.monotonic() < deadline, (holds, self.seen[-3000:])
-            await asyncio.sleep(0.02)
+        await until(
+            lambda: holds() if callable(holds) else holds in self.seen[after:],
+            why=lambda: f"{holds!r} did not come; the end of what came: {self.seen[-3000:]!r}",
+        )
 
     async def keys(self, *parts: bytes, pause: float = 0.0) -> None:
         for part in parts:

@@ -5,13 +5,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.harness.daemon import Daemon
+from tests.harness.waiting import wait_until
 
 DEADLINE_S = 60.0
 NODE = """\
@@ -60,13 +60,11 @@ class Terminal:
         return self._call("capture-pane", "-p")
 
     def until(self, holds: str | Callable[[str], object]) -> str:
-        deadline = time.monotonic() + DEADLINE_S
-        while True:
-            text = self.text
-            if holds in text if isinstance(holds, str) else holds(text):
-                return text
-            assert time.monotonic() < deadline, f"{holds} did not come about:\n{text}"
-            time.sleep(0.05)
+        return wait_until(
+            lambda: self.text,
+            lambda text: holds in text if isinstance(holds, str) else holds(text),
+            why=lambda: f"{holds} did not come about:\n{self.text}",
+        )
 
     def end(self) -> None:
         subprocess.run([*self._tmux, "kill-server"], capture_output=True, check=False)

@@ -18,6 +18,7 @@ from dorad.control import messages as m
 from dorad.control.client import Client, ControlError
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import counting, seen
+from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 
@@ -35,10 +36,10 @@ def flow(dorad: Daemon, tmp_path: Path) -> Iterator[Path]:
     """A dataflow that counts; fail if it has stopped or lost a number."""
     with dorad.client() as client:
         started = client.start(counting(tmp_path, HZ))
-        dorad.until(lambda: seen(tmp_path))
+        wait_until(lambda: seen(tmp_path))
         yield tmp_path
         before = len(seen(tmp_path))
-        dorad.until(lambda: len(seen(tmp_path)) > before, why="the dataflow stands still")
+        wait_until(lambda: len(seen(tmp_path)) > before, why="the dataflow stands still")
         assert client.stop(started.uuid).status == "finished"
     numbers = seen(tmp_path)
     assert all(later == earlier + 1 for earlier, later in pairwise(numbers))
@@ -96,7 +97,7 @@ def test_hostile_clients_do_not_disturb_a_dataflow(
     with ExitStack() as stack:
         attack(dorad.paths.control, stack)
         before = len(seen(flow))
-        dorad.until(lambda: len(seen(flow)) > before + HZ)
+        wait_until(lambda: len(seen(flow)) > before + HZ)
 
 
 def test_descriptors_of_hostile_clients_are_closed(dorad: Daemon, flow: Path) -> None:
@@ -105,7 +106,7 @@ def test_descriptors_of_hostile_clients_are_closed(dorad: Daemon, flow: Path) ->
     for attack in (noise, crowd, slow_readers):
         with ExitStack() as stack:
             attack(dorad.paths.control, stack)
-    dorad.until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
+    wait_until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
 
 
 def test_a_client_that_vanishes_in_mid_stream_leaves_no_descriptor(
@@ -119,7 +120,7 @@ def test_a_client_that_vanishes_in_mid_stream_leaves_no_descriptor(
             next(client.watch_topics())
             # No goodbye, as when the process is killed.
             client._connection._transport._sock.shutdown(socket.SHUT_RDWR)
-    dorad.until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
+    wait_until(lambda: process.num_fds() <= before + 2, why="descriptors are left")
     with dorad.client() as client:
         (detail,) = [node for node in client.nodes() if node.node == "source"]
         assert detail.status == "running"
@@ -133,7 +134,7 @@ def test_a_sigstopped_daemon_is_reported_in_time(dorad: Daemon, flow: Path) -> N
             Client(dorad.paths.control)
         waited = time.monotonic() - begun
         before = len(seen(flow))
-        dorad.until(lambda: len(seen(flow)) > before + HZ // 2)
+        wait_until(lambda: len(seen(flow)) > before + HZ // 2)
     finally:
         os.kill(dorad.pid, signal.SIGCONT)
     assert caught.value.code == "deadline"

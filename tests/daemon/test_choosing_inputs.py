@@ -10,6 +10,7 @@ import yaml
 from tests.harness.daemon import Daemon
 from tests.harness.dataflow import json_lines
 from tests.harness.flows import write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -90,7 +91,7 @@ def replace(dorad: Daemon, folder: Path, node: dict[str, Any]) -> None:
 def more(dorad: Daemon, file: Path, count: int) -> list[Any]:
     """Wait for `count` further lines, and return them."""
     before = len(json_lines(file))
-    dorad.until(lambda: len(json_lines(file)) >= before + count)
+    wait_until(lambda: len(json_lines(file)) >= before + count)
     return json_lines(file)[before:]
 
 
@@ -131,7 +132,7 @@ def test_a_node_that_waits_for_partners_is_healthy(dorad: Daemon, tmp_path: Path
         left = edges.get("pair/left")
         return left is not None and left.queued == 10 and left.dropped > 50 * QUIET_S
 
-    dorad.until(left_alone)
+    wait_until(left_alone)
     dorad.dora_ok("param", "set", "right", "on", "true")
     lines = more(dorad, tmp_path / "pair.jsonl", 10)
     assert len({pid for _, _, pid, _ in lines}) == 1

@@ -12,6 +12,7 @@ import pytest
 from dorad.daemon.descriptors import DescriptorWatch
 from tests.harness.daemon import Daemon
 from tests.harness.process import open_descriptors
+from tests.harness.waiting import wait_until
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_status_and_doctor_report_that_descriptors_run_out(own_daemon: Daemon) -
         limit = len(list(Path(f"/proc/{own_daemon.pid}/fd").iterdir())) + 6
         _, hard_limit = resource.prlimit(own_daemon.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(own_daemon.pid, resource.RLIMIT_NOFILE, (limit, hard_limit))
-        own_daemon.until(lambda: warning in own_daemon.log)
+        wait_until(lambda: warning in own_daemon.log)
         for command in ("status", "doctor"):
             assert warning in own_daemon.dora(command).stdout
         assert f"of at most {limit} {warning}" in own_daemon.log

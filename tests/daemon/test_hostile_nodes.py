@@ -14,6 +14,7 @@ from tests.harness.flows import (
     until_more_seen,
     write_flow,
 )
+from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(180)]
 
@@ -136,7 +137,7 @@ def test_a_node_that_corrupts_all_its_memory_harms_only_its_own_dataflow(
     good, bad = tmp_path / "good", tmp_path / "bad"
     dorad.dora_ok("start", counting(good), "--name", "good", "--detach")
     dorad.dora_ok("start", evil(bad, mode), "--name", "bad", "--detach")
-    dorad.until((bad / "armed").exists)
+    wait_until((bad / "armed").exists)
     for _ in range(2):
         until_more_logged(bad, "talker", 50)
         for _ in range(3):

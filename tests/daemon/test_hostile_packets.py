@@ -10,6 +10,7 @@ import pytest
 from dorad.control.errors import ControlError
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import counting, seen, write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -54,16 +55,16 @@ def test_a_dataflow_whose_node_sends_half_a_character_can_be_stopped(
 ) -> None:
     dorad.dora_ok("start", counting(tmp_path / "good"), "--name", "good", "--detach")
     dorad.dora_ok("start", hostile(tmp_path / "bad"), "--name", "bad", "--detach")
-    dorad.until(lambda: (tmp_path / "bad" / "output").exists())
+    wait_until(lambda: (tmp_path / "bad" / "output").exists())
     with dorad.client() as client:
-        dorad.until(lambda: client.node_info("bad", dataflow="bad").notes)
+        wait_until(lambda: client.node_info("bad", dataflow="bad").notes)
         assert client.node_info("bad", dataflow="bad").notes == ["half ? a character"]
     stopped = dorad.dora("stop", "bad", "--grace-duration", "1s")
     assert "internal" not in stopped.stdout + stopped.stderr
     rows = map(json.loads, dorad.dora_ok("list", "-f", "json").splitlines())
     assert {row["name"]: row["status"] for row in rows}["bad"] in ("Finished", "Failed")
     before = len(seen(tmp_path / "good"))
-    dorad.until(lambda: len(seen(tmp_path / "good")) > before + 5)
+    wait_until(lambda: len(seen(tmp_path / "good")) > before + 5)
 
 
 def test_no_client_gets_an_internal_error_while_dataflows_end(

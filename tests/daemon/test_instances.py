@@ -10,6 +10,7 @@ import pytest
 from dorad.shm.rendezvous import MAX_DIR_BYTES
 from tests.harness.commands import run_command, succeeds
 from tests.harness.daemon import Daemon, daemon
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -151,7 +152,7 @@ def test_a_dynamic_node_finds_the_daemon_of_the_machine(instances: Instances) ->
     )
     try:
         socket = folder / "run" / "control.sock"
-        Daemon.until(socket.exists)
+        wait_until(socket.exists)
         env = {"DORA_SOCKET": str(socket)}
         succeeds(instances.dora("start", str(folder / "flow.yml"), "--detach", **env))
         attached = instances.attach(folder / "run")
@@ -183,7 +184,7 @@ def test_a_daemon_starts_only_where_the_sockets_of_its_dataflows_fit(
         stderr=subprocess.DEVNULL,
     )
     try:
-        Daemon.until((longest / "control.sock").exists)
+        wait_until((longest / "control.sock").exists)
         env = {"DORA_SOCKET": str(longest / "control.sock")}
         env["DORA_DAEMON_LOCAL_LISTEN_PORT"] = "65535"
         succeeds(instances.dora("start", str(base / "flow.yml"), "--detach", **env))

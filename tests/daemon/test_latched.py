@@ -15,6 +15,7 @@ import dorad as dorad_package
 from tests.harness.daemon import Daemon
 from tests.harness.dataflow import json_lines
 from tests.harness.flows import logged, write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 
@@ -94,7 +95,7 @@ class Flow:
 
     def sent(self, number: int) -> None:
         """Wait until the source has sent a number."""
-        self.dorad.until(lambda: f"sent {number}" in logged(self.folder, "map"))
+        wait_until(lambda: f"sent {number}" in logged(self.folder, "map"))
 
     def seen(self, name: str) -> list[int]:
         return [number for number, _ in json_lines(self.folder / f"{name}.jsonl")]
@@ -103,7 +104,7 @@ class Flow:
         return {stamp for _, stamp in json_lines(self.folder / f"{name}.jsonl")}
 
     def until(self, name: str, numbers: list[int]) -> None:
-        self.dorad.until(
+        wait_until(
             lambda: len(self.seen(name)) >= len(numbers),
             why=f"{name} has seen {self.seen(name)}, not {numbers}\n{self.dorad.log}",
         )
@@ -114,7 +115,7 @@ class Flow:
         old = self.pid(name)
         assert old is not None
         os.kill(old, signal.SIGKILL)
-        self.dorad.until(lambda: self.pid(name) not in (None, old))
+        wait_until(lambda: self.pid(name) not in (None, old))
 
     def pid(self, name: str) -> int | None:
         with self.dorad.client() as client:
@@ -124,7 +125,7 @@ class Flow:
         """On every edge, what was sent was received or dropped."""
         with self.dorad.client() as client:
             # The first check is a second after the start.
-            self.dorad.until(lambda: client.top().edges)
+            wait_until(lambda: client.top().edges)
             for edge in client.top().edges:
                 assert edge.sent == edge.received + edge.dropped + edge.queued, edge
 

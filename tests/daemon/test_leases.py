@@ -12,6 +12,7 @@ from dorad.control.peer import Peer
 from dorad.daemon.leases import MAX_RESERVED, MAX_USER_LEASES, Leases
 from tests.harness.daemon import daemon
 from tests.harness.flows import BUSY, write_flow
+from tests.harness.waiting import wait_until
 
 GREEDY = """
     from contextlib import ExitStack
@@ -70,19 +71,19 @@ def test_a_node_is_busy_inside_its_block_also_while_dorad_is_restarted(restarted
     path = write_flow(tmp_path, nodes, arm=BUSY)
     restarted.dora_ok("start", path, "--name", "pick", "--detach")
     work.touch()
-    restarted.until(lambda: reasons(restarted) == ["holds a cup"])
+    wait_until(lambda: reasons(restarted) == ["holds a cup"])
     (lease,) = listed(restarted)
     assert lease["owner"].startswith("pick/arm (pid ")
     restarted.kill()
     restarted.start()
-    restarted.until(lambda: listed(restarted) == [lease])
+    wait_until(lambda: listed(restarted) == [lease])
     work.unlink()
-    restarted.until(lambda: not reasons(restarted))
+    wait_until(lambda: not reasons(restarted))
     work.touch()
-    restarted.until(lambda: reasons(restarted) == ["holds a cup"])
+    wait_until(lambda: reasons(restarted) == ["holds a cup"])
     pid = int(listed(restarted)[0]["owner"].split()[-1].rstrip(")"))
     subprocess.run(["kill", "-9", str(pid)], check=True)
-    restarted.until(lambda: not reasons(restarted))
+    wait_until(lambda: not reasons(restarted))
     restarted.dora("stop", "pick", "--force")
 
 
@@ -92,8 +93,8 @@ def test_a_node_has_a_bounded_number_of_leases_with_bounded_reasons(dorad, tmp_p
         arm=GREEDY,
     )  # fmt: skip
     dorad.dora_ok("start", path, "--name", "greedy", "--detach")
-    dorad.until(lambda: len(reasons(dorad)) == 16)
-    dorad.until(lambda: "the maximum" in dorad.dora("logs", "greedy").stdout)
+    wait_until(lambda: len(reasons(dorad)) == 16)
+    wait_until(lambda: "the maximum" in dorad.dora("logs", "greedy").stdout)
     assert dorad.dora("logs", "greedy").stdout.count("refused:") == 4
     dorad.dora("stop", "greedy", "--force")
     assert reasons(dorad) == []
@@ -112,15 +113,15 @@ def test_a_command_is_busy_until_it_ends_and_its_code_is_returned(dorad, tmp_pat
 def test_a_holder_that_is_killed_is_no_longer_busy(restarted):
     holder = subprocess.Popen([restarted.bin / "dora", "busy", "maintenance"], env=restarted.env)
     try:
-        restarted.until(lambda: reasons(restarted) == ["maintenance"])
+        wait_until(lambda: reasons(restarted) == ["maintenance"])
         descriptors = psutil.Process(holder.pid).num_fds()
         restarted.kill()
         restarted.start()
         assert reasons(restarted) == ["maintenance"]
-        restarted.until(lambda: [each["expires"] for each in listed(restarted)] == [None])
+        wait_until(lambda: [each["expires"] for each in listed(restarted)] == [None])
         assert psutil.Process(holder.pid).num_fds() == descriptors
         holder.send_signal(signal.SIGKILL)
-        restarted.until(lambda: not reasons(restarted))
+        wait_until(lambda: not reasons(restarted))
     finally:
         holder.kill()
         holder.wait()
@@ -215,12 +216,12 @@ def test_while_a_switch_is_reserved_commands_are_refused_and_nodes_wait(restarte
     with restarted.client() as client, pytest.raises(ControlError, match="about to switch"):
         client.take_lease("moves", 10)
     log = "node arm waits to be busy: holds a cup"
-    restarted.until(lambda: log in restarted.log)
+    wait_until(lambda: log in restarted.log)
     assert reasons(restarted) == []
     # A second request extends nothing.
     assert reserve(restarted, "pick, order 2", 60).left < 60
     reserve(restarted, "pick, order 2", 0)
-    restarted.until(lambda: reasons(restarted) == ["holds a cup"])
+    wait_until(lambda: reasons(restarted) == ["holds a cup"])
     busy = reserve(restarted, "pick, order 3", 60)
     assert (busy.left, [each.reason for each in busy.leases]) == (0, ["holds a cup"])
     work.unlink()

@@ -14,6 +14,7 @@ from dorad.dataflow.load import load
 from tests.daemon.test_nothing_blocks import daemon as in_process
 from tests.harness.daemon import Daemon
 from tests.harness.flows import SINK, SOURCE, counting, seen, until_more_seen, write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -28,7 +29,7 @@ def test_an_added_node_receives_and_a_removed_one_does_not_exist(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
-    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    wait_until(lambda: len(seen(tmp_path)) > 5)
     other = tmp_path / "other"
     other.mkdir()
     file = definition(
@@ -39,35 +40,35 @@ def test_an_added_node_receives_and_a_removed_one_does_not_exist(
         env={"SEEN": str(other / "seen")},
     )
     dorad.dora_ok("node", "add", "-d", "flow", "--from-yaml", file)
-    dorad.until(lambda: len(seen(other)) > 20)
+    wait_until(lambda: len(seen(other)) > 20)
     numbers = seen(other)
     assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
     dorad.dora_ok("node", "remove", "second")
     with dorad.client() as client:
         assert {node.node for node in client.nodes()} == {"source", "sink"}
     mark = len(seen(tmp_path))
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 10)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 10)
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers)))
 
 
 def test_an_edge_is_removed_and_added_again(dorad: Daemon, tmp_path: Path) -> None:
     dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
-    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    wait_until(lambda: len(seen(tmp_path)) > 5)
     assert "-x-" in dorad.dora_ok("node", "disconnect", "source/number", "sink/number")
 
     def quiet() -> bool:
         before = len(seen(tmp_path))
         try:
-            dorad.until(lambda: len(seen(tmp_path)) > before, deadline=0.5)
+            wait_until(lambda: len(seen(tmp_path)) > before, deadline_s=0.5)
         except AssertionError:
             return True
         return False
 
-    dorad.until(quiet)
+    wait_until(quiet)
     mark = len(seen(tmp_path))
     assert "->" in dorad.dora_ok("node", "connect", "source/number", "sink/number")
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 20)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 20)
     tail = seen(tmp_path)[mark:]
     assert tail == list(range(tail[0], tail[0] + len(tail)))
 
@@ -123,7 +124,7 @@ def test_replacing_a_node_loses_and_doubles_no_message_and_no_line(
         sink=SINK,
     )
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
-    dorad.until(lambda: len(seen(tmp_path)) > 50)
+    wait_until(lambda: len(seen(tmp_path)) > 50)
     for script in ("relay2.py", "relay.py", "relay2.py"):
         new = definition(
             tmp_path,
@@ -134,7 +135,7 @@ def test_replacing_a_node_loses_and_doubles_no_message_and_no_line(
         )
         dorad.dora_ok("node", "replace", "relay", "-d", "flow", "--from-yaml", new)
         until_more_seen(tmp_path, 50)
-        dorad.until(partial(prints, dorad, "relay"))
+        wait_until(partial(prints, dorad, "relay"))
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers)))
     restarted = dorad.dora("restart", "flow")
@@ -212,7 +213,7 @@ async def test_a_change_of_a_dataflow_that_does_not_start_names_the_missing_node
 
 def test_invalid_changes_are_refused_and_change_nothing(dorad: Daemon, tmp_path: Path) -> None:
     dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
-    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    wait_until(lambda: len(seen(tmp_path)) > 5)
     missing = definition(tmp_path, id="third", path="missing.py", inputs={"n": "source/number"})
     library = definition(tmp_path, id="third", operator={"shared-library": "sink"})
     broken = definition(tmp_path, id="third", path="sink.py", inputs={"n": "source/nothing"})
@@ -238,7 +239,7 @@ def test_invalid_changes_are_refused_and_change_nothing(dorad: Daemon, tmp_path:
 def test_subscribers_get_each_change_once(dorad: Daemon, tmp_path: Path) -> None:
     with dorad.client() as watcher, watcher.watch() as events:
         dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
-        dorad.until(lambda: len(seen(tmp_path)) > 5)
+        wait_until(lambda: len(seen(tmp_path)) > 5)
         dorad.dora_ok("node", "disconnect", "source/number", "sink/number")
         dorad.dora_ok("node", "remove", "sink")
         dorad.dora_ok("stop", "flow")

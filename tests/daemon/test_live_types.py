@@ -9,6 +9,7 @@ import yaml
 from tests.harness.commands import fails
 from tests.harness.daemon import Daemon
 from tests.harness.flows import SOURCE, logged, write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -59,7 +60,7 @@ def test_the_daemon_keeps_user_types_if_their_files_disappear(
     own_daemon: Daemon, tmp_path: Path
 ) -> None:
     own_daemon.dora_ok("start", typed_flow(tmp_path), "--name", "flow", "--detach")
-    own_daemon.until(lambda: warnings(tmp_path, "source") and warnings(tmp_path, "sink"))
+    wait_until(lambda: warnings(tmp_path, "source") and warnings(tmp_path, "sink"))
     reported = (
         "type mismatch: source/number -> sink/first: not acme/v1/Reading: "
         "expected Struct, found Int64"
@@ -69,7 +70,7 @@ def test_the_daemon_keeps_user_types_if_their_files_disappear(
     own_daemon.kill()
     own_daemon.start()
     own_daemon.dora_ok("node", "restart", "source")
-    own_daemon.until(lambda: len(warnings(tmp_path, "source")) > 1)
+    wait_until(lambda: len(warnings(tmp_path, "source")) > 1)
     assert set(warnings(tmp_path, "source")) == {reported}
 
 
@@ -83,11 +84,11 @@ def test_a_change_has_to_fit_where_types_are_strict_and_a_new_edge_is_checked(
 
     file.write_text(text)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
-    dorad.until(lambda: warnings(tmp_path, "sink"), why="it has to run")
+    wait_until(lambda: warnings(tmp_path, "sink"), why="it has to run")
     dorad.dora_ok("node", "disconnect", "source/number", "sink/first")
     refused = dorad.dora("node", "connect", "source/other", "sink/first")
     assert refused.returncode == 1
     assert "`source/other` sends `std/core/v1/Bool`, but `acme/v1/Reading` is" in refused.stderr
     dorad.dora_ok("node", "connect", "source/other", "sink/untyped")
     dorad.dora_ok("node", "connect", "source/number", "sink/first")
-    dorad.until(lambda: len(warnings(tmp_path, "sink")) == 2, why="the edge is a new one")
+    wait_until(lambda: len(warnings(tmp_path, "sink")) == 2, why="the edge is a new one")

@@ -7,6 +7,7 @@ import yaml
 
 from tests.harness.daemon import Daemon
 from tests.harness.flows import counting, seen
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -28,7 +29,7 @@ def test_a_stored_dataflow_needs_no_files_of_modules(own_daemon: Daemon, tmp_pat
     folder = tmp_path / "flow"
     part = in_a_module(folder)
     own_daemon.dora_ok("start", folder / "dataflow.yml", "--name", "flow", "--detach")
-    own_daemon.until(lambda: len(seen(folder)) > 20)
+    wait_until(lambda: len(seen(folder)) > 20)
     part.unlink()
     own_daemon.kill()
     own_daemon.start()
@@ -39,7 +40,7 @@ def test_a_stored_dataflow_needs_no_files_of_modules(own_daemon: Daemon, tmp_pat
     own_daemon.dora_ok("node", "restart", "part.source")
     own_daemon.dora_ok("restart", "flow")
     mark = len(seen(folder))
-    own_daemon.until(lambda: len(seen(folder)) > mark + 20)
+    wait_until(lambda: len(seen(folder)) > mark + 20)
     own_daemon.dora_ok("node", "disconnect", "part.source/number", "part.sink/number")
     own_daemon.dora_ok("stop", "flow")
 

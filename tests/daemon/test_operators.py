@@ -13,6 +13,7 @@ from dorad.procinfo import is_alive
 from tests.harness.commands import fails
 from tests.harness.daemon import Daemon
 from tests.harness.flows import SINK, seen, write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -80,7 +81,7 @@ def write(folder: Path, **keys: Any) -> Path:
 
 def start(found: Daemon, folder: Path, **keys: Any) -> None:
     found.dora_ok("start", write(folder, **keys), "--name", "flow", "--detach")
-    found.until(lambda: len(seen(folder)) > 5)
+    wait_until(lambda: len(seen(folder)) > 5)
 
 
 def pid_of(found: Daemon, name: str) -> int:
@@ -96,14 +97,14 @@ def test_a_killed_operator_node_is_restarted_and_its_consumer_continues(
     pid = pid_of(dorad, "ops")
     mark = len(seen(tmp_path))
     os.kill(pid, signal.SIGKILL)
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 20)
-    dorad.until(lambda: not is_alive(pid))
+    wait_until(lambda: len(seen(tmp_path)) > mark + 20)
+    wait_until(lambda: not is_alive(pid))
     numbers = seen(tmp_path)
     again = numbers.index(1, 1)
     assert numbers[:again] == list(range(1, again + 1))
     assert numbers[again:] == list(range(1, len(numbers) - again + 1))
     dorad.dora_ok("node", "restart", "ops")
-    dorad.until(lambda: seen(tmp_path).count(1) == 3)
+    wait_until(lambda: seen(tmp_path).count(1) == 3)
     dorad.dora_ok("stop", "flow")
 
 
@@ -117,7 +118,7 @@ def test_one_hanging_operator_is_detected_though_the_others_work(
     file.write_text(yaml.safe_dump(flow), encoding="utf-8")
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
     text = "was killed because it had not called dora for 2 s"
-    dorad.until(lambda: text in dorad.dora_ok("logs", "flow"))
+    wait_until(lambda: text in dorad.dora_ok("logs", "flow"))
     dorad.dora("stop", "flow", "--force")
 
 
@@ -125,7 +126,7 @@ def test_idle_and_busy_operators_are_healthy(dorad: Daemon, tmp_path: Path) -> N
     start(dorad, tmp_path, health_check_timeout=1.5)
     pid = pid_of(dorad, "ops")
     mark = len(seen(tmp_path))
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 100)  # in two seconds or more
+    wait_until(lambda: len(seen(tmp_path)) > mark + 100)  # in two seconds or more
     assert pid_of(dorad, "ops") == pid
     dorad.dora_ok("stop", "flow")
 
@@ -138,11 +139,11 @@ def test_replacing_an_operator_node_loses_no_queued_message(dorad: Daemon, tmp_p
     file.write_text(yaml.safe_dump(body), encoding="utf-8")
     dorad.dora_ok("node", "replace", "ops", "--from-yaml", file)
     assert pid_of(dorad, "ops") != pid
-    dorad.until(lambda: seen(tmp_path).count(1) == 2)
+    wait_until(lambda: seen(tmp_path).count(1) == 2)
     (tmp_path / "relay.py").write_text("def broken(", encoding="utf-8")
     fails(dorad.dora("node", "replace", "ops", "--from-yaml", file), 1, "before it called Node()")
     mark = len(seen(tmp_path))
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 5)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 5)
     dorad.dora_ok("stop", "flow")
 
 
@@ -162,7 +163,7 @@ def test_the_edge_between_operators_is_listed_and_can_be_subscribed_to(
     assert len(values) == 3
     with dorad.client() as client:
         # The first check is a second after the start, however many messages have come by then.
-        dorad.until(
+        wait_until(
             lambda: any(e.target == "ops/relay/number" and e.sent > 5 for e in client.top().edges)
         )
         edges = {edge.target: edge for edge in client.top().edges}
@@ -173,7 +174,7 @@ def test_the_edge_between_operators_is_listed_and_can_be_subscribed_to(
     info = dorad.dora_ok("node", "info", "ops")
     assert "relay/number" in info
     dorad.dora_ok("node", "connect", "ops/counter/number", "sink/more")
-    dorad.until(lambda: len(seen(tmp_path)) != len(set(seen(tmp_path))))
+    wait_until(lambda: len(seen(tmp_path)) != len(set(seen(tmp_path))))
     dorad.dora_ok("stop", "flow")
 
 
@@ -185,7 +186,7 @@ def test_operators_run_without_a_daemon_and_the_next_daemon_learns_their_exits(
     pid = pid_of(own_daemon, "ops")
     own_daemon.kill()
     mark = len(seen(tmp_path))
-    own_daemon.until(lambda: len(seen(tmp_path)) > mark + 20)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 20)
     own_daemon.start()
     assert pid_of(own_daemon, "ops") == pid
     with own_daemon.client() as client:

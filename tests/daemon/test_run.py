@@ -137,10 +137,9 @@ async def test_a_start_that_takes_too_long_is_stopped_and_fails(
     write(tmp_path, YAML, source="import time; time.sleep(300)", sink=SINK)
     run, records = short_run(tmp_path, holder)
     running = asyncio.create_task(run.run())
-    deadline = asyncio.get_running_loop().time() + 30
-    while not any("has started: no Node() yet in" in record.message for record in records):
-        assert asyncio.get_running_loop().time() < deadline
-        await asyncio.sleep(0.02)
+    await until(
+        lambda: any("has started: no Node() yet in" in record.message for record in records)
+    )
     run.stop(0.0)
     ended = await running
     assert not ended.ok

@@ -16,6 +16,7 @@ from dorad.procinfo import is_alive
 from tests.harness.commands import fails
 from tests.harness.daemon import Daemon
 from tests.harness.flows import counting, seen, write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.timeout(120), pytest.mark.long]
 def test_start_list_stop_and_list_again(dorad: Daemon, tmp_path: Path) -> None:
     out = dorad.dora_ok("start", counting(tmp_path), "--name", "count", "--detach")
     uuid = out.split()[-1]
-    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    wait_until(lambda: len(seen(tmp_path)) > 5)
     (row,) = map(json.loads, dorad.dora_ok("list", "-f", "json").splitlines())
     assert (row["uuid"], row["name"], row["status"], row["nodes"]) == (uuid, "count", "Running", 2)
     dorad.dora_ok("stop", "count")
@@ -60,16 +61,16 @@ def test_a_name_that_is_taken_is_refused(dorad: Daemon, tmp_path: Path) -> None:
 
 def test_restart_runs_the_same_dataflow_under_a_new_uuid(dorad: Daemon, tmp_path: Path) -> None:
     dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
-    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    wait_until(lambda: len(seen(tmp_path)) > 5)
     dorad.dora_ok("restart", "flow")
     with dorad.client() as client:
         old, new = client.list()
     assert (old.status, new.name, old.uuid != new.uuid) == ("finished", "flow", True)
-    dorad.until(lambda: seen(tmp_path).count(0) == 2)
+    wait_until(lambda: seen(tmp_path).count(0) == 2)
     dorad.dora_ok("stop", "flow")
     assert "its UUID finds the one that has ended" in dorad.dora("restart", "flow").stderr
     dorad.dora_ok("restart", new.uuid)
-    dorad.until(lambda: seen(tmp_path).count(0) == 3)
+    wait_until(lambda: seen(tmp_path).count(0) == 3)
 
 
 def test_two_restarts_at_once_start_one_dataflow(dorad: Daemon, tmp_path: Path) -> None:
@@ -85,7 +86,7 @@ def test_two_restarts_at_once_start_one_dataflow(dorad: Daemon, tmp_path: Path) 
     uuid = out.split()[-1]
     first = dorad.begin("restart", uuid, "--grace-duration", "2s")
     with dorad.client() as client:
-        dorad.until(lambda: [flow.status for flow in client.list()] == ["stopping"])
+        wait_until(lambda: [flow.status for flow in client.list()] == ["stopping"])
         with pytest.raises(ControlError, match="is being restarted"):
             client.restart(uuid)
         assert first.wait(30) == 0
@@ -133,7 +134,7 @@ def test_up_starts_another_when_the_daemon_that_answers_is_just_ending(own_daemo
 
 def test_sigterm_stops_the_nodes_too(own_daemon: Daemon, tmp_path: Path) -> None:
     own_daemon.dora_ok("start", counting(tmp_path), "--detach")
-    own_daemon.until(lambda: len(seen(tmp_path)) > 5)
+    wait_until(lambda: len(seen(tmp_path)) > 5)
     with own_daemon.client() as client:
         nodes = [node.pid for node in client.nodes() if node.pid]
     own_daemon.end()
@@ -185,14 +186,14 @@ def test_params_are_declared_set_refused_and_delivered(dorad: Daemon, tmp_path: 
     )
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
     output = tmp_path / "output"
-    dorad.until(lambda: output.exists() and "start 1.5" in output.read_text())
+    wait_until(lambda: output.exists() and "start 1.5" in output.read_text())
     refused = dorad.dora("param", "set", "arm", "gain", "11")
     assert (refused.returncode, "10" in refused.stderr) == (1, True)
     dorad.dora_ok("param", "set", "arm", "gain", "2.5")
-    dorad.until(lambda: "gain 2.5 2.5" in output.read_text())
+    wait_until(lambda: "gain 2.5 2.5" in output.read_text())
     assert json.loads(dorad.dora_ok("param", "get", "arm", "gain")) == 2.5
     dorad.dora_ok("restart", "flow")
-    dorad.until(lambda: "start 2.5" in output.read_text())
+    wait_until(lambda: "start 2.5" in output.read_text())
 
 
 def test_a_start_may_bring_parameters_which_a_run_that_is_known_overrides(
@@ -227,13 +228,13 @@ def test_a_start_may_bring_parameters_which_a_run_that_is_known_overrides(
     output = tmp_path / "output"
     with dorad.client() as client:
         client.call(m.DATAFLOW_START, start)
-        dorad.until(lambda: output.exists() and "\n" in output.read_text())
+        wait_until(lambda: output.exists() and "\n" in output.read_text())
         assert output.read_text() == "{'gain': 2.0, 'mode': ['x']}\n"
         client.set_param("arm", "gain", 3.0)
         client.delete_param("arm", "mode")
         client.stop()
         client.call(m.DATAFLOW_START, start)
-        dorad.until(lambda: output.read_text().count("\n") == 2)
+        wait_until(lambda: output.read_text().count("\n") == 2)
         assert output.read_text().splitlines()[1] == "{'gain': 3.0}"
         client.stop()
         bad = msgspec.structs.replace(start, uuid=None, params={"arm": {"": 1}})

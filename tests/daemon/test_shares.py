@@ -19,6 +19,7 @@ from tests.harness.daemon import Daemon, daemon, emptied
 from tests.harness.flows import SINK, SOURCE, seen, write_flow
 from tests.harness.machines import Machines
 from tests.harness.slowline import slow_line_beside
+from tests.harness.waiting import wait_until
 from tests.link.certificates import Authority
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
@@ -92,7 +93,7 @@ def counting(folder: Path, *, source: str = SOURCE, sink: str = SINK, **edge: An
 
 def test_data_flows_between_machines_until_both_are_stopped(two: Machines, tmp_path: Path) -> None:
     two.start_both(tmp_path, counting(tmp_path), PLACEMENT)
-    two.daemons["beta"].until(lambda: len(seen(tmp_path)) > 50)
+    wait_until(lambda: len(seen(tmp_path)) > 50)
     assert seen(tmp_path)[:50] == list(range(50))
     assert two.state("alpha").links["beta"].state == "up"
     for machine in two.daemons.values():
@@ -112,7 +113,7 @@ def test_no_node_starts_before_every_machine_is_ready(two: Machines, tmp_path: P
     assert state.links["beta"].state == "absent"
     two.start("beta", tmp_path, nodes, PLACEMENT)
     two.open()
-    two.daemons["beta"].until(lambda: len(seen(tmp_path)) > 5)
+    wait_until(lambda: len(seen(tmp_path)) > 5)
 
 
 def test_a_start_that_is_never_opened_fails_and_says_what_was_missing(
@@ -151,7 +152,7 @@ def test_a_machine_alone_starts_at_once_without_a_hold(two: Machines, tmp_path: 
     with two.daemons["alpha"].client() as client:
         client.wait(two.uuid, until="running", timeout=30)
     two.start("beta", tmp_path, nodes, PLACEMENT, hold=None)
-    two.daemons["beta"].until(lambda: len(seen(tmp_path)) > 20)
+    wait_until(lambda: len(seen(tmp_path)) > 20)
 
 
 def test_the_end_of_a_source_ends_its_consumers_on_the_other_machine(
@@ -177,15 +178,14 @@ def test_a_consumer_hears_of_the_failure_of_a_node_elsewhere(two: Machines, tmp_
 
 def test_a_killed_link_comes_back_and_every_loss_is_counted(two: Machines, tmp_path: Path) -> None:
     two.start_both(tmp_path, counting(tmp_path), PLACEMENT)
-    beta = two.daemons["beta"]
     for machine in two.daemons:
-        beta.until(lambda: len(seen(tmp_path)) > 20)
+        wait_until(lambda: len(seen(tmp_path)) > 20)
         pid = two.node(machine, LINK).pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        beta.until(partial(restarted, two, machine))
+        wait_until(partial(restarted, two, machine))
         mark = len(seen(tmp_path))
-        beta.until(partial(more_than, mark + 50, tmp_path))
+        wait_until(partial(more_than, mark + 50, tmp_path))
     numbers = seen(tmp_path)
     assert numbers == sorted(set(numbers)), "a message came twice or out of order"
 
@@ -217,8 +217,7 @@ def test_backpressure_on_the_other_machine_makes_a_node_wait(two: Machines, tmp_
     nodes[0]["env"] = {"SENT": str(tmp_path / "sent")}
     two.start_both(tmp_path, nodes, PLACEMENT)
     sent = tmp_path / "sent"
-    alpha = two.daemons["alpha"]
-    alpha.until(lambda: sent.exists() and sent.stat().st_size > 10)
+    wait_until(lambda: sent.exists() and sent.stat().st_size > 10)
     size, since = -1, time.monotonic()
 
     def waits() -> bool:
@@ -227,11 +226,11 @@ def test_backpressure_on_the_other_machine_makes_a_node_wait(two: Machines, tmp_
         since = since if before == size else time.monotonic()
         return time.monotonic() - since > 1
 
-    alpha.until(waits)
+    wait_until(waits)
     assert sent.stat().st_size < 200  # messages on the way, and in two queues, at two bytes
     (tmp_path / "seen.go").touch()
     # A sender that is not woken looks for room every tenth of a second: four messages each time.
-    alpha.until(lambda: len(seen(tmp_path)) > 1500, deadline=30)
+    wait_until(lambda: len(seen(tmp_path)) > 1500, deadline_s=30)
     assert seen(tmp_path)[:1500] == list(range(1500))
 
 
@@ -240,17 +239,16 @@ def test_a_daemon_may_be_killed_under_a_share_and_the_link_continues(
 ) -> None:
     two = own_two
     two.start_both(tmp_path, counting(tmp_path), PLACEMENT)
-    beta = two.daemons["beta"]
-    beta.until(lambda: len(seen(tmp_path)) > 20)
+    wait_until(lambda: len(seen(tmp_path)) > 20)
     before = {machine: two.node(machine, LINK).pid for machine in two.daemons}
     for each in two.daemons.values():
         each.kill()
     mark = len(seen(tmp_path))
-    beta.until(lambda: len(seen(tmp_path)) > mark + 50)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 50)
     for each in two.daemons.values():
         each.start()
     assert {machine: two.node(machine, LINK).pid for machine in two.daemons} == before
-    beta.until(lambda: two.state("alpha").links["beta"].state == "up")
+    wait_until(lambda: two.state("alpha").links["beta"].state == "up")
     for each in two.daemons.values():
         with each.client() as client:
             client.stop(two.uuid)
@@ -336,8 +334,7 @@ def test_nodes_and_edges_change_while_everything_else_runs_on(
 ) -> None:
     nodes = counting(tmp_path)
     two.start_both(tmp_path, nodes, PLACEMENT)
-    beta = two.daemons["beta"]
-    beta.until(lambda: len(seen(tmp_path)) > 20)
+    wait_until(lambda: len(seen(tmp_path)) > 20)
     before = pids(two)
     back = {**nodes[0], "id": "back"}
     more = [
@@ -353,11 +350,11 @@ def test_nodes_and_edges_change_while_everything_else_runs_on(
     assert params_of(two, "second") == {"gain": 2}
     assert params_of(two, "sink") == {}
     for name in ("second", "third"):
-        beta.until(partial(more_than, 30, tmp_path / name))
+        wait_until(partial(more_than, 30, tmp_path / name))
     assert {name: pid for name, pid in pids(two).items() if name in before} == before
     two.update(nodes, PLACEMENT)
     mark = len(seen(tmp_path))
-    beta.until(lambda: len(seen(tmp_path)) > mark + 50)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 50)
     assert pids(two) == before
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers))), "a channel that stays has lost something"
@@ -370,14 +367,13 @@ def test_a_disconnected_input_elsewhere_does_not_end_its_node(
 ) -> None:
     nodes = counting(tmp_path)
     two.start_both(tmp_path, nodes, PLACEMENT)
-    beta = two.daemons["beta"]
-    beta.until(lambda: len(seen(tmp_path)) > 20)
+    wait_until(lambda: len(seen(tmp_path)) > 20)
     alone = [nodes[0], {**nodes[1], "inputs": {}}]
     two.update(alone, PLACEMENT)
     assert [name.partition("/")[2] for name in pids(two)] == ["source", "sink"]
     mark = len(seen(tmp_path))
     two.update(nodes, PLACEMENT)
-    beta.until(lambda: len(seen(tmp_path)) > mark + 30)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 30)
     assert two.node("beta", "sink").restarts == 0
 
 
@@ -390,15 +386,15 @@ def test_a_node_that_has_ended_starts_again_but_not_before_its_sources(
         nodes.append({**nodes[0], "id": name})
     two.start_both(tmp_path, nodes, {**PLACEMENT, "here": "alpha", "there": "beta"})
     alpha, beta = two.daemons["alpha"], two.daemons["beta"]
-    beta.until(lambda: len(seen(tmp_path)) > 20)
+    wait_until(lambda: len(seen(tmp_path)) > 20)
     with beta.client() as client:
         client.stop_node("sink", dataflow=two.uuid)
         mark = len(seen(tmp_path))
         client.restart_node("sink", dataflow=two.uuid)
-    beta.until(lambda: len(seen(tmp_path)) > mark + 20)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 20)
     with alpha.client() as client:
         client.stop_node("source", dataflow=two.uuid)
-    beta.until(lambda: two.node("beta", "sink").status == "stopped")
+    wait_until(lambda: two.node("beta", "sink").status == "stopped")
     with beta.client() as client, pytest.raises(ControlError, match="inputs have closed"):
         client.restart_node("sink", dataflow=two.uuid)
 
@@ -476,19 +472,18 @@ def test_a_service_on_another_machine_answers(two: Machines, tmp_path: Path) -> 
 
 def test_commands_show_links_and_their_channels(two: Machines, tmp_path: Path) -> None:
     two.start_both(tmp_path, counting(tmp_path), PLACEMENT)
-    beta = two.daemons["beta"]
-    beta.until(lambda: len(seen(tmp_path)) > 20)
+    wait_until(lambda: len(seen(tmp_path)) > 20)
 
     def channels(machine: str) -> list[m.LinkChannel]:
         with two.daemons[machine].client() as client:
             return client.top().links
 
-    beta.until(lambda: all(each.messages > 10 for each in channels("beta")) and channels("beta"))
+    wait_until(lambda: all(each.messages > 10 for each in channels("beta")) and channels("beta"))
     (arriving,) = channels("beta")
     assert (arriving.dataflow, arriving.output) == (two.uuid, "source/number")
     assert (arriving.machine, arriving.outgoing, arriving.lost) == ("alpha", False, 0)
     alpha = two.daemons["alpha"]
-    alpha.until(lambda: all(each.messages > 10 for each in channels("alpha")) and channels("alpha"))
+    wait_until(lambda: all(each.messages > 10 for each in channels("alpha")) and channels("alpha"))
     with alpha.client() as client:
         (topic,) = client.topics(two.uuid).topics
     assert [(each.machine, each.outgoing) for each in topic.links] == [("beta", True)]
@@ -529,12 +524,12 @@ def test_commands_show_what_a_slow_line_does_with_the_outputs_that_share_it(
     nodes += [camera, screen]
     write_flow(tmp_path, nodes, source=SOURCE, sink=SINK, camera=CAMERA)
     placement = PLACEMENT | {"camera": "alpha", "screen": "beta"}
-    alpha, beta = two.daemons["alpha"], two.daemons["beta"]
+    alpha = two.daemons["alpha"]
     with slow_line_beside(two.port) as line:
         two.start("alpha", tmp_path, nodes, placement)
         two.start("beta", tmp_path, nodes, placement, connect=[f"tcp/127.0.0.1:{line}"])
         two.open()
-        beta.until(lambda: len(seen(tmp_path)) > 20)
+        wait_until(lambda: len(seen(tmp_path)) > 20)
 
         def shown(topic: str) -> dict[str, Any]:
             words = ("topic", "info", topic, "--duration", "1s", "-f", "json")
@@ -549,7 +544,7 @@ def test_commands_show_what_a_slow_line_does_with_the_outputs_that_share_it(
             is_slow = image["slow_line"] and image["dropped"] > 0 and not number["dropped"]
             return is_slow and shares[0] > shares[1] > 0
 
-        alpha.until(is_told)
+        wait_until(is_told)
         text = alpha.dora_ok("topic", "info", "camera/image", "--duration", "1s")
         assert "the line is slow and shared with source/number (" in text
         assert "messages wait, 0 dropped" not in text
@@ -576,12 +571,11 @@ def test_links_prove_that_they_belong_to_the_fleet_and_take_new_certificates(
     for machine in two.daemons:
         two.start(machine, tmp_path, nodes, PLACEMENT, tls=files[machine])
     two.open()
-    beta = two.daemons["beta"]
-    beta.until(lambda: len(seen(tmp_path)) > 20)
+    wait_until(lambda: len(seen(tmp_path)) > 20)
     before = pids(two)
     two.update(nodes, PLACEMENT, certificates(other))
     mark = len(seen(tmp_path))
-    beta.until(lambda: len(seen(tmp_path)) > mark + 50)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 50)
     assert pids(two) == before, "the link is not the same process"
     numbers = seen(tmp_path)
     assert numbers == list(range(len(numbers)))
@@ -601,8 +595,8 @@ def test_an_address_in_use_is_reported_by_the_link(two: Machines, tmp_path: Path
             with alpha.client() as client:
                 return client.node_info(LINK, dataflow=two.uuid).notes
 
-        alpha.until(lambda: any("cannot be opened" in each for each in notes()))
-        alpha.until(lambda: "cannot be opened" in two.state("alpha").links["beta"].reason)
+        wait_until(lambda: any("cannot be opened" in each for each in notes()))
+        wait_until(lambda: "cannot be opened" in two.state("alpha").links["beta"].reason)
 
 
 def test_a_latched_input_elsewhere_gets_the_last_value_however_late_it_comes(
@@ -619,13 +613,13 @@ def test_a_latched_input_elsewhere_gets_the_last_value_however_late_it_comes(
     nodes = counting(tmp_path, source=once, latched=True)
     two.start_both(tmp_path, nodes, PLACEMENT)
     beta = two.daemons["beta"]
-    beta.until(lambda: seen(tmp_path) == [7])
+    wait_until(lambda: seen(tmp_path) == [7])
     late = a_sink(tmp_path, "late", "source/number")
     late["inputs"]["number"]["latched"] = True
     two.update([*nodes, late], {**PLACEMENT, "late": "beta"})
-    beta.until(lambda: seen(tmp_path / "late") == [7])
+    wait_until(lambda: seen(tmp_path / "late") == [7])
     with beta.client() as client:
         client.stop(two.uuid)
     (tmp_path / "seen").unlink()
     two.start("beta", tmp_path, nodes, PLACEMENT, hold=None)
-    beta.until(lambda: seen(tmp_path) == [7], why="a machine that comes back lacks the value")
+    wait_until(lambda: seen(tmp_path) == [7], why="a machine that comes back lacks the value")

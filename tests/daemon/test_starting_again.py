@@ -9,6 +9,7 @@ import pytest
 from dorad.control.errors import ControlError
 from tests.harness.commands import fails, succeeds
 from tests.harness.daemon import Daemon
+from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
@@ -68,7 +69,7 @@ def begin(daemon: Daemon, folder: Path) -> None:
         (folder / f"{name}.py").write_text(text)
     (folder / "flow.yml").write_text(FLOW)
     daemon.dora_ok("start", folder / "flow.yml", "--name", "flow", "--detach")
-    daemon.until(lambda: len(numbers(folder)) > 5)
+    wait_until(lambda: len(numbers(folder)) > 5)
 
 
 def numbers(folder: Path) -> list[int]:
@@ -150,7 +151,7 @@ def test_a_node_that_was_started_again_outlives_a_daemon(
     own_daemon.kill()
     own_daemon.start()
     mark = len(numbers(tmp_path))
-    own_daemon.until(lambda: len(numbers(tmp_path)) > mark + 10)
+    wait_until(lambda: len(numbers(tmp_path)) > mark + 10)
     assert status(own_daemon, "middle") == "running"
     own_daemon.dora_ok("stop", "flow")
 

@@ -8,6 +8,7 @@ import pytest
 from dorad.procinfo import is_alive
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import counting, seen, write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -36,7 +37,7 @@ def start_leaving(dorad: Daemon, folder: Path) -> int:
     node = {"id": "leaving", "path": "leaving.py", "inputs": {"tick": "dora/timer/millis/100"}}
     file = write_flow(folder, [node], leaving=LEAVING)
     dorad.dora_ok("start", file, "--name", folder.name, "--detach")
-    dorad.until((folder / "stray").exists)
+    wait_until((folder / "stray").exists)
     return int((folder / "stray").read_text())
 
 
@@ -44,10 +45,10 @@ def test_strays_end_with_their_dataflow_and_not_with_another(dorad: Daemon, tmp_
     one = start_leaving(dorad, tmp_path / "one")
     other = start_leaving(dorad, tmp_path / "other")
     dorad.dora_ok("stop", "one")
-    dorad.until(lambda: not is_alive(one))
+    wait_until(lambda: not is_alive(one))
     assert is_alive(other)
     dorad.dora_ok("stop", "other")
-    dorad.until(lambda: not is_alive(other))
+    wait_until(lambda: not is_alive(other))
 
 
 def test_strays_keep_running_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
@@ -56,7 +57,7 @@ def test_strays_keep_running_under_the_next_daemon(dorad: Daemon, tmp_path: Path
     dorad.start()
     assert is_alive(stray)
     dorad.dora_ok("stop", "flow")
-    dorad.until(lambda: not is_alive(stray))
+    wait_until(lambda: not is_alive(stray))
 
 
 def test_when_the_holder_is_killed_the_daemon_ends_and_nothing_is_left(
@@ -64,14 +65,14 @@ def test_when_the_holder_is_killed_the_daemon_ends_and_nothing_is_left(
 ) -> None:
     stray = start_leaving(dorad, tmp_path / "flow")
     dorad.dora_ok("start", counting(tmp_path / "counting"), "--name", "counting", "--detach")
-    dorad.until(lambda: len(seen(tmp_path / "counting")) > 5)
+    wait_until(lambda: len(seen(tmp_path / "counting")) > 5)
     (holder,) = (p for p in dorad.processes() if "serve_daemons" in " ".join(p.cmdline()))
     holder.kill()
     assert dorad.process is not None
     assert dorad.process.wait(30) == 1
     assert "the process holder was killed" in dorad.log
     assert not is_alive(stray)
-    dorad.until(lambda: not dorad.processes())
+    wait_until(lambda: not dorad.processes())
     dorad.start()
     with dorad.client() as client:
         assert [flow.status for flow in client.list()] == ["failed", "failed"]

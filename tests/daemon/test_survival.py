@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 from dorad.procinfo import is_alive
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import counting, logged, seen, until_more_seen, write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(120)]
 
@@ -70,7 +70,7 @@ def test_killed_again_and_again_no_line_and_no_number_is_lost(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     dorad.dora_ok("start", counting(tmp_path, hz=500), "--name", "flow", "--detach")
-    dorad.until(lambda: len(seen(tmp_path)) > 20)
+    wait_until(lambda: len(seen(tmp_path)) > 20)
     for _ in range(5):
         dorad.kill()
         dorad.start()
@@ -98,12 +98,12 @@ def test_a_node_that_ends_meanwhile_is_reported_with_its_exit_code(
         """,
     )
     uuid = dorad.dora_ok("start", file, "--detach").split()[-1]
-    dorad.until((tmp_path / "ready").exists)
+    wait_until((tmp_path / "ready").exists)
     pid = next(iter(pids(dorad).values()))
     assert pid is not None
     dorad.kill()
     (tmp_path / "end").touch()
-    dorad.until(lambda: not is_alive(pid))
+    wait_until(lambda: not is_alive(pid))
     dorad.start()
     with dorad.client() as client:
         state = client.wait(uuid, until="ended", timeout=20)
@@ -114,12 +114,12 @@ def test_a_node_that_ends_meanwhile_is_reported_with_its_exit_code(
 def test_the_restart_policy_continues_under_the_next_daemon(dorad: Daemon, tmp_path: Path) -> None:
     file = counting(tmp_path, restart_policy="always", restart_delay=0.05)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
-    dorad.until(lambda: len(seen(tmp_path)) > 10)
+    wait_until(lambda: len(seen(tmp_path)) > 10)
     first = {node: pid for (_, node), pid in pids(dorad).items()}
     assert first["source"] is not None
     dorad.kill()
     os.kill(first["source"], signal.SIGKILL)
-    dorad.until(lambda: not is_alive(first["source"] or 0))
+    wait_until(lambda: not is_alive(first["source"] or 0))
     dorad.start()
 
     def again() -> bool:
@@ -127,22 +127,22 @@ def test_the_restart_policy_continues_under_the_next_daemon(dorad: Daemon, tmp_p
             (source,) = [node for node in client.nodes() if node.node == "source"]
         return source.restarts == 1 and source.pid not in (None, first["source"])
 
-    dorad.until(again)
+    wait_until(again)
     mark = len(seen(tmp_path))
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 10)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 10)
 
 
 def test_without_its_state_file_a_daemon_ends_unknown_processes(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     dorad.dora_ok("start", counting(tmp_path), "--detach")
-    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    wait_until(lambda: len(seen(tmp_path)) > 5)
     nodes = [pid for pid in pids(dorad).values() if pid]
     dorad.kill()
     for path in dorad.paths.state.glob("state.db*"):
         path.unlink()
     dorad.start()
-    dorad.until(lambda: not any(map(is_alive, nodes)))
+    wait_until(lambda: not any(map(is_alive, nodes)))
     with dorad.client() as client:
         assert client.list() == []
         notices = client.status().notices
@@ -175,29 +175,26 @@ def test_damage_to_one_dataflow_ends_only_that_one(
             (damage,),
         )
     dorad.start()
-    dorad.until(lambda: [is_alive(pid) for pid in nodes] == [False, False, True, True])
+    wait_until(lambda: [is_alive(pid) for pid in nodes] == [False, False, True, True])
     with dorad.client() as client:
-        dorad.until(lambda: [flow.status for flow in client.list()] == ["failed", "running"])
+        wait_until(lambda: [flow.status for flow in client.list()] == ["failed", "running"])
         (failure,) = client.wait("damaged").failures
     assert "adopted" in failure.headline or "error of the daemon" in failure.headline
     mark = len(seen(tmp_path / "sound"))
-    dorad.until(lambda: len(seen(tmp_path / "sound")) > mark + 10)
+    wait_until(lambda: len(seen(tmp_path / "sound")) > mark + 10)
 
 
 def test_when_holder_and_daemon_are_killed_nothing_is_left_running(
     dorad: Daemon, tmp_path: Path
 ) -> None:
     dorad.dora_ok("start", counting(tmp_path), "--detach", "--name", "flow")
-    dorad.until(lambda: len(seen(tmp_path)) > 5)
+    wait_until(lambda: len(seen(tmp_path)) > 5)
     for process in dorad.processes():
         with contextlib.suppress(psutil.Error):
             if "serve_daemons" in " ".join(process.cmdline()):
                 process.kill()
     dorad.kill()
-    deadline = time.monotonic() + 20
-    while dorad.processes() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert dorad.processes() == []
+    wait_until(dorad.processes, lambda left: left == [])
     dorad.start()
     with dorad.client() as client:
         (flow,) = client.list()
@@ -215,7 +212,7 @@ def test_that_a_dataflow_stops_is_stored_in_one_piece(dorad: Daemon, tmp_path: P
             (new.status, json_extract(new.snapshot, '$.supervisor.life.stopping')); END""")
     dorad.start()
     dorad.dora_ok("start", counting(tmp_path), "--name", "brief", "--detach")
-    dorad.until(lambda: seen(tmp_path))
+    wait_until(lambda: seen(tmp_path))
     dorad.dora_ok("stop", "brief")
     dorad.end()
     with edited(dorad) as database:
@@ -235,7 +232,7 @@ def test_a_dataflow_that_had_just_ended_has_ended_for_the_next_daemon(
             BEGIN DELETE FROM kept; INSERT INTO kept VALUES (new.snapshot); END""")
     dorad.start()
     dorad.dora_ok("start", counting(tmp_path), "--name", "brief", "--detach")
-    dorad.until(lambda: seen(tmp_path))
+    wait_until(lambda: seen(tmp_path))
     dorad.dora_ok("stop", "brief")
     with dorad.client() as client:
         before = client.wait("brief").results

@@ -26,6 +26,7 @@ from dorad.trace.store import RecordBudget, TraceStore
 from tests.daemon.flows import dataflow, node
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import counting, seen, write_flow
+from tests.harness.waiting import wait_until
 
 
 def traces(dorad: Daemon, **query: object) -> list[Trace]:
@@ -36,13 +37,13 @@ def traces(dorad: Daemon, **query: object) -> list[Trace]:
 def test_a_restarted_daemon_goes_on_where_the_last_one_ended(tmp_path: Path) -> None:
     with daemon() as dorad:
         dorad.dora_ok("start", counting(tmp_path), "--name", "flow", "--detach")
-        dorad.until(lambda: len(seen(tmp_path)) > 20)
+        wait_until(lambda: len(seen(tmp_path)) > 20)
         before = traces(dorad)
         assert before
         dorad.kill()
         killed_at = time.time()
         mark = len(seen(tmp_path))
-        dorad.until(lambda: len(seen(tmp_path)) > mark + 20)
+        wait_until(lambda: len(seen(tmp_path)) > mark + 20)
         dorad.start()
         with dorad.client() as client:
             answer = client.traces("flow", limit=10_000, spans=True)
@@ -96,7 +97,7 @@ def test_the_message_that_a_node_was_killed_with_has_failed(tmp_path: Path) -> N
     file = write_flow(tmp_path, nodes, a=SENDS, b=FAILS)
     with daemon() as dorad:
         dorad.dora_ok("start", file, "--name", "flow", "--detach")
-        dorad.until(lambda: [trace for trace in traces(dorad, troubled=True) if trace.failed])
+        wait_until(lambda: [trace for trace in traces(dorad, troubled=True) if trace.failed])
         (trace, *_) = [trace for trace in traces(dorad, troubled=True) if trace.failed]
         (failed,) = [span for span in trace.spans if span.outcome == "failed"]
         assert (failed.topic, failed.node, failed.input) == ("a/out", "b", "in")

@@ -6,7 +6,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import click
@@ -24,6 +23,7 @@ from dorafleet.cli.main import cli as fleet_cli
 from hwtests.suites.lists import LISTS
 from tests.harness.dataflow import clean_environment
 from tests.harness.ports import free_port
+from tests.harness.waiting import wait_until
 
 from .markdown import PAGES, ROOT, Command, Section, anchors, links, prose, sections
 
@@ -123,9 +123,7 @@ def check(command: Command, folder: Path, env: dict[str, str]) -> None:
 
 def wait_until_started(folder: Path, env: dict[str, str]) -> None:
     """Wait until all dataflows have started, as a human reader would."""
-    end = time.monotonic() + DEADLINE_S
-    while "Starting" in (text := execute("dora list", folder, env)[1]):
-        assert time.monotonic() < end, f"still starts:\n{text}"
+    wait_until(lambda: execute("dora list", folder, env)[1], lambda text: "Starting" not in text)
 
 
 @pytest.mark.examples

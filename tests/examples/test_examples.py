@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -18,6 +17,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.harness.waiting import wait_until
 
 from .conftest import BIN, DEADLINE_S, EXAMPLES, Example, finish
 
@@ -394,16 +395,14 @@ def test_the_waterfall_of_vision_in_the_guide_is_what_its_command_prints(example
     words = ("dora", "trace", "view", "--slow", "--through", "detector/faces")
     in_guide = guide.partition(f"$ {' '.join(words)}\n")[2].partition("```")[0]
     assert rows(in_guide)["detector"] == 1
-    deadline = time.monotonic() + 2 * DEADLINE_S
+    command = [BIN / words[0], *words[1:]]
     with example("vision").start() as run:
-        while True:
-            command = [BIN / words[0], *words[1:]]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
-            # A trace is shown before all of its nodes are done, too.
-            if rows(done.stdout) == rows(in_guide):
-                break
-            assert time.monotonic() < deadline, done.stdout + done.stderr
-            time.sleep(0.2)
+        # A trace is shown before all of its nodes are done, too.
+        done = wait_until(
+            lambda: subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S),
+            lambda done: rows(done.stdout) == rows(in_guide),
+            deadline_s=2 * DEADLINE_S,
+        )
         run.send_signal(signal.SIGINT)
         finish(run)
     assert done.stdout.startswith("camera/tick → camera → detector → sink ")

@@ -5,12 +5,13 @@ import hashlib
 import json
 import shlex
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncssh
+
+from tests.harness.waiting import wait_until
 
 DEADLINE_S = 60.0
 MSG_CHANNEL_CLOSE = 97
@@ -59,10 +60,7 @@ class FakeRobot:
 
     def all_signals(self, count: int) -> list[str]:
         """Return `signals` once there are so many: they arrive after the command has ended here."""
-        end = time.monotonic() + DEADLINE_S
-        while len(self.signals) < count and time.monotonic() < end:
-            time.sleep(0.01)
-        return self.signals
+        return wait_until(lambda: self.signals, lambda seen: len(seen) >= count)
 
     def ran(self, *words: str) -> bool:
         """Return True if a command contained these words in sequence."""

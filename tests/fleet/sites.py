@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import time
 from contextlib import suppress
 
 from dorad.control.client import Client
@@ -12,6 +11,7 @@ from dorafleet.cli.main import run_command
 from tests.fleet.fakerobot import DEADLINE_S
 from tests.harness.commands import run_command as run_program
 from tests.harness.ports import free_port
+from tests.harness.waiting import wait_until
 
 UNSET = ("DORA_SOCKET", "DORA_COORDINATOR_ADDR", "DORA_COORDINATOR_PORT", "XDG_CONFIG_HOME")
 
@@ -49,10 +49,7 @@ class Site:
 
     def until(self, *words, holds):
         """Repeat a command until its JSON is as expected; return it."""
-        end = time.monotonic() + DEADLINE_S
-        while True:
-            code, out, err = self.run(*words)
-            found = json.loads(out) if out else None
-            if found is not None and holds(found):
-                return code, found
-            assert time.monotonic() < end, (code, out, err)
+        code, out, _ = wait_until(
+            lambda: self.run(*words), lambda seen: seen[1] and holds(json.loads(seen[1]))
+        )
+        return code, json.loads(out)

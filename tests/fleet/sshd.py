@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from dorad.release.signature import Signers
 from dorad.release.trees import Trees
 from dorafleet.inventory.model import Machine
 from tests.harness.ports import free_port
+from tests.harness.waiting import wait_until
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
 DEADLINE_S = 60.0
@@ -107,12 +107,13 @@ class Host:
             self.process = subprocess.Popen(
                 [SSHD, "-D", "-e", "-f", config], stdin=subprocess.DEVNULL, stderr=log
             )
-        end = time.monotonic() + DEADLINE_S
-        while True:
+
+        def answers() -> bool:
             with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                return
-            assert time.monotonic() < end, (self.folder / "log").read_text()
-            time.sleep(0.02)
+                return True
+            return False
+
+        wait_until(answers, why=lambda: (self.folder / "log").read_text())
 
     def script(self, name: str, text: str) -> None:
         path = self.folder / name

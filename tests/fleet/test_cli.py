@@ -7,12 +7,12 @@ import pty
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from dorafleet.cli.main import COMMANDS, run_command
 from tests.fleet.fakerobot import DEADLINE_S, FLOW, FakeRobot
+from tests.harness.waiting import wait_until
 
 DORAFLEET = (sys.executable, "-m", "dorafleet.cli")
 PYTHON = "import sys; from dorafleet.cli.main import run_command; "
@@ -22,13 +22,10 @@ def healthy(**more):
     return FakeRobot(version="1.0.0", service="active", enabled=True, **more)
 
 
-def wait_until(holds, process):
+def until_or_ended(holds, process):
     """Wait until `holds()` while a process runs; fail if it ends before."""
-    end = time.monotonic() + DEADLINE_S
-    while not holds():
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.01)
+    wait_until(lambda: process.poll() is not None or holds())
+    assert process.poll() is None
 
 
 def test_check_prints_ok_or_all_problems(fleet, capsys):
@@ -214,7 +211,7 @@ def test_ctrl_c_exits_at_once_and_cleans_up(fleet, packages):
     try:
         assert process.stderr is not None
         assert b"copying" in process.stderr.readline()
-        wait_until(lambda: robot.ran("sha256sum"), process)
+        until_or_ended(lambda: robot.ran("sha256sum"), process)
         process.send_signal(signal.SIGINT)
         _, shown = process.communicate(timeout=DEADLINE_S)
     finally:
@@ -230,7 +227,7 @@ def test_ctrl_c_during_the_installation_reports_that_it_continues(fleet, package
     command = [*DORAFLEET, "install", str(fleet.file()), str(packages["good"])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        wait_until(lambda: any(words[0] == "systemd-run" for words in robot.commands), process)
+        until_or_ended(lambda: any(words[0] == "systemd-run" for words in robot.commands), process)
         process.send_signal(signal.SIGINT)
         _, shown = process.communicate(timeout=DEADLINE_S)
     finally:

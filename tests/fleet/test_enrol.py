@@ -23,6 +23,7 @@ from tests.fleet.ca.keys import csr_of
 from tests.fleet.coordinator.running import coordinator
 from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
 from tests.harness.commands import run_command as run_program
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -247,10 +248,7 @@ def test_a_robot_without_ssh_is_enrolled_by_the_printed_command_once(fleet, serv
     code, _, errors = two.run(words[2:], token.encode())
     assert code == 1
     assert b"the token for `arm1` was used already" in errors
-    end = time.monotonic() + DEADLINE_S
-    while one.run(["status"], b"")[0] != 0:
-        assert time.monotonic() < end
-        time.sleep(0.2)
+    wait_until(lambda: one.run(["status"], b""), lambda done: done[0] == 0)
     assert run("enrol", str(path), "arm1", "--token") == 1
     assert "is enrolled already" in capsys.readouterr().err
     assert run("revoke", "arm1") == 0

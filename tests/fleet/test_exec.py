@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import threading
-import time
 
 import pytest
 
 from dorafleet.cli.main import run_command
-from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
+from tests.fleet.fakerobot import FakeRobot
+from tests.harness.waiting import wait_until
 
 
 def run(capsys, *words):
@@ -66,11 +66,8 @@ def test_ctrl_c_shows_what_has_ended_and_names_the_rest(fleet, capsys):
 
     def interrupt():
         # One at a time: the first has ended when the second begins.
-        end = time.monotonic() + DEADLINE_S
-        while not found["arm2"].commands and time.monotonic() < end:
-            time.sleep(0.01)
-        if found["arm2"].commands:
-            os.kill(os.getpid(), signal.SIGINT)
+        wait_until(lambda: found["arm2"].commands)
+        os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=interrupt)
     thread.start()

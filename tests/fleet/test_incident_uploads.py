@@ -158,14 +158,11 @@ class Site:
 
     async def wait_for(self, process, **wanted):
         """Wait until incidents have these states; return the list."""
-        end = time.monotonic() + DEADLINE_S
-        while True:
-            answer = await self.listed(process)
-            states = {each.id: each.state for each in answer.incidents}
-            if wanted.items() <= states.items():
-                return {each.id: each for each in answer.incidents}
-            assert time.monotonic() < end, answer
-            await asyncio.sleep(0.05)
+        answer = await until(
+            lambda: self.listed(process),
+            lambda seen: wanted.items() <= {each.id: each.state for each in seen.incidents}.items(),
+        )
+        return {each.id: each for each in answer.incidents}
 
     def objects(self, robot="arm1"):
         return [

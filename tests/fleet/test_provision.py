@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import signal
-import time
 from contextlib import suppress
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from dorad.control.client import Client
 from tests.fleet.sshd import SSHD, Host
 from tests.harness.daemon import daemon, emptied
+from tests.harness.waiting import wait_until
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
 
@@ -152,14 +152,13 @@ def test_what_was_enrolled_again_without_files_is_named_with_the_command(
     robot.install_again()
     run(site, "enrol", file, "arm1", "--again")
 
-    end = time.monotonic() + 60
-    while True:
-        code, out, _ = site.run("drift", "--json")
-        rows = [json.loads(line) for line in out.splitlines()]
-        if [row["way_back"] for row in rows] == ["dorafleet provision FILE arm1"]:
-            break
-        assert time.monotonic() < end, rows
-        time.sleep(0.2)
+    def way_back(out):
+        return [json.loads(line)["way_back"] for line in out.splitlines()]
+
+    wanted = ["dorafleet provision FILE arm1"]
+    code, _, _ = wait_until(
+        lambda: site.run("drift", "--json"), lambda done: way_back(done[1]) == wanted
+    )
     assert code == 1
     run(site, "provision", file, "arm1", "--key", key)
     run(site, "drift")

@@ -7,7 +7,6 @@ import shutil
 import signal
 import socket
 import sys
-import time
 import zlib
 
 import asyncssh
@@ -35,7 +34,7 @@ from tests.fleet.coordinator.running import coordinator
 from tests.fleet.sites import UNSET
 from tests.fleet.sshd import Network
 from tests.harness.commands import run_command, succeeds
-from tests.harness.waiting import until
+from tests.harness.waiting import until, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -87,13 +86,13 @@ class Site:
 
     def wait_for_audit(self, process, uploads):
         """Wait until the audit has this number of uploads; that of the last one is written soon."""
-        end = time.monotonic() + DEADLINE_S
-        while True:
-            audit = self.run(process, "audit", "--json").stdout
-            if (found := audit.count('"release.upload"')) == uploads:
-                return
-            assert found < uploads, audit
-            assert time.monotonic() < end, audit
+
+        def audited(audit):
+            found = audit.count('"release.upload"')
+            assert found <= uploads, audit
+            return found == uploads
+
+        wait_until(lambda: self.run(process, "audit", "--json").stdout, audited)
 
     def is_whole(self, bundle):
         """Whether the coordinator's folder has the release, each file with its content."""

@@ -14,7 +14,7 @@ import pytest
 from dorafleet.cli.labels import parse_changes
 from tests.cli.dora import dora
 from tests.fleet.fakerobot import DEADLINE_S, FakeRobot
-from tests.fleet.test_cli import DORAFLEET, wait_until
+from tests.fleet.test_cli import DORAFLEET, until_or_ended
 from tests.fleet.test_enrol import Machine
 from tests.harness.commands import fails
 from tests.harness.commands import run_command as run_program
@@ -94,7 +94,7 @@ def test_a_fleet_goes_up_is_labelled_and_goes_down(site, stack):
         (("revoke", "arm2"), ["arm2"]),
         (("enrol", site.file(), "arm1", "a"), ["arm1", "arm2"]),
     ):
-        wait_until(lambda w=words, o=offered: completed(site, *w) == o, one.agent)
+        until_or_ended(lambda w=words, o=offered: completed(site, *w) == o, one.agent)
     assert completed(site, "restart", site.file(), "") == []
 
     code, out, err = site.run("down", "--json")
@@ -198,7 +198,7 @@ def test_a_robot_is_added_and_removed_by_a_command(site, stack):
     assert out.splitlines()[0] == "arm2: added"
     assert "arm2  ✓ enrolled, connected" in out
     assert site.run("labels", "arm2")[1] == "zone=lab\n"
-    wait_until(lambda: completed(site, "robot", "remove", "arm2") == ["arm2"], one.agent)
+    until_or_ended(lambda: completed(site, "robot", "remove", "arm2") == ["arm2"], one.agent)
     code, _, err = site.run("robot", "add", "arm2", *words)
     assert (code, "in the fleet with other keys: label zone: lab -> none" in err) == (1, True)
     code, out, err = site.run("robot", "add", "arm2", *words, "--change", "--json")
@@ -284,7 +284,7 @@ def test_ctrl_c_while_machines_are_enrolled_leaves_what_the_next_up_takes(site, 
     with subprocess.Popen(
         [*DORAFLEET, "up", site.file()], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        wait_until(lambda: slow.commands, process)
+        until_or_ended(lambda: slow.commands, process)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE_S)
     assert process.returncode == 130

@@ -5,8 +5,8 @@ from pathlib import Path
 from tests.cli.dora import dora
 from tests.fleet.fakerobot import DEADLINE_S
 from tests.fleet.test_enrol import Machine
-from tests.harness.daemon import Daemon
 from tests.harness.ports import free_port
+from tests.harness.waiting import wait_until
 
 ZONES = {"arm1": "hall", "arm2": "lab"}
 
@@ -38,4 +38,4 @@ class TwoRobots:
         return dora(*words, cwd=self.folder)
 
     def until(self, holds) -> None:
-        Daemon.until(holds, 2 * DEADLINE_S)
+        wait_until(holds, deadline_s=2 * DEADLINE_S)

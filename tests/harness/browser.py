@@ -9,13 +9,14 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
+
+from tests.harness.waiting import wait_until
 
 from .dataflow import clean_environment
 
@@ -57,18 +58,17 @@ class Page:
 
     def until(self, script: str, deadline: float = DEADLINE_S) -> Any:
         """Wait until an expression is true, and return it."""
-        end = time.monotonic() + deadline
-        while True:
-            try:
-                value = self.run(script)
-            except AssertionError:
-                value = None  # the page is still loading
-            if value:
-                return value
-            assert time.monotonic() < end, (
-                f"{script}\n{self.errors}\n{self.run('document.body.innerText')[:500]}"
-            )
-            time.sleep(0.05)
+
+        def look() -> Any:
+            with contextlib.suppress(AssertionError):  # the page is still loading
+                return self.run(script)
+            return None
+
+        return wait_until(
+            look,
+            why=lambda: f"{script}\n{self.errors}\n{self.run('document.body.innerText')[:500]}",
+            deadline_s=deadline,
+        )
 
     def text(self, selector: str) -> str:
         """Return the text of an element."""
@@ -174,12 +174,14 @@ def browser() -> Iterator[Browser]:
         ) as process:  # fmt: skip
             try:
                 address = Path(folder) / "DevToolsActivePort"
-                end = time.monotonic() + DEADLINE_S
-                while not (address.exists() and len(address.read_text().splitlines()) == 2):
+
+                def told() -> list[str]:
                     assert process.poll() is None, "the browser has ended"
-                    assert time.monotonic() < end, "the browser does not answer"
-                    time.sleep(0.05)
-                port, path = address.read_text().splitlines()
+                    return address.read_text().splitlines() if address.exists() else []
+
+                port, path = wait_until(
+                    told, lambda lines: len(lines) == 2, why="the browser does not answer"
+                )
                 with connect(f"ws://127.0.0.1:{port}{path}", max_size=None) as connection:
                     yield Browser(connection)
             finally:

@@ -6,9 +6,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import psutil
 
 from dorad.control.client import Client, NoDaemonError
 from dorad.daemon.paths import DaemonPaths
+from tests.harness.waiting import wait_until
 
 from . import leaks
 from .commands import Service, run_command
@@ -50,7 +50,7 @@ class Daemon:
     def start(self, *arguments: str) -> "Daemon":
         """Start it as a child of the test, and wait until it answers."""
         self.process = Service("dorad", arguments, self.folder / "dorad.log", env=self.env)
-        self.until(self._answers)
+        wait_until(self._answers)
         return self
 
     def _answers(self) -> bool:
@@ -133,14 +133,6 @@ class Daemon:
                 found.append(psutil.Process(pid))
         return found
 
-    @staticmethod
-    def until(holds: Callable[[], object], deadline: float = DEADLINE_S, why: str = "") -> None:
-        """Wait until a condition holds."""
-        end = time.monotonic() + deadline
-        while not holds():
-            assert time.monotonic() < end, why or "the condition did not hold in time"
-            time.sleep(0.01)
-
     def clear(self) -> list[str]:
         """Kill all processes that are left, and return them as text."""
         left = []
@@ -165,9 +157,8 @@ def daemon() -> Iterator[Daemon]:
         yield found.start()
         if found.process is not None and found.process.poll() is None:
             found.end()
-        deadline = time.monotonic() + DEADLINE_S
-        while found.processes() and time.monotonic() < deadline:
-            time.sleep(0.02)
+        with contextlib.suppress(AssertionError):  # what is left is reported below
+            wait_until(lambda: not found.processes())
     finally:
         left = found.clear()
         shutil.rmtree(folder, ignore_errors=True)
@@ -196,6 +187,6 @@ def emptied(found: Daemon) -> Iterator[Daemon]:
             return not kept
 
         try:
-            found.until(has_nothing)
+            wait_until(has_nothing)
         except AssertionError:
             raise AssertionError(f"the daemon keeps of dataflows that are gone: {kept}") from None

@@ -6,7 +6,8 @@ from typing import Any
 
 import yaml
 
-from .daemon import Daemon
+from tests.harness.waiting import wait_until
+
 from .dataflow import json_lines
 
 SOURCE = """
@@ -93,7 +94,7 @@ def seen(folder: Path) -> list[int]:
 def until_more_seen(folder: Path, more: int) -> None:
     """Wait until the sink of `counting` has noted more than `more` further numbers."""
     before = len(seen(folder))
-    Daemon.until(lambda: len(seen(folder)) > before + more)
+    wait_until(lambda: len(seen(folder)) > before + more)
 
 
 def logged(folder: Path, node: str) -> list[str]:
@@ -108,4 +109,4 @@ def logged(folder: Path, node: str) -> list[str]:
 def until_more_logged(folder: Path, node: str, more: int) -> None:
     """Wait until a node has logged more than `more` further messages."""
     before = len(logged(folder, node))
-    Daemon.until(lambda: len(logged(folder, node)) > before + more)
+    wait_until(lambda: len(logged(folder, node)) > before + more)

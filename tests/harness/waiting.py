@@ -17,7 +17,7 @@ async def until(
     look: Callable[[], T | Awaitable[T]],
     wanted: Callable[[T], object] = bool,
     *,
-    why: str = "",
+    why: str | Callable[[], str] = "",
     deadline_s: float = DEADLINE_S,
 ) -> T:
     """Look until `wanted` holds for what is seen, and return it.
@@ -25,7 +25,7 @@ async def until(
     Args:
         look: Returns what is seen now, or a coroutine that does.
         wanted: Is true when the wait is over; by default, when something true is seen.
-        why: What did not happen, for the error.
+        why: What did not happen, for the error; a function is called for it then.
         deadline_s: How long it may take; more than a minute only for what has many steps.
 
     Raises:
@@ -45,7 +45,7 @@ def wait_until(
     look: Callable[[], T],
     wanted: Callable[[T], object] = bool,
     *,
-    why: str = "",
+    why: str | Callable[[], str] = "",
     deadline_s: float = DEADLINE_S,
 ) -> T:
     """Do as `until` does, without an event loop: it blocks the thread."""
@@ -62,7 +62,9 @@ def _pauses(deadline_s: float) -> Iterator[float]:
         pause = min(1.2 * pause, MAX_PAUSE_S)
 
 
-def _next_pause(pauses: Iterator[float], seen: object, why: str) -> float:
+def _next_pause(pauses: Iterator[float], seen: object, why: str | Callable[[], str]) -> float:
     pause = next(pauses, None)
-    assert pause is not None, f"{why or 'the condition did not hold in time'}; seen last: {seen!r}"
+    if pause is None:
+        what = why if isinstance(why, str) else why()
+        raise AssertionError(f"{what or 'the condition did not hold in time'}; seen last: {seen!r}")
     return pause

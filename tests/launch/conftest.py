@@ -6,9 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,6 @@ from tests.harness.process import marked
 
 FAMILY = Path(__file__).with_name("family.py")
 MARK = "LAUNCH_TEST_MARK"
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 20.0) -> bool:
-    """Return True if `condition` becomes true within `seconds`."""
-    give_up_at = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > give_up_at:
-            return False
-        time.sleep(0.005)
-    return True
 
 
 class Family:

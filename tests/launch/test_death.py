@@ -11,7 +11,9 @@ from typing import Any
 import psutil
 import pytest
 
-from .conftest import Family, eventually
+from tests.harness.waiting import wait_until
+
+from .conftest import Family
 
 RUN = Path(__file__).with_name("run_program.py")
 ROLES = ["plain", "deaf", "stopped", "double_fork", "orphan", "deep", "forking", "breeding"]
@@ -37,7 +39,7 @@ class Run:
         first = self.read()
         self.holder = first["holder"]
         self.pids = first["pids"]
-        assert eventually(lambda: all(family.ready(role).exists() for role in roles))
+        wait_until(lambda: all(family.ready(role).exists() for role in roles))
 
     def read(self) -> dict[str, Any]:
         assert self.process.stdout
@@ -52,7 +54,7 @@ def kill_and_wait(pid: int, family: Family, *others: int) -> None:
     """
     assert not family.has_ended()
     os.kill(pid, signal.SIGKILL)
-    assert eventually(lambda: family.has_ended() and not any(map(_running, others)))
+    wait_until(lambda: family.has_ended() and not any(map(_running, others)))
 
 
 def _running(pid: int) -> bool:
@@ -124,9 +126,9 @@ def test_ctrl_c_on_the_terminal_reaches_neither_holder_nor_nodes(family: Family)
     run.stdin.write(json.dumps([[command.argv, str(command.cwd), dict(command.env)]]) + "\n")
     run.stdin.flush()
     run.stdout.readline()
-    assert eventually(family.ready("plain").exists)
+    wait_until(family.ready("plain").exists)
     os.write(master, b"\x03")
-    assert eventually(lambda: b"^C" in os.read(master, 100))
+    wait_until(lambda: b"^C" in os.read(master, 100))
     assert len(family.alive()) == 1
     os.close(master)
     os.close(slave)

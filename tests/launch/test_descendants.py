@@ -5,8 +5,9 @@ import subprocess
 import sys
 
 from dorad.launch import descendants
+from tests.harness.waiting import wait_until
 
-from .conftest import Family, eventually
+from .conftest import Family
 
 
 def test_children_are_found_with_and_without_the_kernels_list() -> None:
@@ -59,4 +60,4 @@ end_descendants(reaped.__setitem__)
 assert children(os.getpid()) == []
 """
     subprocess.run([sys.executable, "-c", code], env=family.env, check=True, timeout=20)
-    assert eventually(lambda: not family.alive())
+    wait_until(lambda: not family.alive())

@@ -20,8 +20,7 @@ from dorad.launch.fetch import MAX_TOTAL, Downloads
 from dorad.launch.helper import LocalHelpers
 from dorad.launch.model import LaunchError
 from dorad.launch.transfer import SecureRedirects
-
-from .conftest import eventually
+from tests.harness.waiting import until
 
 BODY = b"#!/bin/sh\nexit 0\n"
 DRIPPING = {
@@ -169,12 +168,12 @@ async def test_a_server_that_drips_in_any_part_of_its_answer_is_left_in_time(
 
 async def test_a_cancelled_download_leaves_nothing(server: str, tmp_path: Path) -> None:
     task = asyncio.create_task(download(f"{server}/slow", tmp_path))
-    assert await asyncio.to_thread(eventually, lambda: len(files(tmp_path)) == 1)
+    await until(lambda: len(files(tmp_path)) == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     Handler.released.set()
-    assert await asyncio.to_thread(eventually, lambda: not files(tmp_path))
+    await until(lambda: not files(tmp_path))
 
 
 async def test_a_full_or_forbidden_folder_is_one_line(server: str, tmp_path: Path) -> None:
@@ -267,7 +266,7 @@ async def test_no_room_is_made_where_another_download_is_under_way(
 ) -> None:
     downloads = Downloads(tmp_path, max_total=1)
     slow = asyncio.create_task(downloads.get(f"{server}/slow"))
-    assert await asyncio.to_thread(eventually, lambda: len(files(tmp_path)) == 1)
+    await until(lambda: len(files(tmp_path)) == 1)
     make_oldest(tmp_path)
     await downloads.get(f"{server}/node.sh")
     Handler.released.set()

@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from dorad.launch.holder.client import HolderClient
 from dorad.launch.model import Command, Exit, LaunchError
 from dorad.launch.spawner import Process
+from tests.harness.waiting import wait_until
 
-from .conftest import Family, eventually
+from .conftest import Family
 
 
 @pytest_asyncio.fixture
@@ -115,10 +116,10 @@ async def test_many_start_at_once(holder: HolderClient, family: Family) -> None:
 
 async def test_a_signal_reaches_the_whole_group(holder: HolderClient, family: Family) -> None:
     process = await start(holder, family.shell("sleep 100 & sleep 100 & wait"))
-    assert eventually(lambda: len(family.alive()) == 3)
+    wait_until(lambda: len(family.alive()) == 3)
     process.signal(signal.SIGTERM)
     assert await process.wait() == Exit(signal=signal.SIGTERM)
-    assert eventually(lambda: not family.alive())
+    wait_until(lambda: not family.alive())
 
 
 async def test_the_rest_of_a_group_ends_with_its_leader(
@@ -126,14 +127,14 @@ async def test_the_rest_of_a_group_ends_with_its_leader(
 ) -> None:
     process = await start(holder, family.shell("trap '' TERM; sleep 100 & exit 0"))
     assert await process.wait() == Exit(code=0)
-    assert eventually(lambda: not family.alive())
+    wait_until(lambda: not family.alive())
 
 
 async def test_a_daemon_that_left_the_group_lives_until_the_run_ends(family: Family) -> None:
     async with HolderClient.start() as holder:
         process = await start(holder, family.role("orphan"))
         assert (await process.wait()).ok
-        assert eventually(family.ready("orphan").exists)
+        wait_until(family.ready("orphan").exists)
         assert len(family.alive()) == 1
     assert not family.alive()
 
@@ -227,13 +228,13 @@ async def test_a_cancelled_start_leaves_no_process(holder: HolderClient, family:
         await task
     # The holder answers in order: the cancelled start has been handled by now.
     await start(holder, family.shell("exit 0"))
-    assert eventually(lambda: not family.alive())
+    wait_until(lambda: not family.alive())
 
 
 async def test_closing_ends_every_process_and_reports_the_exits(family: Family) -> None:
     async with HolderClient.start() as holder:
         process = await start(holder, family.role("deaf"))
-        assert eventually(family.ready("deaf").exists)
+        wait_until(family.ready("deaf").exists)
     assert process.exit == Exit(signal=signal.SIGKILL)
     assert not family.alive()
 
@@ -263,7 +264,7 @@ async def test_closing_is_complete_even_when_it_is_cancelled(family: Family) -> 
     holder = HolderClient.start()
     await holder.__aenter__()
     process = await start(holder, family.role("double_fork"))
-    assert eventually(family.ready("double_fork").exists)
+    wait_until(family.ready("double_fork").exists)
     os.kill(holder.pid, signal.SIGSTOP)
     closing = asyncio.create_task(holder.end())
     await asyncio.sleep(0)

@@ -16,9 +16,10 @@ import pytest_asyncio
 from dorad.launch.holder.client import HolderClient
 from dorad.launch.model import Exit, LaunchError
 from dorad.procinfo import is_alive, start_time
+from tests.harness.waiting import wait_until
 from tests.launch.holders import Recorder
 
-from .conftest import Family, eventually
+from .conftest import Family
 from .holders import Daemon, Place, read_all, start
 
 
@@ -57,7 +58,7 @@ async def test_output_printed_without_a_daemon_is_not_lost(place: Place, family:
     with place.daemon() as daemon:
         daemon.spawn("u/talker/0", family.shell(f"echo before; {talker}"))
     hold.touch()
-    assert eventually(lambda: not family.alive())
+    wait_until(lambda: not family.alive())
     holder = await place.attach()
     out, err = holder.take("u/talker")["u/talker/0"]
     assert read_all(out) == "before\nafter\n"
@@ -76,7 +77,7 @@ async def test_exits_without_a_daemon_are_kept_until_they_are_forgotten(
         daemon.spawn("u/b/3", family.shell(f"{wait} kill -SEGV $$"))
         daemon.spawn("u/c/0", family.command("/bin/sleep", "100"))
     gate.touch()
-    assert eventually(lambda: len(family.alive()) == 1)
+    wait_until(lambda: len(family.alive()) == 1)
     expected = {"u/a/0": Exit(code=7), "u/b/3": Exit(signal=signal.SIGSEGV), "u/c/0": None}
     for _ in range(2):
         holder = await place.attach()
@@ -243,7 +244,7 @@ async def test_ending_leaves_nothing(place: Place, family: Family) -> None:
     processes = [
         await start(holder, family.role(role)) for role in ("deaf", "stopped", "double_fork")
     ]
-    assert eventually(family.ready("double_fork").exists)
+    wait_until(family.ready("double_fork").exists)
     await holder.end()
     await holder.end()
     assert not family.alive()
@@ -269,7 +270,7 @@ async def test_a_killed_holder_is_detected_and_its_nodes_end(place: Place, famil
     recorder = Recorder()
     holder = await place.attach(recorder)
     process = await start(holder, family.role("deaf"))
-    assert eventually(family.ready("deaf").exists)
+    wait_until(family.ready("deaf").exists)
     os.kill(holder.pid, signal.SIGKILL)
     async with asyncio.timeout(10):
         assert await process.wait() == Exit(signal=signal.SIGKILL)
@@ -387,7 +388,7 @@ async def test_a_start_that_was_cancelled_is_ended_and_forgotten(
     with pytest.raises(asyncio.CancelledError):
         await task
     last = await start(holder, family.command("/bin/sleep", "100"), "u/last/0")
-    assert eventually(lambda: len(family.alive()) == 1)
+    wait_until(lambda: len(family.alive()) == 1)
     last.signal(signal.SIGKILL)
     await last.wait()  # everything before it is done
     await holder.detach()

@@ -22,6 +22,7 @@ from tests.harness.commands import run_command, succeeds
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.dataflow import PROBE, Flow, clean_environment, json_lines
 from tests.harness.flows import write_flow
+from tests.harness.waiting import wait_until
 from tests.libdora.conftest import Compile, add
 
 pytestmark = pytest.mark.long
@@ -389,12 +390,12 @@ def test_to_an_input_that_is_added_late(
     file = write_flow(tmp_path, nodes, sender=once, passing=passing, late=CHECKING)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
     with dorad.client() as client:
-        dorad.until(lambda: any(e.target == "passer/in" and e.received for e in client.top().edges))
+        wait_until(lambda: any(e.target == "passer/in" and e.received for e in client.top().edges))
     late = {"id": "late", "path": "late.py", "env": {"PROBE": "late"}}
     late["inputs"] = {"in": {"source": "passer/out", "latched": True}}
     (tmp_path / "late.yml").write_text(yaml.safe_dump(late))
     dorad.dora_ok("node", "add", "-d", "flow", "--from-yaml", tmp_path / "late.yml")
-    dorad.until(lambda: json_lines(tmp_path / "late.jsonl") == [3])
+    wait_until(lambda: json_lines(tmp_path / "late.jsonl") == [3])
     dorad.dora_ok("stop", "flow")
 
 

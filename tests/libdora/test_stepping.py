@@ -6,9 +6,10 @@ from typing import Any
 
 from dorad.shm import layout
 from dorad.shm.counters import counters
+from tests.harness.waiting import wait_until
 from tests.libdora.cnode import CNode, P, attached_in_c
 from tests.libdora.test_choosing import fake
-from tests.node.fakedaemon import DEADLINE_S, FakeDaemon, wait_for
+from tests.node.fakedaemon import DEADLINE_S, FakeDaemon
 from tests.node.test_stepping import INPUTS, START, push, step
 
 SYNC = {"sync": {"name": "both", "inputs": ["a", "b"], "tolerance_ns": 5}}
@@ -32,7 +33,7 @@ def test_it_takes_the_oldest_in_its_turn_and_nothing_before(tmp_path: Path, libr
         assert names(node) == []
         thread = threading.Thread(target=lambda: found.append(node.next(int(DEADLINE_S * 1000))))
         thread.start()
-        wait_for(lambda: words[layout.BOX_ASLEEP])
+        wait_until(lambda: words[layout.BOX_ASLEEP])
         assert counters(words, daemon.ring("c").base).received == 0
         step(daemon, START + 500)
         thread.join()
@@ -67,7 +68,7 @@ def test_it_sleeps_beside_a_set_that_lacks_a_member(tmp_path: Path, library: Pat
         push(daemon, "a", START)
         thread = threading.Thread(target=lambda: found.append(node.next(int(DEADLINE_S * 1000))))
         thread.start()
-        wait_for(sleeps)
+        wait_until(sleeps)
         push(daemon, "b", START + 1)
         step(daemon, START + 1)
         thread.join()

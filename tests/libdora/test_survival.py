@@ -12,6 +12,7 @@ import yaml
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.dataflow import Flow
 from tests.harness.flows import SINK, SOURCE, seen, until_more_seen, write_flow
+from tests.harness.waiting import wait_until
 from tests.libdora.conftest import Compile, add
 
 HERE = Path(__file__).parent
@@ -83,13 +84,13 @@ def test_a_program_that_is_built_again_is_restarted_and_no_message_is_lost(
     until_more_seen(tmp_path, 20)
     second = source.replace("void *event;", 'void *event; printf("the second one\\n");', 1)
     compile_node("relay", second)
-    dorad.until(lambda: "the second one" in dorad.dora_ok("logs", "flow"))
+    wait_until(lambda: "the second one" in dorad.dora_ok("logs", "flow"))
     until_more_seen(tmp_path, 20)
     compile_node("broken", source).rename(tmp_path / "other")
     (tmp_path / "other").chmod(0o644)
     (tmp_path / "other").rename(program)
     text = "has changed but cannot run; the node runs on unchanged: it is not executable"
-    dorad.until(lambda: text in dorad.dora_ok("logs", "flow"))
+    wait_until(lambda: text in dorad.dora_ok("logs", "flow"))
     until_more_seen(tmp_path, 20)
     dorad.dora_ok("stop", "flow")
     numbers = seen(tmp_path)

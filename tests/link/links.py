@@ -21,6 +21,7 @@ from dorad.node.protocol import CONFIG
 from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.ports import free_port
+from tests.harness.waiting import until
 
 DEADLINE_S = 60.0
 
@@ -112,13 +113,11 @@ class Link:
 
     async def until(self, holds: Any, deadline_s: float = DEADLINE_S) -> None:
         """Wait until a condition holds; show what the process said if it does not."""
-        try:
-            async with asyncio.timeout(deadline_s):
-                while not holds():  # noqa: ASYNC110 - files announce nothing
-                    await asyncio.sleep(0.01)
-        except TimeoutError:
-            where = f"{self.process.poll()} {self.status()}\n{self.errors.decode()}"
-            raise AssertionError(where) from None
+        await until(
+            holds,
+            why=lambda: f"{self.process.poll()} {self.status()}\n{self.errors.decode()}",
+            deadline_s=deadline_s,
+        )
 
     async def stop(self) -> int:
         """Tell the process to stop, and return its exit code."""
@@ -155,9 +154,7 @@ class Connected(Program):
         self._before = on.events.count(self._event)
 
     async def __aenter__(self) -> Connected:
-        async with asyncio.timeout(DEADLINE_S):
-            while self._events.count(self._event) == self._before:  # noqa: ASYNC110 - a plain list
-                await asyncio.sleep(0.01)
+        await until(lambda: self._events.count(self._event) != self._before)
         return self
 
 

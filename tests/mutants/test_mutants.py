@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 from textwrap import dedent
@@ -20,6 +19,7 @@ from hwtests.mutants.areas import AREAS, Area
 from hwtests.mutants.calls import Calls
 from hwtests.mutants.changes import Change, changes
 from hwtests.mutants.sample import Mutant, all_mutants, sample
+from tests.harness.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 SURVIVORS = ROOT / "hwtests/mutants/survivors.toml"
@@ -371,11 +371,8 @@ def test_an_interrupted_run_removes_its_copies_and_ends_its_processes(project: P
         stderr=subprocess.PIPE,
         text=True,
     )
-    end = time.monotonic() + 100
-    while not mark.exists():
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: process.poll() is not None or mark.exists(), deadline_s=100)
+    assert process.poll() is None
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=100)
     assert process.returncode == 130, err

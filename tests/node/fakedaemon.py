@@ -26,18 +26,9 @@ from dorad.shm.fence import fence
 from dorad.shm.inlet import Inlet
 from dorad.shm.mapping import Mapping
 from dorad.shm.outlet import Outlet, Peer
+from tests.harness.waiting import DEADLINE_S
 
-DEADLINE_S = 20.0
 ROOM = 1 << 20
-
-
-def wait_for(condition: Callable[[], Any]) -> Any:
-    """Wait until `condition` returns a true value, and return it."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not (value := condition()):
-        assert time.monotonic() < deadline, "what was waited for did not happen"
-        time.sleep(0.001)
-    return value
 
 
 class Box:

@@ -13,7 +13,8 @@ from dorad.shm import layout
 from dorad.shm.arrow import UINT8_CODE
 from dorad.shm.counters import Counters, counters
 from dorad.shm.outlet import Outlet
-from tests.node.fakedaemon import FakeDaemon, attached, push, wait_for
+from tests.harness.waiting import wait_until
+from tests.node.fakedaemon import FakeDaemon, attached, push
 
 RATE = {"max_rate_hz": 10.0, "keeps_all": False}
 INTERVAL_S = 0.1
@@ -135,7 +136,7 @@ def test_a_message_due_while_no_call_waits_is_received_later(bed: Bed) -> None:
     bed.send("x", b"1")
     bed.next()
     bed.send("x", b"2")
-    wait_for(lambda: not bed.receiver.is_empty())
+    wait_until(lambda: not bed.receiver.is_empty())
     assert [value(event) for event in bed.receiver.drain()] == [b"2"]
 
 

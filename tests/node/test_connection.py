@@ -16,6 +16,7 @@ from dorad.node.payload import unpack
 from dorad.shm import doorbell
 from dorad.shm.layout import RING_WAITING
 from tests.harness.process import open_descriptors
+from tests.harness.waiting import wait_until
 from tests.node.fakedaemon import (
     FakeDaemon,
     attached,
@@ -23,7 +24,6 @@ from tests.node.fakedaemon import (
     daemon_of,
     in_thread,
     push,
-    wait_for,
 )
 
 LARGE = pa.array(bytes(10_000), pa.uint8())
@@ -349,7 +349,7 @@ def test_a_waiting_sender_continues_when_its_receiver_may_lose_messages(
         for _ in range(2):
             node.sender.send("out", b"x", None)
         with in_thread(lambda: node.sender.send("out", b"y", None)) as sent:
-            wait_for(lambda: receiver.words[ring + RING_WAITING])
+            wait_until(lambda: receiver.words[ring + RING_WAITING])
             daemon.send("edges", output="out", to=[["c", ring, False]])
             sent()
         assert not node.connection.outlets["out"][0].blocking

@@ -19,6 +19,7 @@ from dorad.node import events
 from dorad.node.offline.interactive import PromptReceiver, parse
 from dorad.procinfo import stat_fields
 from tests.harness.dataflow import clean_environment
+from tests.harness.waiting import wait_until
 from tests.node.bed import run_source
 
 DEADLINE_S = 30.0
@@ -70,10 +71,7 @@ class Terminal:
 
         Before, Python would only note the signal, and then wait.
         """
-        deadline = time.monotonic() + DEADLINE_S
-        while stat_fields(self.pid)[0] != b"S":
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        wait_until(lambda: stat_fields(self.pid)[0], lambda state: state == b"S")
         self.type("\x03")
 
     def give(self, input_id: str, data: str) -> None:

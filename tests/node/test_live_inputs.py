@@ -11,7 +11,8 @@ from dorad.shm.layout import (
     RING_TAIL,
     RingPlan,
 )
-from tests.node.fakedaemon import FakeDaemon, attached, daemon_of, in_thread, push, wait_for
+from tests.harness.waiting import wait_until
+from tests.node.fakedaemon import FakeDaemon, attached, daemon_of, in_thread, push
 
 daemon = daemon_of({"a": 10})
 
@@ -39,10 +40,10 @@ def _summary(events: list[Any]) -> list[Any]:
 
 def test_an_input_can_be_added_to_a_node_that_waits(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.receiver.next(None)) as received:
-        wait_for(lambda: _asleep(daemon))
+        wait_until(lambda: _asleep(daemon))
         ring = _add(daemon, "new")
-        wait_for(daemon.read)
-        wait_for(lambda: _asleep(daemon))
+        wait_until(daemon.read)
+        wait_until(lambda: _asleep(daemon))
         push(daemon.box.outlet(ring), b"1")
         assert received()["id"] == "new"
 

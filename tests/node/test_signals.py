@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow as pa
 
 from dorad.node.extensions import DaemonTable
-from tests.node.fakedaemon import FakeDaemon, attached, daemon_of, in_thread, push, wait_for
+from tests.harness.waiting import wait_until
+from tests.node.fakedaemon import FakeDaemon, attached, daemon_of, in_thread, push
 
 DEADLINE_S = 20.0
 MESSAGES = 2000
@@ -52,7 +53,7 @@ def test_a_message_that_a_signal_handler_sends_during_a_send_is_sent_next(
     inlet = box.inlet(box.rings[0])
     with attached(daemon) as node:
         daemon.introduce(box, blocking=False)
-        wait_for(lambda: (node.connection.read_mail(), node.connection.outlets)[1])
+        wait_until(lambda: (node.connection.read_mail(), node.connection.outlets)[1])
         with handler(lambda: node.sender.send("out", b"\x02", {"by": "handler"})):
             node.sender.send("out", Interrupted(1), None)
             node.sender.send("out", b"\x03", None)
@@ -72,7 +73,7 @@ def test_an_invalid_send_in_a_signal_handler_raises_in_the_handler(daemon: FakeD
 
     with attached(daemon) as node:
         daemon.introduce(box, blocking=False)
-        wait_for(lambda: (node.connection.read_mail(), node.connection.outlets)[1])
+        wait_until(lambda: (node.connection.read_mail(), node.connection.outlets)[1])
         with handler(send_nonsense):
             node.sender.send("out", Interrupted(1), None)
         assert _received(inlet) == [1]
@@ -109,7 +110,7 @@ def test_no_message_is_lost_to_signals_at_any_moment(daemon: FakeDaemon) -> None
 
     with attached(daemon) as node:
         daemon.introduce(box, blocking=False)
-        wait_for(lambda: (node.connection.read_mail(), node.connection.outlets)[1])
+        wait_until(lambda: (node.connection.read_mail(), node.connection.outlets)[1])
         with handler(send, signal.SIGALRM):
             signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
             try:

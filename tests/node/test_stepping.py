@@ -16,7 +16,8 @@ from dorad.shm import hoplog, hops, layout
 from dorad.shm.arrow import UINT8_CODE
 from dorad.shm.counters import counters
 from dorad.shm.fence import fence
-from tests.node.fakedaemon import DEADLINE_S, FakeDaemon, attached, daemon_of, wait_for
+from tests.harness.waiting import wait_until
+from tests.node.fakedaemon import DEADLINE_S, FakeDaemon, attached, daemon_of
 from tests.shm.edge import read_hops
 
 INPUTS = ("a", "b", "c")
@@ -87,10 +88,10 @@ def test_a_held_node_sleeps_beside_messages_until_its_turn(daemon: FakeDaemon) -
         push(daemon, "a", START)
         thread = threading.Thread(target=lambda: found.append(node.receiver.next(DEADLINE_S)))
         thread.start()
-        wait_for(lambda: words[layout.BOX_ASLEEP])
+        wait_until(lambda: words[layout.BOX_ASLEEP])
         push(daemon, "b", START - 1)
         daemon.outlet("a").peer.wake()
-        wait_for(lambda: words[layout.BOX_ASLEEP])
+        wait_until(lambda: words[layout.BOX_ASLEEP])
         assert counters(words, daemon.ring("a").base).received == 0
         assert node.receiver.is_empty()
         step(daemon, START)

@@ -7,7 +7,8 @@ from typing import Any
 
 from dorad.node.offline.filemode import LocalSender
 from dorad.shm.layout import BOX_ASLEEP, BOX_PULSE
-from tests.node.fakedaemon import FakeDaemon, attached, daemon_of, in_thread, push, wait_for
+from tests.harness.waiting import wait_until
+from tests.node.fakedaemon import FakeDaemon, attached, daemon_of, in_thread, push
 
 daemon = daemon_of({"a": 10}, {"watched": True})
 
@@ -43,11 +44,11 @@ def test_a_node_without_a_health_check_writes_no_pulse(tmp_path: Path) -> None:
 
 def test_a_waiting_node_is_marked_asleep_and_reads_packets(daemon: FakeDaemon) -> None:
     with attached(daemon) as node, in_thread(lambda: node.receiver.next(None)) as received:
-        wait_for(lambda: daemon.box.words[BOX_ASLEEP])
+        wait_until(lambda: daemon.box.words[BOX_ASLEEP])
         for _ in range(3):
             daemon.send("ping")
-            wait_for(daemon.read)
-        wait_for(lambda: daemon.box.words[BOX_ASLEEP])
+            wait_until(daemon.read)
+        wait_until(lambda: daemon.box.words[BOX_ASLEEP])
         push(daemon.outlet("a"), b"x")
         received()
         assert not daemon.box.words[BOX_ASLEEP]
@@ -58,9 +59,9 @@ def test_a_node_that_waits_in_an_event_loop_is_marked_asleep(daemon: FakeDaemon)
         attached(daemon) as node,
         in_thread(lambda: asyncio.run(node.receiver.recv_async(None))) as received,
     ):
-        wait_for(lambda: daemon.box.words[BOX_ASLEEP])
+        wait_until(lambda: daemon.box.words[BOX_ASLEEP])
         daemon.send("ping")
-        wait_for(daemon.read)
+        wait_until(daemon.read)
         push(daemon.outlet("a"), b"x")
         received()
 
@@ -81,7 +82,7 @@ def test_a_sender_that_waits_for_room_keeps_changing_its_pulse(daemon: FakeDaemo
         with in_thread(lambda: node.sender.send("out", b"2", None)) as sent:
             _beats(daemon)
             daemon.send("ping")
-            wait_for(daemon.read)
+            wait_until(daemon.read)
             inlet = receiver.inlet(receiver.rings[0])
             inlet.take()
             sent()
@@ -98,4 +99,4 @@ def test_a_node_that_waits_for_an_answer_keeps_changing_its_pulse(daemon: FakeDa
 
 def _beats(daemon: FakeDaemon) -> None:
     first = daemon.box.words[BOX_PULSE]
-    wait_for(lambda: daemon.box.words[BOX_PULSE] > first + 3)
+    wait_until(lambda: daemon.box.words[BOX_PULSE] > first + 3)

@@ -12,6 +12,7 @@ from dorad.realtime.memory import CAP_IPC_LOCK, has_capability
 from dorad.realtime.schedule import Schedule
 from tests.harness.daemon import Daemon, daemon
 from tests.harness.flows import write_flow
+from tests.harness.waiting import wait_until
 from tests.realtime.test_processes import skip_unless_permitted
 
 pytestmark = pytest.mark.timeout(120)
@@ -62,7 +63,7 @@ def test_a_node_runs_in_real_time_with_locked_memory(dorad: Daemon, tmp_path: Pa
     pid = start(dorad, flow(tmp_path, policy="fifo", priority=9, lock_memory=True))
     assert os.sched_getscheduler(pid) == os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
     assert os.sched_getparam(pid).sched_priority == 9
-    dorad.until(lambda: locked_kb(pid) > 4096)
+    wait_until(lambda: locked_kb(pid) > 4096)
     info = dorad.dora_ok("node", "info", "arm")
     assert "Real time: fifo 9, memory locked" in info
     assert "Notes:" not in info
@@ -77,7 +78,7 @@ def test_refusals_are_in_the_log_and_in_the_nodes_info(tmp_path: Path) -> None:
         pid = start(dorad, file)
         if os.sched_getscheduler(pid) != os.SCHED_OTHER:
             pytest.skip("every user may run in real time here")
-        dorad.until(lambda: "lock_memory:" in dorad.dora_ok("node", "info", "arm"))
+        wait_until(lambda: "lock_memory:" in dorad.dora_ok("node", "info", "arm"))
         info = dorad.dora_ok("node", "info", "arm")
         logs = dorad.dora_ok("logs", "robot")
         for text in (info, logs):
@@ -113,7 +114,7 @@ def timers(dorad: Daemon) -> dict[str, float]:
 
 def test_missed_deadlines_are_counted(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, flow(tmp_path, speed="slow", deadline_ms=15))
-    dorad.until(
+    wait_until(
         lambda: (now := timers(dorad)).get("deadline_misses", 0) > 10 and now["worst_ms"] > 15
     )
     info = dorad.dora_ok("node", "info", "arm")
@@ -123,5 +124,5 @@ def test_missed_deadlines_are_counted(dorad: Daemon, tmp_path: Path) -> None:
 
 def test_a_node_in_time_misses_no_deadline(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, flow(tmp_path, millis=500, deadline_ms=3000))
-    dorad.until(lambda: timers(dorad).get("delay_ms") is not None)
+    wait_until(lambda: timers(dorad).get("delay_ms") is not None)
     assert timers(dorad)["deadline_misses"] == 0

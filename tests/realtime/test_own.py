@@ -10,6 +10,7 @@ from dorad.realtime.own import RealtimeSettings, apply
 from dorad.realtime.schedule import Schedule
 from tests.harness.daemon import daemon
 from tests.harness.flows import counting
+from tests.harness.waiting import wait_until
 from tests.realtime.test_nodes import bare, locked_kb
 from tests.realtime.test_processes import skip_unless_permitted
 
@@ -36,7 +37,7 @@ def test_only_the_thread_of_the_loop_runs_in_real_time(tmp_path: Path) -> None:
         dorad.start("--rt")
         dorad.dora_ok("start", counting(tmp_path), "--name", "count", "--detach")
         # Measurements run in another thread.
-        dorad.until(lambda: len(threads(dorad.pid)) > 1)
+        wait_until(lambda: len(threads(dorad.pid)) > 1)
         found = policies(dorad.pid)
         assert found.pop(dorad.pid) == os.SCHED_FIFO | os.SCHED_RESET_ON_FORK
         assert set(found.values()) == {os.SCHED_OTHER}

@@ -22,6 +22,7 @@ from dorad.record.mcap.reader import RecordingReader
 from dorad.record.mcap.recovery import recover
 from dorad.record.recorder.recorder import Recorder
 from dorad.record.recorder.settings import Settings
+from tests.harness.waiting import wait_until
 from tests.record.files import raw
 
 TOPIC = "source/number"
@@ -94,13 +95,11 @@ def kill_one(forks: subprocess.Popen[str], path: Path, after_s: float) -> Killed
     forks.stdin.flush()
     pid = int(forks.stdout.readline())
     given = Path(f"{path}.given")
-    while not given.exists() or given.stat().st_size == 0:
-        time.sleep(0.005)
+    wait_until(lambda: given.exists() and given.stat().st_size > 0)
     time.sleep(after_s)
     os.kill(pid, signal.SIGKILL)
     killed = time.monotonic_ns()
-    while Path(f"/proc/{pid}").exists():
-        time.sleep(0.001)
+    wait_until(lambda: not Path(f"/proc/{pid}").exists())
     times = [each for (each,) in _TIME.iter_unpack(given.read_bytes())]
     recover(path)
     with RecordingReader(path) as reader:

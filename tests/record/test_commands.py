@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import textwrap
-import time
 
 import pytest
 from mcap.writer import Writer
@@ -16,6 +15,7 @@ from dorad.record.mcap.recovery import recover
 from dorad.record.replay.client import ReplayControl
 from tests.cli.running import write
 from tests.harness.commands import succeeds
+from tests.harness.waiting import wait_until
 from tests.record.conftest import BIN, DEADLINE_S
 
 FLOW = """
@@ -343,11 +343,12 @@ def test_a_killed_recorder_leaves_a_file_that_recovers(recorded, dora):
 
 def wait_for_messages(path, process):
     """Wait until a recording holds some messages."""
-    end = time.monotonic() + DEADLINE_S
-    while time.monotonic() < end and process.poll() is None:
-        if path.exists() and path.stat().st_size > 8:
-            with RecordingReader(path) as reader:
-                if sum(reader.counts.values()) > 20:
-                    return
-        time.sleep(0.05)
-    raise AssertionError(f"nothing was recorded; exit code {process.poll()}")
+
+    def recorded():
+        if not path.exists() or path.stat().st_size <= 8:
+            return 0
+        with RecordingReader(path) as reader:
+            return sum(reader.counts.values())
+
+    wait_until(lambda: process.poll() is not None or recorded() > 20)
+    assert process.poll() is None

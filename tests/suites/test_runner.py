@@ -16,12 +16,10 @@ import pytest
 from hwtests.suites import __main__ as runner
 from hwtests.suites.lists import LISTS, Suite
 from hwtests.suites.steady import once
-from tests.harness.daemon import Daemon
 from tests.harness.process import MARKER, marked
-from tests.harness.waiting import DEADLINE_S
+from tests.harness.waiting import DEADLINE_S, wait_until
 
 ROOT = Path(__file__).parents[2]
-until = Daemon.until
 PASSES = "def test_passes(): pass"
 FAILS = "def test_fails(): assert 1 == 2"
 FAILS_FIRST = """
@@ -123,7 +121,7 @@ def test_a_suite_that_hangs_is_ended_with_its_processes(
     printed = capsys.readouterr().out
     assert "reached its time limit" in printed
     assert "next: passed" in printed
-    until(lambda: not marked(MARKER, "none", argument=name))
+    wait_until(lambda: not marked(MARKER, "none", argument=name))
 
 
 def test_a_suite_that_collects_nothing_fails_unless_it_may_be_empty(toy: Path) -> None:
@@ -245,7 +243,7 @@ sys.exit(runner.main(["gate"]))
         stderr=subprocess.DEVNULL,
     )
     pid_file = tmp_path / "pid"
-    until(lambda: pid_file.exists() and pid_file.read_text())
+    wait_until(lambda: pid_file.exists() and pid_file.read_text())
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE_S) == 130
-    until(lambda: not Path(f"/proc/{pid_file.read_text().strip()}").exists())
+    wait_until(lambda: not Path(f"/proc/{pid_file.read_text().strip()}").exists())

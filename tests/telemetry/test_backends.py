@@ -14,6 +14,7 @@ import pytest
 from tests.harness.daemon import Daemon
 from tests.harness.daemon import daemon as run_daemon
 from tests.harness.ports import free_port
+from tests.harness.waiting import wait_until
 
 from .test_robot import MESSAGES, TOKEN, resting, telemetry
 
@@ -66,7 +67,7 @@ def begin(daemon: Daemon) -> None:
     """Start a dataflow and wait until it rests."""
     daemon.dora_ok("start", resting(daemon.folder / "flow"), "--name", "counting", "--detach")
     with daemon.client() as client:
-        daemon.until(lambda: [each.received for each in client.top().edges] == [MESSAGES])
+        wait_until(lambda: [each.received for each in client.top().edges] == [MESSAGES])
 
 
 def test_victoria_metrics_takes_them_over_otlp(daemon):
@@ -79,9 +80,9 @@ def test_victoria_metrics_takes_them_over_otlp(daemon):
         with telemetry(daemon, endpoint) as exporter:
             sink = '"service.name"="sink"'
             name = "messaging.client.consumed.messages"
-            daemon.until(lambda: values(url, f'{{"{name}",{sink}}}') == [MESSAGES])
+            wait_until(lambda: values(url, f'{{"{name}",{sink}}}') == [MESSAGES])
             count = f'{{"dora.edge.latency_count",{sink}}}'
-            daemon.until(lambda: values(url, count) == [MESSAGES])
+            wait_until(lambda: values(url, count) == [MESSAGES])
             name = "dora.edge.latency_bucket"
             p99 = f'histogram_quantile(0.99, {{"{name}",{sink}}})'
             (found,) = values(url, p99)
@@ -109,7 +110,7 @@ def test_prometheus_scrapes_them(daemon):
     with telemetry(daemon, toml) as exporter, backend(daemon, "prometheus", folder, *arguments):
         begin(daemon)
         consumed = 'messaging_client_consumed_messages_total{service_name="sink"}'
-        daemon.until(lambda: values(url, consumed) == [MESSAGES])
+        wait_until(lambda: values(url, consumed) == [MESSAGES])
         count = 'dora_edge_latency_seconds_count{service_name="sink"}'
         assert values(url, count) == [MESSAGES]
         p99 = 'histogram_quantile(0.99, dora_edge_latency_seconds_bucket{service_name="sink"})'

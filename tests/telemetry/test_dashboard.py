@@ -15,6 +15,7 @@ from tests.harness.daemon import Daemon
 from tests.harness.daemon import daemon as run_daemon
 from tests.harness.flows import write_flow
 from tests.harness.ports import free_port
+from tests.harness.waiting import wait_until
 
 from .test_backends import ask, backend
 from .test_robot import TOKEN, telemetry
@@ -144,7 +145,7 @@ def databases() -> Iterator[tuple[Daemon, dict[str, str]]]:
 
 @pytest.mark.parametrize("database", ["prometheus", "victoria-metrics"])
 def test_every_query_returns_data(databases, database):
-    daemon, urls = databases
+    _, urls = databases
     queries = [*dashboard_queries(), *map(condition, alerts().values())]
     assert len(queries) > 30
     pending = dict.fromkeys(map(filled, queries))
@@ -157,14 +158,14 @@ def test_every_query_returns_data(databases, database):
         return not pending
 
     try:
-        daemon.until(answered)
+        wait_until(answered)
     except AssertionError:
         pytest.fail(f"no data for {list(pending)}")
 
 
 @pytest.mark.parametrize("database", ["prometheus", "victoria-metrics"])
 def test_an_alert_tells_of_what_is_wrong(databases, database):
-    daemon, urls = databases
+    _, urls = databases
 
     def firing(alert: str) -> list[str]:
         found = ask(urls[database], alerts()[alert])
@@ -173,8 +174,8 @@ def test_an_alert_tells_of_what_is_wrong(databases, database):
             for each in found
         ]
 
-    daemon.until(lambda: firing("DoraNodeFailed") == ["broken"])
-    daemon.until(lambda: firing("DoraMessagesDropped") == ["slow/number"])
+    wait_until(lambda: firing("DoraNodeFailed") == ["broken"])
+    wait_until(lambda: firing("DoraMessagesDropped") == ["slow/number"])
     for quiet in ("DoraRobotSilent", "DoraTelemetryDropped", "DoraInputWithoutMessages"):
         assert firing(quiet) == []
 
@@ -194,7 +195,7 @@ def test_prometheus_takes_the_rules_and_the_exemplars(databases):
             data = json.load(answer)["data"]
         return {each["labels"]["trace_id"] for series in data for each in series["exemplars"]}
 
-    daemon.until(exemplars)
+    wait_until(exemplars)
     with daemon.client() as client:
         kept = {trace.id for trace in client.traces(limit=10_000).traces}
     assert exemplars() & kept

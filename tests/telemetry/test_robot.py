@@ -15,6 +15,7 @@ from tests.harness.daemon import Daemon
 from tests.harness.daemon import daemon as run_daemon
 from tests.harness.flows import counting, seen, until_more_seen
 from tests.harness.ports import free_port
+from tests.harness.waiting import wait_until
 
 from .collector import http_collector
 
@@ -91,25 +92,25 @@ def test_a_collector_gets_what_the_daemon_counts_and_all_new_lines(daemon):
     file = resting(daemon.folder / "flow")
     with http_collector() as collector:
         with telemetry(daemon, f'endpoint = "{collector.url}"\ninterval = 1') as exporter:
-            daemon.until(lambda: "connected to" in exporter.output)
+            wait_until(lambda: "connected to" in exporter.output)
             daemon.dora_ok("start", file, "--name", "counting", "--detach")
-            daemon.until(lambda: len(seen(file.parent)) == MESSAGES)
+            wait_until(lambda: len(seen(file.parent)) == MESSAGES)
             edge = {"dora_edge_target": "sink/number"}
             name = "messaging.client.consumed.messages"
-            daemon.until(lambda: (name, "sink") in {key[:2] for key in list(collector.points)})
-            daemon.until(lambda: collector.last(name, "sink", **edge) == MESSAGES)
+            wait_until(lambda: (name, "sink") in {key[:2] for key in list(collector.points)})
+            wait_until(lambda: collector.last(name, "sink", **edge) == MESSAGES)
             assert collector.last("messaging.client.sent.messages", "source", **edge) == MESSAGES
             with daemon.client() as client:
                 (flow,) = client.list()
                 (ring,) = client.top().edges
             assert (ring.sent, ring.received) == (MESSAGES, MESSAGES)
             written = {f"sent {number}" for number in range(MESSAGES)}
-            daemon.until(
+            wait_until(
                 lambda: written <= {record.body.string_value for _, record in collector.records}
             )
             lines = [record.body.string_value for of, record in collector.records if of == "source"]
             assert len(set(lines)) == len(lines)
-            daemon.until(lambda: exporter.status().get("logs", {}).get("sent", 0) >= MESSAGES)
+            wait_until(lambda: exporter.status().get("logs", {}).get("sent", 0) >= MESSAGES)
             assert exporter.status()["metrics"]["dropped"] == 0
             ended = exporter.end()
     assert "metrics: " in ended
@@ -129,12 +130,12 @@ def test_what_is_sent_of_traces_is_changed_live(daemon):
         with telemetry(
             daemon, f'endpoint = "{collector.url}"\nmetrics = false\nlogs = false'
         ) as exporter:
-            daemon.until(lambda: "connected to" in exporter.output)
+            wait_until(lambda: "connected to" in exporter.output)
             assert "nothing of each source" in daemon.dora_ok("trace", "stop")
             daemon.dora_ok("start", file, "--name", "counting", "--detach")
             until_more_seen(file.parent, 100)
             with daemon.client() as client:
-                daemon.until(lambda: sum(path.count for path in client.trace_paths().paths) > 50)
+                wait_until(lambda: sum(path.count for path in client.trace_paths().paths) > 50)
             assert not collector.spans
             # Only those of another source, then all of this one.
             daemon.dora_ok("trace", "start", "--source", "other", "--rate", "100")
@@ -148,8 +149,8 @@ def test_what_is_sent_of_traces_is_changed_live(daemon):
                 names = [span.name for _, span in collector.spans]
                 return names.count("process source/number")
 
-            daemon.until(lambda: complete() > 100)
-            daemon.until(lambda: exporter.status().get("traces", {}).get("sent", 0) > 100)
+            wait_until(lambda: complete() > 100)
+            wait_until(lambda: exporter.status().get("traces", {}).get("sent", 0) > 100)
             assert exporter.status()["traces"]["dropped"] == 0
             ids = {span.trace_id.hex() for _, span in collector.spans}
             with daemon.client() as client:
@@ -164,13 +165,13 @@ def test_it_connects_again_after_a_restart_of_the_daemon(daemon):
         with telemetry(daemon, f'endpoint = "{collector.url}"\ninterval = 1') as exporter:
             daemon.dora_ok("start", file, "--name", "counting", "--detach")
             until_more_seen(file.parent, 10)
-            daemon.until(lambda: exporter.status().get("metrics", {}).get("sent"))
+            wait_until(lambda: exporter.status().get("metrics", {}).get("sent"))
             daemon.kill()
-            daemon.until(lambda: "trying again" in exporter.output)
+            wait_until(lambda: "trying again" in exporter.output)
             daemon.start()
-            daemon.until(lambda: exporter.output.count("connected to") == 2)
+            wait_until(lambda: exporter.output.count("connected to") == 2)
             before = len(collector.metrics)
-            daemon.until(lambda: len(collector.metrics) > before + 1)
+            wait_until(lambda: len(collector.metrics) > before + 1)
             exporter.end()
         daemon.dora_ok("stop", "counting")
 
@@ -179,7 +180,7 @@ def test_a_dead_collector_is_told_once_and_does_not_delay_the_end(daemon):
     with telemetry(
         daemon, 'endpoint = "http://127.0.0.1:9"\ninterval = 1', OTEL_EXPORTER_OTLP_TIMEOUT="3"
     ) as exporter:
-        daemon.until(lambda: exporter.status().get("metrics", {}).get("dropped", 0) > 50)
+        wait_until(lambda: exporter.status().get("metrics", {}).get("dropped", 0) > 50)
         assert "refused" in str(exporter.status()["metrics"]["error"])
         output = exporter.end()
     assert output.count("metrics do not reach http://127.0.0.1:9/v1/metrics") == 1
@@ -224,7 +225,7 @@ def test_metrics_can_be_scraped_with_the_token_only(daemon):
     toml = f'scrape = "127.0.0.1:{port}"\nscrape_token = "{token}"'
     file = resting(daemon.folder / "flow")
     with telemetry(daemon, toml) as exporter:
-        daemon.until(lambda: "metrics at" in exporter.output and "connected" in exporter.output)
+        wait_until(lambda: "metrics at" in exporter.output and "connected" in exporter.output)
 
         def ask(path: str = "/metrics", **headers: str):
             return get(http.client.HTTPConnection("127.0.0.1", port, timeout=60), path, **headers)
@@ -235,21 +236,21 @@ def test_metrics_can_be_scraped_with_the_token_only(daemon):
         assert ask(Authorization=f"Bearer {TOKEN}", Cookie="x" * 9_000)[0] == 431
         daemon.dora_ok("start", file, "--name", "counting", "--detach")
         with daemon.client() as client:
-            daemon.until(lambda: [each.received for each in client.top().edges] == [MESSAGES])
+            wait_until(lambda: [each.received for each in client.top().edges] == [MESSAGES])
         code, page = ask(Authorization=f"Bearer {TOKEN}")
         assert code == 200
         (line,) = (x for x in page.splitlines() if x.startswith("messaging_client_consumed"))
         assert line.endswith(f" {MESSAGES}")
         assert page.endswith("# EOF\n")
         daemon.end()
-        daemon.until(lambda: ask(Authorization=f"Bearer {TOKEN}")[0] == 503)
+        wait_until(lambda: ask(Authorization=f"Bearer {TOKEN}")[0] == 503)
         exporter.end()
 
 
 def test_metrics_can_be_scraped_at_a_socket_of_the_own_user(daemon):
     path = daemon.folder / "metrics.sock"
     with telemetry(daemon, f'scrape = "unix:{path}"') as exporter:
-        daemon.until(lambda: "metrics at" in exporter.output and "connected" in exporter.output)
+        wait_until(lambda: "metrics at" in exporter.output and "connected" in exporter.output)
         assert path.stat().st_mode & 0o777 == 0o660
         code, page = get(UnixConnection(path))
         assert (code, page.endswith("# EOF\n")) == (200, True)

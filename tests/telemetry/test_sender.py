@@ -2,12 +2,12 @@
 
 import logging
 import threading
-import time
 
 import pytest
 
 from dorad.telemetry.sender import MAX_REQUEST, MAX_WAITING, Sender
 from dorad.telemetry.settings import Endpoint
+from tests.harness.waiting import wait_until
 
 ENDPOINT = Endpoint("http://user:secret@c:4318/v1/logs", "http/protobuf")
 
@@ -115,8 +115,7 @@ def test_an_exporter_that_raises_does_not_end_the_sending(exporter):
     exporter.outcome = ValueError("bad \x1b[2J value")
     queue = sender(exporter, changes, batch=1, limit=100)
     queue.put(0)
-    while not changes:
-        time.sleep(0.001)
+    wait_until(lambda: changes)
     exporter.outcome = True
     queue.put(1)
     queue.close()

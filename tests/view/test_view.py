@@ -15,6 +15,7 @@ from tests.harness.commands import fails
 from tests.harness.daemon import Daemon
 from tests.harness.dataflow import clean_environment
 from tests.harness.flows import write_flow
+from tests.harness.waiting import wait_until
 from tests.view.viewer import viewing
 
 pytestmark = pytest.mark.timeout(150)
@@ -131,7 +132,7 @@ def test_rerun_reads_pictures_numbers_texts_and_log_lines(dorad: Daemon, tmp_pat
         command = [dorad.bin / "dora", "view", "--rerun", "--stdout"]
         pipe = subprocess.PIPE
         view = subprocess.Popen(command, env=dorad.env, stdout=file, stderr=pipe, text=True)
-    dorad.until(lambda: target.stat().st_size > 3_000_000)
+    wait_until(lambda: target.stat().st_size > 3_000_000)
     dorad.dora_ok("stop", "demo")
     _, err = view.communicate(timeout=60)
     assert (view.returncode, "ended" in err) == (0, True), err

@@ -20,7 +20,7 @@ from dorad.control.messages import LinkTls
 from dorad.control.messages.releases import HealthRules, ReleaseOrder
 from tests.harness.daemon import Daemon as Dorad
 from tests.harness.flows import SINK, SOURCE
-from tests.harness.waiting import until
+from tests.harness.waiting import DEADLINE_S, until
 
 NEW_SINK = textwrap.dedent(SINK) + "# changed\n"
 QUICK = HealthRules(min_healthy_time=0.5, healthy_deadline=120, confirm_deadline=120, min_rate=0.1)
@@ -30,10 +30,7 @@ second, just after a pause, can be twice the usual one."""
 
 async def eventually(holds) -> None:
     """Wait like `until`, three times as long: a switch has many steps."""
-    for _ in range(2):
-        with suppress(AssertionError):
-            return await until(holds)
-    return await until(holds)
+    await until(holds, deadline_s=3 * DEADLINE_S)
 
 
 class Identities:

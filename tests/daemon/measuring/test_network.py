@@ -17,7 +17,7 @@ from dorad.control.messages import Interface, Network
 from dorad.daemon.measuring.measure import Counts, InterfaceMeter, read
 from dorad.daemon.measuring.network import NetworkWatch, changes, compose, query
 from tests.harness.daemon import daemon
-from tests.harness.waiting import until
+from tests.harness.waiting import until, wait_until
 
 DEADLINE_S = 20.0
 _CLONE_NEWNET = 0x40000000
@@ -201,8 +201,8 @@ def test_interfaces_of_this_machine_have_counters() -> None:
 def test_a_daemon_reports_its_network() -> None:
     with daemon() as dorad:
         with dorad.client() as client:
-            dorad.until(lambda: client.status().network is not None)
-            dorad.until(lambda: client.top().interfaces)
+            wait_until(lambda: client.status().network is not None)
+            wait_until(lambda: client.top().interfaces)
         assert "network:" in dorad.dora_ok("status")
         found = json.loads(dorad.dora_ok("status", "--format", "json"))
         assert "lo" in [each["name"] for each in found["network"]["interfaces"]]

@@ -15,7 +15,7 @@ from tests.daemon.fakes import FakeBroker, FakeChanges, Stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.daemon import Daemon
 from tests.harness.flows import SINK, SOURCE, logged, seen, write_flow
-from tests.harness.waiting import until
+from tests.harness.waiting import until, wait_until
 
 OLD, NEW, NEWER = (Signature(n, 1, n) for n in (1, 2, 3))
 
@@ -140,7 +140,7 @@ def start(found: Daemon, folder: Path, **scripts: str) -> None:
     ]
     file = write_flow(folder, nodes, op=OPERATOR, sink=SINK)
     found.dora_ok("start", file, "--name", "flow", "--detach", "--hot-reload")
-    found.until(lambda: len(seen(folder)) > 5)
+    wait_until(lambda: len(seen(folder)) > 5)
 
 
 def save(path: Path, old: str, new: str) -> None:
@@ -162,15 +162,15 @@ def test_an_operator_reloads_an_edit_and_keeps_its_state(
     with own_daemon.client() as client:
         pids = {node.node: node.pid for node in client.nodes()}
     save(tmp_path / "op.py", "OFFSET = 0", "OFFSET = 100_000")
-    own_daemon.until(lambda: seen(tmp_path)[-1] > 100_000)
+    wait_until(lambda: seen(tmp_path)[-1] > 100_000)
     numbers = [number % 100_000 for number in seen(tmp_path)]
     assert numbers == list(range(1, len(numbers) + 1))
-    own_daemon.until(lambda: output(tmp_path, "ops", "reported of op"))
+    wait_until(lambda: output(tmp_path, "ops", "reported of op"))
 
     (tmp_path / "op.py").write_text("def broken(", encoding="utf-8")
-    own_daemon.until(lambda: output(tmp_path, "ops", "the old code keeps running"))
+    wait_until(lambda: output(tmp_path, "ops", "the old code keeps running"))
     mark = len(seen(tmp_path))
-    own_daemon.until(lambda: len(seen(tmp_path)) > mark + 5)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 5)
     assert seen(tmp_path)[-1] > 100_000
 
     # An edit without a daemon is applied by the next one.
@@ -178,7 +178,7 @@ def test_an_operator_reloads_an_edit_and_keeps_its_state(
     (tmp_path / "op.py").write_text("", encoding="utf-8")
     write_flow_file(tmp_path / "op.py", OPERATOR.replace("OFFSET = 0", "OFFSET = 200_000"))
     own_daemon.start()
-    own_daemon.until(lambda: seen(tmp_path)[-1] > 200_000)
+    wait_until(lambda: seen(tmp_path)[-1] > 200_000)
     with own_daemon.client() as client:
         assert {node.node: node.pid for node in client.nodes()} == pids
     own_daemon.dora_ok("stop", "flow")
@@ -193,15 +193,15 @@ def write_flow_file(path: Path, source: str) -> None:
 def test_an_edited_node_is_restarted_and_no_message_is_lost(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, tmp_path)
     save(tmp_path / "sink.py", "import os", "import os; print('the second one')")
-    dorad.until(lambda: output(tmp_path, "sink", "the second one"))
+    wait_until(lambda: output(tmp_path, "sink", "the second one"))
     mark = len(seen(tmp_path))
-    dorad.until(lambda: len(seen(tmp_path)) > mark + 20)
+    wait_until(lambda: len(seen(tmp_path)) > mark + 20)
     numbers = seen(tmp_path)
     assert numbers == list(range(1, len(numbers) + 1))
 
     save(tmp_path / "sink.py", "import os;", "import os; def broken(")
     text = "cannot run; the node runs on unchanged"
-    dorad.until(lambda: text in dorad.dora_ok("logs", "flow"))
+    wait_until(lambda: text in dorad.dora_ok("logs", "flow"))
     with dorad.client() as client:
         assert {node.node: node.restarts for node in client.nodes()} == {"ops": 0, "sink": 1}
     dorad.dora_ok("stop", "flow")
@@ -213,8 +213,8 @@ def test_without_the_flag_nothing_is_watched(dorad: Daemon, tmp_path: Path) -> N
     nodes[0]["outputs"] = ["number"]
     file = write_flow(tmp_path, nodes, source=SOURCE)
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
-    dorad.until(lambda: output(tmp_path, "source", "sent 1"))
+    wait_until(lambda: output(tmp_path, "source", "sent 1"))
     save(tmp_path / "source.py", "number = 0", "number = 5000")
-    dorad.until(lambda: output(tmp_path, "source", "sent 50"))
+    wait_until(lambda: output(tmp_path, "source", "sent 50"))
     assert not output(tmp_path, "source", "sent 5000")
     dorad.dora_ok("stop", "flow")

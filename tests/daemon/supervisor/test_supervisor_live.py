@@ -10,6 +10,7 @@ import pytest
 from dorad.control.messages import NodeInfo
 from tests.harness.daemon import Daemon
 from tests.harness.flows import write_flow
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -52,7 +53,7 @@ def start(dorad: Daemon, folder: Path, *, timeout: float = 60.0, **keys: Any) ->
         sink=SINK,
     )
     dorad.dora_ok("start", file, "--name", "flow", "--detach")
-    dorad.until(lambda: "INPUT" in kinds(folder))
+    wait_until(lambda: "INPUT" in kinds(folder))
 
 
 def events_of(folder: Path) -> list[tuple[str, str, str | None, float]]:
@@ -74,7 +75,7 @@ def info(dorad: Daemon, name: str) -> NodeInfo:
 
 
 def wait_for(dorad: Daemon, name: str, status: str) -> None:
-    dorad.until(lambda: info(dorad, name).status == status, why=f"{name} is not {status}")
+    wait_until(lambda: info(dorad, name).status == status, why=f"{name} is not {status}")
 
 
 def silence(dorad: Daemon, folder: Path) -> None:
@@ -83,8 +84,8 @@ def silence(dorad: Daemon, folder: Path) -> None:
     On a busy machine the source may pause for longer than the timeout, and then send once more.
     """
     (folder / "silent").touch()
-    dorad.until((folder / "quiet").exists)
-    dorad.until(
+    wait_until((folder / "quiet").exists)
+    wait_until(
         lambda: kinds(folder)[-1] == "INPUT_CLOSED" and info(dorad, "sink").status == "degraded"
     )
 
@@ -92,7 +93,7 @@ def silence(dorad: Daemon, folder: Path) -> None:
 def test_a_hanging_node_is_restarted(dorad: Daemon, tmp_path: Path) -> None:
     start(dorad, tmp_path, restart_policy="on-failure", health_check_timeout=1.0)
     (tmp_path / "hang").touch()
-    dorad.until(lambda: "NODE_RESTARTED" in kinds(tmp_path))
+    wait_until(lambda: "NODE_RESTARTED" in kinds(tmp_path))
     (restarted_at,) = (each[3] for each in events_of(tmp_path) if each[0] == "NODE_RESTARTED")
     assert 0.7 <= restarted_at - float((tmp_path / "hung").read_text()) <= 10
     wait_for(dorad, "source", "running")
@@ -109,7 +110,7 @@ def test_a_silent_input_degrades_its_node_until_messages_come_again(
     assert info(dorad, "sink").broken_inputs == ["x"]
     (tmp_path / "silent").unlink()
     wait_for(dorad, "sink", "running")
-    dorad.until(lambda: "INPUT_RECOVERED" in kinds(tmp_path))
+    wait_until(lambda: "INPUT_RECOVERED" in kinds(tmp_path))
     closed = {each[2] for each in events_of(tmp_path) if each[0] == "INPUT_CLOSED"}
     assert closed == {"timeout"}
 
@@ -122,7 +123,7 @@ def test_a_broken_input_recovers_under_the_next_daemon(own_daemon: Daemon, tmp_p
     assert info(own_daemon, "sink").status == "degraded"
     (tmp_path / "silent").unlink()
     wait_for(own_daemon, "sink", "running")
-    own_daemon.until(lambda: "INPUT_RECOVERED" in kinds(tmp_path))
+    wait_until(lambda: "INPUT_RECOVERED" in kinds(tmp_path))
 
 
 def test_a_node_that_hangs_without_a_daemon_is_restarted_by_the_next_one(
@@ -131,9 +132,9 @@ def test_a_node_that_hangs_without_a_daemon_is_restarted_by_the_next_one(
     start(own_daemon, tmp_path, restart_policy="on-failure", health_check_timeout=1.0)
     own_daemon.kill()
     (tmp_path / "hang").touch()
-    own_daemon.until((tmp_path / "hung").exists)
+    wait_until((tmp_path / "hung").exists)
     own_daemon.start()
-    own_daemon.until(lambda: "NODE_RESTARTED" in kinds(tmp_path))
+    wait_until(lambda: "NODE_RESTARTED" in kinds(tmp_path))
     wait_for(own_daemon, "source", "running")
 
 
@@ -167,7 +168,7 @@ def test_a_manual_restart_ends_no_consumer(dorad: Daemon, tmp_path: Path) -> Non
     dorad.dora_ok("node", "restart", "source")
     wait_for(dorad, "source", "running")
     assert info(dorad, "source").pid != pid
-    dorad.until(lambda: kinds(tmp_path)[-2:] == ["NODE_RESTARTED", "INPUT"])
+    wait_until(lambda: kinds(tmp_path)[-2:] == ["NODE_RESTARTED", "INPUT"])
     assert "STOP" not in kinds(tmp_path)
     assert info(dorad, "sink").status == "running"
 
@@ -177,9 +178,9 @@ def test_a_stopped_node_stays_stopped_and_its_consumer_is_notified(
 ) -> None:
     start(dorad, tmp_path, restart_policy="always")
     dorad.dora_ok("node", "stop", "source")
-    dorad.until(lambda: kinds(tmp_path)[-2:] == ["INPUT_CLOSED", "STOP"])
+    wait_until(lambda: kinds(tmp_path)[-2:] == ["INPUT_CLOSED", "STOP"])
     with dorad.client() as client:
-        dorad.until(lambda: [flow.status for flow in client.list()] == ["finished"])
+        wait_until(lambda: [flow.status for flow in client.list()] == ["finished"])
 
 
 def test_a_replacement_that_does_not_start_changes_nothing(dorad: Daemon, tmp_path: Path) -> None:
@@ -196,5 +197,5 @@ def test_a_replacement_that_does_not_start_changes_nothing(dorad: Daemon, tmp_pa
     )
     assert (info(dorad, "source").pid, info(dorad, "source").status) == (pid, "running")
     mark = len(events_of(tmp_path))
-    dorad.until(lambda: len(events_of(tmp_path)) > mark + 10)
+    wait_until(lambda: len(events_of(tmp_path)) > mark + 10)
     assert set(kinds(tmp_path)) == {"INPUT"}

@@ -17,9 +17,9 @@ from dorad.daemon.supervisor.state import SupervisorState
 from dorad.daemon.supervisor.watchdogs import ADOPTION_S, SAMPLE_S, Watchdogs
 from dorad.dataflow.model import NodeSpec
 from dorad.procinfo import is_sigstopped
-from tests.daemon.fakes import DEADLINE_S, Edge, FakeBroker, FakeProcess, Stage, Vitals
+from tests.daemon.fakes import Edge, FakeBroker, FakeProcess, Stage, Vitals
 from tests.daemon.flows import dataflow, node
-from tests.harness.waiting import until
+from tests.harness.waiting import until, wait_until
 
 BUSY = Vitals(asleep=False)
 
@@ -295,9 +295,7 @@ def test_a_process_is_stopped_from_a_sigstop_to_a_sigcont() -> None:
         assert not is_sigstopped(process.pid)
         for number, sigstopped in ((signal.SIGSTOP, True), (signal.SIGCONT, False)):
             process.send_signal(number)
-            deadline = time.monotonic() + DEADLINE_S
-            while is_sigstopped(process.pid) is not sigstopped:
-                assert time.monotonic() < deadline
+            wait_until(lambda: is_sigstopped(process.pid), lambda seen, s=sigstopped: seen is s)
         process.kill()
     assert not is_sigstopped(process.pid)
 

@@ -21,6 +21,7 @@ from dorafleet.coordinator import accessmessages
 from dorafleet.coordinator.accessmessages import ENROL_TOKEN
 from tests.harness.commands import Service, run_command
 from tests.harness.ports import free_port
+from tests.harness.waiting import until
 
 DEADLINE_S = 60.0
 
@@ -88,13 +89,18 @@ class Program:
             self._process = None
 
     async def until_logged(self, pattern: str) -> re.Match[str]:
-        deadline = time.monotonic() + DEADLINE_S
-        while time.monotonic() < deadline:
-            if self.log.exists() and (found := re.search(pattern, self.log.read_text())):
-                return found
-            assert self._process is None or self._process.poll() is None, self.log.read_text()
-            await asyncio.sleep(0.05)
-        raise AssertionError(f"{pattern} is not in: {self.log.read_text()}")
+
+        def look() -> re.Match[str] | None:
+            # First whether it has ended: it may print as its last act.
+            ended = self._process is not None and self._process.poll() is not None
+            text = self.log.read_text() if self.log.exists() else ""
+            found = re.search(pattern, text)
+            assert found or not ended, f"it has ended: {text}"
+            return found
+
+        found = await until(look, why=lambda: f"{pattern} is not in: {self.log.read_text()}")
+        assert found is not None
+        return found
 
 
 class Robot:

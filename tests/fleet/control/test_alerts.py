@@ -15,6 +15,7 @@ from dorafleet.coordinator.audit import read_rows, verify
 from dorafleet.coordinator.rows import Software
 from dorafleet.store.errors import Code, StoreError
 from dorafleet.store.sqlite import SqliteStore
+from tests.harness.waiting import until
 
 from .serving import leading
 
@@ -286,10 +287,7 @@ async def test_an_alert_that_is_over_when_the_robot_is_back_ends(tmp_path, monke
         async def stored():
             return [entry.value for entry in (await store.get("alerts/")).entries]
 
-        deadline = time.monotonic() + 20.0
-        while await stored() != [b"[]"]:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.05)
+        await until(stored, lambda found: found == [b"[]"])
 
 
 async def test_a_robot_that_does_not_come_back_after_a_restart_is_an_alert(tmp_path, monkeypatch):

@@ -21,6 +21,7 @@ from dorafleet.console.widgets.grid import Grid
 from dorafleet.coordinator.messages import AUDIT_READ, AuditRead
 from tests.console.driving import console_at
 from tests.harness.commands import run_command
+from tests.harness.waiting import until
 
 from .machines import DESCRIPTOR, TALKER, fleet_of_two
 
@@ -78,13 +79,14 @@ async def processes(client):
     }
 
 
-async def until(client, wanted):
+async def until_processes(client, wanted):
     """Wait until these processes, and no others, are those of the nodes."""
-    deadline = time.monotonic() + 60
-    while (found := await processes(client)) != wanted:
-        assert time.monotonic() < deadline, found
+
+    def are_these(found):
         assert not set(found.values()) - set(wanted.values())
-        await asyncio.sleep(0.1)
+        return found == wanted
+
+    await until(lambda: processes(client), are_these)
 
 
 async def test_data_flows_between_robots_from_the_first_message_to_the_stop(fleet):
@@ -132,13 +134,14 @@ async def test_the_console_shows_both_robots_and_names_a_killed_node(fleet, tmp_
         program, *words = shlex.split(driven.app.copied)
         env = os.environ | variables
         grid = driven.app.screen.query_one("#robots", Grid)
-        deadline = time.monotonic() + 60
-        rows, printed = [], [""]
-        while rows != printed:  # the dataflow may be ending between the two
-            assert time.monotonic() < deadline, (rows, printed)
+
+        async def both():
             done = await asyncio.to_thread(run_command, program, words, env=env, timeout=60)
             printed = [line.split()[1:3] for line in done.stdout.splitlines() if "arm" in line]
-            rows = [row.split()[1:3] for row in grid.as_text() if "arm" in row]
+            return printed, [row.split()[1:3] for row in grid.as_text() if "arm" in row]
+
+        # The dataflow may be ending between the two.
+        await until(both, lambda seen: seen[0] == seen[1])
 
 
 async def test_what_is_done_in_the_console_is_in_the_audit_under_its_operator(fleet):
@@ -227,7 +230,7 @@ async def test_nodes_notice_nothing_of_a_killed_coordinator_nor_of_killed_agents
         client = await fleet.again()
         try:
             # Both connect again; then what they run is known again.
-            await until(client, before)
+            await until_processes(client, before)
             found = await numbers(client, 40)
             assert found == list(range(1, 41))
             stopped = await client.call(m.DATAFLOW_STOP, m.Stop(dataflow="talk"))

@@ -19,7 +19,7 @@ from dorad.control.session import Call
 from dorafleet.coordinator import logstreams, overview, robotcalls, topicrates
 from tests.fleet.control.agents import FakeAgent
 from tests.fleet.control.serving import MACHINES, leading
-from tests.harness.waiting import DEADLINE_S, until
+from tests.harness.waiting import until
 
 SEEDS = [1, 2, 3]
 STEPS = 10
@@ -337,16 +337,15 @@ class World:
 
     async def incidents(self):
         """Ask until the answer is right: on a busy machine one that is present may be late."""
-        end = time.monotonic() + DEADLINE_S
-        while True:
-            answer = await self.fleet.call("incident.list", m.Ref(dataflow="talk"))
+
+        def is_right(answer):
             assert all(each.name == each.machine for each in answer.boxes)
             shown = {each.machine for each in answer.boxes}
             assert shown <= self.present
             assert answer.missing.keys() == set(ROBOTS) - shown
-            if shown == self.present:
-                return
-            assert time.monotonic() < end, f"{shown} instead of {self.present}"
+            return shown == self.present
+
+        await until(lambda: self.fleet.call("incident.list", m.Ref(dataflow="talk")), is_right)
 
 
 @pytest.mark.long

@@ -25,7 +25,7 @@ from dorafleet.coordinator.gate import (
     victims,
 )
 from dorafleet.coordinator.service import MIN_WAITING, waiting_within
-from tests.fleet.coordinator.running import DEADLINE_S, client, connected, coordinator
+from tests.fleet.coordinator.running import client, connected, coordinator
 from tests.harness.waiting import until
 
 FUZZED = 3000
@@ -254,11 +254,7 @@ async def test_clients_get_in_past_silent_sockets_of_their_own_host(shared):
             sock = stack.enter_context(socket.socket())
             sock.setblocking(False)
             await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", shared.port))
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                if await gets_in(shared):
-                    return
-                await asyncio.sleep(0.1)
+        await until(lambda: gets_in(shared))
 
 
 async def gets_in(process):

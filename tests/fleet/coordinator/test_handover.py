@@ -19,7 +19,7 @@ from dorafleet.coordinator.messages import COORDINATOR_STATUS
 from tests.agent.fleet import Agent
 from tests.fleet.coordinator.running import client, coordinator
 from tests.harness.ports import free_port
-from tests.harness.waiting import DEADLINE_S, until
+from tests.harness.waiting import until
 
 THREE = """\
 coordinator: {addr: 10.0.0.1}
@@ -76,12 +76,7 @@ class Site:
             return await one.call("authority.status")
 
     async def until_status(self, holds):
-        async with asyncio.timeout(DEADLINE_S):
-            while True:
-                found = await self.status()
-                if holds(found):
-                    return found
-                await asyncio.sleep(0.1)
+        return await until(self.status, holds)
 
     def client(self, bundle):
         files = TlsFiles(bundle, bundle)

@@ -14,6 +14,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from tests.agent.test_hostile import anything
 from tests.fleet.coordinator.running import client, connected, coordinator
 from tests.fleet.coordinator.test_access import admin, ended, enrol, refusal
+from tests.harness.waiting import until
 
 ROUND = 240
 """Frames until others are looked at."""
@@ -143,11 +144,7 @@ async def test_random_frames_of_an_enrolled_robot_change_nothing_of_others(share
 
 
 async def until_state(process, robot, wanted):
-    async with asyncio.timeout(60):
-        while True:
-            if (await state(process, robot))["state"] == wanted:
-                return
-            await asyncio.sleep(0.02)
+    await until(lambda: state(process, robot), lambda seen: seen["state"] == wanted)
 
 
 async def test_a_report_of_too_many_nodes_ends_its_connection_only(shared, tmp_path):

@@ -32,6 +32,7 @@ from tests.fleet.coordinator.running import (
 )
 from tests.fleet.store.test_conversion import head as one_head
 from tests.fleet.store.test_conversion import run as one_run
+from tests.harness.waiting import until
 
 FRAMES = int(os.environ.get("FLEET_FRAMES", "5000"))
 """Random frames before and after authentication; others in each run if their number is given."""
@@ -484,13 +485,13 @@ async def test_the_receivers_of_alerts_are_read_again_at_a_signal(tmp_path):
         config = state / "dorafleet.toml"
 
         async def receivers_are(wanted):
-            async with client(one) as asking, asyncio.timeout(DEADLINE_S):
-                while True:
+            async with client(one) as asking:
+
+                async def told():
                     found = await asking.call("alerts.receivers")
-                    told = ([each["place"] for each in found["receivers"]], found["problem"])
-                    if wanted(*told):
-                        return told
-                    await asyncio.sleep(0.1)
+                    return [each["place"] for each in found["receivers"]], found["problem"]
+
+                return await until(told, lambda seen: wanted(*seen))
 
         await receivers_are(lambda places, problem: (places, problem) == ([], ""))
         config.write_text('[alerts]\nwebhook = "http://127.0.0.1:9/x"\n')

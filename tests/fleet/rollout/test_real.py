@@ -1,9 +1,7 @@
 """Rollouts to real agents and daemons: from nothing to a release, to a bad one, and back."""
 
-import asyncio
 import hashlib
 import signal
-import time
 import zlib
 
 import psutil
@@ -27,6 +25,7 @@ from dorafleet.rollout.messages import (
 )
 from dorafleet.rollout.strategy import Strategy
 from tests.fleet.control.machines import LISTENER, TALKER, fleet_of_two
+from tests.harness.waiting import until
 from tests.release import samples
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(300)]
@@ -135,14 +134,11 @@ async def roll_out(client, release, **keys):
 
 async def end_of(client, number, *phases):
     """Wait until a rollout is in one of these phases."""
-    deadline = time.monotonic() + 180
-    while True:
-        ref = r.RolloutRef(rollout=number)
-        detail = await client.call(ROLLOUT_STATUS, ref)
-        if detail.summary.phase in phases:
-            return detail
-        assert time.monotonic() < deadline, detail
-        await asyncio.sleep(0.3)
+    return await until(
+        lambda: client.call(ROLLOUT_STATUS, r.RolloutRef(rollout=number)),
+        lambda detail: detail.summary.phase in phases,
+        deadline_s=180,
+    )
 
 
 async def test_a_release_is_rolled_out_and_a_bad_one_reverts_on_the_canary(tmp_path):
@@ -243,23 +239,18 @@ def listeners_of(robot):
 
 async def reach(client, number, states):
     """Wait until robots of a rollout are in these states."""
-    deadline = time.monotonic() + 180
-    while True:
-        detail = await client.call(ROLLOUT_STATUS, r.RolloutRef(rollout=number))
-        found = {row.robot: row.state for row in detail.robots}
-        if found | states == found:
-            return
-        assert time.monotonic() < deadline, detail
-        await asyncio.sleep(0.3)
+    await until(
+        lambda: client.call(ROLLOUT_STATUS, r.RolloutRef(rollout=number)),
+        lambda detail: states.items() <= {row.robot: row.state for row in detail.robots}.items(),
+        deadline_s=180,
+    )
 
 
 async def drift_is(client, wanted):
     """Wait until the drift is as wanted; return its rows, or True for none."""
-    deadline = time.monotonic() + 120
-    while True:
+
+    async def drifted():
         rows = (await client.call(DRIFT_LIST, m.Nothing())).rows
-        rows = [row for row in rows if row.what != "package"]
-        if wanted(rows):
-            return rows or True
-        assert time.monotonic() < deadline, rows
-        await asyncio.sleep(0.3)
+        return [row for row in rows if row.what != "package"]
+
+    return await until(drifted, wanted, deadline_s=120) or True

@@ -4,7 +4,6 @@ import asyncio
 import re
 import shutil
 import signal
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from dorad.control.errors import ControlError
 from dorad.release.manifest import Place, encode, parse
 from dorafleet.rollout import messages as r
 from tests.fleet.control.machines import TALKER, fleet_of_two
+from tests.harness.waiting import until
 from tests.release import samples
 
 from .test_real import FLOW, end_of, receive, release_of, roll_out
@@ -64,13 +64,6 @@ def received(path: Path) -> list[tuple[int, int]]:
     if not path.exists():
         return []
     return [tuple(map(int, line.split())) for line in path.read_text().splitlines()]
-
-
-async def until(holds) -> None:
-    end = time.monotonic() + 120
-    while not holds():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.1)
 
 
 async def commands_take_it_as_one(client) -> None:
@@ -208,10 +201,9 @@ async def test_a_cell_ends_as_one_whatever_is_killed_meanwhile(tmp_path, when):
             assert detail.summary.phase == "succeeded", detail
             await until(lambda: len(received(seen)) > 20)
             number = await roll_out(client, second, scope="one")
-            end = time.monotonic() + 60
-            while await state_of(client, number, "arm2") not in (when, "confirmed"):
-                assert time.monotonic() < end
-                await asyncio.sleep(0.02)
+            await until(
+                lambda: state_of(client, number, "arm2"), lambda now: now in (when, "confirmed")
+            )
         fleet.robots["arm2"].agent.end(signal.SIGKILL)
         fleet.coordinator.end(signal.SIGKILL)
         fleet.coordinator.start()
@@ -232,14 +224,12 @@ EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "cell"
 
 async def printed(client, pattern: str) -> None:
     """Wait until the station of the example has printed a line."""
-    end = time.monotonic() + 120
-    while True:
+
+    async def printed():
         async with client.logs("cell1/sorting", nodes=["station"]) as events:
-            lines = [line.message async for each in events for line in each.lines]
-        if any(re.fullmatch(pattern, line) for line in lines):
-            return
-        assert time.monotonic() < end, lines
-        await asyncio.sleep(0.2)
+            return [line.message async for each in events for line in each.lines]
+
+    await until(printed, lambda lines: any(re.fullmatch(pattern, line) for line in lines))
 
 
 async def test_the_example_changes_as_one(tmp_path):

@@ -6,7 +6,6 @@ import random
 import re
 import shutil
 import signal
-import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -119,13 +118,11 @@ class Several(Fleet):
 
     async def until_printed(self, name, words, pattern):
         """Repeat a command until it prints something; return it then."""
-        end = time.monotonic() + DEADLINE_S
-        while True:
-            done = await self.run(name, *words)
-            if re.search(pattern, done.stdout + done.stderr):
-                return done
-            assert time.monotonic() < end, done
-            await asyncio.sleep(0.3)
+        return await until(
+            lambda: self.run(name, *words),
+            lambda done: re.search(pattern, done.stdout + done.stderr),
+            deadline_s=DEADLINE_S,
+        )
 
     async def roll_out(self, name, *more):
         cluster = ("--cluster", str(self.folder / "cluster.yml"), "--store", str(self.store.folder))
@@ -137,11 +134,7 @@ class Several(Fleet):
         return json.loads((await self.run(name, "rollout", "status", "--json")).stdout)
 
     async def until_status(self, name, holds):
-        end = time.monotonic() + DEADLINE_S
-        while not holds(found := await self.status(name)):
-            assert time.monotonic() < end, found
-            await asyncio.sleep(0.3)
-        return found
+        return await until(lambda: self.status(name), holds, deadline_s=DEADLINE_S)
 
     async def join(self):
         robot = self.robots["arm1"]

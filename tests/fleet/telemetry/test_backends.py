@@ -16,7 +16,7 @@ from tests.fleet.control.agents import FakeAgent
 from tests.fleet.control.serving import leading, with_commands
 from tests.fleet.control.test_load import MACHINES, edge, node, top_of
 from tests.harness.ports import free_port
-from tests.harness.waiting import DEADLINE_S
+from tests.harness.waiting import DEADLINE_S, until
 from tests.telemetry.test_backends import backend, values
 from tests.telemetry.test_robot import TOKEN, UnixConnection, get
 
@@ -52,11 +52,9 @@ def telemetry(folder, port: int, toml: str) -> Iterator[Callable[[], str]]:
         process.wait()
 
 
-async def until(holds: Callable[[], object]) -> None:
+async def until_seen(holds: Callable[[], object]) -> None:
     """Wait until a condition holds, which may block: the coordinator runs in this thread."""
-    async with asyncio.timeout(2 * DEADLINE_S):
-        while not await asyncio.to_thread(holds):  # noqa: ASYNC110 - nothing announces it
-            await asyncio.sleep(0.05)
+    await until(lambda: asyncio.to_thread(holds))
 
 
 async def connect(fleet) -> None:
@@ -98,7 +96,7 @@ async def test_prometheus_scrapes_what_the_robots_have_counted(tmp_path):
             backend(host, "prometheus", storage, *arguments),
         ):
             of_cell = 'dora_label_messages_sent{dora_label_key="cell",dora_label_value="left"}'
-            await until(lambda: values(url, of_cell) == [180])
+            await until_seen(lambda: values(url, of_cell) == [180])
             assert values(url, "sum(dora_robot_messages_sent)") == [180]
             assert values(url, 'dora_robot_messages_dropped{dora_robot_id="arm2"}') == [2]
             assert values(url, "sum(dora_instance_payload_sent_bytes)") == [960]
@@ -107,7 +105,7 @@ async def test_prometheus_scrapes_what_the_robots_have_counted(tmp_path):
             # A robot that leaves is not shown as if it rested.
             await fleet.agents["arm2"].stop()
             sent = "sum(dora_robot_messages_sent)"
-            await until(lambda: values(url, sent) == [60])
+            await until_seen(lambda: values(url, sent) == [60])
             assert values(url, "sum(dora_robot_up)") == [1]
 
 
@@ -122,7 +120,7 @@ async def test_victoria_metrics_takes_it_over_otlp(tmp_path):
             backend(host, "victoria-metrics", "-loggerLevel=ERROR", *arguments),
             telemetry(tmp_path, fleet.port, f'endpoint = "{url}/opentelemetry"'),
         ):
-            await until(lambda: values(url, 'sum({"dora.robot.messages.sent"})') == [180])
+            await until_seen(lambda: values(url, 'sum({"dora.robot.messages.sent"})') == [180])
             latency = 'max({"dora.robot.latency.p99"})'
             assert values(url, latency) == [0.01]
 
@@ -134,11 +132,11 @@ async def test_without_a_coordinator_nothing_is_served_and_it_connects_to_the_ne
         def scraped() -> tuple[int, str]:
             return get(UnixConnection(path)) if path.exists() else (0, "")
 
-        await until(lambda: "trying again" in log() and scraped()[0] == 503)
+        await until_seen(lambda: "trying again" in log() and scraped()[0] == 503)
         for folder in ("first", "second"):
             (tmp_path / folder).mkdir()
             options = {"authenticate": with_commands, "port": port}
             async with leading(tmp_path / folder, MACHINES, **options) as fleet:
                 await connect(fleet)
-                await until(lambda: 'dora_robot_id="arm1"' in scraped()[1])
-            await until(lambda: scraped()[0] == 503)
+                await until_seen(lambda: 'dora_robot_id="arm1"' in scraped()[1])
+            await until_seen(lambda: scraped()[0] == 503)

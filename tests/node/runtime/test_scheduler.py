@@ -9,7 +9,7 @@ import pytest
 from dorad.node.runtime.scheduler import OperatorScheduler
 from dorad.shm import doorbell
 from dorad.shm.layout import BOX_ASLEEP
-from tests.node.fakedaemon import wait_for
+from tests.harness.waiting import wait_until
 
 
 class Box:
@@ -56,7 +56,7 @@ class Operator:
         """Begin to wait."""
         self._thread.start()
         # It looks once it is known to wait, or to lead.
-        wait_for(lambda: self.looks)
+        wait_until(lambda: self.looks)
 
     def waits(self) -> bool:
         return self._thread.is_alive()
@@ -78,7 +78,7 @@ def test_an_operator_that_leads_after_another_waits_for_all(connection: Connecti
     # Each of them leads once, but the last gets its event first.
     for operator in [operators[3], *operators[:3]]:
         assert all(each.waits() for each in operators if not each.has_event)
-        wait_for(lambda: connection.box.words[BOX_ASLEEP])
+        wait_until(lambda: connection.box.words[BOX_ASLEEP])
         operator.has_event = True
         doorbell.ring(connection.bell)
-        wait_for(lambda operator=operator: not operator.waits())
+        wait_until(lambda operator=operator: not operator.waits())

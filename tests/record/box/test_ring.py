@@ -16,7 +16,7 @@ from dorad.record.recorder import recorder as module
 from dorad.record.recorder import series, settings, syncer
 from dorad.record.recorder.recorder import Recorder
 from dorad.record.recorder.settings import Settings
-from tests.harness.daemon import Daemon
+from tests.harness.waiting import wait_until
 from tests.record.boxes import SECOND, add_segment, at, starts
 from tests.record.recorder.test_recorder import item
 
@@ -85,7 +85,7 @@ def test_a_recorder_keeps_a_ring_and_links_incidents(tmp_path, monkeypatch):
             number += 1
             return holds()
 
-        Daemon.until(step)
+        wait_until(step)
 
     first = ring.segments(tmp_path / ring.RING)[0].path
     record_until(lambda: recorder.progress.files > 2)
@@ -135,9 +135,9 @@ def test_a_clock_that_is_set_costs_no_segment_and_keeps_none_for_ever(
         put()
         return recorder.progress.files > count
 
-    Daemon.until(lambda: more_files(3))
+    wait_until(lambda: more_files(3))
     offset[0] = step_s * SECOND
-    Daemon.until(lambda: more_files(6))
+    wait_until(lambda: more_files(6))
     outcome = recorder.end("test", {})
     assert outcome.complete
     found = []
@@ -154,7 +154,7 @@ def test_a_clock_that_is_set_costs_no_segment_and_keeps_none_for_ever(
             box.tend()
             return len(ring.segments(tmp_path / ring.RING)) == KEPT
 
-        Daemon.until(pruned)
+        wait_until(pruned)
 
 
 def test_a_second_recorder_is_refused_and_the_next_one_continues_the_numbers(tmp_path):

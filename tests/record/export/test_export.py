@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +23,7 @@ from dorad.record.export import rerun, tables, topictables
 from dorad.record.export.tables import column_type, joined_texts
 from dorad.record.mcap.reader import RecordingReader
 from dorad.record.mcap.writer import RecordingFile
+from tests.harness.waiting import wait_until
 from tests.record.files import START, encoded, numbers, write
 
 DEADLINE_S = 60.0
@@ -306,11 +306,12 @@ def begun(source, folder):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    end = time.monotonic() + DEADLINE_S
-    while not [each for each in folder.glob(".out.unfinished-*/out/*") if each.stat().st_size]:
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.01)
+
+    def written():
+        return [each for each in folder.glob(".out.unfinished-*/out/*") if each.stat().st_size]
+
+    wait_until(lambda: process.poll() is not None or written())
+    assert process.poll() is None
     return process
 
 

@@ -17,7 +17,7 @@ from dorad.record.mcap.recovery import RecoveryError, recover
 from dorad.record.recorder import syncer
 from dorad.record.recorder.recorder import Recorder
 from dorad.record.recorder.settings import Settings
-from tests.harness.daemon import Daemon
+from tests.harness.waiting import wait_until
 from tests.record.files import DREC, START, numbers, raw, write
 from tests.record.recorder.test_recorder import item, sequences
 
@@ -122,7 +122,7 @@ def test_a_disk_that_fails_ends_the_recording_and_leaves_what_was_written(
     settings = Settings(tmp_path / "a.mcap", min_free=0)
     recorder = Recorder(settings, {})
     recorder.put([item(n) for n in range(10)])
-    Daemon.until(lambda: sequences_so_far(settings.path) == 10)
+    wait_until(lambda: sequences_so_far(settings.path) == 10)
     real, broken = getattr(os, call), threading.Event()
 
     def failing(*arguments):
@@ -137,7 +137,7 @@ def test_a_disk_that_fails_ends_the_recording_and_leaves_what_was_written(
         recorder.put([item(99, values=200_000)])
         return recorder.ended
 
-    Daemon.until(ended)
+    wait_until(ended)
     assert os.strerror(number) in recorder.reason
     broken.clear()  # the file can be closed: it is another disk again, or one log is deleted
     outcome = recorder.end("test", {})
@@ -151,7 +151,7 @@ def test_a_file_that_is_removed_ends_the_recording(tmp_path, monkeypatch):
     recorder = Recorder(Settings(path, min_free=0), {})
     recorder.put([item(0)])
     path.unlink()
-    Daemon.until(lambda: recorder.ended)
+    wait_until(lambda: recorder.ended)
     recorder.put([item(1)])
     outcome = recorder.end("test", {})
     assert (outcome.complete, outcome.closed) == (False, False)
@@ -166,15 +166,15 @@ def test_a_file_that_is_at_its_place_no_more_ends_the_recording_a_renamed_one_do
     path, renamed = tmp_path / "a.mcap", tmp_path / "b.mcap"
     recorder = Recorder(Settings(path, min_free=0), {})
     recorder.put([item(0)])
-    Daemon.until(lambda: recorder.progress.messages == 1)
+    wait_until(lambda: recorder.progress.messages == 1)
     path.rename(renamed)
     recorder.put([item(1)])
-    Daemon.until(lambda: recorder.progress.messages == 2)
+    wait_until(lambda: recorder.progress.messages == 2)
     assert not recorder.ended
     # As after `umount -l`: the open file still has a link, which nobody finds.
     (tmp_path / "c.mcap").hardlink_to(renamed)
     renamed.unlink()
-    Daemon.until(lambda: recorder.ended)
+    wait_until(lambda: recorder.ended)
     assert not recorder.end("test", {}).complete
     assert "its disk unmounted" in recorder.reason
 
@@ -190,7 +190,7 @@ def test_a_folder_that_goes_away_ends_a_split_with_what_is_known(tmp_path, monke
     folder.mkdir()
     recorder = Recorder(Settings(folder / "a.mcap", min_free=0, split_bytes=1 << 20), {})
     recorder.put([item(0)])
-    Daemon.until(lambda: recorder.progress.messages == 1)
+    wait_until(lambda: recorder.progress.messages == 1)
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
@@ -199,7 +199,7 @@ def test_a_folder_that_goes_away_ends_a_split_with_what_is_known(tmp_path, monke
         recorder.put([item(1, values=50_000)])
         return recorder.ended
 
-    Daemon.until(ended)
+    wait_until(ended)
     outcome = recorder.end("test", {})
     assert not outcome.complete
     assert "No such file" in outcome.reason
@@ -219,7 +219,7 @@ def test_a_real_disk_that_is_full_ends_the_recording_with_a_file_that_reads(tmp_
         while not recorder.ended and sent < 1000:
             recorder.put([item(sent, values=20_000)])
             sent += 1
-            Daemon.until(lambda total=sent: recorder.ended or recorder.progress.messages >= total)
+            wait_until(lambda total=sent: recorder.ended or recorder.progress.messages >= total)
         outcome = recorder.end("test", {})
         assert not outcome.complete
         assert "No space left" in outcome.reason

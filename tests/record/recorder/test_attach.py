@@ -22,6 +22,7 @@ from dorad.record.box import incidents, ring
 from dorad.record.damage import dropped_in
 from dorad.record.mcap.reader import RecordingReader
 from tests.harness.flows import counting, seen, until_more_seen
+from tests.harness.waiting import wait_until
 
 pytestmark = pytest.mark.long
 
@@ -60,11 +61,8 @@ def test_a_recorder_comes_and_goes_and_no_message_is_lost(dorad, tmp_path):
         stderr=subprocess.STDOUT,
         text=True,
     )
-    end = time.monotonic() + DEADLINE_S
-    while len(values(out)) <= 20:
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: process.poll() is not None or len(values(out)) > 20)
+    assert process.poll() is None
     assert len(recorders(dorad)) == 1
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=DEADLINE_S)
@@ -164,11 +162,8 @@ def until_recorded(dorad, run, path, *more):
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    end = time.monotonic() + DEADLINE_S
-    while len(values(path)) <= 5:
-        assert process.poll() is None
-        assert time.monotonic() < end
-        time.sleep(0.05)
+    wait_until(lambda: process.poll() is not None or len(values(path)) > 5)
+    assert process.poll() is None
     return process
 
 
@@ -220,7 +215,7 @@ def test_a_node_that_is_added_meanwhile_is_recorded(dorad, tmp_path):
         "inputs: {tick: dora/timer/millis/10}\noutputs: [count]\n"
     )
     dorad.dora_ok("node", "add", "--from-yaml", definition, "-d", "demo")
-    dorad.until(lambda: len(values(out, "late/count")) > 5, DEADLINE_S)
+    wait_until(lambda: len(values(out, "late/count")) > 5, deadline_s=DEADLINE_S)
     assert "ended __dora_record" in dorad.dora("record", "stop", "demo").stdout
     assert process.wait(DEADLINE_S) == 0
     found = values(out, "late/count")
@@ -247,12 +242,16 @@ def test_after_a_crash_of_the_recorder_what_is_lost_is_counted_exactly(dorad, tm
 
     for crash in (1, 2):
         before = recorded()
-        dorad.until(lambda before=before: len(recorded()) > len(before) + 200, DEADLINE_S)
+        wait_until(lambda before=before: len(recorded()) > len(before) + 200, deadline_s=DEADLINE_S)
         pid = recorder().pid
         os.kill(pid, signal.SIGKILL)
-        dorad.until(lambda pid=pid: recorder().pid not in (None, pid), DEADLINE_S, f"crash {crash}")
+        wait_until(
+            lambda pid=pid: recorder().pid not in (None, pid),
+            deadline_s=DEADLINE_S,
+            why=f"crash {crash}",
+        )
     before = recorded()
-    dorad.until(lambda: len(recorded()) > len(before) + 200, DEADLINE_S)
+    wait_until(lambda: len(recorded()) > len(before) + 200, deadline_s=DEADLINE_S)
     assert dorad.dora("stop", "demo").returncode == 0
     found, dropped = recorded(), {}
     for path in files.glob("*.mcap"):
@@ -295,7 +294,7 @@ def test_what_is_sent_while_a_killed_recorder_restarts_waits_for_it(dorad, tmp_p
     def recorded():
         return sorted(number for path in files.glob("*.mcap") for number in values(path))
 
-    dorad.until(lambda: len(recorded()) > 50, DEADLINE_S)
+    wait_until(lambda: len(recorded()) > 50, deadline_s=DEADLINE_S)
     with dorad.client() as client:
         pid = next(each.pid for each in client.nodes("demo") if each.node == "__dora_record__")
     process = os.pidfd_open(pid)
@@ -303,7 +302,7 @@ def test_what_is_sent_while_a_killed_recorder_restarts_waits_for_it(dorad, tmp_p
     assert select.select([process], [], [], DEADLINE_S)[0]
     ended_ns = time.time_ns()
     os.close(process)
-    dorad.until(lambda: recorded()[-1] > sent_before(folder, ended_ns) + 50, DEADLINE_S)
+    wait_until(lambda: recorded()[-1] > sent_before(folder, ended_ns) + 50, deadline_s=DEADLINE_S)
     assert dorad.dora("stop", "demo").returncode == 0
     lost = set(range(recorded()[-1])).difference(recorded())
     times = [int(line) for line in (folder / "times").read_text().split()]
@@ -360,10 +359,10 @@ def test_a_node_that_nothing_receives_from_makes_an_incident_when_it_fails(dorad
     dorad.dora_ok("start", file, "--name", run, "--detach")
     process = dorad.begin("record", "ring", "--attach", run, "--folder", box, "--keep", "60s")
     try:
-        dorad.until(lambda: any((box / "ring").glob("*.mcap")), DEADLINE_S)
-        dorad.until(lambda: "dora/tick/lonely/tick" in own_topics(box), DEADLINE_S)
+        wait_until(lambda: any((box / "ring").glob("*.mcap")), deadline_s=DEADLINE_S)
+        wait_until(lambda: "dora/tick/lonely/tick" in own_topics(box), deadline_s=DEADLINE_S)
         dorad.dora_ok("param", "set", "lonely", "speed", "7", "-d", run)
-        dorad.until(lambda: incidents.incidents(box), DEADLINE_S)
+        wait_until(lambda: incidents.incidents(box), deadline_s=DEADLINE_S)
     finally:
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=DEADLINE_S)
@@ -424,8 +423,9 @@ def test_the_daemon_lets_the_recorder_make_an_incident(dorad, tmp_path):
     boxed.write_text(yaml.safe_dump(plain | {"record": {"folder": "box", "keep": "60s"}}))
     dorad.dora_ok("start", boxed, "--name", "boxed", "--detach")
     box = boxed.parent / "box"
-    dorad.until(
-        lambda: any(values(each.path) for each in ring.segments(box / ring.RING)), DEADLINE_S
+    wait_until(
+        lambda: any(values(each.path) for each in ring.segments(box / ring.RING)),
+        deadline_s=DEADLINE_S,
     )
     with dorad.client() as client:
         with pytest.raises(ControlError, match="'plain' has no black box") as raised:

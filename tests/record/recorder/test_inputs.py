@@ -12,6 +12,7 @@ from dorad.node import events, logbridge
 from dorad.record.recorder import inputs
 from dorad.record.recorder.inputs import DRAIN_S, IDLE_TAKES, LAST_LINES_S, TAKE_S, Taken
 from dorad.shm import doorbell, layout, stepping
+from tests.harness.waiting import wait_until
 from tests.record.files import raw
 from tests.record.rings import SIZE, SOURCES, robot_of
 
@@ -364,9 +365,7 @@ def test_after_some_takes_of_nothing_the_recorder_sleeps_until_a_message_comes(r
     states = []
 
     def ring():
-        end = time.monotonic() + 10
-        while not words[layout.BOX_ASLEEP] and time.monotonic() < end:
-            time.sleep(0.001)
+        wait_until(lambda: words[layout.BOX_ASLEEP])
         states.append("asleep" if words[layout.BOX_ASLEEP] else "awake")
         doorbell.ring(robot.connection.bell)
 

@@ -24,7 +24,7 @@ from dorad.record.recorder.series import FileSeries
 from dorad.record.recorder.settings import MIN_FREE, Settings, min_free
 from dorad.record.recorder.syncer import Syncer
 from dorad.shm.layout import CODE_NULL
-from tests.harness.daemon import Daemon
+from tests.harness.waiting import wait_until
 from tests.record.files import START, raw
 
 DEADLINE_S = 60.0
@@ -79,7 +79,7 @@ def test_a_chunk_is_written_soon_after_its_first_message(settings):
         with RecordingReader(settings.path) as reader:
             return reader.counts
 
-    Daemon.until(written)
+    wait_until(written)
     recorder.end("test", {})
 
 
@@ -144,9 +144,9 @@ def test_a_recorder_that_must_end_drops_what_the_disk_is_too_slow_for(settings, 
     monkeypatch.setattr(syncer, "FIRST_AHEAD", 1 << 20)
     recorder = Recorder(settings, {})
     recorder.put([item(number, values=50_000) for number in range(20)])
-    Daemon.until(lambda: settings.path.stat().st_size > 1 << 20)
+    wait_until(lambda: settings.path.stat().st_size > 1 << 20)
     recorder.hurry()
-    Daemon.until(lambda: recorder.dropped)
+    wait_until(lambda: recorder.dropped)
     stuck.set()
     outcome = recorder.end("test", {})
     assert not outcome.complete
@@ -178,7 +178,7 @@ def test_a_split_loses_and_repeats_nothing(settings, split):
         recorder.put([item(number, values=20_000)])
         number += 1
         # A disk that is slower than this loop would let the recorder drop messages.
-        Daemon.until(lambda number=number: recorder.progress.messages > number - 20)
+        wait_until(lambda number=number: recorder.progress.messages > number - 20)
     outcome = recorder.end("test", {})
     assert outcome.complete
     assert len(outcome.paths) >= 4
@@ -194,7 +194,7 @@ def test_the_largest_size_ends_a_complete_recording(settings):
     recorder = Recorder(Settings(settings.path, min_free=0, max_bytes=3 << 20), {})
     for number in range(20):
         recorder.put([item(number, values=50_000)])
-    Daemon.until(lambda: recorder.ended)
+    wait_until(lambda: recorder.ended)
     recorder.put([item(99)])
     outcome = recorder.end("test", {})
     assert outcome.complete
@@ -232,7 +232,7 @@ def test_a_full_disk_leaves_a_file_that_reads(settings, monkeypatch):
     recorder = Recorder(settings, {})
     for number in range(20):
         recorder.put([item(number, values=50_000)])
-    Daemon.until(lambda: recorder.ended)
+    wait_until(lambda: recorder.ended)
     left[0] = 100_000  # room for the summary: a log was deleted
     outcome = recorder.end("test", {})
     assert not outcome.complete
@@ -263,7 +263,7 @@ def test_steps_of_the_wall_clock_are_noted(settings, monkeypatch):
     )
     recorder = Recorder(settings, {})
     recorder.put([item(0)])
-    Daemon.until(lambda: recorder.progress.messages == 1)
+    wait_until(lambda: recorder.progress.messages == 1)
     offset[0] = 3_600_000_000_000
     recorder.put([item(1)])
     recorder.end("test", {})

@@ -13,7 +13,7 @@ from dorad.record.recorder import syncer
 from dorad.record.recorder.recorder import Recorder
 from dorad.record.recorder.settings import Settings
 from tests.cli.running import write
-from tests.harness.daemon import Daemon
+from tests.harness.waiting import wait_until
 from tests.record.recorder.test_recorder import DEADLINE_S, item, sequences
 
 
@@ -49,7 +49,7 @@ def test_what_must_stay_free_of_a_small_disk_stays_free_however_fast_it_fills(
     while not recorder.ended and sent < 20_000:
         recorder.put([item(sent + n, values=values) for n in range(10)])
         sent += 10
-        Daemon.until(lambda total=sent: recorder.ended or recorder.progress.messages >= total - 200)
+        wait_until(lambda total=sent: recorder.ended or recorder.progress.messages >= total - 200)
     outcome = recorder.end("test", {})
     assert not outcome.complete
     assert "40 MiB must stay free" in outcome.reason
@@ -69,7 +69,7 @@ def test_a_black_box_makes_room_on_a_small_disk_and_goes_on(tmp_path, monkeypatc
     while sent < 80 and not recorder.ended:  # 40 MiB
         recorder.put([item(sent, values=1 << 16)])
         sent += 1
-        Daemon.until(lambda total=sent: recorder.ended or recorder.progress.messages >= total)
+        wait_until(lambda total=sent: recorder.ended or recorder.progress.messages >= total)
         assert disk.free >= 4 << 20
     outcome = recorder.end("test", {})
     assert outcome.complete, outcome.reason
