@@ -124,7 +124,7 @@ class RecordingFile:
     def counts(self) -> dict[str, int]:
         """The written messages of each topic."""
         totals: dict[str, int] = {}
-        for (topic, _), channel_id in self._channels.items():
+        for (topic, _), channel_id in list(self._channels.items()):  # another thread may add one
             totals[topic] = totals.get(topic, 0) + self._summary.counts.get(channel_id, 0)
         return totals
 

@@ -36,6 +36,7 @@ class Progress(NamedTuple):
     """What has been recorded so far; sizes in bytes."""
 
     messages: int
+    """Those of nodes that are written; what the recorder adds is not among them."""
     bytes: int
     free: int
     dropped: int

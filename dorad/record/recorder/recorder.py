@@ -15,6 +15,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from dorad.record.box.blackbox import BlackBox, Limits
+from dorad.record.encoding.extras import is_own
 from dorad.record.encoding.messages import Encoded
 from dorad.record.mcap.chunk import CHUNK_BYTES
 from dorad.record.mcap.items import size_of, stamp_of
@@ -111,8 +112,9 @@ class Recorder:
     def progress(self) -> Progress:
         """What has been recorded so far."""
         series = self._series
+        counts = series.messages_by_topic
         return Progress(
-            series.messages,
+            sum(count for topic, count in counts.items() if not is_own(topic)),
             series.bytes + series.file.pending,
             self._syncer.free,
             sum(self.dropped.values()),

@@ -67,8 +67,9 @@ class FileSeries:
 
     @property
     def messages_by_topic(self) -> Counter[str]:
-        """The messages in all files."""
-        return self._before + Counter(self.file.counts)
+        """The messages that are written, in all files."""
+        # The copy is one step: another thread may add a topic.
+        return Counter(dict(self._before)) + Counter(self.file.counts)
 
     @property
     def split_due(self) -> bool:

@@ -10,6 +10,7 @@ import pytest
 from dorad.daemon.rules.exits import Outcome
 from dorad.daemon.supervisor import startdeadlines
 from dorad.daemon.supervisor import supervisor as module
+from dorad.daemon.supervisor.idlewatch import IdleWatch
 from dorad.dataflow.model import Channel, Link, NodeOutput
 from dorad.launch.model import Exit
 from dorad.link.reports import PeerStatus, Status
@@ -266,20 +267,22 @@ async def test_a_straggler_that_has_to_be_terminated_has_failed() -> None:
     assert result.reason.startswith("was stopped by force: still runs")
 
 
-async def test_a_drained_node_that_still_takes_messages_is_not_stopped() -> None:
-    stage = Stage(chain("a", "b"), finish_grace=0.1)
+async def test_a_drained_node_is_idle_since_it_took_its_last_message() -> None:
+    stage = Stage(chain("a", "b"))
     edge = Edge("a", "out", "b", "a", sent=99, queued=99)
     stage.broker.edges.append(edge)
     async with running(stage):
         stage.connect("a", "b")
         stage.processes["a"].end(Exit(code=0))
         await stage.called("stop", "b", "ALL_INPUTS_CLOSED")
-        for _ in range(15):
+        watch = IdleWatch(stage.supervisor._state, 0.1)
+        for now in range(10):
             edge.received += 1
             edge.queued -= 1
-            await asyncio.sleep(0.02)
-        assert ("stop", "b", "MANUAL") not in stage.broker.calls
-        await stage.called("stop", "b", "MANUAL")
+            (remaining,) = watch.measure(float(now))
+            assert (remaining.node, remaining.idle_since) == ("b", now)
+        (remaining,) = watch.measure(20.0)
+        assert remaining.idle_since == 9.0
         stage.processes["b"].end(Exit(code=0))
 
 

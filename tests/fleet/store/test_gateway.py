@@ -10,6 +10,7 @@ import pytest
 from dorafleet.store import gateway as module
 from dorafleet.store.errors import Code, StoreError
 from dorafleet.store.gateway import Gateway, GatewayError
+from tests.harness.waiting import until
 
 DEADLINE_S = 60.0
 
@@ -144,7 +145,7 @@ async def test_an_idle_connection_that_has_ended_is_not_used_again():
         for count in range(1, 5):
             await client.call("/", {})
             assert len(asked) == count
-            await asyncio.sleep(0.02)  # for the end of the connection to arrive
+            await until(lambda: client._idle[-1].reader.at_eof())
 
 
 async def test_a_stream_yields_each_line_however_it_is_cut():

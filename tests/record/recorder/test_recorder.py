@@ -11,6 +11,7 @@ import pytest
 from mcap.reader import make_reader
 
 from dorad.record.box.ring import RING
+from dorad.record.encoding.extras import CONTROL_TOPIC, event
 from dorad.record.encoding.messages import Encoded
 from dorad.record.mcap.items import Item, size_of
 from dorad.record.mcap.reader import RecordingReader
@@ -270,6 +271,16 @@ def test_steps_of_the_wall_clock_are_noted(settings, monkeypatch):
     with RecordingReader(settings.path) as reader:
         (step,) = reader.metadata["dora.end"]["clock_steps_ns"].split(",")
     assert abs(int(step) - offset[0]) < 1_000_000_000
+
+
+def test_progress_counts_the_messages_of_nodes_as_the_last_line_does(settings):
+    recorder = Recorder(settings, {})
+    own = [Item(START + number, CONTROL_TOPIC, number, event("x")) for number in range(5)]
+    recorder.put([*own, item(0)])
+    assert wait_until(lambda: recorder.progress.messages) == 1
+    outcome = recorder.end("test", {})
+    assert sum(outcome.counts.values()) == 6
+    assert "COMPLETE: 1 message of 1 topic" in lines.outcome_lines(outcome)[0]
 
 
 def test_messages_of_one_take_are_sorted_by_time(settings):
