@@ -11,11 +11,11 @@ from pathlib import Path
 import click
 
 from dorad.cli.select import label, running
-from dorad.cli.trace import RUN_SOCKETS, servers
+from dorad.cli.trace import servers
 from dorad.commandline.reports import print_note
 from dorad.control.errors import NoDaemonError
 from dorad.control.target import UnixSocket
-from dorad.shm.rendezvous import ADDRESS_VARIABLE, runtime_dir
+from dorad.shm.rendezvous import ADDRESS_VARIABLE, run_sockets, runtime_dir
 from dorad.view.follow import Place, Wanted
 from dorad.view.graphserver import GraphServer
 
@@ -48,8 +48,7 @@ def places() -> list[Place]:
     """Return the daemon or coordinator, and each `dora run` of this user."""
     places = [Place()]
     if not os.environ.get(ADDRESS_VARIABLE):
-        sockets = sorted(runtime_dir().glob(RUN_SOCKETS.format(pid="*")))
-        places += [Place(UnixSocket(path)) for path in sockets]
+        places += [Place(UnixSocket(path)) for path in run_sockets(runtime_dir())]
     return places
 
 

@@ -10,8 +10,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from dorad import __version__
-from dorad.cli.trace import RUN_SOCKETS
-from dorad.shm.rendezvous import runtime_dir
+from dorad.shm.rendezvous import RUN_SOCKETS, runtime_dir
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

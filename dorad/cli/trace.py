@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T", bound="TraceList | TracePaths")
 
-RUN_SOCKETS = "run-{pid}.sock"
-"""The socket of a `dora run` for traces, in the folder of this user's sockets."""
-
 EPILOG = """\b
 Examples:
   dora trace list --slow            the slowest messages
@@ -119,7 +116,7 @@ def servers() -> Iterator[list[Client]]:
     from dorad.control.client import Client
     from dorad.control.errors import ControlError, NoDaemonError
     from dorad.control.target import UnixSocket
-    from dorad.shm.rendezvous import ADDRESS_VARIABLE, runtime_dir
+    from dorad.shm.rendezvous import ADDRESS_VARIABLE, run_sockets, runtime_dir
 
     with ExitStack() as stack:
         clients = []
@@ -129,7 +126,7 @@ def servers() -> Iterator[list[Client]]:
         except NoDaemonError as error:
             absent = error
         if not os.environ.get(ADDRESS_VARIABLE):
-            for path in sorted(runtime_dir().glob(RUN_SOCKETS.format(pid="*"))):
+            for path in run_sockets(runtime_dir()):
                 with suppress(ControlError):  # it has just ended
                     clients.append(stack.enter_context(Client(UnixSocket(path))))
         if not clients and absent is not None:

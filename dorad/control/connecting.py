@@ -385,6 +385,8 @@ def _not_running(targets: Sequence[UnixSocket | Tcp]) -> ControlError:
         hint = f"`sudo systemctl enable --now dorad` starts the machine's, `{command}` your own"
     if owner := _other_owner():
         hint += f"; the user {owner} runs one, which commands of that user reach"
+    if rendezvous.run_sockets(paths[0].parent):
+        hint += "; what `dora run` runs is seen by `dora trace` and `dora graph --live` alone"
     if not others and _has_coordinator():
         hint += "; the fleet of this machine's coordinator is at `--coordinator-addr 127.0.0.1`"
     return NoDaemonError("unavailable", message, hint)

@@ -68,6 +68,9 @@ def instance() -> str | None:
 SYSTEM_DIR = Path("/run/dorad")
 """The folder of the sockets of the machine's daemon."""
 
+RUN_SOCKETS = "run-{pid}.sock"
+"""The socket of a `dora run` for traces and figures, in the folder of this user's sockets."""
+
 SHARED = "/tmp"
 """A directory in which all users may create directories."""
 
@@ -79,6 +82,11 @@ The longest name of a socket in it is `/65535-d01234567.sock`.
 
 _MAX_OWN_BYTES = MAX_DIR_BYTES - len("/65535")
 """Upper bound of the path of a user's directory: a daemon beside the default one adds its port."""
+
+
+def run_sockets(folder: Path) -> list[Path]:
+    """Return the sockets of each `dora run` in a `runtime_dir`, also of one that was killed."""
+    return sorted(folder.glob(RUN_SOCKETS.format(pid="*")))
 
 
 def runtime_dir() -> Path:

@@ -196,3 +196,8 @@ def test_mistakes_are_one_sentence(
 
 def test_without_a_daemon_and_a_run_the_error_says_so(tmp_path: Path) -> None:
     fails(dora("trace", "list", env={"XDG_RUNTIME_DIR": str(tmp_path)}), 1, "no dorad is running")
+
+
+def test_a_command_that_needs_a_daemon_says_what_sees_a_run(flow: running.Running) -> None:
+    found = dora("topic", "hz", "--duration", "1", env=flow.environ)
+    fails(found, 1, "no dorad is running", "`dora run` runs is seen by `dora trace` and")
