@@ -89,7 +89,7 @@ def test_a_node_that_was_stopped_receives_and_sends_again(flow: Daemon, tmp_path
     assert (middle.status, middle.ended_by) == ("stopped", "command")
     mark = len(numbers(tmp_path))
     flow.dora_ok("node", "restart", "middle", "-d", "flow")
-    flow.until(lambda: len(numbers(tmp_path)) > mark + 10)
+    wait_until(lambda: len(numbers(tmp_path)) > mark + 10)
     tail = numbers(tmp_path)[mark:]
     assert tail == list(range(tail[0], tail[0] + len(tail)))
     with flow.client() as client:
@@ -104,9 +104,9 @@ def test_a_node_that_has_failed_runs_again_and_its_dataflow_does_not_fail(
     flow: Daemon, tmp_path: Path
 ) -> None:
     (tmp_path / "crash").touch()
-    flow.until(lambda: status(flow, "source") == "failed")
+    wait_until(lambda: status(flow, "source") == "failed")
     # All inputs of `middle` have closed, so it has ended, too.
-    flow.until(lambda: status(flow, "middle") == "stopped")
+    wait_until(lambda: status(flow, "middle") == "stopped")
     refused = flow.dora("node", "restart", "middle", "-d", "flow")
     assert refused.returncode == 1
     assert "node middle is not restarted: all its inputs have closed" in refused.stderr
@@ -121,10 +121,10 @@ def test_a_node_that_has_failed_runs_again_and_its_dataflow_does_not_fail(
         flow.dora_ok("node", "restart", "pairs", "-d", "flow")
         well = (row for event in rows for row in event.rows if row.state == "ok")
         assert next(row.nodes for row in well if row.running == 4) == 4
-    flow.until(lambda: len(numbers(tmp_path)) > mark + 10)
+    wait_until(lambda: len(numbers(tmp_path)) > mark + 10)
     # It ends as any other.
     flow.dora_ok("node", "stop", "source", "-d", "flow")
-    flow.until(lambda: status(flow, "middle") == "stopped")
+    wait_until(lambda: status(flow, "middle") == "stopped")
     succeeds(flow.dora("stop", "flow"))
     with flow.client() as client:
         (state,) = (each for each in client.list() if each.name == "flow")
@@ -139,7 +139,7 @@ def test_a_node_whose_program_is_gone_stays_ended(flow: Daemon, tmp_path: Path) 
     (tmp_path / "away.py").rename(tmp_path / "middle.py")
     mark = len(numbers(tmp_path))
     flow.dora_ok("node", "restart", "middle", "-d", "flow")
-    flow.until(lambda: len(numbers(tmp_path)) > mark + 3)
+    wait_until(lambda: len(numbers(tmp_path)) > mark + 3)
 
 
 def test_a_node_that_was_started_again_outlives_a_daemon(
@@ -181,6 +181,6 @@ def test_a_consumer_without_room_for_a_new_queue_gets_it_when_it_has_read_the_ol
                 return False
             return True
 
-        flow.until(restarted)
+        wait_until(restarted)
     mark = len(numbers(tmp_path))
-    flow.until(lambda: len(numbers(tmp_path)) > mark + 3)
+    wait_until(lambda: len(numbers(tmp_path)) > mark + 3)
