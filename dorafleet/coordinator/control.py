@@ -118,8 +118,8 @@ class FleetControl:
             self.robots, self._attach, self._on_attached, self._memories, sign, hand_overs
         )
         self.releases = Releases(store, self.fleet)
-        self._planner = Planner(self.fleet, self.robots, self.releases, peer)
         self.rollouts = Rollouts(store, self.fleet)
+        self._planner = Planner(self.fleet, self.robots, self.releases, self.rollouts, peer)
         self._starter = Starter(
             self.fleet, self.robots, self._planner, self._event_bus, self.rollouts.unfinished
         )

@@ -8,15 +8,17 @@ from msgspec.structs import replace
 
 from dorad.control.agentsettings import refusal, refusals
 from dorad.control.errors import ControlError
+from dorad.control.messages.releases import Group
 from dorad.dataflow.model import Dataflow
 from dorad.dataflow.settings import Amounts
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.placement import Candidate, Decision, Requirements, Rule, place
-from dorafleet.coordinator.records import DataflowRecord, RobotAssignment, labels_of
+from dorafleet.coordinator.records import DataflowRecord, labels_of
 from dorafleet.coordinator.releases import Releases
 from dorafleet.coordinator.requirements import requirements_of
 from dorafleet.coordinator.robot import Robot
 from dorafleet.coordinator.robots import Robots
+from dorafleet.coordinator.rollouts import Rollouts
 from dorafleet.coordinator.shares import check_reachable, ports_for, share_of
 
 
@@ -35,11 +37,19 @@ class PlacementPlan(Struct, frozen=True):
 class Planner:
     """Plans with the current state of fleet and robots."""
 
-    def __init__(self, fleet: Fleet, robots: Robots, releases: Releases, peer: str | None) -> None:
+    def __init__(
+        self,
+        fleet: Fleet,
+        robots: Robots,
+        releases: Releases,
+        rollouts: Rollouts,
+        peer: str | None,
+    ) -> None:
         """`peer` is the endpoint that all links connect to, if there is one."""
         self._fleet = fleet
         self._robots = robots
         self._releases = releases
+        self._rollouts = rollouts
         self.peer = peer
 
     def labels(self, robot: Robot) -> dict[str, str]:
@@ -154,30 +164,45 @@ class Planner:
         return replace(plan, placement=placement, pending=pending)
 
     def others(self, key: str) -> Iterator[tuple[Requirements, str]]:
-        """Yield the nodes of other dataflows that run, under ids of the form `dataflow:node`."""
+        """Yield the nodes of other dataflows that run, or may run without a new plan, under ids of
+        the form `dataflow:node`.
+        """
         for record in self._fleet.running:
             if record.key != key:
-                nodes = requirements_of(self._fleet.dataflow(record))
-                yield from _of_dataflow(record.key, nodes, record.placement)
+                for node in requirements_of(self._fleet.dataflow(record)):
+                    if (machine := record.placement.get(node.id)) is not None:
+                        yield Requirements(f"{record.key}:{node.id}", needs=node.needs), machine
         for robot in self._robots.all:
-            for name, order in self._fleet.orders(robot.id).items():
-                if name != key:
-                    yield from self._of_release(robot, name, order)
+            for each in self._of_releases(robot, key):
+                yield each, robot.id
 
-    def _of_release(
-        self, robot: Robot, name: str, order: RobotAssignment
-    ) -> Iterator[tuple[Requirements, str]]:
-        """Yield the nodes of a released dataflow on one robot."""
-        state = robot.releases.get(name)
-        ids = {"" if state is None else state.running}
-        if order.switch and order.enabled:
-            ids.add(order.release)
-        # During a rollout both may run.
-        nodes = {node.id: node for id_ in ids for node in self._releases.needs(id_)}
-        group = order.group
-        placement = dict.fromkeys(nodes, robot.id) if group is None else group.share.placement
-        here = [node for node in nodes.values() if placement.get(node.id) == robot.id]
-        yield from _of_dataflow(name, here, placement)
+    def _of_releases(self, robot: Robot, but: str) -> list[Requirements]:
+        """Return the nodes of released dataflows on one robot; all but those of one dataflow.
+
+        Of a node that several releases have, one runs at a time: it counts with the most of each.
+        """
+        found: dict[str, Requirements] = {}
+        for name, id_, group in (*self._present(robot), *self._rollouts.planned(robot.id)):
+            for node in self._releases.needs(id_) if name != but else ():
+                here = group is None or group.share.placement.get(node.id) == robot.id
+                if here:
+                    own = f"{name}:{node.id}"
+                    known = found.get(own)
+                    needs = node.needs if known is None else most(known.needs, node.needs)
+                    found[own] = Requirements(own, needs=needs)
+        return list(found.values())
+
+    def _present(self, robot: Robot) -> Iterator[tuple[str, str, Group | None]]:
+        """Yield what a robot runs, is to run, or goes back to by itself: the dataflow, its
+        release, and the machines that run it together.
+        """
+        for name, order in self._fleet.orders(robot.id).items():
+            if (state := robot.releases.get(name)) is not None:
+                yield name, state.running, order.group
+                if state.running != state.confirmed:
+                    yield name, state.confirmed, state.group
+            if order.switch and order.enabled:
+                yield name, order.release, order.group
 
     def check_devices(
         self, key: str, nodes: Iterable[Requirements], robots: Collection[str]
@@ -208,14 +233,14 @@ def refused_by(robot: str, why: str, more: str = "") -> ControlError:
     return ControlError("refused", f"robot `{robot}`{more} refuses: {why}", hint)
 
 
-def _of_dataflow(
-    name: str, nodes: Iterable[Requirements], placement: Mapping[str, str]
-) -> Iterator[tuple[Requirements, str]]:
-    """Yield the nodes of a dataflow that are placed, with their machine."""
-    for node in nodes:
-        machine = placement.get(node.id)
-        if machine is not None:
-            yield replace(node, id=f"{name}:{node.id}", avoids_nodes=frozenset()), machine
+def most(one: Amounts, other: Amounts) -> Amounts:
+    """Return what covers each of two needs."""
+    return Amounts(
+        cpu=max(one.cpu or 0.0, other.cpu or 0.0) or None,
+        memory=max(one.memory or 0, other.memory or 0) or None,
+        gpu=max(one.gpu or 0, other.gpu or 0) or None,
+        devices=tuple(dict.fromkeys((*(one.devices or ()), *(other.devices or ())))) or None,
+    )
 
 
 def _capacity(robot: Robot) -> Amounts:

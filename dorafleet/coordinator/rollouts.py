@@ -8,14 +8,14 @@ transaction, so that the next coordinator continues from there.
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from dorad.control.errors import ControlError
-from dorad.control.messages.releases import ReleaseState
+from dorad.control.messages.releases import Group, ReleaseState
 from dorafleet.coordinator.deployments import with_act, with_rollout
 from dorafleet.coordinator.fleet import Fleet
 from dorafleet.coordinator.records import RobotAssignment
@@ -23,7 +23,7 @@ from dorafleet.coordinator.rolloutorders import before_of, rejected_of, wanted_o
 from dorafleet.coordinator.storerecords import damaged, decoded, read
 from dorafleet.coordinator.writer import COORDINATOR
 from dorafleet.rollout.messages import JournalEntry, RolloutNew
-from dorafleet.rollout.model import Member, Rollout, units_of
+from dorafleet.rollout.model import BACK, FINAL, Member, Rollout, units_of
 from dorafleet.rollout.operate import operate
 from dorafleet.rollout.steps import Enter, Orders, Step, Verdicts, apply
 from dorafleet.rollout.strategy import problems
@@ -139,6 +139,19 @@ class Rollouts:
         """Return a rollout of a dataflow that may still give orders, None if there is none."""
         heads = (head for head in self.open if head.dataflow == dataflow and not head.is_final)
         return next(heads, None)
+
+    def planned(self, robot: str) -> Iterator[tuple[str, str, Group | None]]:
+        """Yield what open rollouts may bring to a robot, or back to it: the dataflow, its release,
+        and the machines that run it together.
+        """
+        for head in self.open:
+            member = self._members.get(head.number, {}).get(robot)
+            if member is None:
+                continue
+            if head.phase not in FINAL | BACK and not head.rejected and not member.undone:
+                yield head.dataflow, head.release, member.group
+            if member.before and not head.is_final:
+                yield head.dataflow, member.before, member.before_group
 
     def known_members(self, number: int) -> Mapping[str, Member]:
         """Return the robots of a rollout that is in memory."""

@@ -1,5 +1,6 @@
 """Two dataflows that want one device of a robot: one of them is refused, and both are named."""
 
+import re
 import zlib
 from contextlib import asynccontextmanager
 
@@ -11,10 +12,11 @@ from dorad.control.errors import ControlError
 from dorad.dataflow.settings import Amounts
 from dorad.release.manifest import Place
 from dorafleet.coordinator.messages import Explain
+from dorafleet.coordinator.planner import most
 from dorafleet.inventory.model import Machine
 from tests.fleet.control.serving import leading
 
-from .site import Site, manifest
+from .site import Site, manifest, strategy
 
 VIDEO = "/dev/video0"
 DATAFLOW = {
@@ -90,6 +92,54 @@ async def test_a_dataflow_that_is_started_keeps_off_the_devices_of_releases(tmp_
         assert decision.machine == "r2"
         reasons = {each.machine: each.reason for each in decision.verdicts}
         assert reasons["r1"] == f"`pick:camera` uses its `{VIDEO}`"
+
+
+async def test_what_a_rollout_may_bring_or_bring_back_stays_reserved_until_it_ends(tmp_path):
+    async with two_robots(tmp_path) as one:
+        second = release("pick", "camera", "lidar", sequence=2)
+        await one.register(release("pick", "camera", VIDEO), second)
+        await run(one, "pick@1", "r1", "r2")
+        number = await one.start(
+            "pick@2", strategy=strategy(canary=1, auto_promote=False), robots=["r1", "r2"]
+        )
+        await one.until(number, "awaiting_promotion")
+        ids = [one.control.releases.find(f"pick@{each}").id for each in (2, 1)]
+        assert one.running() == dict(zip(("r1", "r2"), ids, strict=True))
+        # r1 may go back to the first release, r2 is to get the second one.
+        assert await users(one, VIDEO) == dict.fromkeys(("r1", "r2"), "pick:camera")
+        assert await users(one, "lidar") == dict.fromkeys(("r1", "r2"), "pick:camera")
+        await one.act("promote", number)
+        await one.until(number, "succeeded", over=True)
+        assert await users(one, VIDEO) == {"r1": ""}
+        assert await users(one, "lidar") == dict.fromkeys(("r1", "r2"), "pick:camera")
+        # From here on it may only go back.
+        await one.act("undo", number)
+        await one.until(number, "reverted", over=True)
+        assert await users(one, "lidar") == {"r1": ""}
+
+
+async def users(one, device):
+    """Return which node keeps another one off the robots with a device; "" for the robot that is
+    chosen, after which no other is looked at.
+    """
+    eye = DATAFLOW["nodes"][0] | {"deploy": {"needs": {"devices": [device]}}}
+    found = await one.fleet.call("dataflow.explain", Explain(descriptor={"nodes": [eye]}))
+    (decision,) = found.nodes
+    if decision.machine:
+        return {decision.machine: ""}
+    return {
+        each.machine: re.fullmatch(rf"`(.*)` uses its `{device}`", each.reason)[1]
+        for each in decision.verdicts
+    }
+
+
+def test_a_node_of_several_releases_counts_with_the_most_of_each():
+    one = Amounts(cpu=2.0, memory=100, devices=("a", "b"))
+    assert most(one, Amounts(cpu=0.5, memory=300, gpu=1, devices=("b", "c"))) == Amounts(
+        2.0, 300, 1, ("a", "b", "c")
+    )
+    assert most(one, Amounts()) == one
+    assert most(Amounts(), Amounts()) == Amounts()
 
 
 @pytest.mark.parametrize("damaged", [False, True])
