@@ -34,9 +34,8 @@ from dorafleet.ca.authority import Authority, open_authority
 from tests.agent.fakedorad import FakeDorad
 from tests.agent.orders import order
 from tests.harness.commands import Service, run_command, succeeds
-from tests.harness.waiting import until
+from tests.harness.waiting import DEADLINE_S, until
 
-DEADLINE_S = 60.0
 ROBOT = "arm1"
 
 

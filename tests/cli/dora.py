@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.harness.commands import run_command
+from tests.harness.waiting import DEADLINE_S
 
 DORA = (sys.executable, "-m", "dorad.cli")
-DEADLINE_S = 60.0
 
 
 def dora(

@@ -12,9 +12,7 @@ import pytest
 
 from tests.cli.dora import DORA, dora
 from tests.harness.commands import fails, succeeds
-from tests.harness.waiting import wait_until
-
-DEADLINE_S = 20.0
+from tests.harness.waiting import DEADLINE_S, wait_until
 
 
 def write(folder: Path, *builds: str, extra: str = "") -> None:

@@ -12,8 +12,7 @@ import pytest
 from dorad.cli import live
 from dorad.logrecord import LogRecord
 from dorad.logs.filter import LogFilter
-
-DEADLINE_S = 20.0
+from tests.harness.waiting import DEADLINE_S
 
 
 def record(text: str) -> LogRecord:

@@ -15,11 +15,11 @@ from dorad.logs import about
 from tests.cli.dora import DORA, dora
 from tests.cli.fakedaemon import UUID, FakeDaemon, fake_daemon, no_daemon
 from tests.harness.commands import fails
+from tests.harness.waiting import DEADLINE_S
 from tests.logs.written import WHEN, append, record
 
 FIRST = "11111111-0000-4000-8000-000000000000"
 SECOND = "22222222-0000-4000-8000-000000000000"
-DEADLINE_S = 30.0
 
 
 def finished(folder: Path, uuid: str, name: str | None, started: float, *texts: str) -> Path:

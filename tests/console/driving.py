@@ -14,10 +14,10 @@ from dorafleet.console.app import ConsoleApp
 from dorafleet.console.link.server import Server
 from dorafleet.console.options import ConsoleOptions
 from dorafleet.console.widgets.confirm import Confirm
+from tests.harness.waiting import DEADLINE_S
 
 from .fakefleet import FakeFleet
 
-DEADLINE_S = 60.0
 SETTLED_S, MAX_CHANGES = 0.05, 10
 
 

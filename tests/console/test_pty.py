@@ -18,11 +18,10 @@ import psutil
 import pytest
 
 from dorad.control import messages as m
-from tests.harness.waiting import until
+from tests.harness.waiting import DEADLINE_S, until
 
 from .fakefleet import FakeFleet, serving
 
-DEADLINE_S = 60.0
 QUESTION = b"\x1b[6n"
 ANSWER = b"\x1b[1;1R"
 

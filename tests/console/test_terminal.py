@@ -11,9 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.harness.daemon import Daemon
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import DEADLINE_S, wait_until
 
-DEADLINE_S = 60.0
 NODE = """\
 from dora import Node
 node = Node()

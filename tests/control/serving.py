@@ -14,8 +14,8 @@ from dorad.control import messages as m
 from dorad.control.limits import Limits
 from dorad.control.peer import peer_of
 from dorad.control.server import Call, ControlServer
+from tests.harness.waiting import DEADLINE_S
 
-DEADLINE_S = 20.0
 VERSION = "1.2.3"
 
 

@@ -13,9 +13,9 @@ from websockets.sync.server import ServerConnection, unix_serve
 
 from dorad.control.transport import SocketTransport
 from dorad.control.websocket import ClosedError, NotOpenedError, WebSocket
+from tests.harness.waiting import DEADLINE_S
 
 MAX_SIZE = 1 << 20
-DEADLINE_S = 20.0
 ACCEPTED = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"
 
 

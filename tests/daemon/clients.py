@@ -18,9 +18,7 @@ from dorad.dataflow.model import Dataflow
 from dorad.link.reports import ChannelEvent, Status
 from dorad.node.protocol import VERSION
 from tests.daemon.flows import dataflow, node
-from tests.harness.waiting import until
-
-DEADLINE_S = 30.0
+from tests.harness.waiting import DEADLINE_S, until
 
 SENDER = """
 import pyarrow as pa

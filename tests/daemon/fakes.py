@@ -13,9 +13,7 @@ from dorad.daemon.supervisor.supervisor import Supervisor
 from dorad.dataflow.model import Dataflow, Input, NodeSpec
 from dorad.launch.model import Exit, LaunchError
 from dorad.logrecord import Level
-from tests.harness.waiting import until
-
-DEADLINE_S = 20.0
+from tests.harness.waiting import DEADLINE_S, until
 
 
 @dataclass

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import asyncssh
 
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import DEADLINE_S, wait_until
 
-DEADLINE_S = 60.0
 MSG_CHANNEL_CLOSE = 97
 """Of RFC 4254."""
 RUNNING = {"coordinator": {"status": "running"}, "active_dataflows": 1}

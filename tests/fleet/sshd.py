@@ -18,10 +18,9 @@ from dorad.release.signature import Signers
 from dorad.release.trees import Trees
 from dorafleet.inventory.model import Machine
 from tests.harness.ports import free_port
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import DEADLINE_S, wait_until
 
 SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/sbin:/usr/bin")
-DEADLINE_S = 60.0
 
 CONFIG = """\
 ListenAddress 127.0.0.1

@@ -47,13 +47,12 @@ from tests.fleet.coordinator.running import coordinator
 from tests.fleet.sites import UNSET
 from tests.fleet.sshd import Network
 from tests.harness.commands import run_command, succeeds
-from tests.harness.waiting import until
+from tests.harness.waiting import DEADLINE_S, until
 from tests.record.boxes import NOW
 from tests.record.files import START, numbers, write
 
 pytestmark = pytest.mark.long
 
-DEADLINE_S = 60.0
 PER_DAY = "100MB"
 
 

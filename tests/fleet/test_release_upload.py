@@ -34,7 +34,7 @@ from tests.fleet.coordinator.running import coordinator
 from tests.fleet.sites import UNSET
 from tests.fleet.sshd import Network
 from tests.harness.commands import run_command, succeeds
-from tests.harness.waiting import until, wait_until
+from tests.harness.waiting import DEADLINE_S, until, wait_until
 
 pytestmark = pytest.mark.long
 
@@ -42,7 +42,6 @@ FLOW = """\
 nodes:
   - {id: camera, path: camera.py, args: --model model.bin}
 """
-DEADLINE_S = 60.0
 
 
 class Site:

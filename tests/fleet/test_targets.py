@@ -32,8 +32,8 @@ from dorad.control.tls import Identity, server_context
 from dorad.control.transport import SocketTransport
 from dorad.control.websocket import WebSocket
 from dorafleet.ca.authority import open_authority
+from tests.harness.waiting import DEADLINE_S
 
-DEADLINE_S = 60.0
 TOKEN = "7" * 64
 MIB = 1 << 20
 

@@ -16,11 +16,10 @@ from typing import Any
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import DEADLINE_S, wait_until
 
 from .dataflow import clean_environment
 
-DEADLINE_S = 60.0
 KEYS = {"Enter": "\r", " ": " "}
 
 

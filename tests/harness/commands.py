@@ -28,8 +28,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NoReturn, Self
 
+from tests.harness.waiting import DEADLINE_S
+
 ROOT = Path(__file__).parents[2]
-DEADLINE_S = 60.0
 MAX_REQUEST = 1 << 17
 """Bytes of a command line with its environment."""
 

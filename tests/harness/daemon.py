@@ -15,7 +15,7 @@ import psutil
 
 from dorad.control.client import Client, NoDaemonError
 from dorad.daemon.paths import DaemonPaths
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import DEADLINE_S, wait_until
 
 from . import leaks
 from .commands import Service, run_command
@@ -23,7 +23,6 @@ from .dataflow import clean_environment
 from .process import marked
 
 MARKER = "DORAD_TEST_DAEMON"
-DEADLINE_S = 60.0
 
 
 class Daemon:

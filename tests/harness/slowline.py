@@ -6,6 +6,8 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
+from tests.harness.waiting import DEADLINE_S
+
 from .ports import free_port
 
 RATE = 200_000
@@ -13,7 +15,6 @@ RATE = 200_000
 PIECE = 2000
 MODEM = 16 << 10
 """Bytes that the line holds in each direction."""
-DEADLINE_S = 30.0
 
 
 @asynccontextmanager

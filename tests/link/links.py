@@ -21,9 +21,7 @@ from dorad.node.protocol import CONFIG
 from tests.daemon.clients import Program, Stage, stage
 from tests.daemon.flows import dataflow, node
 from tests.harness.ports import free_port
-from tests.harness.waiting import until
-
-DEADLINE_S = 60.0
+from tests.harness.waiting import DEADLINE_S, until
 
 SENDER = """
 import sys, time

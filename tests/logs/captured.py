@@ -16,8 +16,7 @@ from dorad.logs.logfile import LogFile, Trouble
 from dorad.logs.nodelog import Batch, NodeLog
 from dorad.logs.paths import files_of
 from dorad.logs.staging import Staging
-
-DEADLINE_S = 60
+from tests.harness.waiting import DEADLINE_S
 
 
 class Captured:

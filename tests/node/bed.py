@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.harness.dataflow import clean_environment
-
-DEADLINE_S = 30.0
+from tests.harness.waiting import DEADLINE_S
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,8 @@ from dorad.node import events
 from dorad.node.offline.interactive import PromptReceiver, parse
 from dorad.procinfo import stat_fields
 from tests.harness.dataflow import clean_environment
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import DEADLINE_S, wait_until
 from tests.node.bed import run_source
-
-DEADLINE_S = 30.0
 
 ECHO = """
     from dora import Node

@@ -9,10 +9,9 @@ from typing import Any
 import pyarrow as pa
 
 from dorad.node.extensions import DaemonTable
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import DEADLINE_S, wait_until
 from tests.node.fakedaemon import FakeDaemon, attached, daemon_of, in_thread, push
 
-DEADLINE_S = 20.0
 MESSAGES = 2000
 
 

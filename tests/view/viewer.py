@@ -8,9 +8,8 @@ from contextlib import asynccontextmanager
 
 from websockets.asyncio.client import connect
 
+from tests.harness.waiting import DEADLINE_S
 from tests.record.shown import message_of, plain
-
-DEADLINE_S = 60.0
 
 
 class Viewer:

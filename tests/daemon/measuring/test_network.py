@@ -17,9 +17,8 @@ from dorad.control.messages import Interface, Network
 from dorad.daemon.measuring.measure import Counts, InterfaceMeter, read
 from dorad.daemon.measuring.network import NetworkWatch, changes, compose, query
 from tests.harness.daemon import daemon
-from tests.harness.waiting import until, wait_until
+from tests.harness.waiting import DEADLINE_S, until, wait_until
 
-DEADLINE_S = 20.0
 _CLONE_NEWNET = 0x40000000
 
 

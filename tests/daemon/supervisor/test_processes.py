@@ -31,10 +31,8 @@ from dorad.logs.dataflowlog import DataflowLog
 from tests.cli.running import write
 from tests.daemon.fakes import Stage
 from tests.daemon.reading_daemon import ID
-from tests.harness.waiting import until, wait_until
+from tests.harness.waiting import DEADLINE_S, until, wait_until
 from tests.logs.captured import in_files
-
-DEADLINE_S = 60
 
 
 class Store(NoStore):

@@ -21,9 +21,7 @@ from dorafleet.coordinator import accessmessages
 from dorafleet.coordinator.accessmessages import ENROL_TOKEN
 from tests.harness.commands import Service, run_command
 from tests.harness.ports import free_port
-from tests.harness.waiting import until
-
-DEADLINE_S = 60.0
+from tests.harness.waiting import DEADLINE_S, until
 
 TALKER = """\
 import pyarrow as pa

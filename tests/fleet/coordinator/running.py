@@ -15,8 +15,8 @@ from websockets.protocol import State
 
 from dorad.control.tls import client_context
 from tests.harness.commands import Service, run_command
+from tests.harness.waiting import DEADLINE_S
 
-DEADLINE_S = 60.0
 CLUSTER = """\
 coordinator: {addr: 10.0.0.1}
 machines:

@@ -11,7 +11,6 @@ from dorafleet.store.sqlite import SqliteStore
 from tests.fleet.store.etcdserver import Cluster
 
 ENGINES = ("sqlite", "etcd")
-DEADLINE_S = 60.0
 
 
 class SqliteEngine:

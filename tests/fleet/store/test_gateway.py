@@ -10,9 +10,7 @@ import pytest
 from dorafleet.store import gateway as module
 from dorafleet.store.errors import Code, StoreError
 from dorafleet.store.gateway import Gateway, GatewayError
-from tests.harness.waiting import until
-
-DEADLINE_S = 60.0
+from tests.harness.waiting import DEADLINE_S, until
 
 
 @asynccontextmanager

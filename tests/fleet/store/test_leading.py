@@ -7,9 +7,8 @@ import pytest
 from dorafleet.store.errors import ConflictError, StoreError
 from dorafleet.store.model import LEADER, TERM, Transaction
 from tests.fleet.store.engines import opened
-from tests.harness.waiting import until
+from tests.harness.waiting import DEADLINE_S, until
 
-DEADLINE_S = 60.0
 LEASE_S = 2.0
 """The shortest that etcd grants."""
 

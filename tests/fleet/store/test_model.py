@@ -12,11 +12,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 
 from dorafleet.store.errors import CompactedError, ConflictError
 from dorafleet.store.model import Changes, Entry, Transaction, end_of
+from tests.harness.waiting import DEADLINE_S
 
 KEYS = st.sampled_from(["a", "a/", "a/1", "a/2", "ab", "b", "~"])
 PREFIXES = st.sampled_from(["", "a", "a/", "a/1", "b", "c", "~"])
 VALUES = st.binary(max_size=3)
-DEADLINE_S = 60.0
 
 
 class Histories(RuleBasedStateMachine):

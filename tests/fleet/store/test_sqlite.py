@@ -13,9 +13,9 @@ import pytest
 from dorafleet.store.errors import Code, StoreError
 from dorafleet.store.model import Transaction
 from dorafleet.store.sqlite import SqliteStore
+from tests.harness.waiting import DEADLINE_S
 
 KILLS = 15
-DEADLINE_S = 60.0
 
 
 @pytest.mark.long

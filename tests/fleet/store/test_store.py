@@ -8,8 +8,7 @@ import pytest
 from dorafleet.store.errors import CompactedError, ConflictError, StoreError
 from dorafleet.store.model import MAX_BYTES, MAX_OPERATIONS, Changes, Entry, Transaction
 from tests.fleet.store.engines import opened
-
-DEADLINE_S = 60.0
+from tests.harness.waiting import DEADLINE_S
 
 
 async def put(store, **values):

@@ -23,10 +23,9 @@ from dorad.record.export import rerun, tables, topictables
 from dorad.record.export.tables import column_type, joined_texts
 from dorad.record.mcap.reader import RecordingReader
 from dorad.record.mcap.writer import RecordingFile
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import DEADLINE_S, wait_until
 from tests.record.files import START, encoded, numbers, write
 
-DEADLINE_S = 60.0
 MIB = 1 << 20
 DORA = (sys.executable, "-m", "dorad.cli")
 EXPORTERS = ("pyarrow.parquet", "pyarrow.csv", "rerun")

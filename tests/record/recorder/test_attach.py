@@ -22,11 +22,10 @@ from dorad.record.box import incidents, ring
 from dorad.record.damage import dropped_in
 from dorad.record.mcap.reader import RecordingReader
 from tests.harness.flows import counting, seen, until_more_seen
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import DEADLINE_S, wait_until
 
 pytestmark = pytest.mark.long
 
-DEADLINE_S = 60.0
 LEAVES = 3
 BIN = Path(sys.executable).parent
 

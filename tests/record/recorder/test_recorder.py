@@ -25,10 +25,8 @@ from dorad.record.recorder.series import FileSeries
 from dorad.record.recorder.settings import MIN_FREE, Settings, min_free
 from dorad.record.recorder.syncer import Syncer
 from dorad.shm.layout import CODE_NULL
-from tests.harness.waiting import wait_until
+from tests.harness.waiting import DEADLINE_S, wait_until
 from tests.record.files import START, raw
-
-DEADLINE_S = 60.0
 
 
 def item(number, topic="a/b", values=1):
