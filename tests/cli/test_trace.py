@@ -55,7 +55,7 @@ SENDS = """
     for event in node:
         if event["type"] == "INPUT":
             number += 1
-            time.sleep(0.4 if number == 20 and "SLOW" else 0.002)
+            time.sleep(3.0 if number == 20 and "SLOW" else 0.002)
             node.send_output("OUTPUT", pa.array([number]))
 """
 PLANS = """
@@ -86,7 +86,7 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Running]:
         grip=GRIPS,
     )
     with running.dora(folder, "dataflow.yml") as started:
-        wait_until(lambda: rows(started, "list", "--slow", "--min-duration", "0.4"))
+        wait_until(lambda: rows(started, "list", "--slow", "--min-duration", "3"))
         yield started
 
 
@@ -105,7 +105,7 @@ PATH = "camera/tick → camera → detector → planner"
 def test_the_slow_node_is_found_without_set_up(flow: running.Running) -> None:
     slowest = next(row for row in rows(flow, "list", "--slow", "--through", "detector"))
     assert slowest["path"] == PATH
-    assert float(str(slowest["duration_ms"])) > 400
+    assert float(str(slowest["duration_ms"])) > 3000
     trace_id = str(slowest["trace_id"])
     out = succeeds(trace(flow, "view", trace_id[:8]))
     assert "\x1b" not in out
