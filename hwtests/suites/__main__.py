@@ -105,7 +105,7 @@ class Runner:
         # What make gives to the makes that it calls would replace PYTEST_ARGS.
         env = {name: text for name, text in os.environ.items() if name not in OF_MAKE} | suite.env
         if suite.pytest:
-            env["PYTEST_ARGS"] = f"-p hwtests.suites.report --suite-report {report} {options}"
+            env["PYTEST_ARGS"] = f"-p hwtests.suites.report --suite-report={report} {options}"
         began = time.monotonic()
         with (self.folder / f"{name}.log").open("wb") as out:
             child = subprocess.Popen(

@@ -1,6 +1,6 @@
 """A plugin of pytest: what became of each test, as lines of JSON.
 
-    pytest -p hwtests.suites.report --suite-report FILE
+    pytest -p hwtests.suites.report --suite-report=FILE
 
 appends to FILE a line when it knows how many tests there are, one for each test that has ended, and
 one at its end. Several sessions may share a file.

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,17 @@ def test_a_test_that_fails_only_at_first_does_not_fail_the_run_and_is_named(
     assert "second look: toy/test_a.py::test_fails_first" in printed
     assert "luck" in printed.partition("second look: ")[2]
     assert printed.splitlines()[-1] == "2 passed, 0 failed"
+
+
+def test_the_second_look_at_a_copy_of_the_tree_takes_the_test_that_failed_alone(toy: Path) -> None:
+    """Its report is in the tree itself, whose settings pytest must not take for those of the copy."""
+    runs = toy / "runs"
+    passes = f"def test_passes(): open({str(runs)!r}, 'a').write('once ')"
+    whole = suite(toy, "copy", a=FAILS_FIRST, b=passes)
+    (toy / "copy/pytest.ini").write_text("[pytest]\n")
+    command = f"cd {toy}/copy && exec {sys.executable} -m pytest -n 2 . $PYTEST_ARGS"
+    assert run(toy, replace(whole, command=["sh", "-c", command])) == 0
+    assert runs.read_text() == "once "
 
 
 def test_a_test_that_always_fails_fails_the_run_which_goes_on(
