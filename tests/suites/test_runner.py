@@ -86,7 +86,7 @@ def test_a_test_that_fails_only_at_first_does_not_fail_the_run_and_is_named(
 
 
 def test_the_second_look_at_a_copy_of_the_tree_takes_the_test_that_failed_alone(toy: Path) -> None:
-    """Its report is in the tree itself, whose settings pytest must not take for those of the copy."""
+    """The report is in the tree itself, whose settings must not be taken for those of the copy."""
     runs = toy / "runs"
     passes = f"def test_passes(): open({str(runs)!r}, 'a').write('once ')"
     whole = suite(toy, "copy", a=FAILS_FIRST, b=passes)
