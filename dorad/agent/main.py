@@ -194,29 +194,29 @@ def join(
 
 
 def _read_token(file: Path | None) -> str:
-    """Return the token of an enrolment: from the environment, a file, standard input or a prompt.
+    """Return the token of an enrolment: from a file, standard input or a prompt.
 
     Raises:
         ControlError: the file cannot be read, or others can read it, too.
     """
+    from dorad.boundedfile import read_bounded
     from dorad.control.errors import ControlError
 
     if file is not None and str(file) != STDIN:
         try:
-            with file.open("rb") as content:
-                mode = os.fstat(content.fileno()).st_mode
-                # A pipe of the shell belongs to this command alone.
-                if stat.S_ISREG(mode) and mode & 0o077:
-                    raise ControlError(
-                        "refused",
-                        f"others may read the token in {file}: its mode is {mode & 0o777:04o}",
-                        "make a new token, in a file of mode 0600",
-                    )
-                return content.read(MAX_TOKEN_INPUT).decode("ascii", "replace").strip()
-        except OSError as error:
-            raise ControlError("refused", f"{file} cannot be read: {error.strerror}") from None
-    if file is None and (given := os.environ.get("DORAD_AGENT_TOKEN")):
-        return given.strip()
+            # A pipe of the shell belongs to this command alone.
+            token = read_bounded(file, MAX_TOKEN_INPUT, pipes=True)
+            mode = file.stat().st_mode
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise ControlError("refused", f"{file} cannot be read: {why}") from None
+        if stat.S_ISREG(mode) and mode & 0o077:
+            raise ControlError(
+                "refused",
+                f"others may read the token in {file}: its mode is {mode & 0o777:04o}",
+                "make a new token, in a file of mode 0600",
+            )
+        return token.decode("ascii", "replace").strip()
     if file is None and sys.stdin.isatty():
         typed: str = click.prompt("Token", hide_input=True, err=True)
         return typed.strip()

@@ -9,6 +9,7 @@ from yaml import CSafeDumper
 
 from dorad.dataflow.document import core_scalar
 from dorad.dataflow.env import escape
+from dorad.terminal import visible_json, visible_lines
 
 if TYPE_CHECKING:
     from dorad.dataflow.model import Dataflow
@@ -32,11 +33,12 @@ def flat_yaml(dataflow: Dataflow) -> str:
 
 
 def dump(content: dict[str, Any]) -> str:
-    """Return plain values as YAML that parses to the same values."""
+    """Return plain values as YAML that parses to the same values; every character is visible."""
     text: str = yaml.dump(
         content, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH
     )
-    return text
+    # These characters are in double quotes, where YAML has the same escapes as JSON.
+    return visible_json(text)
 
 
 def _literal(env: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -47,10 +49,15 @@ def _literal(env: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 class _Dumper(CSafeDumper):
-    """A YAML dumper that quotes texts which the YAML 1.2 core schema reads as another type."""
+    """A YAML dumper that quotes texts which the YAML 1.2 core schema reads as another type.
+
+    Texts with characters that cannot be seen are in double quotes.
+    """
 
     def represent_str(self, text: str) -> yaml.ScalarNode:
         quote = "'" if not isinstance(core_scalar(text), str) else None
+        if visible_lines(text) != text:
+            quote = '"'
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=quote)
 
     def ignore_aliases(self, data: object) -> bool:

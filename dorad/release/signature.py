@@ -252,13 +252,15 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 
 def _all_lines(path: Path) -> list[tuple[int, str]]:
+    """Return all lines, which end as for `ssh-keygen`: at no other character than a newline."""
     try:
         content = read_bounded(path, MAX_FILE)
     except FileNotFoundError:
         return []
     except OSError as error:
         raise _refused(f"{path} cannot be read: {error.strerror}") from error
-    return [*enumerate(content.decode(errors="replace").splitlines(), 1)]
+    lines = content.decode(errors="replace").removesuffix("\n").split("\n")
+    return [*enumerate(lines, 1)] if content else []
 
 
 def _refused(message: str, hint: str | None = None) -> ReleaseError:

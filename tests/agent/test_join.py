@@ -214,6 +214,29 @@ def test_a_token_in_a_file_enrols_unless_others_may_read_it(operator, agent, fol
     succeeds(agent.command(*words, "--token-file", str(file)))
 
 
+def test_a_token_comes_from_no_device_no_foreign_pipe_and_no_variable(
+    operator, agent, folder, monkeypatch
+):
+    """A pipe that nobody writes into would never open; one of the shell has its writer."""
+    words, token = operator.command_for("arm1")
+    pipe = folder / "arm1.token"
+    os.mkfifo(pipe, 0o600)
+    for file in (pipe, Path("/dev/zero")):
+        fails(agent.command(*words, "--token-file", str(file)), 1, "not a regular file")
+    monkeypatch.setenv("DORAD_AGENT_TOKEN", token)
+    fails(agent.command(*words), 1, "what was given is not a token")
+    mine, other = os.pipe()
+    os.write(other, f"{token}\n".encode())
+    os.close(other)
+    place = ["--state-dir", str(agent.folder)]
+    command = [sys.executable, "-m", "dorad.agent.main", *place, *words]
+    command += ["--token-file", f"/dev/fd/{mine}"]
+    try:
+        subprocess.run(command, pass_fds=[mine], timeout=DEADLINE_S, check=True)
+    finally:
+        os.close(mine)
+
+
 def test_at_a_terminal_the_token_is_asked_for_and_not_shown(operator, agent):
     words, token = operator.command_for("arm1")
     main, side = os.openpty()

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from dorad.dataflow.expand import flat_yaml
 from dorad.dataflow.load import parse
 from dorad.dataflow.model import QueuePolicy
+from dorad.terminal import visible_lines
 from tests.dataflow.reading import FILE, path_node_text, read, unhurried
 
 _IDS = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=8).filter(
@@ -97,6 +98,27 @@ def test_variables_are_expanded_once() -> None:
     assert "B: 3\n" in text
     assert "C: '3'\n" in text
     assert "args: $X\n" in text
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        "\u200b",
+        "\u202e",
+        "\ufe0f",
+        "\U000e0041",
+        "\x1b[2J",
+        "a" + 9 * "\u0301",
+    ],
+)
+def test_a_character_that_hides_text_is_written_by_its_number(hidden: str) -> None:
+    """Also in a key, in a text of several lines, and in one that YAML does not quote."""
+    env = {f"k{hidden}": "v", "A": f"é{hidden}", "B": f"1\n\t{hidden}\n2 'x\"", "C": "é'ü\n"}
+    first = read(_dump({"nodes": [{"id": "a", "path": "x", "name": f"n{hidden}", "env": env}]}))
+    text = flat_yaml(first)
+    assert visible_lines(text) == text
+    assert "é" in text
+    assert parse(text, path=FILE, environ={}) == first
 
 
 def test_aliases_are_written_out() -> None:

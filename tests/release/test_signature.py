@@ -92,6 +92,16 @@ def test_of_a_trusted_key_only_the_last_line_counts(folder):
     assert Signers(folder).verify(CONTENT, sign(CONTENT), utc(2098, 1, 1)).name == "ada"
 
 
+@pytest.mark.parametrize("end", ["\r", "\x0b", "\x0c", "\x1c"])
+def test_a_comment_hides_no_second_key(folder, end):
+    """Only a newline ends a line, as for ssh-keygen: what follows is a part of the comment."""
+    bob = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode().strip()
+    assert add_line(folder / ALLOWED, f"bob {bob} laptop{end}eve {public(OTHER)}") == "added"
+    assert "is not in" in refusal(folder, sign(CONTENT, OTHER))
+    assert add_line(folder / ALLOWED, f"ann {public(OTHER)}") == "added"
+    assert Signers(folder).verify(CONTENT, sign(CONTENT, OTHER), NOW).name == "ann"
+
+
 def test_a_key_that_is_revoked_is_not_trusted_again_in_silence(folder):
     assert add_line(folder / REVOKED, public(KEY)) == "added"
     assert add_line(folder / REVOKED, public(KEY)) == "was there already"
