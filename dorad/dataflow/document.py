@@ -18,11 +18,14 @@ from dorad.dataflow.value import Value
 from dorad.phrases import shorten
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from yaml.nodes import Node as YamlNode
 
     from dorad.dataflow.problems import Problems
 
 _INDENT = "check the indentation"
+_NO_SPACE = ("no space after this `:`", "write `key: value`")
 _KNOWN = (
     ("another document", "a second document starts here", "a dataflow file holds one"),
     ("undefined alias", "an alias (`*name`) without its anchor (`&name`)", "quote a text with `*`"),
@@ -51,6 +54,8 @@ def explain(error: MarkedYAMLError, text: str) -> tuple[int, int, str, str | Non
     if "\t" in source[: len(source) - len(source.lstrip())]:
         return *_place(mark), "a tab cannot indent in YAML", "use spaces"
     if "expected ':'" in problem:
+        if error.context_mark is not None and (place := _unspaced(lines, error.context_mark.line)):
+            return *place, *_NO_SPACE
         return *_place(error.context_mark), "a key without its `:`", "write `key: value`"
     if "flow" in context and at_end:
         return *_place(error.context_mark), "the file ends before a `[` or `{` is closed", None
@@ -59,14 +64,23 @@ def explain(error: MarkedYAMLError, text: str) -> tuple[int, int, str, str | Non
     if problem.startswith("found character that cannot start") and mark is not None:
         character = source[mark.column : mark.column + 1]
         return *_place(mark), f"text cannot start with `{character}`", "put the text in quotes"
-    if "mapping values" in problem and mark is not None and mark.line > 0:
-        before = lines[mark.line - 1]
-        if match := re.match(r"\s*(?:- *)?[\w-]+:(?=[^\s:/])", before):
-            return mark.line, match.end(), "no space after this `:`", "write `key: value`"
+    if (
+        "mapping values" in problem
+        and mark is not None
+        and mark.line > 0
+        and (place := _unspaced(lines, mark.line - 1))
+    ):
+        return *place, *_NO_SPACE
     for part, message, hint in _KNOWN:
         if part in problem:
             return *_place(mark), message, hint
     return *_place(mark), f"{problem} {context}".strip() or "cannot be parsed", None
+
+
+def _unspaced(lines: Sequence[str], index: int) -> tuple[int, int] | None:
+    """Return line and column of a `:` that lacks its space, as in `path:x.py`; None if none."""
+    match = re.match(r"\s*(?:- *)?[\w-]+:(?=[^\s:/])", lines[index])
+    return None if match is None else (index + 1, match.end())
 
 
 def _place(mark: Mark | None) -> tuple[int, int]:

@@ -92,6 +92,9 @@ class Fields:
             hint = None
             if isinstance(value.data, list):
                 hint = f"give each entry a name, as in `{name}: {{name: ...}}`"
+                pairs = (isinstance(each.data, dict) and len(each.data) == 1 for each in value.data)
+                if value.data and all(pairs):
+                    hint = "write the entries without `- `"
             elif value.text.strip() and value.text.isprintable():
                 hint = f"give it a name: `{name}: {{name: {shorten(value.text)}}}`"
             self.problems.error(value, f"must be a mapping, not {value.describe()}", hint)
@@ -270,7 +273,10 @@ class Fields:
 
 
 def _as_text(value: Value) -> str | None:
-    """Return the hint for a list in place of a text."""
+    """Return the hint for a list, or an entry with a value, in place of a text."""
+    if isinstance(value.data, dict) and len(value.data) == 1 and value.key.endswith("]"):
+        (name,) = value.data
+        return f"write `- {shorten(name)}`" if name.isprintable() else None
     if not isinstance(value.data, list) or not value.data:
         return None
     if any(isinstance(each.data, dict | list) for each in value.data):

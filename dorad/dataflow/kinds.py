@@ -44,10 +44,25 @@ OPERATOR_NODE_ONLY = _ALLOWED[NodeKind.OPERATORS] - {*KIND_KEYS, *LOG_KEYS, "id"
 """Keys that a node with operators may have, but not an operator itself."""
 _DEFAULTS = {"restart_policy": "never", "max_restarts": 0}
 
+_PROGRAM = "name the program with `path`"
+_WITH_ARGUMENTS = f"{_PROGRAM}, its arguments with `args`"
+_PROGRAM_WORDS = {
+    "node": _PROGRAM,
+    "file": _PROGRAM,
+    "program": _PROGRAM,
+    "script": _PROGRAM,
+    "source": _PROGRAM,
+    "cmd": _WITH_ARGUMENTS,
+    "command": _WITH_ARGUMENTS,
+    "exec": _WITH_ARGUMENTS,
+    "executable": _WITH_ARGUMENTS,
+    "run": _WITH_ARGUMENTS,
+}
+"""Hints for words of other systems in place of `path`."""
 _OF_INPUT = "it is an option of an input, beside its `source`"
 INSTEAD = {
     "custom": "write its `source` as `path`, and its other keys directly in the node",
-    "node": "name the program with `path`",
+    **_PROGRAM_WORDS,
     "_unstable_deploy": "write `deploy`",
     "queue_size": _OF_INPUT,
     "queue_policy": _OF_INPUT,
@@ -107,11 +122,23 @@ def check_keys(node: Fields, kind: NodeKind) -> None:
 
 def check_runnable(node: Fields, misspelt: set[str]) -> None:
     """Report a node without a program, unless its key is probably misspelt."""
-    given = any(map(node.has, (*KIND_KEYS, "custom", "node")))
+    given = any(map(node.has, (*KIND_KEYS, *_PROGRAM_WORDS, "custom")))
     if not given and misspelt.isdisjoint(KIND_KEYS):
         node.problems.error_in_name(
             node.owner, f"has no program: needs one of {', '.join(KIND_KEYS)}"
         )
+
+
+def not_indented(node: Fields) -> dict[str, str]:
+    """Return hints for inputs that stand beside an empty `inputs`, not below it."""
+    data = node.owner.data
+    if not isinstance(data, dict) or "inputs" not in data or data["inputs"].data is not None:
+        return {}
+    return {
+        name: "an input is indented below `inputs`"
+        for name, value in data.items()
+        if name not in ALL_KEYS and isinstance(value.data, str) and "/" in value.data
+    }
 
 
 def _kind_key(node: Fields) -> str:

@@ -167,7 +167,8 @@ def _checked_root(root: Value | None, problems: Problems) -> tuple[Value, Fields
     if root is None:
         raise DataflowError(in_order(problems.errors))
     if not isinstance(root.data, dict):
-        problems.error(root, f"a dataflow is a mapping with `nodes`, not {root.describe()}")
+        hint = "write `nodes:` in a line above it" if isinstance(root.data, list) else None
+        problems.error(root, f"a dataflow is a mapping with `nodes`, not {root.describe()}", hint)
         raise DataflowError(problems.errors)
     fields = Fields(root, problems)
     if "nodes" in root.data and root.data["nodes"].data is None:

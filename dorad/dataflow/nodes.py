@@ -12,7 +12,15 @@ from dorad.dataflow.errors import DataflowError, TextError
 from dorad.dataflow.fields import Fields, integer
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.inputs import read_inputs
-from dorad.dataflow.kinds import ALL_KEYS, INSTEAD, check_keys, check_runnable, declares, kind_of
+from dorad.dataflow.kinds import (
+    ALL_KEYS,
+    INSTEAD,
+    check_keys,
+    check_runnable,
+    declares,
+    kind_of,
+    not_indented,
+)
 from dorad.dataflow.model import Input, NodeKind, NodeSpec, Operator, Sync
 from dorad.dataflow.plain import plain_tree
 from dorad.dataflow.ports import read_build, read_logging, read_outputs, read_types
@@ -129,7 +137,7 @@ def read_node(
             "dorad does not start a dynamic node, so it cannot give it secrets",
             "remove it",
         )
-    check_runnable(fields, fields.finish(INSTEAD))
+    check_runnable(fields, fields.finish({**not_indented(fields), **INSTEAD}))
     return node
 
 

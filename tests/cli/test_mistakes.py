@@ -51,7 +51,7 @@ FILES = {
     ),
     "inputs as a list": (
         node("path: talker.py", "inputs:", "  - tick: dora/timer/millis/5"),
-        "5:7: nodes[0].inputs: must be a mapping, not a list (.*`inputs: {name: ...}`)",
+        "5:7: nodes[0].inputs: must be a mapping, not a list (write the entries without `- `)",
     ),
     "args as a list": (
         node("path: talker.py", "args: [--fast, 1]"),

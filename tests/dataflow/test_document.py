@@ -105,7 +105,7 @@ def test_a_duplicate_key_names_both_lines() -> None:
     [
         ("", "1:1", "the file is empty"),
         ("# nothing\n", "1:1", "the file is empty"),
-        ("- a\n", "1:1", "a dataflow is a mapping with `nodes`, not a list"),
+        ("- a\n", "1:1", "with `nodes`, not a list (write `nodes:` in a line above it)"),
         ("hello", "1:1", "a dataflow is a mapping with `nodes`, not `hello`"),
         ("nodes: []\n---\nnodes: []\n", "2:1", "a second document starts here"),
         ("nodes:\n\t- id: a\n", "2:1", "a tab cannot indent in YAML"),
@@ -114,6 +114,9 @@ def test_a_duplicate_key_names_both_lines() -> None:
         ("nodes: [{id: a path: x}]", "1:20", "a `,` or the closing bracket is missing"),
         ("nodes:\n- id: a\n path: x", "3:2", "this does not match the lines above"),
         ("nodes:\n- id: a\n  path x\n  b: 1", "3:3", "a key without its `:`"),
+        ("nodes:\n- id: a\n  path:x.py", "3:7", "no space after this `:`"),
+        ("nodes:\n- id: a\n  path:x.py\n", "3:7", "no space after this `:`"),
+        ("nodes:\n- id: a\n  http://x\n", "3:3", "a key without its `:`"),
         ("nodes:\n- id: a\n  args: - x", "3:9", "a `-` that does not fit here"),
         ('nodes: "\\d"', "1:9", "an unknown escape in the quoted text"),
         ("nodes:\n- id:a\n  path:b", "2:3", "a space must follow the `:`"),

@@ -217,6 +217,11 @@ def test_a_url_may_have_a_checksum() -> None:
         ("queue_size: 1", "queue_size: unknown key `queue_size` (it is an option of an input"),
         ('args: "a\\0b"', "args: contains a NUL character"),
         ('build: "a \\"b\\0\\""', "build: contains a NUL character"),
+        ("inputs: [x: a/b]", "inputs: must be a mapping, not a list (write the entries without"),
+        ("inputs: [a/b]", "inputs: must be a mapping, not a list (give each entry a name"),
+        ("outputs: [image: png]", "outputs[0]: must be text, not a mapping (write `- image`)"),
+        ("inputs:\nx: a/b", "x: unknown key `x` (an input is indented below `inputs`)"),
+        ("inputs: [{x: a/b, y: a/c}]", "inputs: must be a mapping, not a list (give each entry a"),
         ("_unstable_deploy: {}", "_unstable_deploy: unknown key `_unstable_deploy` (write `depl"),
     ],
 )
@@ -233,6 +238,9 @@ def test_mistakes_in_a_path_node(keys: str, message: str) -> None:
         ("pth: x", "nodes[0].pth: unknown key `pth` (did you mean `path`?)"),
         ("custom: {source: x}", "nodes[0].custom: unknown key `custom` (write its `source` as"),
         ("node: x", "nodes[0].node: unknown key `node` (name the program with `path`)"),
+        ("script: x", "nodes[0].script: unknown key `script` (name the program with `path`)"),
+        ("source: x", "nodes[0].source: unknown key `source` (name the program with `path`)"),
+        ("cmd: x", "unknown key `cmd` (name the program with `path`, its arguments with `args`)"),
         ("path: shell", "nodes[0].path: a shell node needs its command (write it as `args`)"),
         ("path: dynamic\nstartup_timeout: 1", "nodes[0].startup_timeout: dorad does not start"),
         ("path: x\noperator: {python: y}", "nodes[0].operator: `path` and `operator` exclude each"),
@@ -243,6 +251,10 @@ def test_mistakes_in_a_path_node(keys: str, message: str) -> None:
 )
 def test_mistakes_in_the_kind_of_a_node(keys: str, message: str) -> None:
     assert message in str(problem(node_text(keys)))
+
+
+def test_a_key_beside_inputs_that_are_not_empty_is_no_input() -> None:
+    assert error("inputs: {t: dora/timer/hz/1}\nx: a/b") == "x: unknown key `x`"
 
 
 @pytest.mark.parametrize(

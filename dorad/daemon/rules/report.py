@@ -85,6 +85,25 @@ HINTS = (
         ),
     ),
     (
+        r"AttributeError: 'Node' object has no attribute '(?:send|publish|emit|output|write)'",
+        'a node sends with `node.send_output("name", data)`',
+    ),
+    (
+        (
+            r"AttributeError: 'Node' object has no attribute "
+            r"'(?:recv|receive|read|get|events?|spin|run|loop|subscribe|on_event)'"
+        ),
+        "a node receives with `for event in node:`, or one event with `node.next()`",
+    ),
+    (
+        r"TypeError: 'type' object is not (?:iterable|an iterator)",
+        "if that is `Node`: write `node = Node()`, with parentheses",
+    ),
+    (
+        r"TypeError: Node\.\w+\(\) missing 1 required positional argument: 'self'",
+        "write `node = Node()`, with parentheses",
+    ),
+    (
         r"TypeError: 'NoneType' object is not subscriptable",
         (
             "if that is an event: `next()` returns None after the last one, and `try_recv()` while "

@@ -165,6 +165,32 @@ def test_long_stderr_is_cut_to_what_fits_into_packets_and_links(character: str) 
     assert read == event
 
 
+@pytest.mark.parametrize(
+    ("line", "hint"),
+    [
+        ("AttributeError: 'Node' object has no attribute 'send'", "`node.send_output("),
+        ("AttributeError: 'Node' object has no attribute 'publish'", "`node.send_output("),
+        ("AttributeError: 'Node' object has no attribute 'recv'", "`node.next()`"),
+        ("AttributeError: 'Node' object has no attribute 'events'", "`for event in node:`"),
+        ("TypeError: 'type' object is not iterable", "`node = Node()`"),
+        ("TypeError: 'type' object is not an iterator", "`node = Node()`"),
+        (
+            "TypeError: Node.next() missing 1 required positional argument: 'self'",
+            "`node = Node()`",
+        ),
+    ],
+)
+def test_a_wrong_call_of_a_node_has_the_right_one_as_its_hint(line: str, hint: str) -> None:
+    last = explained(("Traceback (most recent call last):", line))[-1]
+    assert last.startswith("hint: ")
+    assert hint in last
+
+
+def test_attributes_of_a_node_that_are_no_words_for_a_call_have_no_hint() -> None:
+    line = "AttributeError: 'Node' object has no attribute 'sender'"
+    assert explained(("Traceback (most recent call last):", line))[-1] == line
+
+
 def test_a_numpy_that_does_not_fit_has_a_hint() -> None:
     for line in (
         "ImportError: numpy.core.multiarray failed to import",
