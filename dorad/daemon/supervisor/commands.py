@@ -398,6 +398,8 @@ class Commands:
         if run.node.is_dynamic:
             await self._end_dynamic(run, grace)
             return
+        # A start that has just ended has a process that is not recorded yet.
+        await state.bell.until(lambda: run.process is not None or run.result is not None)
         if run.process is not None:
             await stop_process(state, run, run.process, grace)
         await state.bell.until(lambda: run.result is not None)
