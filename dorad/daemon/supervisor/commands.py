@@ -98,11 +98,18 @@ class DetachedTasks:
         self._unfinished: set[asyncio.Future[None]] = set()
 
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` in its own task and wait for it. Raises its exception."""
+        """Run `work` in its own task and wait for it. Raises its exception.
+
+        Raises:
+            ControlError: `cancel` came first.
+        """
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
         task.add_done_callback(self._done)
-        await asyncio.shield(task)
+        await asyncio.wait((task,))
+        if task.cancelled():
+            raise ControlError("refused", "the dataflow does not run")
+        task.result()
 
     def _done(self, task: asyncio.Future[None]) -> None:
         self._unfinished.discard(task)

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dorad.control.errors import ControlError
@@ -16,6 +16,8 @@ from tests.daemon.fakes import DEADLINE_S, FakeProcess, Stage
 from tests.daemon.flows import dataflow, node, restarted
 from tests.harness.waiting import until
 
+ENDS = "not started,started,started,turn,restart,restart,turn,turn,started,started,stop,started"
+"""The dataflow ends in the turn of the loop in which the last command comes."""
 ACTS = ("stop", "restart", "stop all", "started", "not started", "exit", "turn")
 """Commands, the end of a start, the exit of a process, and a turn of the event loop."""
 
@@ -109,6 +111,7 @@ async def play(acts: Sequence[str], *, late: bool, stops_all: bool) -> None:
     assert all(start.done() for start in stage.under_way)
 
 
+@example(ENDS.split(","), False, False)
 @given(st.lists(st.sampled_from(ACTS), max_size=12), st.booleans(), st.booleans())
 def test_what_is_stopped_stays_stopped_in_whatever_order_things_happen(
     acts: list[str], late: bool, stops_all: bool
