@@ -115,16 +115,16 @@ class AssignmentStore:
         Raises:
             ControlError: there are too many.
         """
+        content = self._checked(assignment)
+        if content is None:
+            return
+        row = Row("assignment", assignment.dataflow)
         try:
-            self.put(assignment)
+            self._put(row, content)
         except ControlError as error:
-            if error.code != "unavailable":
-                raise
-            name, content = assignment.dataflow, msgspec.json.encode(assignment)
-            self.assignments[name] = assignment
-            self._sizes[name] = len(content)
-            self._lost.discard(name)
-            self._defer(Row("assignment", name), content, error)
+            self._lost.discard(row.name)
+            self._defer(row, content, error)
+        self._hold(assignment, len(content))
 
     def run(self, dataflow: str) -> RunRecord | None:
         """Return the run of an assignment."""
@@ -235,8 +235,7 @@ class AssignmentStore:
                 return False
         if known is not None and known.version > kept.version:
             return False
-        self.assignments[row.name] = assignment
-        self._sizes[row.name] = len(msgspec.json.encode(assignment))
+        self._hold(assignment, len(msgspec.json.encode(assignment)))
         return True
 
     def put(self, assignment: Assignment) -> None:
@@ -245,10 +244,21 @@ class AssignmentStore:
         Raises:
             ControlError: there are too many, or the disk cannot be written.
         """
+        content = self._checked(assignment)
+        if content is not None:
+            self._put(Row("assignment", assignment.dataflow), content)
+            self._hold(assignment, len(content))
+
+    def _checked(self, assignment: Assignment) -> bytes | None:
+        """Return what is to be stored of an assignment, or None if it has not changed.
+
+        Raises:
+            ControlError: there are too many.
+        """
         name = assignment.dataflow
         present = self.assignments.get(name)
         if assignment == present:
-            return
+            return None
         content = msgspec.json.encode(assignment)
         others = sum(size for other, size in self._sizes.items() if other != name)
         if present is None and len(self.assignments) >= MAX_ASSIGNMENTS:
@@ -268,9 +278,12 @@ class AssignmentStore:
             raise ControlError(
                 "too-large", f"the dataflows of this robot would exceed {MAX_BYTES} bytes"
             )
-        self._put(Row("assignment", name), content)
-        self._sizes[name] = len(content)
-        self.assignments[name] = assignment
+        return content
+
+    def _hold(self, assignment: Assignment, size: int) -> None:
+        """Hold an assignment in memory, and count its size."""
+        self.assignments[assignment.dataflow] = assignment
+        self._sizes[assignment.dataflow] = size
 
     def remove(self, dataflow: str) -> None:
         """Forget an assignment. Raises ControlError."""
@@ -324,8 +337,8 @@ class AssignmentStore:
 
     def _load(self, db: apsw.Connection) -> None:
         self.memory = read_memory(db)
-        for name, (assignment, size) in read_assignments(db).items():
-            self.assignments[name], self._sizes[name] = assignment, size
+        for assignment, size in read_assignments(db).values():
+            self._hold(assignment, size)
 
     def _read_copy(self, spare: Path, why: apsw.Error) -> None:
         """Read a copy of the file, because the disk has no room for what SQLite needs to open it.

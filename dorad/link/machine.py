@@ -18,6 +18,7 @@ from dorad.link.reports import InStatus, OutStatus
 from dorad.link.session import reason_of
 from dorad.shm.layout import INLINE
 from dorad.shm.steps import twin
+from dorad.vitalthread import vital_thread
 
 if TYPE_CHECKING:
     from dorad.link.config import ChannelIn, ChannelOut
@@ -54,7 +55,7 @@ class Courier:
         self._frames.put(frame)
         if self._thread is None:
             _log.debug("the %s starts", self._name)
-            self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
+            self._thread = vital_thread(self._run, name=self._name)
             self._thread.start()
 
     @property

@@ -295,6 +295,34 @@ def test_without_a_reserve_orders_are_in_memory_and_say_so(path, disk):
     store.close()
 
 
+def test_what_is_held_on_a_full_disk_is_bounded_as_ever(path, disk, monkeypatch):
+    size = len(msgspec.json.encode(record("flow0", enabled=False)))
+    monkeypatch.setattr(stores, "MAX_BYTES", 3 * size)
+    store = AssignmentStore(path)
+    disk.clear()
+    for number in range(3):
+        store.keep(record(f"flow{number}", enabled=False))
+    held = dict(store.assignments)
+    with pytest.raises(ControlError, match="would exceed"):
+        store.keep(record("flow3", enabled=False))
+    with pytest.raises(ControlError, match="would exceed"):
+        store.keep(record("flow0", enabled=False, descriptor={"x": "y" * size}))
+    assert store.assignments == held
+    store.close()
+    spare = path.with_name("spare")
+    spare.mkdir()
+    again = AssignmentStore(path, spare)
+    assert again.assignments == held
+    with pytest.raises(ControlError, match="would exceed"):
+        again.keep(record("flow3", enabled=False))
+    disk.set()
+    assert again.flush()
+    again.remove("flow1")
+    again.keep(record("flow3", enabled=False))
+    assert set(again.assignments) == {"flow0", "flow2", "flow3"}
+    again.close()
+
+
 def test_a_dataflow_that_is_removed_does_not_come_back_from_the_reserve(path, disk):
     store = AssignmentStore(path)
     disk.clear()

@@ -26,6 +26,7 @@ from dorad.node import attach, protocol
 from dorad.node.clock import Clock
 from dorad.node.sender import Sender
 from dorad.shm.layout import DEFAULT_KEEP
+from dorad.vitalthread import vital_thread
 
 if TYPE_CHECKING:
     from dorad.shm.nested import Encoded
@@ -187,8 +188,8 @@ def _echo(out: BinaryIO, queue_size: int, reduce: str) -> None:
     node = Node()
     _write(out, {"kind": "ready"})
     outbox = Outbox(queue_size)
-    # A daemon thread: an error here ends the process, so that the client learns of it.
-    writer = threading.Thread(target=_write_all, args=(outbox, out), daemon=True)
+    # The client learns of an error by the end of the process.
+    writer = vital_thread(_write_all, outbox, out, name="writer")
     writer.start()
     while (event := node.next()) is not None and event["type"] != "STOP":
         if event["type"] == "INPUT" and reducer.is_due(event["id"], time.monotonic()):

@@ -98,11 +98,18 @@ class DetachedTasks:
         self._unfinished: set[asyncio.Future[None]] = set()
 
     async def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run `work` in its own task and wait for it. Raises its exception."""
+        """Run `work` in its own task and wait for it. Raises its exception.
+
+        Raises:
+            ControlError: `cancel` came first.
+        """
         task = asyncio.ensure_future(work)
         self._unfinished.add(task)
         task.add_done_callback(self._done)
-        await asyncio.shield(task)
+        await asyncio.wait((task,))
+        if task.cancelled():
+            raise ControlError("refused", "the dataflow does not run")
+        task.result()
 
     def _done(self, task: asyncio.Future[None]) -> None:
         self._unfinished.discard(task)
@@ -398,6 +405,8 @@ class Commands:
         if run.node.is_dynamic:
             await self._end_dynamic(run, grace)
             return
+        # A start that has just ended has a process that is not recorded yet.
+        await state.bell.until(lambda: run.process is not None or run.result is not None)
         if run.process is not None:
             await stop_process(state, run, run.process, grace)
         await state.bell.until(lambda: run.result is not None)

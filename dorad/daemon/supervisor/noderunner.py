@@ -125,7 +125,7 @@ class NodeRunner:
         run.process, run.pid = process, process.pid
 
     async def _start_unless_stopped(self, run: NodeRun) -> NodeProcess | None:
-        """Start the process; return None if the node is stopped first.
+        """Start the process; return None if the node is stopped before there is one.
 
         A start may take long: a node whose path is a URL is downloaded first.
         """
@@ -138,10 +138,16 @@ class NodeRunner:
                 woken = asyncio.ensure_future(run.wake.wait())
                 await asyncio.wait((starting, woken), return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
-            return starting.result() if starting.done() else None
+            if starting.done():
+                return starting.result()
+            _log.debug("the start of node %s is cancelled", run.node.id)
+            starting.cancel()
+            await asyncio.wait((starting,))
+            if starting.cancelled() or isinstance(starting.exception(), LaunchError):
+                return None
+            return starting.result()  # the process was there already: it is to be ended
         finally:
             if not starting.done():
-                _log.debug("the start of node %s is cancelled", run.node.id)
                 starting.cancel()
                 await asyncio.wait((starting,))
             run.starting = False

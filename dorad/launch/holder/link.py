@@ -216,6 +216,10 @@ class HolderLink:
                 if self._received == received and not answer.done():
                     raise TimeoutError
             return answer.result()
+        except asyncio.CancelledError:
+            if answer.done() and not answer.cancelled() and answer.exception() is None:
+                self._end_unwanted(answer.result())
+            raise
         finally:
             answer.cancel()
 
@@ -284,11 +288,18 @@ class HolderLink:
         self.processes[process.pid] = process
         answer = self._pending.pop(number)
         if answer.done():
-            _log.debug("process %d is killed: its start was cancelled", process.pid)
-            self._unwanted.add(process.pid)
-            process.signal(signal.SIGKILL)
+            self._end_unwanted(process)
         else:
             answer.set_result(process)
+
+    def _end_unwanted(self, process: Process) -> None:
+        """Kill a process whose start was cancelled, and forget it when it has ended."""
+        _log.debug("process %d is killed: its start was cancelled", process.pid)
+        if process.exit is not None:
+            self._forget(process.pid)
+            return
+        self._unwanted.add(process.pid)
+        process.signal(signal.SIGKILL)
 
     def _on_exited(self, pid: int, how: Exit) -> None:
         _log.debug("process %d ended: %s", pid, how)

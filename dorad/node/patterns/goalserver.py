@@ -165,7 +165,7 @@ class ServedGoal:
             self.ended = False
             self.fail(error)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Send the exception of the handler as the result."""
         if isinstance(error, GoalCanceledError):
             self.finish(CANCELED)
@@ -299,7 +299,7 @@ class GoalService:
     def _run(self, goal: ServedGoal) -> None:
         try:
             result = call_handler(self._handler, goal)
-        except Exception as error:  # noqa: BLE001 - sent to the client
+        except BaseException as error:  # noqa: BLE001 - sent to the client
             goal.fail(error)
         else:
             goal.conclude(result)
@@ -343,7 +343,7 @@ class GoalService:
         sent = {**metadata, GOAL_ID: goal_id, GOAL_STATUS: status}
         self._node.send_output(self._result, empty_for(data), sent)
 
-    def report_failure(self, goal_id: str, error: Exception) -> None:
+    def report_failure(self, goal_id: str, error: BaseException) -> None:
         """Log the exception of a handler."""
         text = "".join(traceback.format_exception(error)).rstrip()
         self._node.log("error", f"goal {goal_id} on input `{self._input}` failed: {text}")

@@ -357,7 +357,9 @@ class Runtime:
                 if self._handle(parts, event):
                     break
                 del event  # ends its borrow before the next wait
-        except Exception as error:  # noqa: BLE001 - the process fails with it
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and self._scheduler is None:
+                raise  # Ctrl-C: this is the main thread
             self._fail(error)
         self._end(parts)
 

@@ -53,7 +53,9 @@ class Program:
         """
         try:
             status = self._operator.on_event(event, send)
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise self._error(f"on_event failed on {_named(event)}: {_text(error)}") from error
         if not isinstance(status, DoraStatus):
             raise self._error(
@@ -112,7 +114,9 @@ class Program:
         try:
             code = compile(self.path.read_bytes(), str(self.path), "exec", dont_inherit=True)
             exec(code, vars(module))  # noqa: S102 - the user's own file
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise self._error(f"cannot be loaded: {_text(error)}") from error
 
     def _make(self) -> Any:
@@ -127,7 +131,9 @@ class Program:
             )
         try:
             return kind()
-        except (Exception, SystemExit) as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             raise self._error(f"`{CLASS}()` failed: {_text(error)}") from error
 
     def _error(self, text: str) -> OperatorError:

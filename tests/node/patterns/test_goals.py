@@ -1,5 +1,7 @@
 """Goals between nodes of a running dataflow."""
 
+import pytest
+
 from tests.harness.dataflow import Flow
 from tests.node.patterns.test_calls import HEAD
 
@@ -123,6 +125,27 @@ except RemoteError as error:
 """,
     ).run().expect(0)
     assert flow.reports("client") == [["ValueError", "negative", "aborted"]]
+
+
+@pytest.mark.parametrize("error", ["SystemExit(0)", "asyncio.CancelledError()"])
+def test_a_handler_that_would_end_its_thread_aborts_its_goal(flow: Flow, error: str) -> None:
+    wire(
+        flow,
+        """
+goal = node.send_goal("goal", pa.array([1]), timeout=20)
+try:
+    goal.result()
+except RemoteError as error:
+    report([error.kind, goal.status])
+""",
+        f"""
+@node.serve_goals("goal", "result", feedback="feedback", cancel="cancel")
+def pursue(goal):
+    raise {error}
+node.serve()
+""",
+    ).run().expect(0)
+    assert flow.reports("client") == [[error.partition("(")[0].split(".")[-1], "aborted"]]
 
 
 def test_an_async_handler_is_canceled_while_it_waits(flow: Flow) -> None:

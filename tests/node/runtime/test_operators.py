@@ -262,11 +262,22 @@ def test_stop_all_ends_all_operators_of_the_process(tmp_path: Path) -> None:
     assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
 
 
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        ("ValueError('no light')", "on_event failed on INPUT tick: ValueError: no light"),
+        ("SystemExit(0)", "on_event failed on INPUT tick: SystemExit: 0"),
+        ("asyncio.CancelledError()", "on_event failed on INPUT tick: CancelledError: "),
+        ("KeyboardInterrupt", ""),
+    ],
+)
 def test_a_failing_operator_fails_its_node_and_others_receive_its_last_message(
-    tmp_path: Path,
+    tmp_path: Path, error: str, text: str
 ) -> None:
-    fails = f"""{OPERATOR}
-            raise ValueError("no light")
+    fails = f"""
+    import asyncio
+{OPERATOR}
+            raise {error}
     """
     other = f"""{OPERATOR}
             report([kind, dora_event["id"]])
@@ -279,10 +290,8 @@ def test_a_failing_operator_fails_its_node_and_others_receive_its_last_message(
     file = write(tmp_path, {"id": "ops", "operators": operators}, fails=fails, other=other)
     outcome = dora_run(file)
     assert outcome.code == 1
-    expected = (
-        f"operator 'fails' ({tmp_path / 'fails.py'}): on_event failed on INPUT tick: ValueError"
-    )
-    assert expected in outcome.output
+    line = f"operator 'fails' ({tmp_path / 'fails.py'}): {text}"
+    assert (line if text else error) in outcome.output
     assert "node ops exited with code 1" in outcome.output.replace("'", "")
     assert reports(tmp_path, "ops")[-1] == ["STOP", "MANUAL"]
 

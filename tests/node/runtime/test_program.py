@@ -74,6 +74,10 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
         ("def broken(", "cannot be loaded: SyntaxError: '(' was never closed"),
         ("import missing_module_x", "cannot be loaded: ModuleNotFoundError: No module named"),
         ("raise SystemExit(3)", "cannot be loaded: SystemExit: 3"),
+        (
+            "import asyncio\nraise asyncio.CancelledError('gone')",
+            "cannot be loaded: CancelledError: gone",
+        ),
         ("class Other: ...", "has no class `Operator`"),
         ("Operator = 1", "has no class `Operator`"),
         ("class Operator: ...", "no method `on_event(self, dora_event, send_output)`"),
@@ -84,6 +88,10 @@ def test_the_operator_gets_events_and_the_description_of_the_dataflow(make: Make
         (
             "class Operator:\n    def on_event(self, *_): ...\n    def __init__(self, x): ...",
             "`Operator()` failed: TypeError",
+        ),
+        (
+            "class Operator:\n    on_event = print\n    def __init__(self): raise GeneratorExit",
+            "`Operator()` failed: GeneratorExit",
         ),
     ],
 )
@@ -103,6 +111,12 @@ def test_a_file_without_a_valid_operator_is_an_error(
         ("return 0", "on_event returned 0 on INPUT tick"),
         ("raise ValueError('no light')", "on_event failed on INPUT tick: ValueError: no light"),
         ("raise SystemExit(2)", "on_event failed on INPUT tick: SystemExit: 2"),
+        ("raise SystemExit(0)", "on_event failed on INPUT tick: SystemExit: 0"),
+        (
+            "import asyncio; raise asyncio.CancelledError('gone')",
+            "on_event failed on INPUT tick: CancelledError: gone",
+        ),
+        ("raise BaseException('odd')", "on_event failed on INPUT tick: BaseException: odd"),
     ],
 )
 def test_a_return_value_that_is_not_a_status_is_an_error(
@@ -112,6 +126,12 @@ def test_a_return_value_that_is_not_a_status_is_an_error(
     with pytest.raises(OperatorError) as caught:
         program.on_event(EVENT, print)
     assert expected in str(caught.value)
+
+
+def test_an_interrupt_from_the_keyboard_is_no_error_of_the_operator(make: Make) -> None:
+    program = make("class Operator:\n    def on_event(self, *_):\n        raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        program.on_event(EVENT, print)
 
 
 def test_reloading_uses_the_new_code_and_keeps_the_state(make: Make) -> None:
