@@ -223,6 +223,7 @@ def _window_problems(strategy: Strategy) -> Iterator[Mistake]:
     if len(strategy.windows) > windows.MAX_WINDOWS:
         yield Mistake("windows", f"there are more than {windows.MAX_WINDOWS}")
         return
+    yield from _twice("windows", strategy.windows)
     for number, text in enumerate(strategy.windows):
         try:
             windows.parse(text)

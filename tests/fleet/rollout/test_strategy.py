@@ -76,7 +76,7 @@ def test_the_default_strategy_and_those_at_their_bounds_are_valid():
         Strategy(rules=largest, progress_deadline=MAX_SECONDS, **times),
         Strategy(rules=smallest, progress_deadline=0, **dict.fromkeys(times, 0)),
         Strategy(batches=[Batch(limit=1)] * MAX_BATCHES),
-        Strategy(windows=["01:00-02:00"] * windows.MAX_WINDOWS),
+        Strategy(windows=[f"01:00-02:{n:02}" for n in range(windows.MAX_WINDOWS)]),
         Strategy(disruption_budget=Budget(group_by="zone")),
         Strategy(failure_threshold="0%"),
         Strategy(canary="0"),
