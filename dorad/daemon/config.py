@@ -5,6 +5,7 @@ Every key is optional. An unknown key or section is an error, so that no misspel
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -19,7 +20,7 @@ from dorad.control.agentsettings import (
 from dorad.control.messages.agent import Accepts
 from dorad.control.peer import EXPORTER_USER
 from dorad.dataflow.errors import Problem, TextError
-from dorad.dataflow.fields import Fields, integer, one_of
+from dorad.dataflow.fields import Fields, integer, one_of, warn_twice
 from dorad.dataflow.problems import Problems, in_order
 from dorad.dataflow.text import read_text
 from dorad.dataflow.toml import read_toml
@@ -27,6 +28,8 @@ from dorad.ownlog import LEVELS
 from dorad.problems import ProblemError
 from dorad.realtime.own import POLICIES, RealtimeSettings
 from dorad.telemetry import settings as telemetry
+
+_log = logging.getLogger(__name__)
 
 ANY_USER = "*"
 LINK_USER = "dorad-link"
@@ -130,7 +133,11 @@ def load(path: Path) -> Settings:
 
 
 def parse(text: str, name: str) -> Settings:
-    """Parse the text of the file `name`. Raises ConfigError with every problem."""
+    """Parse the text of the file `name`; log what is probably not meant.
+
+    Raises:
+        ConfigError: it is invalid; has every problem.
+    """
     problems = Problems(name)
     root = read_toml(text, problems)
     settings = Settings()
@@ -144,6 +151,8 @@ def parse(text: str, name: str) -> Settings:
         top.finish()
     if problems.errors:
         raise ConfigError(problems.errors)
+    for warning in in_order(problems.warnings):
+        _log.warning("%s", warning)
     return settings
 
 
@@ -173,7 +182,9 @@ def _read_nodes(block: Fields, before: Settings) -> Settings:
 def _read_realtime(block: Fields, before: Settings) -> Settings:
     default = before.realtime
     lock_memory = block.flag("lock_memory")
-    cores = (integer(core, block.problems, 0, _MAX_CORE) for core in block.items("cpu_affinity"))
+    items = block.items("cpu_affinity")
+    warn_twice(items, block.problems)
+    cores = (integer(core, block.problems, 0, _MAX_CORE) for core in items)
     realtime = RealtimeSettings(
         enabled=block.flag("enabled") or False,
         policy=block.checked("policy", one_of(POLICIES), default.policy),

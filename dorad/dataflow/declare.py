@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from dorad.dataflow.errors import TextError
-from dorad.dataflow.fields import Fields, scalar_text
+from dorad.dataflow.fields import Fields, scalar_text, warn_twice
 from dorad.dataflow.params import check, check_key, type_of
 from dorad.dataflow.settings import ParamSpec, ParamType
 
@@ -72,6 +72,7 @@ def _read_long(fields: Fields, problems: Problems) -> ParamSpec | None:
     kind = fields.choice("type", ParamType)
     default = fields.take("default")
     choices = fields.items("choices")
+    warn_twice(choices, problems)
     description = fields.text("description")
     if kind is None and default is not None and not fields.has("type"):
         kind = type_of(default.plain())

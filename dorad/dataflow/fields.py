@@ -12,7 +12,7 @@ from dorad.dataflow.sizes import parse_size
 from dorad.phrases import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from enum import StrEnum
 
     from dorad.dataflow.value import Value
@@ -151,8 +151,11 @@ class Fields:
         value = self.take(name)
         return None if value is None else integer(value, self.problems, minimum, maximum)
 
-    def seconds(self, name: str, *, zero: bool = True) -> float | None:
-        """Return a finite number of seconds, at least 0, or above 0 without `zero`."""
+    def seconds(self, name: str, *, zero: bool = True, if_zero: str = "") -> float | None:
+        """Return a finite number of seconds, at least 0, or above 0 without `zero`.
+
+        `if_zero` is a warning about 0, for a key that dora 1.x accepts with it.
+        """
         value = self.take(name)
         if value is None:
             return None
@@ -166,6 +169,8 @@ class Fields:
                 value, f"must be a finite number of seconds, {bound}, not {value.describe()}"
             )
         else:
+            if data == 0 and if_zero:
+                self.problems.warn(value, if_zero, "leave it out, or write a longer time")
             return float(data)
         return None
 
@@ -187,14 +192,18 @@ class Fields:
         )
         return None
 
-    def size(self, name: str) -> int | None:
+    def size(self, name: str, *, minimum: int = 0) -> int | None:
         """Return a size in bytes, given as a whole number or with a unit."""
         value = self.take(name)
         if value is None:
             return None
         if isinstance(value.data, float | bool) or not isinstance(value.data, str):
-            return integer(value, self.problems, 0, _MAX_INTEGER)
-        return self.checked(name, parse_size, None)
+            return integer(value, self.problems, minimum, _MAX_INTEGER)
+        size = self.checked(name, parse_size, None)
+        if size is not None and size < minimum:
+            self.problems.error(value, f"must be {minimum} bytes or more, not {value.describe()}")
+            return None
+        return size
 
     def choice(self, name: str, kinds: type[_Choice], *, any_case: bool = False) -> _Choice | None:
         """Return one member of an enumeration."""
@@ -212,16 +221,10 @@ class Fields:
 
     def texts(self, name: str, check: Callable[[str], object] | None = None) -> tuple[str, ...]:
         """Return a list of checked texts; drop duplicates with a warning."""
-        values: dict[str, Value] = {}
-        for item in self.items(name):
-            text = scalar_text(item, self.problems, check)
-            if text is None:
-                continue
-            if text in values:
-                first = values[text].where()
-                self.problems.warn(item, f"`{text}` is listed twice, first {first}")
-            values.setdefault(text, item)
-        return tuple(values)
+        items = self.items(name)
+        texts = [scalar_text(item, self.problems, check) for item in items]
+        warn_twice(items, self.problems)
+        return tuple(dict.fromkeys(text for text in texts if text is not None))
 
     def text_map(self, name: str) -> dict[str, str]:
         """Return a mapping of names to texts."""
@@ -306,6 +309,19 @@ def scalar_text(
         except TextError as error:
             problems.text_error(value, error)
     return value.text
+
+
+def warn_twice(items: Iterable[Value], problems: Problems) -> None:
+    """Warn about each item that is the same as one before it."""
+    first: dict[str, Value] = {}
+    for item in items:
+        plain = item.plain()
+        if plain is None:
+            continue
+        known = first.setdefault(repr(plain), item)
+        if known is not item:
+            what = item.text if isinstance(plain, str | int | float) else "the same"
+            problems.warn(item, f"`{what}` is listed twice, first {known.where()}")
 
 
 def one_of(words: Collection[str]) -> Callable[[str], str]:

@@ -57,7 +57,7 @@ def _read_input(input_id: str, value: Value, problems: Problems) -> Input | None
         source = options.checked("source", parse_source, None)
     policy = options.choice("queue_policy", QueuePolicy) or QueuePolicy.DROP_OLDEST
     size = _read_queue_size(options, policy)
-    timeout = options.seconds("input_timeout")
+    timeout = options.seconds("input_timeout", if_zero="with 0 the input breaks at once")
     latched = options.flag("latched") or False
     rate = options.number("max_rate_hz", minimum=MIN_RATE_HZ, maximum=MAX_RATE_HZ)
     options.finish(lenient=True)

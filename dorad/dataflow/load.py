@@ -14,7 +14,7 @@ from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.document import read_document
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError, Problem, TextError
-from dorad.dataflow.fields import Fields
+from dorad.dataflow.fields import Fields, warn_twice
 from dorad.dataflow.model import Dataflow, ModuleUse, NodeKind, NodeSpec, TypeRule
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.nodes import read_lone_node, read_node, refuse_module
@@ -276,7 +276,9 @@ def _command(text: str) -> tuple[str, ...]:
 
 def _read_type_rules(fields: Fields) -> tuple[TypeRule, ...]:
     rules: list[TypeRule] = []
-    for item in fields.items("type_rules"):
+    items = fields.items("type_rules")
+    warn_twice(items, fields.problems)
+    for item in items:
         block = Fields(item, fields.problems, "a mapping with `from` and `to`")
         rules.append(TypeRule(block.required_text("from"), block.required_text("to")))
         block.finish()

@@ -9,7 +9,7 @@ from dorad.dataflow.declare import read_declared, read_module_params
 from dorad.dataflow.deploy import read_deploy
 from dorad.dataflow.env import read_env
 from dorad.dataflow.errors import DataflowError, TextError
-from dorad.dataflow.fields import Fields, integer
+from dorad.dataflow.fields import Fields, integer, warn_twice
 from dorad.dataflow.ids import check_node_id
 from dorad.dataflow.inputs import read_inputs
 from dorad.dataflow.kinds import (
@@ -50,6 +50,8 @@ _USER = r"[A-Za-z_][A-Za-z0-9_-]{0,31}"
 _MAX_CORES = 1 << 16
 _MAX_SPIN_US = 1000
 _MAX_RESTARTS = 2**32 - 1
+_KILLED = "with 0 the node is killed at once"
+_NEVER_COUNTED = "with 0 restarts are never counted, so `max_restarts` has no effect"
 
 
 def read_node(
@@ -113,8 +115,8 @@ def read_node(
         spin_us=fields.integer("spin_us", maximum=_MAX_SPIN_US),
         shared_memory_pool_size=fields.size("shared_memory_pool_size"),
         restart=_read_restart(fields),
-        health_check_timeout=fields.seconds("health_check_timeout"),
-        startup_timeout=fields.seconds("startup_timeout"),
+        health_check_timeout=fields.seconds("health_check_timeout", if_zero=_KILLED),
+        startup_timeout=fields.seconds("startup_timeout", if_zero=_KILLED),
         finish_grace_secs=fields.seconds("finish_grace_secs"),
         logging=_read_logging(fields, operators) if operators else read_logging(fields, outputs),
         deploy=read_deploy(fields),
@@ -273,7 +275,9 @@ def _read_git(fields: Fields) -> Git | None:
 
 
 def _read_cores(fields: Fields) -> tuple[int, ...]:
-    cores = (integer(item, fields.problems, 0, _MAX_CORES) for item in fields.items("cpu_affinity"))
+    items = fields.items("cpu_affinity")
+    warn_twice(items, fields.problems)
+    cores = (integer(item, fields.problems, 0, _MAX_CORES) for item in items)
     return tuple(dict.fromkeys(core for core in cores if core is not None))
 
 
@@ -343,7 +347,7 @@ def _read_restart(fields: Fields) -> Restart:
         fields.integer("max_restarts", maximum=_MAX_RESTARTS) or 0,
         fields.seconds("restart_delay"),
         fields.seconds("max_restart_delay"),
-        fields.seconds("restart_window"),
+        fields.seconds("restart_window", if_zero=_NEVER_COUNTED),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dorad.dataflow.fields import Fields, scalar_text
+from dorad.dataflow.fields import Fields, scalar_text, warn_twice
 from dorad.dataflow.ids import check_data_id
 from dorad.dataflow.nearest import did_you_mean
 from dorad.dataflow.patterns import read_pattern, read_roles
@@ -50,14 +50,12 @@ def read_build(owner: Fields) -> tuple[str, ...]:
 
 def read_types(owner: Fields, inputs: tuple[Input, ...], outputs: tuple[str, ...]) -> Types:
     """Return the declared types of the ports; warn about ports that do not exist."""
-    metadata = {
-        key: tuple(
-            text
-            for item in (value.data if isinstance(value.data, list) else [value])
-            if (text := scalar_text(item, owner.problems)) is not None
-        )
-        for key, value in owner.entries("output_metadata").items()
-    }
+    metadata = {}
+    for key, value in owner.entries("output_metadata").items():
+        items = value.data if isinstance(value.data, list) else [value]
+        warn_twice(items, owner.problems)
+        texts = (scalar_text(item, owner.problems) for item in items)
+        metadata[key] = tuple(text for text in texts if text is not None)
     framing = {}
     framings = owner.inside("output_framing")
     if framings is not None:
@@ -109,10 +107,14 @@ def read_logging(owner: Fields, outputs: tuple[str, ...]) -> Logging:
                 did_you_mean(target, outputs) or f"add it: `outputs: [{target}]`",
             )
     rotated = owner.integer("max_rotated_files", minimum=1, maximum=100)
+    max_size = owner.checked("max_log_size", parse_size, None)
+    if max_size == 0:
+        message = "with 0 the file is never rotated"
+        owner.problems.warn(owner.name_of("max_log_size"), message, "write a size such as `10MB`")
     return Logging(
         owner.text("send_stdout_as"),
         owner.text("send_logs_as"),
         owner.choice("min_log_level", LogLevel, any_case=True),
-        owner.checked("max_log_size", parse_size, None),
+        max_size,
         _DEFAULT_ROTATED_FILES if rotated is None else rotated,
     )

@@ -175,6 +175,7 @@ def _read_topics(
         )
     endpoints = []
     used: dict[str, Value] = {}
+    seen: dict[tuple[str, str, str], Value] = {}
     for item in items[:MAX_TOPICS]:
         fields = Fields(item, block.problems, "a mapping with `topic` and `message_type`")
         fields.required_text("topic")
@@ -194,6 +195,12 @@ def _read_topics(
         if name and port not in known:
             block.problems.error_in_name(
                 place, f"the node has no {key} `{port}`", f"add it to `{key}s`"
+            )
+        elif (same := seen.setdefault((key, name, port), item)) is not item and name:
+            block.problems.error(
+                item,
+                f"the topic `{name}` has the {key} `{port}` already, {same.where()}",
+                "remove it",
             )
         elif key == "input" and port in used:
             block.problems.error_in_name(
@@ -278,7 +285,7 @@ def _read_qos(fields: Fields) -> Ros2Qos:
         block.flag("reliable"),
         block.choice("durability", Durability),
         block.choice("liveliness", Liveliness),
-        block.seconds("lease_duration"),
+        block.seconds("lease_duration", zero=False),
         block.seconds("max_blocking_time"),
         block.integer("keep_last", minimum=1, maximum=MAX_DEPTH),
         bool(block.flag("keep_all")),

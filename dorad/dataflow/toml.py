@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SECTION = re.compile(r"\s*\[\s*([\w.-]+)\s*\]")
 _KEY = re.compile(r"\s*([\w-]+)\s*=\s*")
+_TWICE = re.compile(r"Cannot (overwrite a value|declare .* twice)")
 _PLACE = re.compile(r" \(at line (\d+), column (\d+)\)$")
 
 
@@ -41,12 +42,16 @@ _NOWHERE = _Position(0, 0, 0, 0)
 def read_toml(text: str, problems: Problems) -> Value | None:
     """Return the values in `text`; None if it cannot be parsed, which goes to `problems`."""
     try:
-        content = tomllib.loads(text)
+        # An error in the last line has a place only if the line ends.
+        content = tomllib.loads(text if text.endswith("\n") else f"{text}\n")
     except tomllib.TOMLDecodeError as error:
         words = str(error)
         place = _PLACE.search(words)
         line, column = (0, 0) if place is None else (int(place[1]), int(place[2]))
-        problems.at(line, column, f"not valid TOML: {_PLACE.sub('', words)}")
+        message, hint = f"not valid TOML: {_PLACE.sub('', words)}", None
+        if _TWICE.match(words):
+            message, hint = "a key or a section is given twice", "keep one of them"
+        problems.at(line, column, message, hint)
         return None
     return _value(content, "", _Position(1, 1, 1, 1), _positions(text))
 

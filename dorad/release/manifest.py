@@ -30,6 +30,8 @@ MAX_NAME = 255
 """Bytes of one name in a path."""
 MAX_DEPTH = 64
 MAX_TARGETS = 16
+MAX_CORES = 10_000
+"""That a node may need."""
 MAX_INPUT = 500
 """Characters of an input, and of its name."""
 MAX_PLACED = 150_000
@@ -108,7 +110,7 @@ class Place(_Struct, frozen=True, omit_defaults=True):
 
     machine: str = ""
     labels: dict[str, str] = {}
-    cpu: float | None = None
+    cpu: Annotated[float, msgspec.Meta(ge=0, le=MAX_CORES)] | None = None
     """Cores that it needs."""
     memory: Annotated[int, msgspec.Meta(ge=0, lt=1 << 53)] | None = None
     """Bytes that it needs."""

@@ -20,19 +20,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-MAX_FILE = 1 << 20
-
-RULES = (
-    "min_healthy_time",
-    "healthy_deadline",
-    "confirm_deadline",
-    "min_rate",
-    "rates",
-    "quiet",
-    "probes",
-)
-"""Keys of a strategy file that the robot judges by."""
-
 _SELECT = (
     click.option(
         "--robots",
@@ -175,7 +162,7 @@ def request_of(release: str, given: dict[str, Any]) -> RolloutNew:
 
     Raises:
         click.UsageError: an option is not written as it must be.
-        click.ClickException: the strategy file has a mistake.
+        DataflowError: the strategy file has mistakes, sorted by position.
     """
     from dorafleet.rollout.messages import RolloutNew
 
@@ -199,12 +186,9 @@ def request_of(release: str, given: dict[str, Any]) -> RolloutNew:
 
 
 def _strategy(file: Path | None, given: dict[str, Any]) -> Strategy:
-    import msgspec
+    from dorafleet.cli.strategyfile import StrategyFile
 
-    from dorafleet.rollout.strategy import Strategy, problems
-
-    keys = {} if file is None else _read(file)
-    keys |= {
+    keys = {
         key: value
         for key, value in given.items()
         if value is not None and key not in ("canary_selector", "batches", "budget", "windows")
@@ -220,52 +204,7 @@ def _strategy(file: Path | None, given: dict[str, Any]) -> Strategy:
         if not label or not equals or not most:
             raise click.UsageError(f"'{given['budget']}' is not LABEL=N for --budget")
         keys["disruption_budget"] = {"group_by": label, "max_unavailable": most}
-    rules = {key: keys.pop(key) for key in RULES if key in keys}
-    where = "the options" if file is None else str(file)
-    _check_keys(keys, where)
-    try:
-        strategy = msgspec.convert({**keys, "rules": rules}, Strategy)
-    except msgspec.ValidationError as error:
-        raise click.ClickException(f"{where}: {error}") from None
-    if wrong := "; ".join(problems(strategy)):
-        raise click.UsageError(wrong) if file is None else click.ClickException(f"{file}: {wrong}")
-    return strategy
-
-
-def _read(file: Path) -> dict[str, Any]:
-    import yaml
-
-    from dorad.boundedfile import read_bounded
-    from dorad.dataflow.durations import parse_duration
-
-    try:
-        content = yaml.safe_load(read_bounded(file, MAX_FILE, pipes=True).decode())
-    except OSError as error:
-        raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
-        raise click.ClickException(f"{file} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise click.ClickException(f"{file} must have keys such as `canary: 1`")
-    for key in (*RULES[:3], "progress_deadline", "busy_max", "catch_up", "soak_time"):
-        if isinstance(content.get(key), str):
-            try:
-                content[key] = parse_duration(content[key])
-            except ValueError as error:
-                raise click.ClickException(f"{file}: {key}: {error}") from None
-    return content
-
-
-def _check_keys(keys: dict[str, Any], where: str) -> None:
-    from dorad.dataflow.nearest import did_you_mean
-    from dorafleet.rollout.strategy import Strategy
-
-    known = [key for key in Strategy.__struct_fields__ if key != "rules"] + [*RULES]
-    for key in keys:
-        if key not in known:
-            hint = did_you_mean(key, known)
-            raise click.ClickException(
-                f"{where}: there is no key `{key}`" + (f" ({hint})" if hint else "")
-            )
+    return StrategyFile(file).strategy(keys)
 
 
 def _batch(text: str) -> dict[str, Any]:

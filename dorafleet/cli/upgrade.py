@@ -89,8 +89,8 @@ def upgrade(
         rules=HealthRules(min_healthy_time=min_healthy_time, healthy_deadline=healthy_deadline),
         progress_deadline=max(600.0, healthy_deadline),
     )
-    if wrong := list(problems(strategy)):
-        raise click.UsageError("; ".join(wrong))
+    if wrong := "; ".join(map(str, problems(strategy))):
+        raise click.UsageError(wrong)
     machines = over.machines
     new = read_package(package)
     old = None if previous is None else read_package(previous)

@@ -26,7 +26,7 @@ from dorafleet.rollout.messages import JournalEntry, RolloutNew
 from dorafleet.rollout.model import BACK, FINAL, Member, Rollout, units_of
 from dorafleet.rollout.operate import operate
 from dorafleet.rollout.steps import Enter, Orders, Step, Verdicts, apply
-from dorafleet.rollout.strategy import problems
+from dorafleet.rollout.strategy import broken
 from dorafleet.store.model import Store
 
 HEADS = "rollout/"
@@ -68,8 +68,8 @@ class Rollouts:
         for entry, head in await read(self._store, HEADS, Rollout):
             if entry.key != f"{HEADS}{head.number:08}":
                 raise damaged(self._store, entry, f"it describes rollout {head.number}")
-            for wrong in problems(head.strategy):
-                raise damaged(self._store, entry, wrong)
+            for wrong in broken(head.strategy):
+                raise damaged(self._store, entry, str(wrong))
             self.heads[head.number] = head
         self._failed = {}
         for entry, failed in await read(self._store, FAILED, dict[str, str]):

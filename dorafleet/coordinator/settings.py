@@ -3,17 +3,20 @@
 Every key is optional. An unknown key or section is an error, so that no misspelt key is ignored.
 """
 
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from dorad.dataflow.durations import parse_duration
 from dorad.dataflow.fields import Fields
 from dorad.dataflow.problems import Problems, in_order
+from dorad.dataflow.recording import parse_time
 from dorad.dataflow.text import read_text
 from dorad.dataflow.toml import read_toml
 from dorad.problems import ProblemError
 from dorafleet.coordinator.keptincidents import IncidentSettings
 from dorafleet.notify.settings import NotifySettings, read_alerts
+
+_log = logging.getLogger(__name__)
 
 FILE = "dorafleet.toml"
 MIN_SIZE = 64 << 10
@@ -57,6 +60,8 @@ def load(path: Path) -> Settings:
         top.finish()
     if problems.errors:
         raise SettingsError(problems)
+    for warning in in_order(problems.warnings):
+        _log.warning("%s", warning)
     return settings
 
 
@@ -67,7 +72,7 @@ def _read_incidents(block: Fields) -> IncidentSettings:
         "per_day": block.size("per_day"),
         "rate": block.size("rate"),
     }
-    keep = block.checked("keep", parse_duration, None)
+    keep = block.checked("keep", parse_time, None)
     for name, value in sizes.items():
         if value is not None and value < MIN_SIZE:
             block.problems.error(block.name_of(name), f"must be at least {MIN_SIZE} bytes")

@@ -84,7 +84,7 @@ def select(
     Raises:
         ControlError: the rollout cannot be; nothing is changed.
     """
-    if wrong := list(problems(new.strategy)):
+    if wrong := [str(each) for each in problems(new.strategy)]:
         raise ControlError("bad-request", "; ".join(wrong), problems=wrong)
     _check_params(new.params or {}, nodes)
     chosen = chosen_of(new, fleet)
@@ -285,7 +285,7 @@ def _batches(strategy: Strategy, part: Sequence[Candidate], groups: Groups) -> d
         free = [name for name in matching if name not in sizes]
         limit = len(free)
         if batch.limit is not None:
-            limit = max(1, amount(batch.limit, len(units)))
+            limit = max(1, amount(batch.limit, len(units)))  # a percentage is at least 1
         sizes |= dict.fromkeys(free[:limit], number)
     return {each.id: sizes.get(name, number + 1) for name, unit in units.items() for each in unit}
 

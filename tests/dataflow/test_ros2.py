@@ -112,7 +112,7 @@ def test_topics_share_a_node_and_its_qos() -> None:
             "topic: /t, message_type: a/B, qos: {durability: persistent}",
             "volatile, transient_local",
         ),
-        ("topic: /t, message_type: a/B, qos: {lease_duration: -1}", "0 or more"),
+        ("topic: /t, message_type: a/B, qos: {lease_duration: -1}", "above 0"),
         ("topic: /t, message_type: a/B, domain_id: 300", "from 0 to 232"),
         (
             "topic: /t, message_type: a/B, transport: {kind: dds, compatibility: humble}",

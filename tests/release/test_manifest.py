@@ -456,3 +456,18 @@ def test_a_patch_is_small_and_makes_the_content_of_what_it_starts_from(size):
     patch = frames.make_patch(base, content)
     assert len(patch) < 100
     assert frames.decompress(patch, len(content), base) == content
+
+
+@pytest.mark.parametrize(("key", "zero"), [("cpu", 0.0), ("memory", 0), ("gpu", 0)])
+def test_what_a_node_needs_has_bounds(key, zero):
+    def needing(value):
+        place = Place(**{key: value})
+        node = NodeContent("0" * 64, python=False, inputs={}, place=place)
+        return changed(format=2, nodes={"a": node})
+
+    assert getattr(parse(needing(zero)).nodes["a"].place, key) == zero
+    for value in (-1, 10**18):
+        with pytest.raises(
+            ReleaseError, match=rf"the manifest is not valid: .*nodes.*place\.{key}"
+        ):
+            parse(needing(value))

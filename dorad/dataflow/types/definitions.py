@@ -106,7 +106,8 @@ def drafts(
             hint = "use letters, digits, `_`, `.` and `-` between slashes, as in `my/v1/Name`"
             problems.error_in_name(value, f"`{urn}` is not a valid type name", hint)
         elif urn in taken:
-            problems.error_in_name(value, f"the type `{urn}` is defined twice")
+            hint = "remove one, or give it another name"
+            problems.error_in_name(value, f"the type `{urn}` is defined twice", hint)
         else:
             yield Draft(urn, value, problems)
 
@@ -188,6 +189,7 @@ def _read_fields(
         body.ignore("fields")
         return None
     read: dict[str, Field] = {}
+    names: dict[str, Value] = {}
     for item in body.items("fields"):
         block = Fields(item, draft.problems, "a mapping with `name` and `type`")
         name = block.required_text("name")
@@ -196,9 +198,7 @@ def _read_fields(
         nullable = block.flag("nullable")
         description = block.text("description")
         block.finish()
-        if name in read:
-            draft.problems.error(block.name_of("name"), f"two fields with the name `{name}`")
-        elif shape is not None:
+        if _is_new(block, "name", "field", names) and shape is not None:
             read[name] = Field(name, shape, nullable is not False, description)
             if (inner := _named(shape)) is not None:
                 references.setdefault((draft.urn, inner), block.name_of("type"))
@@ -206,8 +206,10 @@ def _read_fields(
 
 
 def _read_params(body: Fields) -> Iterator[Param]:
+    names: dict[str, Value] = {}
     for item in body.items("params"):
         block = Fields(item, body.problems, "a mapping with `name`")
+        _is_new(block, "name", "parameter", names)
         yield Param(
             block.checked("name", _check_param, "") or block.required_text("name"),
             block.text("default"),
@@ -223,12 +225,28 @@ def _check_param(text: str) -> str:
 
 
 def _read_metadata(body: Fields) -> Iterator[MetadataKey]:
+    keys: dict[str, Value] = {}
     for item in body.items("metadata"):
         block = Fields(item, body.problems, "a mapping with `key`")
+        _is_new(block, "key", "metadata key", keys)
         key = block.required_text("key")
         required = block.flag("required") or False
         yield MetadataKey(key, block.text("type"), required, block.text("description"))
         block.finish()
+
+
+def _is_new(block: Fields, key: str, what: str, first: dict[str, Value]) -> bool:
+    """Return True unless an entry before has this name, which is reported; remember the name."""
+    if not block.has(key):
+        return True
+    value = block.name_of(key)
+    if value.text in first:
+        where = first[value.text].where()
+        hint = "remove one, or give it another name"
+        block.problems.error(value, f"another {what} is called `{value.text}`, {where}", hint)
+        return False
+    first[value.text] = value
+    return True
 
 
 def _named(shape: Shape) -> str | None:

@@ -131,6 +131,20 @@ def test_no_folder_means_no_types(tmp_path: Path) -> None:
                 "(use letters, digits and `_`, not starting with a digit)"
             ),
         ),
+        *(
+            (
+                f"types: {{T: {{arrow: Struct, {key}: [{{{entry}}}, {{{entry}}}]}}}}",
+                (
+                    f"1:{column}: types.T.{key}[1].{entry.partition(':')[0]}: another {what} is "
+                    "called `a`, in line 1 (remove one, or give it another name)"
+                ),
+            )
+            for key, entry, what, column in (
+                ("params", "name: a", "parameter", 55),
+                ("metadata", "key: a", "metadata key", 55),
+                ("fields", "name: a, type: Int8", "field", 67),
+            )
+        ),
         (
             "types: {T: {arrow: List}}",
             (

@@ -134,7 +134,7 @@ async def test_a_dry_run_and_a_refusal_change_nothing(tmp_path, capsys):
         for words, hint in (
             (("pik",), "did you mean `pick`"),
             (("pick", "--label", "zone=moon"), "no robot has zone=moon"),
-            (("pick", "--budget", "zone=0"), "could never switch"),
+            (("pick", "--budget", "zone=1%"), "could never switch"),
             (("pick", "--canary-label", "zone=moon"), "canary_selector"),
         ):
             code, out, err = await one.release("rollout", "start", *words)
@@ -195,19 +195,29 @@ def test_usage_errors_have_exit_code_2(words, text, capsys, tmp_path):
 def test_a_strategy_file_is_checked(capsys, tmp_path):
     file = tmp_path / "night.yml"
     for content, text in (
-        ("canari: 1", "there is no key `canari` (did you mean `canary`?)"),
-        ("- 1", "must have keys"),
-        ("a: [", "is not YAML"),
-        ("healthy_deadline: soon", "healthy_deadline: 'soon' is not a duration"),
-        ("windows: 3", "Expected `array`"),
-        ("windows: [sometimes]", "night.yml: windows: `sometimes` is not a window"),
+        ("canari: 1", "night.yml:1:1: canari: unknown key `canari` (did you mean `canary`?)"),
+        ("batches: [{limt: 1}]", "night.yml:1:12: batches[0].limt: unknown key `limt`"),
+        ("- 1", "night.yml:1:1: must have keys, not a list"),
+        ("a: [", "not valid YAML"),
+        ("canary: 1\ncanary: 2", "night.yml:2:1: canary: given twice, first in line 1"),
+        ("healthy_deadline: soon", ":1:19: healthy_deadline: 'soon' is not a duration"),
+        ("windows: 3", "night.yml:1:10: windows: Expected `array`"),
+        ("rates: {a.b/c: x}", "night.yml:1:8: rates[...]: Expected `float`"),
+        ("rates: {a.b/c: -1}", "night.yml:1:16: rates.a.b/c: -1 is not between 0 and 1e+06"),
+        ("windows: [sometimes]", ":1:11: windows[0]: `sometimes` is not a window"),
+        ("canary: 1\nmax_parallel: 0%", "night.yml:2:15: max_parallel: 0% of the robots would"),
+        (
+            "batches:\n  - {selector: {zone: hall}, limit: 0}",
+            "night.yml:2:37: batches[0].limit: 0 robots would never switch (leave it out for no",
+        ),
+        ("min_healthy_time: 700", "night.yml:1:1: healthy_deadline: 300 s end before the 700 s"),
     ):
         file.write_text(content)
         words = ["rollout", "start", "pick", "--strategy", str(file), "--state", str(tmp_path)]
         assert run_command(words) == 1
         assert text in capsys.readouterr().err
     assert run_command([*words[:-3], str(tmp_path / "none.yml")]) == 1
-    assert "cannot be read" in capsys.readouterr().err
+    assert "no such file" in capsys.readouterr().err
 
 
 async def test_a_strategy_file_and_options_go_together(tmp_path, capsys):

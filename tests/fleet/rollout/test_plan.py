@@ -106,7 +106,7 @@ def test_the_canaries_that_a_label_selects_are_the_first_ones_also_if_they_are_a
             "no robot has the label `cell`",
         ),
         (
-            {"strategy": Strategy(disruption_budget=Budget(group_by="zone", max_unavailable=0))},
+            {"strategy": Strategy(disruption_budget=Budget(group_by="zone", max_unavailable="1%"))},
             "refused",
             "`r1` could never switch",
         ),

@@ -13,6 +13,7 @@ from dorafleet.rollout.strategy import (
     Budget,
     Strategy,
     amount,
+    broken,
     parallel,
     problems,
     tolerated,
@@ -43,12 +44,15 @@ def test_an_amount_is_a_number_or_a_percentage(value, total, expected):
 def test_what_is_no_amount_is_refused(value):
     with pytest.raises(ValueError, match=r"is below 0|is neither a number nor a percentage"):
         amount(value, 10)
-    assert next(problems(Strategy(canary=value))).startswith("canary: ")
+    assert next(problems(Strategy(canary=value))).key == "canary"
     assert [each for each in problems(Strategy(batches=[Batch(), Batch(limit=value)]))
-            if each.startswith("batches[1].limit: ")]  # fmt: skip
-    assert next(problems(Strategy(failure_threshold=value))).startswith("failure_threshold: ")
+            if each.key == "batches[1].limit"]  # fmt: skip
+    assert next(problems(Strategy(failure_threshold=value))).key == "failure_threshold"
     budget = Budget(group_by="zone", max_unavailable=value)
-    assert next(problems(Strategy(disruption_budget=budget))).startswith("disruption_budget.max_")
+    assert (
+        next(problems(Strategy(disruption_budget=budget))).key
+        == "disruption_budget.max_unavailable"
+    )
 
 
 def test_at_least_one_robot_switches_at_a_time_and_some_may_fail():
@@ -71,10 +75,11 @@ def test_the_default_strategy_and_those_at_their_bounds_are_valid():
     for valid in (
         Strategy(rules=largest, progress_deadline=MAX_SECONDS, **times),
         Strategy(rules=smallest, progress_deadline=0, **dict.fromkeys(times, 0)),
-        Strategy(batches=[Batch()] * MAX_BATCHES),
-        Strategy(windows=["01:00-02:00"] * windows.MAX_WINDOWS),
+        Strategy(batches=[Batch(limit=1)] * MAX_BATCHES),
+        Strategy(windows=[f"01:00-02:{n:02}" for n in range(windows.MAX_WINDOWS)]),
         Strategy(disruption_budget=Budget(group_by="zone")),
-        Strategy(max_parallel="0%"),  # at least one
+        Strategy(failure_threshold="0%"),
+        Strategy(canary="0"),
     ):
         assert list(problems(valid)) == []
 
@@ -89,42 +94,113 @@ def test_each_time_has_its_bounds(key, seconds):
     is_rule = key in HealthRules.__struct_fields__
     wrong = Strategy(rules=HealthRules(**{key: seconds})) if is_rule else Strategy(**{key: seconds})
     (problem,) = problems(wrong)
-    assert problem.startswith(f"{key}: {seconds:g} is not between 0 and")
+    assert str(problem).startswith(f"{key}: {seconds:g} is not between 0 and")
 
 
 @pytest.mark.parametrize(
     ("keys", "problem"),
     [
-        ({"max_parallel": 0}, "max_parallel: 0 robots would never switch"),
-        ({"max_parallel": "0"}, "max_parallel: 0 robots would never switch"),
-        ({"batches": [Batch()] * (MAX_BATCHES + 1)}, f"batches: there are more than {MAX_BATCHES}"),
+        ({"max_parallel": 0}, "max_parallel: 0 robots would never switch (write 1 or more)"),
+        ({"max_parallel": "0"}, "max_parallel: 0 robots would never switch (write 1 or more)"),
+        (
+            {"batches": [Batch(limit=1)] * (MAX_BATCHES + 1)},
+            f"batches: there are more than {MAX_BATCHES}",
+        ),
         (
             {"windows": ["nonsense"] * (windows.MAX_WINDOWS + 1)},
             f"windows: there are more than {windows.MAX_WINDOWS}",
         ),
         (
             {"windows": ["01:00-02:00", "x"]},
-            "windows: `x` is not a window such as `Mon-Fri 22:00-05:00 Europe/Berlin`",
+            "windows[1]: `x` is not a window such as `Mon-Fri 22:00-05:00 Europe/Berlin`",
         ),
         (
             {"disruption_budget": Budget(group_by="")},
-            "disruption_budget.group_by: it names no label",
+            "disruption_budget.group_by: it names no label (such as `group_by: zone`)",
         ),
         (
             {"rules": HealthRules(min_healthy_time=31, healthy_deadline=30)},
             (
                 "healthy_deadline: 30 s end before the 31 s of min_healthy_time, so that no robot "
-                "could be confirmed"
+                "could be confirmed (make it longer)"
             ),
         ),
         (
             {"rules": HealthRules(healthy_deadline=300), "progress_deadline": 299},
-            "progress_deadline: 299 s end before the 300 s of healthy_deadline",
+            "progress_deadline: 299 s end before the 300 s of healthy_deadline (make it longer)",
+        ),
+        *(
+            (
+                {"max_parallel": value},
+                (f"max_parallel: {value} of the robots would never switch (write 1 or more)"),
+            )
+            for value in ("0%", " 0 %", "00%")
+        ),
+        (
+            {"max_parallel": "00"},
+            "max_parallel: 00 robots would never switch (write 1 or more)",
+        ),
+        (
+            {"canary": "0%"},
+            "canary: 0% of the robots are none (write 0 for no canary, else 1 or more)",
+        ),
+        (
+            {"batches": [Batch(limit=1), Batch(limit=0)]},
+            "batches[1].limit: 0 robots would never switch (leave it out for no limit)",
+        ),
+        (
+            {"disruption_budget": Budget(group_by="zone", max_unavailable="0%")},
+            (
+                "disruption_budget.max_unavailable: 0% of the robots would never switch "
+                "(write 1 or more)"
+            ),
+        ),
+        (
+            {
+                "batches": [
+                    Batch(selector={"a": "b"}),
+                    Batch(selector={"a": "b", "c": "d"}, limit=2),
+                ]
+            },
+            (
+                "batches[1]: selects only robots that are in batches[0], which has no limit "
+                "(remove it, or give batches[0] a `limit`)"
+            ),
+        ),
+        (
+            {"rules": HealthRules(quiet=["a/b", "c/d", "a/b"])},
+            "quiet[2]: is the same as quiet[0] (remove one)",
+        ),
+        (
+            {"rules": HealthRules(quiet=["a/b"], rates={"a/b": 5})},
+            "rates.a/b: has no effect: the output is `quiet` (remove it from one)",
+        ),
+        (
+            {"rules": HealthRules(probes=[["a"], []])},
+            "probes[1]: has no command (such as `[./check.sh]`)",
+        ),
+        (
+            {"rules": HealthRules(min_rate=-0.1)},
+            (
+                "min_rate: -0.1 is not between 0 and 1 "
+                "(it is a part of the rate before: 0.5 is half of it)"
+            ),
+        ),
+        (
+            {"rules": HealthRules(rates={"a/b": -1})},
+            "rates.a/b: -1 is not between 0 and 1e+06 messages a second",
         ),
     ],
 )
 def test_what_cannot_work_is_named_once(keys, problem):
-    assert list(problems(Strategy(**keys))) == [problem]
+    assert list(map(str, problems(Strategy(**keys)))) == [problem]
+
+
+def test_a_stored_rollout_goes_on_with_what_no_new_one_may_have():
+    old = Strategy(max_parallel="0%", canary="0%", batches=[Batch(limit=0)])
+    assert list(broken(old)) == []
+    assert parallel(old, 50) == 1
+    assert len(list(problems(old))) == 3
 
 
 @pytest.mark.parametrize(
