@@ -13,9 +13,12 @@ from tests.harness.daemon import Daemon, daemon
 from tests.harness.dataflow import Flow
 from tests.harness.flows import SINK, SOURCE, seen, until_more_seen, write_flow
 from tests.harness.waiting import wait_until
-from tests.libdora.conftest import Compile, add
+from tests.libdora.conftest import SANITIZE, Compile, add
 
 HERE = Path(__file__).parent
+under_a_daemon = pytest.mark.skipif(
+    bool(SANITIZE), reason="a daemon gives its nodes no LD_PRELOAD, which the sanitizer needs"
+)
 QUEUE = {"queue_size": 1000}
 
 PYTHON_RELAY = """
@@ -54,6 +57,7 @@ def relayed(folder: Path, relay: dict[str, str]) -> Path:
     return write_flow(folder, nodes, source=SOURCE, sink=SINK, relay=PYTHON_RELAY)
 
 
+@under_a_daemon
 @pytest.mark.timeout(120)
 def test_a_daemon_that_is_killed_costs_a_node_in_c_no_message(
     dorad: Daemon, compile_node: Compile, tmp_path: Path
@@ -73,6 +77,7 @@ def test_a_daemon_that_is_killed_costs_a_node_in_c_no_message(
     assert numbers == list(range(len(numbers)))
 
 
+@under_a_daemon
 @pytest.mark.timeout(120)
 def test_a_program_that_is_built_again_is_restarted_and_no_message_is_lost(
     dorad: Daemon, compile_node: Compile, tmp_path: Path
@@ -97,6 +102,7 @@ def test_a_program_that_is_built_again_is_restarted_and_no_message_is_lost(
     assert numbers == list(range(len(numbers)))
 
 
+@under_a_daemon
 @pytest.mark.timeout(120)
 def test_a_node_in_python_is_replaced_by_one_in_c_and_back(
     dorad: Daemon, compile_node: Compile, tmp_path: Path
