@@ -199,7 +199,7 @@ class Planner:
         for name, order in self._fleet.orders(robot.id).items():
             if (state := robot.releases.get(name)) is not None:
                 yield name, state.running, order.group
-                if state.running != state.confirmed:
+                if order.enabled and state.running != state.confirmed:
                     yield name, state.confirmed, state.group
             if order.switch and order.enabled:
                 yield name, order.release, order.group

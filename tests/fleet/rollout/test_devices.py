@@ -118,6 +118,17 @@ async def test_what_a_rollout_may_bring_or_bring_back_stays_reserved_until_it_en
         assert await users(one, "lidar") == {"r1": ""}
 
 
+async def test_a_first_release_that_is_undone_gives_its_devices_back(tmp_path):
+    async with two_robots(tmp_path) as one:
+        await one.register(release("pick", "camera", VIDEO))
+        number = await one.start("pick@1", robots=["r1", "r2"])
+        await one.until(number, "succeeded", over=True)
+        await one.act("undo", number)
+        await one.until(number, "reverted", over=True)
+        await one.fleet.until(lambda: not any(one.running().values()))
+        assert await users(one, VIDEO) == {"r1": ""}
+
+
 async def users(one, device):
     """Return which node keeps another one off the robots with a device; "" for the robot that is
     chosen, after which no other is looked at.
