@@ -86,9 +86,9 @@ class StrategyFile:
             raise DataflowError(in_order(self._problems.errors), "the strategy has errors")
 
 
-def _check_keys(root: Value, found: Problems) -> None:
+def _check_keys(root: Value, mistakes: Problems) -> None:
     """Report unknown keys, and make durations numbers of seconds."""
-    body = Fields(root, found)
+    body = Fields(root, mistakes)
     body.ignore(*KEYS)
     for key in _TIMES:
         value = body.take(key)
@@ -96,13 +96,13 @@ def _check_keys(root: Value, found: Problems) -> None:
             try:
                 value.data = parse_duration(value.data)
             except TextError as error:
-                found.text_error(value, error)
+                mistakes.text_error(value, error)
     body.finish()
     batches, budget = body.take("batches"), body.take("disruption_budget")
     items = batches.data if batches is not None and isinstance(batches.data, list) else []
     for item, kind in (*((each, Batch) for each in items), (budget, Budget)):
         if item is not None and isinstance(item.data, dict):
-            block = Fields(item, found)
+            block = Fields(item, mistakes)
             block.ignore(*kind.__struct_fields__)
             block.finish()
 

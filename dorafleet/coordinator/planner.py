@@ -181,16 +181,16 @@ class Planner:
 
         Of a node that several releases have, one runs at a time: it counts with the most of each.
         """
-        found: dict[str, Requirements] = {}
+        nodes: dict[str, Requirements] = {}
         for name, id_, group in (*self._present(robot), *self._rollouts.planned(robot.id)):
             for node in self._releases.needs(id_) if name != but else ():
                 here = group is None or group.share.placement.get(node.id) == robot.id
                 if here:
                     own = f"{name}:{node.id}"
-                    known = found.get(own)
+                    known = nodes.get(own)
                     needs = node.needs if known is None else most(known.needs, node.needs)
-                    found[own] = Requirements(own, needs=needs)
-        return list(found.values())
+                    nodes[own] = Requirements(own, needs=needs)
+        return list(nodes.values())
 
     def _present(self, robot: Robot) -> Iterator[tuple[str, str, Group | None]]:
         """Yield what a robot runs, is to run, or goes back to by itself: the dataflow, its
